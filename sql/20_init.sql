@@ -1,0 +1,441 @@
+-- Storage: everything that holds customer data or grows.  It is made by
+-- cdi_init() after CREATE EXTENSION and is therefore no member of the
+-- extension: dumps carry it, DROP EXTENSION refuses while it exists.
+
+-- Storage version that this version of cdi writes.  The library accepts
+-- events into this version and the one before (src/ingest/storage.c).
+CREATE OR REPLACE FUNCTION cdi._storage_version()
+RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS 'SELECT 1';
+
+CREATE OR REPLACE FUNCTION cdi._create_storage()
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    slot integer;
+BEGIN
+    CREATE TABLE cdi.storage (
+        only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+        version integer NOT NULL,
+        created_at timestamptz NOT NULL DEFAULT now()
+    );
+    COMMENT ON TABLE cdi.storage IS 'Version of the storage that cdi_init() made.';
+
+    CREATE SEQUENCE cdi.event_position;
+    COMMENT ON SEQUENCE cdi.event_position IS 'Positions of events and outbox rows. Advanced only by cdi, under the lock that cdi_watermark() rests on.';
+
+    CREATE TABLE cdi.watermark (
+        only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+        position bigint NOT NULL,
+        advanced_at timestamptz NOT NULL
+    ) WITH (fillfactor = 10);
+    INSERT INTO cdi.watermark (position, advanced_at) VALUES (0, now());
+    COMMENT ON TABLE cdi.watermark IS 'No event at or below this position can still appear. Read it through cdi_watermark().';
+
+    CREATE TABLE cdi.events (
+        received_at timestamptz NOT NULL,
+        "timestamp" timestamptz NOT NULL,
+        original_timestamp timestamptz,
+        sent_at timestamptz,
+        position bigint NOT NULL,
+        event_id uuid NOT NULL,
+        subject uuid,
+        source_id integer NOT NULL,
+        type text NOT NULL,
+        event text,
+        category text,
+        message_id text NOT NULL,
+        user_id text,
+        anonymous_id text,
+        group_id text,
+        previous_id text,
+        campaign_source text,
+        campaign_medium text,
+        campaign_name text,
+        campaign_term text,
+        campaign_content text,
+        click_id_type text,
+        referrer_host text,
+        page_host text,
+        properties jsonb,
+        traits jsonb,
+        context jsonb,
+        extra jsonb
+    ) PARTITION BY RANGE (received_at);
+    CREATE INDEX events_brin ON cdi.events USING brin ("timestamp", position) WITH (pages_per_range = 32);
+    COMMENT ON TABLE cdi.events IS 'Every stored event, once per source and message id. Rows never change.';
+    COMMENT ON COLUMN cdi.events.received_at IS 'When cdi received the event; the partition key.';
+    COMMENT ON COLUMN cdi.events."timestamp" IS 'When it happened: received_at - (sent_at - original_timestamp), which removes the error of the device''s clock.';
+    COMMENT ON COLUMN cdi.events.original_timestamp IS 'When it happened by the device''s clock.';
+    COMMENT ON COLUMN cdi.events.sent_at IS 'When the SDK sent it, by the device''s clock.';
+    COMMENT ON COLUMN cdi.events.position IS 'Order of arrival, with gaps. Incremental readers go up to cdi_watermark().';
+    COMMENT ON COLUMN cdi.events.event_id IS '128-bit key of (source, message id).';
+    COMMENT ON COLUMN cdi.events.subject IS 'Key of the event''s first usable identifier; cdi.identity_map leads from it to the person.';
+    COMMENT ON COLUMN cdi.events.type IS 'track, identify, page, screen, group or alias.';
+    COMMENT ON COLUMN cdi.events.event IS 'Name of a tracked event, page or screen.';
+    COMMENT ON COLUMN cdi.events.click_id_type IS 'Name of the advertising click id in the page''s address: gclid, fbclid, msclkid, ...';
+    COMMENT ON COLUMN cdi.events.extra IS 'Top-level members of the call that have no column of their own.';
+
+    CREATE TABLE cdi.events_default PARTITION OF cdi.events DEFAULT;
+    COMMENT ON TABLE cdi.events_default IS 'A trap: rows whose month had no partition yet. They move when it is made.';
+
+    -- Dedupe: four generations of message keys, the current one written, all read.
+    CREATE TABLE cdi.message_generations (
+        slot integer PRIMARY KEY,
+        current boolean NOT NULL,
+        since timestamptz NOT NULL
+    );
+    CREATE UNIQUE INDEX message_generations_current ON cdi.message_generations (current) WHERE current;
+    COMMENT ON TABLE cdi.message_generations IS 'Generations of message keys; writers of events lock this table, so that a rotation sees them all.';
+    FOR slot IN 0..3 LOOP
+        EXECUTE format('CREATE TABLE cdi.message_keys_%s (key uuid NOT NULL PRIMARY KEY)', slot);
+        EXECUTE format('COMMENT ON TABLE cdi.message_keys_%s IS %L', slot,
+            '128-bit keys of (source, message id) stored within the dedupe window.');
+        INSERT INTO cdi.message_generations (slot, current, since) VALUES (slot, slot = 0, now());
+    END LOOP;
+
+    CREATE TABLE cdi.failed_events (
+        failed_id bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY,
+        received_at timestamptz NOT NULL,
+        source_id integer NOT NULL,
+        stage text NOT NULL,
+        sqlstate text NOT NULL,
+        message text NOT NULL,
+        detail text,
+        hint text,
+        attempts integer NOT NULL DEFAULT 1,
+        payload bytea NOT NULL
+    );
+    COMMENT ON TABLE cdi.failed_events IS 'Events that could not be stored, with the stage and reason and their bytes as they came. cdi_replay() tries them again.';
+
+    CREATE TABLE cdi.pipeline_deltas (
+        source_id integer NOT NULL,
+        hour timestamptz NOT NULL,
+        received bigint NOT NULL DEFAULT 0,
+        stored bigint NOT NULL DEFAULT 0,
+        duplicate bigint NOT NULL DEFAULT 0,
+        failed bigint NOT NULL DEFAULT 0,
+        withheld bigint NOT NULL DEFAULT 0
+    );
+    COMMENT ON TABLE cdi.pipeline_deltas IS 'Insert-only changes of the pipeline''s counters. Read cdi.pipeline_counts.';
+
+    -- Identity
+    CREATE TABLE cdi.identity_links (
+        position bigint PRIMARY KEY,
+        event_id uuid NOT NULL,
+        linked_at timestamptz NOT NULL,
+        rule text NOT NULL,
+        identifiers uuid[] NOT NULL,
+        types text[] NOT NULL,
+        "values" text[] NOT NULL,
+        traits jsonb
+    );
+    COMMENT ON TABLE cdi.identity_links IS 'Evidence: the identifiers that one event carried, in order of priority, with the traits it set. A link of one identifier names a person, a link of several unites them.';
+    COMMENT ON COLUMN cdi.identity_links.rule IS 'What produced the link: the type of the call.';
+
+    CREATE TABLE cdi.identity_map (
+        identifier uuid NOT NULL,
+        person_id uuid NOT NULL,
+        fold bigint NOT NULL
+    );
+    ALTER TABLE cdi.identity_map ADD PRIMARY KEY (identifier);
+    CREATE INDEX identity_map_person ON cdi.identity_map (person_id);
+    COMMENT ON TABLE cdi.identity_map IS 'Person of every identifier that was linked or named. A person''s id is the key of its first identifier; an identifier that is missing here is its own person.';
+    COMMENT ON COLUMN cdi.identity_map.fold IS 'Number of the fold that first named the identifier. The person whose own identifier has the smallest fold survives a merge.';
+
+    CREATE TABLE cdi.identity_runs (
+        run bigint PRIMARY KEY,
+        first_fold bigint NOT NULL,
+        links bigint NOT NULL,
+        watermark bigint NOT NULL,
+        resolved_at timestamptz NOT NULL
+    );
+    COMMENT ON TABLE cdi.identity_runs IS 'Runs of cdi_resolve(). A run folds, in order of position, the visible links above the watermark of the run before that no earlier run folded ahead.';
+
+    CREATE TABLE cdi.identity_ahead (
+        position bigint PRIMARY KEY,
+        run bigint NOT NULL
+    );
+    COMMENT ON TABLE cdi.identity_ahead IS 'Links that a run folded above its own watermark.';
+
+    CREATE TABLE cdi.identity_merges (
+        fold bigint NOT NULL,
+        survivor uuid NOT NULL,
+        absorbed uuid NOT NULL,
+        position bigint NOT NULL,
+        merged_at timestamptz NOT NULL
+    );
+    CREATE INDEX identity_merges_absorbed ON cdi.identity_merges (absorbed);
+    COMMENT ON TABLE cdi.identity_merges IS 'Which person was absorbed by which, in which fold and by the link at which position.';
+
+    CREATE TABLE cdi.identifier_traits (
+        identifier uuid NOT NULL,
+        trait text NOT NULL,
+        value jsonb NOT NULL,
+        set_at timestamptz NOT NULL,
+        position bigint NOT NULL,
+        PRIMARY KEY (identifier, trait)
+    );
+    COMMENT ON TABLE cdi.identifier_traits IS 'Latest value of every trait per identifier, kept by cdi_resolve().';
+
+    -- Activation
+    CREATE TABLE cdi.outbox (
+        position bigint NOT NULL,
+        queued_at timestamptz NOT NULL,
+        sync_id integer NOT NULL,
+        run_id bigint NOT NULL,
+        operation text NOT NULL,
+        primary_key text NOT NULL,
+        hash uuid NOT NULL,
+        payload jsonb
+    ) PARTITION BY RANGE (queued_at);
+    CREATE INDEX outbox_position ON cdi.outbox (position);
+    CREATE TABLE cdi.outbox_default PARTITION OF cdi.outbox DEFAULT;
+    COMMENT ON TABLE cdi.outbox IS 'Rows to push, insert-only. The push worker reads it by position.';
+
+    CREATE TABLE cdi.push_cursor (
+        only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+        position bigint NOT NULL
+    );
+    INSERT INTO cdi.push_cursor (position) VALUES (0);
+    COMMENT ON TABLE cdi.push_cursor IS 'Position up to which every outbox row has ended: acknowledged or recorded as failed.';
+
+    CREATE TABLE cdi.sync_runs (
+        run_id bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY,
+        sync_id integer NOT NULL,
+        started_at timestamptz NOT NULL,
+        finished_at timestamptz,
+        queried bigint NOT NULL DEFAULT 0,
+        added bigint NOT NULL DEFAULT 0,
+        changed bigint NOT NULL DEFAULT 0,
+        removed bigint NOT NULL DEFAULT 0,
+        unchanged bigint NOT NULL DEFAULT 0,
+        invalid bigint NOT NULL DEFAULT 0
+    );
+    COMMENT ON TABLE cdi.sync_runs IS 'One row per run of a sync: queried = added + changed + unchanged + invalid; removed rows were acknowledged before and are queried no more.';
+
+    CREATE TABLE cdi.sync_rows (
+        sync_id integer NOT NULL,
+        primary_key text NOT NULL,
+        hash uuid NOT NULL,
+        payload jsonb NOT NULL,
+        acknowledged_at timestamptz NOT NULL,
+        PRIMARY KEY (sync_id, primary_key)
+    );
+    COMMENT ON TABLE cdi.sync_rows IS 'What each destination has acknowledged: the state that syncs diff against.';
+
+    CREATE TABLE cdi.deliveries (
+        delivery_id bigint GENERATED BY DEFAULT AS IDENTITY,
+        sent_at timestamptz NOT NULL,
+        sync_id integer NOT NULL,
+        destination_id integer NOT NULL,
+        attempt integer NOT NULL,
+        rows integer NOT NULL,
+        accepted integer NOT NULL,
+        primary_keys text[] NOT NULL,
+        status integer,
+        class text NOT NULL,
+        error text,
+        milliseconds double precision,
+        idempotency_key text NOT NULL
+    ) PARTITION BY RANGE (sent_at);
+    CREATE TABLE cdi.deliveries_default PARTITION OF cdi.deliveries DEFAULT;
+    CREATE INDEX deliveries_brin ON cdi.deliveries USING brin (sent_at);
+    COMMENT ON TABLE cdi.deliveries IS 'One row per request that was sent to a destination, with its keys and its outcome.';
+
+    CREATE TABLE cdi.failed_deliveries (
+        position bigint PRIMARY KEY,
+        failed_at timestamptz NOT NULL,
+        sync_id integer NOT NULL,
+        operation text NOT NULL,
+        primary_key text NOT NULL,
+        hash uuid NOT NULL,
+        payload jsonb,
+        class text NOT NULL,
+        status integer,
+        error text,
+        attempts integer NOT NULL
+    );
+    COMMENT ON TABLE cdi.failed_deliveries IS 'Dead letters: rows that a destination rejected, or that ran out of retries.';
+
+    CREATE TABLE cdi.armed (
+        only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+        system_identifier bigint NOT NULL,
+        database_oid oid NOT NULL,
+        armed_at timestamptz NOT NULL,
+        armed_by name NOT NULL
+    );
+    COMMENT ON TABLE cdi.armed IS 'The installation that may push. A copy of the database has another identifier and stays silent until cdi_arm().';
+
+    INSERT INTO cdi.storage (version) VALUES (cdi._storage_version());
+END
+$$;
+COMMENT ON FUNCTION cdi._create_storage() IS 'Internal: tables of cdi_init().';
+
+-- Make the monthly partition that holds the given time, and move the rows
+-- there that the default partition caught.  Returns false where a lock could
+-- not be had soon; the caller tries again later.
+CREATE OR REPLACE FUNCTION cdi._ensure_partition(parent text, at timestamptz)
+RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '200ms'
+SET TimeZone = 'UTC'
+AS $$
+DECLARE
+    lower_bound timestamptz := date_trunc('month', at);
+    upper_bound timestamptz := date_trunc('month', at) + interval '1 month';
+    partition_name text := parent || to_char(at, '_YYYY_MM');
+    key_column text := CASE parent WHEN 'events' THEN 'received_at' WHEN 'outbox' THEN 'queued_at' ELSE 'sent_at' END;
+BEGIN
+    IF to_regclass(format('cdi.%I', partition_name)) IS NOT NULL THEN
+        RETURN true;
+    END IF;
+    BEGIN
+        EXECUTE format('CREATE TABLE cdi.%I (LIKE cdi.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE INCLUDING COMMENTS)', partition_name, parent);
+        EXECUTE format('ALTER TABLE cdi.%I ADD CONSTRAINT range CHECK (%I >= %L AND %I < %L)',
+            partition_name, key_column, lower_bound, key_column, upper_bound);
+        -- Locks in the order in which a reader takes them: parent, then default.
+        EXECUTE format('LOCK TABLE ONLY cdi.%I IN SHARE UPDATE EXCLUSIVE MODE', parent);
+        EXECUTE format('LOCK TABLE cdi.%I IN ACCESS EXCLUSIVE MODE', parent || '_default');
+        EXECUTE format('WITH moved AS (DELETE FROM cdi.%I WHERE %I >= %L AND %I < %L RETURNING *) INSERT INTO cdi.%I SELECT * FROM moved',
+            parent || '_default', key_column, lower_bound, key_column, upper_bound, partition_name);
+        EXECUTE format('ALTER TABLE cdi.%I ATTACH PARTITION cdi.%I FOR VALUES FROM (%L) TO (%L)',
+            parent, partition_name, lower_bound, upper_bound);
+        EXECUTE format('ALTER TABLE cdi.%I DROP CONSTRAINT range', partition_name);
+    EXCEPTION
+        WHEN lock_not_available THEN
+            RETURN false;
+        WHEN duplicate_table THEN
+            RETURN true;
+    END;
+    RETURN true;
+END
+$$;
+COMMENT ON FUNCTION cdi._ensure_partition(text, timestamptz) IS 'Internal: make the monthly partition of cdi.events, cdi.outbox or cdi.deliveries that holds a time.';
+
+-- Partitions for now and 30 days ahead, and for what the default partitions caught.
+CREATE OR REPLACE FUNCTION cdi._ensure_partitions()
+RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET TimeZone = 'UTC'
+AS $$
+DECLARE
+    parent text;
+    at timestamptz;
+    done boolean := true;
+BEGIN
+    FOREACH parent IN ARRAY ARRAY['events', 'outbox', 'deliveries'] LOOP
+        done := cdi._ensure_partition(parent, now()) AND done;
+        done := cdi._ensure_partition(parent, now() + interval '30 days') AND done;
+    END LOOP;
+    FOR at IN SELECT DISTINCT date_trunc('month', received_at) FROM cdi.events_default LOOP
+        done := cdi._ensure_partition('events', at) AND done;
+    END LOOP;
+    RETURN done;
+END
+$$;
+COMMENT ON FUNCTION cdi._ensure_partitions() IS 'Internal: partitions for the next 30 days and for rows in the default partition of cdi.events.';
+
+CREATE OR REPLACE FUNCTION cdi_init()
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    highest bigint;
+    version integer;
+BEGIN
+    IF current_setting('server_encoding') <> 'UTF8' THEN
+        RAISE EXCEPTION 'cdi needs a database with encoding UTF8'
+            USING ERRCODE = 'feature_not_supported',
+                  DETAIL = format('Encoding of this database is %s.', current_setting('server_encoding')),
+                  HINT = 'CREATE DATABASE ... ENCODING ''UTF8'' TEMPLATE template0.';
+    END IF;
+    -- One initialisation at a time.
+    PERFORM pg_advisory_xact_lock(x'cd10'::int, 0);
+
+    IF to_regclass('cdi.storage') IS NULL THEN
+        PERFORM cdi._create_storage();
+    END IF;
+    SELECT s.version INTO version FROM cdi.storage s;
+    IF version > cdi._storage_version() THEN
+        RAISE EXCEPTION 'storage has version %, this cdi knows up to version %', version, cdi._storage_version()
+            USING ERRCODE = 'ZC002', HINT = 'Install the newer package and run ALTER EXTENSION cdi UPDATE.';
+    END IF;
+    PERFORM cdi._migrate_storage(version);
+
+    INSERT INTO cdi.identity_key (key) SELECT cdi._random_bytes(32)
+        WHERE NOT EXISTS (SELECT FROM cdi.identity_key);
+    INSERT INTO cdi.sources (name) SELECT 'sql'
+        WHERE NOT EXISTS (SELECT FROM cdi.sources WHERE name = 'sql');
+    INSERT INTO cdi.conversions (name, event, value_property) SELECT 'order', 'Order Completed', 'revenue'
+        WHERE NOT EXISTS (SELECT FROM cdi.conversions);
+
+    -- A restore may bring rows beyond the sequence's own state.
+    SELECT greatest((SELECT max(position) FROM cdi.events), (SELECT max(position) FROM cdi.outbox),
+                    (SELECT position FROM cdi.watermark)) INTO highest;
+    IF highest >= (SELECT last_value FROM cdi.event_position) THEN
+        PERFORM setval('cdi.event_position', greatest(highest, 1));
+    END IF;
+
+    PERFORM cdi._ensure_partitions();
+    PERFORM cdi._create_views();
+    PERFORM cdi._create_bi_views();
+    PERFORM cdi._grant_storage();
+    IF current_setting('cdi.enabled', true) IS DISTINCT FROM 'on' THEN
+        EXECUTE format('ALTER DATABASE %I SET cdi.enabled = on', current_database());
+        PERFORM set_config('cdi.enabled', 'on', false);
+    END IF;
+    PERFORM cdi._workers_wake();
+END
+$$;
+COMMENT ON FUNCTION cdi_init() IS 'Creates or migrates the storage of cdi in this database, its partitions and views, and lets the workers start. Safe to run again at any time.';
+
+CREATE OR REPLACE FUNCTION cdi._migrate_storage(version integer)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    UPDATE cdi.storage s SET version = cdi._storage_version() WHERE s.version < cdi._storage_version();
+END
+$$;
+COMMENT ON FUNCTION cdi._migrate_storage(integer) IS 'Internal: additive changes from an older storage version to the current one.';
+
+CREATE OR REPLACE FUNCTION cdi_drop_data(confirm text DEFAULT NULL)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    relation record;
+BEGIN
+    IF confirm IS DISTINCT FROM current_database() THEN
+        RAISE EXCEPTION 'cdi_drop_data() removes every event, person and delivery of this database'
+            USING ERRCODE = 'ZC003',
+                  HINT = format('If that is what you want: SELECT cdi_drop_data(%L).', current_database());
+    END IF;
+    EXECUTE format('ALTER DATABASE %I RESET cdi.enabled', current_database());
+    PERFORM set_config('cdi.enabled', 'off', false);
+    PERFORM cdi._workers_wake();
+    -- Whatever lives in the two schemas and is no member of the extension.
+    FOR relation IN
+        SELECT c.oid::regclass::text AS name,
+               CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind
+        FROM pg_class c
+        WHERE c.relnamespace IN ('cdi'::regnamespace, 'cdi_bi'::regnamespace)
+          AND c.relkind IN ('v', 'r', 'p', 'S') AND NOT c.relispartition
+          AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype IN ('e', 'i', 'a'))
+        ORDER BY c.relkind = 'v' DESC, c.oid DESC
+    LOOP
+        EXECUTE format('DROP %s IF EXISTS %s CASCADE', relation.kind, relation.name);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION cdi_drop_data(text) IS 'Removes all data of cdi from this database; configuration stays. Asks for the database''s name as confirmation.';

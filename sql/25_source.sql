@@ -1,0 +1,1 @@
+-- Sources, their write keys and who may send to them (src/ingest/source.c).

@@ -1,0 +1,84 @@
+/*
+ * base.h
+ *		What every layer shares: settings, text slices, running SQL as the
+ *		owner of the data.
+ */
+#ifndef CDI_BASE_H
+#define CDI_BASE_H
+
+#include "postgres.h"
+
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+/* A slice of text, not NUL-terminated.  data == NULL means SQL NULL. */
+typedef struct CdiText
+{
+	const char *data;
+	int			len;
+} CdiText;
+
+/* guc.c: settings, alphabetical */
+extern int	cdi_activate_concurrency;
+extern int	cdi_activate_retry_limit;
+extern char *cdi_collector_address;
+extern int	cdi_collector_max_body;
+extern int	cdi_collector_max_pending;
+extern int	cdi_collector_port;
+extern int	cdi_collector_timeout;
+extern bool cdi_egress_allow_private;
+extern bool cdi_enabled;
+extern int	cdi_identity_bulk_threshold;
+extern int	cdi_ingest_dedupe_window;
+extern int	cdi_ingest_max_event;
+
+extern void cdi_guc_define(void);
+
+/*
+ * owner.c: run SPI as the owner of the data, security-restricted, with
+ * search_path pinned.  The data's owner is the owner of schema cdi.  Use as
+ *
+ *		CdiOwnerScope scope;
+ *
+ *		cdi_owner_enter(&scope);
+ *		... SPI ...
+ *		cdi_owner_leave(&scope);
+ *
+ * An error between the two needs no cleanup: transaction abort restores user
+ * and settings.  Code that catches errors itself runs the part between the
+ * two in a subtransaction.
+ */
+typedef struct CdiOwnerScope
+{
+	Oid			save_userid;
+	int			save_sec_context;
+	int			save_nestlevel;
+} CdiOwnerScope;
+
+extern void cdi_owner_enter(CdiOwnerScope *scope);
+extern void cdi_owner_leave(CdiOwnerScope *scope);
+
+/* Raises ZC001 with a hint unless cdi_init() has run in this database. */
+extern void cdi_require_storage(void);
+
+/* Oid of relation cdi.<name>, InvalidOid where it does not exist.  Looked up
+ * anew on every call (two syscache probes). */
+extern Oid	cdi_relation_oid(const char *name);
+
+/* Raises 25006 on a standby: for everything that writes. */
+extern void cdi_prevent_in_recovery(const char *function_name);
+
+/* plan.c: a prepared statement kept for the life of the backend */
+typedef struct CdiPlan
+{
+	const char *query;
+	int			nargs;
+	Oid			argtypes[40];
+	struct _SPI_plan *plan;
+} CdiPlan;
+
+/* Prepares on first use (SPI must be connected), executes, returns the SPI
+ * result code; raises when it is negative. */
+extern int	cdi_plan_execute(CdiPlan *plan, Datum *values, const char *nulls);
+
+#endif							/* CDI_BASE_H */

@@ -1,0 +1,80 @@
+/*
+ * guc.c
+ *		Every setting of cdi, in alphabetical order.
+ *
+ * All can be set per database (ALTER DATABASE ... SET), because workers load
+ * their database's settings when they connect.
+ */
+#include "base/base.h"
+
+#include <limits.h>
+
+#include "utils/guc.h"
+
+int			cdi_activate_concurrency = 8;
+int			cdi_activate_retry_limit = 8;
+char	   *cdi_collector_address = NULL;
+int			cdi_collector_max_body = 4096;
+int			cdi_collector_max_pending = 4096;
+int			cdi_collector_port = 0;
+int			cdi_collector_timeout = 30;
+bool		cdi_egress_allow_private = false;
+bool		cdi_enabled = false;
+int			cdi_identity_bulk_threshold = 100000;
+int			cdi_ingest_dedupe_window = 30 * 24 * 60;
+int			cdi_ingest_max_event = 1024;
+
+void
+cdi_guc_define(void)
+{
+	DefineCustomIntVariable("cdi.activate_concurrency",
+							"Requests in flight to one destination at a time.",
+							NULL, &cdi_activate_concurrency,
+							8, 1, 256, PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("cdi.activate_retry_limit",
+							"Attempts after which a row that cannot be delivered becomes a dead letter.",
+							NULL, &cdi_activate_retry_limit,
+							8, 1, 1000, PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("cdi.collector_address",
+							   "Address that the HTTP collector listens on.",
+							   NULL, &cdi_collector_address,
+							   "127.0.0.1", PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("cdi.collector_max_body",
+							"Largest request body that the collector takes, before and after decompression.",
+							NULL, &cdi_collector_max_body,
+							4096, 1, 1024 * 1024, PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomIntVariable("cdi.collector_max_pending",
+							"Requests that may wait for a commit; further ones are answered 503.",
+							NULL, &cdi_collector_max_pending,
+							4096, 1, 1000000, PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("cdi.collector_port",
+							"Port of the HTTP collector; 0 turns it off.",
+							NULL, &cdi_collector_port,
+							0, 0, 65535, PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("cdi.collector_timeout",
+							"Time after which the collector closes an inactive connection.",
+							NULL, &cdi_collector_timeout,
+							30, 1, 3600, PGC_SUSET, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomBoolVariable("cdi.egress_allow_private",
+							 "Allows requests to loopback, private and link-local addresses.",
+							 "Addresses of cloud metadata services stay refused.",
+							 &cdi_egress_allow_private,
+							 false, PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("cdi.enabled",
+							 "Lets the workers of cdi run in a database. Set by cdi_init().",
+							 NULL, &cdi_enabled,
+							 false, PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("cdi.identity_bulk_threshold",
+							"New links from which cdi_resolve() writes a new map instead of changing the old one.",
+							NULL, &cdi_identity_bulk_threshold,
+							100000, 1, INT_MAX, PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("cdi.ingest_dedupe_window",
+							"Time for which a message id is remembered, at least.",
+							NULL, &cdi_ingest_dedupe_window,
+							30 * 24 * 60, 1, INT_MAX, PGC_SUSET, GUC_UNIT_MIN, NULL, NULL, NULL);
+	DefineCustomIntVariable("cdi.ingest_max_event",
+							"Largest single event.",
+							NULL, &cdi_ingest_max_event,
+							1024, 1, 256 * 1024, PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
+	MarkGUCPrefixReserved("cdi");
+}

@@ -1,0 +1,82 @@
+/*
+ * owner.c
+ *		Who runs what, and whether it can run at all.
+ */
+#include "base/base.h"
+
+#include "access/xlog.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_namespace.h"
+#include "miscadmin.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+#include "base/errors.h"
+
+static Oid
+schema_owner(void)
+{
+	HeapTuple	tuple;
+	Oid			owner;
+
+	tuple = SearchSysCache1(NAMESPACENAME, CStringGetDatum("cdi"));
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_CDI_NOT_INITIALISED),
+				 errmsg("extension \"cdi\" is not installed in this database"),
+				 errhint("Run CREATE EXTENSION cdi, then SELECT cdi_init().")));
+	owner = ((Form_pg_namespace) GETSTRUCT(tuple))->nspowner;
+	ReleaseSysCache(tuple);
+	return owner;
+}
+
+void
+cdi_owner_enter(CdiOwnerScope *scope)
+{
+	GetUserIdAndSecContext(&scope->save_userid, &scope->save_sec_context);
+	SetUserIdAndSecContext(schema_owner(),
+						   scope->save_sec_context | SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_RESTRICTED_OPERATION);
+	scope->save_nestlevel = NewGUCNestLevel();
+	(void) set_config_option("search_path", "pg_catalog, pg_temp",
+							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+							 true, 0, false);
+}
+
+void
+cdi_owner_leave(CdiOwnerScope *scope)
+{
+	AtEOXact_GUC(true, scope->save_nestlevel);
+	SetUserIdAndSecContext(scope->save_userid, scope->save_sec_context);
+}
+
+Oid
+cdi_relation_oid(const char *name)
+{
+	Oid			schema = get_namespace_oid("cdi", true);
+
+	if (!OidIsValid(schema))
+		return InvalidOid;
+	return get_relname_relid(name, schema);
+}
+
+void
+cdi_require_storage(void)
+{
+	if (!OidIsValid(cdi_relation_oid("storage")))
+		ereport(ERROR,
+				(errcode(ERRCODE_CDI_NOT_INITIALISED),
+				 errmsg("cdi has no storage in this database yet"),
+				 errhint("Run SELECT cdi_init() once, as a superuser.")));
+}
+
+void
+cdi_prevent_in_recovery(const char *function_name)
+{
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				 errmsg("cannot execute %s() during recovery", function_name),
+				 errhint("Call it on the primary.")));
+}

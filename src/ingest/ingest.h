@@ -1,0 +1,177 @@
+/*
+ * ingest.h
+ *		The one pipeline that every event takes.
+ *
+ *	parse -> authenticate source -> normalise -> (consent) -> (plan) ->
+ *	enrich -> dedupe -> store -> link identifiers -> (fan out)
+ *
+ * Stages in brackets have no code yet; their place is in pipeline.c.
+ */
+#ifndef CDI_INGEST_H
+#define CDI_INGEST_H
+
+#include "base/base.h"
+#include "utils/jsonb.h"
+
+#define CDI_MAX_IDENTIFIERS	8
+
+/* cdi.sources as the pipeline sees it (source.c); valid until the next
+ * transaction. */
+typedef struct CdiSource
+{
+	int32		source_id;
+	char		name[NAMEDATALEN * 2];
+	bool		enabled;
+} CdiSource;
+
+/* Where an event ended.  Every event ends in exactly one of the first four. */
+typedef enum CdiOutcome
+{
+	CDI_PENDING,				/* still in the pipeline */
+	CDI_STORED,
+	CDI_DUPLICATE,
+	CDI_FAILED,
+	CDI_WITHHELD,
+	CDI_PARKED					/* another transaction holds its message id;
+								 * only where the batch may not wait */
+} CdiOutcome;
+
+/* Why an event failed; strings live in the batch's context. */
+typedef struct CdiFailure
+{
+	const char *stage;
+	int			sqlstate;
+	const char *message;
+	const char *detail;
+	const char *hint;
+} CdiFailure;
+
+typedef struct CdiIdentifier
+{
+	const char *type;
+	CdiText		value;			/* normalised */
+	pg_uuid_t	key;
+} CdiIdentifier;
+
+typedef struct CdiEvent
+{
+	/* what came in */
+	int32		origin;			/* the caller's number: request, element */
+	int32		source_id;
+	CdiText		payload;		/* bytes as received; of a replay or SQL call:
+								 * the call as text, made when it is needed */
+	Jsonb	   *json;			/* the call, once parsed */
+	Jsonb	   *envelope_context;	/* context of the batch, or NULL */
+	CdiText		envelope_sent_at;
+	CdiText		default_type;	/* type implied by the endpoint, or NULL */
+	int64		failed_id;		/* replay: row of cdi.failed_events, or 0 */
+
+	/* where it ended */
+	CdiOutcome	outcome;
+	CdiFailure *failure;
+
+	/* the canonical event */
+	CdiText		type;
+	CdiText		event;
+	CdiText		category;
+	CdiText		message_id;
+	CdiText		user_id;
+	CdiText		anonymous_id;
+	CdiText		group_id;
+	CdiText		previous_id;
+	TimestampTz received_at;
+	TimestampTz timestamp;
+	TimestampTz original_timestamp; /* DT_NOBEGIN: absent */
+	TimestampTz sent_at;		/* DT_NOBEGIN: absent */
+	Jsonb	   *properties;
+	Jsonb	   *traits;
+	Jsonb	   *context;
+	Jsonb	   *extra;
+	CdiText		campaign_source;
+	CdiText		campaign_medium;
+	CdiText		campaign_name;
+	CdiText		campaign_term;
+	CdiText		campaign_content;
+	CdiText		click_id_type;
+	CdiText		referrer_host;
+	CdiText		page_host;
+
+	pg_uuid_t	event_id;
+	int64		position;
+	int			nidentifiers;	/* in order of priority, usable ones only */
+	CdiIdentifier identifiers[CDI_MAX_IDENTIFIERS];
+} CdiEvent;
+
+typedef struct CdiBatch
+{
+	MemoryContext context;		/* everything of the batch lives here */
+	bool		strict;			/* SQL verb: raise instead of recording */
+	bool		may_wait;		/* SQL: wait for another transaction's message
+								 * id; the collector parks instead */
+	bool		history;		/* honour receivedAt of the events */
+	TimestampTz received_at;
+	int			count;
+	int			capacity;
+	CdiEvent   *events;
+	int64		received;		/* counted where bytes become events */
+} CdiBatch;
+
+extern void cdi_ingest_init(void);
+
+/* batch.c */
+extern CdiBatch *cdi_batch_create(MemoryContext parent, TimestampTz received_at);
+extern CdiEvent *cdi_batch_add(CdiBatch *batch, int32 origin, int32 source_id);
+extern void cdi_batch_destroy(CdiBatch *batch);
+extern void cdi_event_fail(CdiBatch *batch, CdiEvent *event, const char *stage,
+						   int sqlstate, const char *message,
+						   const char *detail, const char *hint);
+
+/*
+ * parse.c: bytes or jsonb become events.  A body that is no JSON, or no call,
+ * array or {"batch": [...]}, becomes one failed event with those bytes.  type
+ * is the one that the endpoint implies ("track"), or NULL.  Returns the
+ * number of events added.
+ */
+extern int	cdi_parse_body(CdiBatch *batch, int32 origin, int32 source_id,
+						   const char *body, int len, const char *type);
+extern int	cdi_parse_jsonb(CdiBatch *batch, int32 origin, int32 source_id,
+							Jsonb *body);
+
+/*
+ * Write key in a body that came without one in its headers: the string member
+ * "writeKey" of the top-level object.  Returns data == NULL where there is
+ * none.  Never raises.
+ */
+extern CdiText cdi_parse_write_key(const char *body, int len);
+
+/*
+ * pipeline.c: run all stages after parse over the batch.  On return every
+ * event has an outcome and everything is written; the caller commits.  Must
+ * run inside a transaction, as any user (it switches to the owner itself).
+ * Raises only errors that are not the data's (class 22 and 23 become failed
+ * events), or any failure where batch->strict.
+ */
+extern void cdi_ingest_batch(CdiBatch *batch);
+
+/* source.c: NULL where there is none; transaction required. */
+extern const CdiSource *cdi_source_by_name(const char *name);
+extern const CdiSource *cdi_source_by_write_key(const char *write_key, int len);
+/* Raises ZC103 unless the current user may send to the source. */
+extern void cdi_source_check_grant(const CdiSource *source);
+
+/*
+ * position.c: positions of events and outbox rows.  cdi_position_reserve
+ * takes the shared lock that keeps cdi_watermark() below the transaction's
+ * rows, once per transaction; cdi_position_next hands out one position.
+ */
+extern void cdi_position_reserve(void);
+extern int64 cdi_position_next(void);
+/* Advance the stored watermark; returns it.  Writes only when it moved. */
+extern int64 cdi_watermark_advance(void);
+/* The stored watermark as the current snapshot sees it. */
+extern int64 cdi_watermark_read(void);
+
+/* dedupe.c: true where a rotation is due and was made; short locks. */
+extern bool cdi_dedupe_rotate(void);
+
+#endif							/* CDI_INGEST_H */

@@ -12,7 +12,7 @@ OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*/*.c)))
 DATA_built = cdi--$(EXTVERSION).sql
 DATA = $(wildcard sql/upgrade/cdi--*.sql)
 
-PG_CPPFLAGS = -Isrc -DOPENSSL_API_COMPAT=10100
+PG_CPPFLAGS = -Isrc
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers -Wno-declaration-after-statement $(CDI_CFLAGS)
 SHLIB_LINK = -lcrypto -lz -lmicrohttpd -ljansson -lcurl
 

@@ -39,15 +39,15 @@ SELECT pg_extension_config_dump('cdi.source_grants', '');
 CREATE TABLE cdi.identifier_types (
     name text PRIMARY KEY,
     priority integer NOT NULL UNIQUE,
-    blocked text[] NOT NULL DEFAULT '{}',
+    blocked text[] NOT NULL DEFAULT '{}' CHECK (array_position(blocked, NULL) IS NULL),
     builtin boolean NOT NULL DEFAULT false
 );
 COMMENT ON TABLE cdi.identifier_types IS 'Kinds of identifier in order of priority (1 is the highest), with the values that never identify anyone, in lower case. An event''s subject is its first identifier in this order.';
 SELECT pg_extension_config_dump('cdi.identifier_types', 'WHERE NOT builtin');
 INSERT INTO cdi.identifier_types (name, priority, blocked, builtin) VALUES
-    ('user_id', 1, '{-1,null,anonymous,undefined,none,nil,nan,unknown,guest}', true),
-    ('email', 2, '{null,anonymous,undefined,none,unknown}', true),
-    ('anonymous_id', 3, '{-1,null,anonymous,undefined,none,nil,nan,unknown}', true);
+    ('user_id', 1, '{-1,"null",anonymous,undefined,none,nil,nan,unknown,guest}', true),
+    ('email', 2, '{"null",anonymous,undefined,none,unknown}', true),
+    ('anonymous_id', 3, '{-1,"null",anonymous,undefined,none,nil,nan,unknown}', true);
 
 CREATE TABLE cdi.conversions (
     name text PRIMARY KEY,

@@ -108,7 +108,8 @@ BEGIN
         detail text,
         hint text,
         attempts integer NOT NULL DEFAULT 1,
-        payload bytea NOT NULL
+        payload bytea NOT NULL,
+        envelope jsonb
     );
     COMMENT ON TABLE cdi.failed_events IS 'Events that could not be stored, with the stage and reason and their bytes as they came. cdi_replay() tries them again.';
 
@@ -308,7 +309,7 @@ BEGIN
             parent, partition_name, lower_bound, upper_bound);
         EXECUTE format('ALTER TABLE cdi.%I DROP CONSTRAINT range', partition_name);
     EXCEPTION
-        WHEN lock_not_available THEN
+        WHEN lock_not_available OR object_in_use THEN
             RETURN false;
         WHEN duplicate_table THEN
             RETURN true;

@@ -1,1 +1,155 @@
 -- Sources, their write keys and who may send to them (src/ingest/source.c).
+
+CREATE OR REPLACE FUNCTION cdi._sources_changed()
+RETURNS void
+LANGUAGE C VOLATILE
+AS 'MODULE_PATHNAME', 'cdi_sources_changed';
+COMMENT ON FUNCTION cdi._sources_changed() IS 'Internal: let every backend read sources and identifier types anew, at commit.';
+
+CREATE OR REPLACE FUNCTION cdi._new_write_key()
+RETURNS text
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$SELECT 'cdi_' || encode(cdi._random_bytes(20), 'hex')$$;
+COMMENT ON FUNCTION cdi._new_write_key() IS 'Internal: a fresh write key of 160 random bits.';
+
+CREATE OR REPLACE FUNCTION cdi_create_source(name text)
+RETURNS text
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    write_key text := cdi._new_write_key();
+BEGIN
+    INSERT INTO cdi.sources (name, write_key_hash)
+    VALUES (cdi_create_source.name, sha256(convert_to(write_key, 'UTF8')));
+    PERFORM cdi._sources_changed();
+    RETURN write_key;
+EXCEPTION
+    WHEN unique_violation THEN
+        RAISE EXCEPTION 'source "%" exists already', name
+            USING ERRCODE = 'duplicate_object',
+                  HINT = format('SELECT cdi_rotate_source(%L) gives it a new write key.', name);
+END
+$$;
+COMMENT ON FUNCTION cdi_create_source(text) IS 'Creates a source of events and returns its write key, which is shown only here; stored is its SHA-256.';
+
+CREATE OR REPLACE FUNCTION cdi._require_source(name text)
+RETURNS integer
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    id integer;
+BEGIN
+    SELECT s.source_id INTO id FROM cdi.sources s WHERE s.name = _require_source.name;
+    IF id IS NULL THEN
+        RAISE EXCEPTION 'source "%" does not exist', name
+            USING ERRCODE = 'ZC101', HINT = 'SELECT name FROM cdi.sources lists those that do.';
+    END IF;
+    RETURN id;
+END
+$$;
+COMMENT ON FUNCTION cdi._require_source(text) IS 'Internal: id of a source, or an error.';
+
+CREATE OR REPLACE FUNCTION cdi_rotate_source(name text, grace interval DEFAULT '0')
+RETURNS text
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    write_key text := cdi._new_write_key();
+    id integer := cdi._require_source(name);
+BEGIN
+    UPDATE cdi.sources s
+    SET previous_key_hash = s.write_key_hash,
+        previous_key_until = clock_timestamp() + grace,
+        write_key_hash = sha256(convert_to(write_key, 'UTF8')),
+        rotated_at = clock_timestamp()
+    WHERE s.source_id = id;
+    PERFORM cdi._sources_changed();
+    RETURN write_key;
+END
+$$;
+COMMENT ON FUNCTION cdi_rotate_source(text, interval) IS 'Gives a source a new write key and returns it. The old key works until the grace period ends.';
+
+CREATE OR REPLACE FUNCTION cdi_enable_source(name text)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    id integer := cdi._require_source(name);
+BEGIN
+    UPDATE cdi.sources s SET enabled = true WHERE s.source_id = id;
+    PERFORM cdi._sources_changed();
+END
+$$;
+COMMENT ON FUNCTION cdi_enable_source(text) IS 'Lets a disabled source send events again.';
+
+CREATE OR REPLACE FUNCTION cdi_disable_source(name text)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    id integer := cdi._require_source(name);
+BEGIN
+    UPDATE cdi.sources s SET enabled = false WHERE s.source_id = id;
+    PERFORM cdi._sources_changed();
+END
+$$;
+COMMENT ON FUNCTION cdi_disable_source(text) IS 'Refuses further events of a source: ZC102 in SQL, 401 over HTTP.';
+
+-- Verbs that a role which sends events needs.
+CREATE OR REPLACE FUNCTION cdi._verbs()
+RETURNS SETOF regprocedure
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+SELECT p.oid::regprocedure
+FROM pg_extension e
+JOIN pg_proc p ON p.pronamespace = e.extnamespace
+WHERE e.extname = 'cdi'
+  AND p.proname IN ('cdi_track', 'cdi_identify', 'cdi_page', 'cdi_screen', 'cdi_group', 'cdi_alias', 'cdi_ingest')
+$$;
+COMMENT ON FUNCTION cdi._verbs() IS 'Internal: the functions that send events.';
+
+CREATE OR REPLACE FUNCTION cdi_grant_source(source text, role name)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    id integer := cdi._require_source(source);
+    verb regprocedure;
+BEGIN
+    PERFORM role::regrole;
+    INSERT INTO cdi.source_grants (source_id, role_name) VALUES (id, role) ON CONFLICT DO NOTHING;
+    FOR verb IN SELECT cdi._verbs() LOOP
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', verb, role);
+    END LOOP;
+    PERFORM cdi._sources_changed();
+END
+$$;
+COMMENT ON FUNCTION cdi_grant_source(text, name) IS 'Lets a role send events to a source through the SQL verbs. The role can neither read nor change events by this.';
+
+CREATE OR REPLACE FUNCTION cdi_revoke_source(source text, role name)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    id integer := cdi._require_source(source);
+    verb regprocedure;
+BEGIN
+    DELETE FROM cdi.source_grants g WHERE g.source_id = id AND g.role_name = role;
+    IF NOT EXISTS (SELECT FROM cdi.source_grants g WHERE g.role_name = role) THEN
+        FOR verb IN SELECT cdi._verbs() LOOP
+            EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM %I', verb, role);
+        END LOOP;
+    END IF;
+    PERFORM cdi._sources_changed();
+END
+$$;
+COMMENT ON FUNCTION cdi_revoke_source(text, name) IS 'Takes back cdi_grant_source().';

@@ -1,10 +1,101 @@
--- The one place where privileges are set.
+-- The one place where privileges are set.  Nothing is for PUBLIC that
+-- test/lint/public.txt does not list.
+
+-- Whatever the default privileges are: start from none.
+DO $$
+DECLARE
+    f regprocedure;
+BEGIN
+    FOR f IN
+        SELECT p.oid::regprocedure
+        FROM pg_depend d JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid
+        WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
+          AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'cdi')
+    LOOP
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f);
+    END LOOP;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION cdi_grant_reader(role name)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    f regprocedure;
+BEGIN
+    EXECUTE format('GRANT USAGE ON SCHEMA cdi, cdi_bi TO %I', role);
+    EXECUTE format('GRANT SELECT ON cdi.events, cdi.failed_events, cdi.pipeline_deltas, cdi.pipeline_counts, cdi.watermark, '
+        'cdi.identity_links, cdi.identity_map, cdi.identity_runs, cdi.identity_ahead, cdi.identity_merges, cdi.identifier_traits, '
+        'cdi.outbox, cdi.push_cursor, cdi.sync_runs, cdi.sync_rows, cdi.deliveries, cdi.failed_deliveries TO %I', role);
+    EXECUTE format('GRANT SELECT (source_id, name, enabled, created_at, rotated_at) ON cdi.sources TO %I', role);
+    EXECUTE format('GRANT SELECT ON cdi.identifier_types, cdi.conversions, cdi.destinations, cdi.destination_specs, cdi.syncs TO %I', role);
+    FOR f IN
+        SELECT c.oid::regclass::text FROM pg_class c
+        WHERE c.relkind = 'v' AND c.relnamespace IN ('cdi'::regnamespace, 'cdi_bi'::regnamespace)
+    LOOP
+        EXECUTE format('GRANT SELECT ON %s TO %I', f, role);
+    END LOOP;
+    FOR f IN SELECT cdi._reader_functions() LOOP
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', f, role);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION cdi_grant_reader(name) IS 'Lets a role read events, people and reports, and nothing else. Run it again after an upgrade that adds views.';
+
+CREATE OR REPLACE FUNCTION cdi._reader_functions()
+RETURNS SETOF regprocedure
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+SELECT p.oid::regprocedure
+FROM pg_extension e
+JOIN pg_proc p ON p.pronamespace = e.extnamespace
+WHERE e.extname = 'cdi'
+  AND p.proname IN ('cdi_watermark', 'cdi_person', 'cdi_channel', 'cdi_attribution', 'cdi_resolve')
+$$;
+COMMENT ON FUNCTION cdi._reader_functions() IS 'Internal: the functions that a reader may call.';
+
+CREATE OR REPLACE FUNCTION cdi_grant_admin(role name)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    f regprocedure;
+BEGIN
+    PERFORM cdi._sources_changed();
+    EXECUTE format('GRANT USAGE ON SCHEMA cdi, cdi_bi TO %I', role);
+    EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA cdi, cdi_bi TO %I', role);
+    EXECUTE format('REVOKE ALL ON cdi.identity_key FROM %I', role);
+    EXECUTE format('GRANT INSERT, UPDATE, DELETE ON cdi.sources, cdi.source_grants, cdi.identifier_types, cdi.conversions, '
+        'cdi.destinations, cdi.destination_specs, cdi.syncs, cdi.failed_events, cdi.pipeline_deltas, cdi.failed_deliveries TO %I', role);
+    EXECUTE format('GRANT USAGE ON ALL SEQUENCES IN SCHEMA cdi TO %I', role);
+    FOR f IN
+        SELECT p.oid::regprocedure
+        FROM pg_depend d JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid
+        WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
+          AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'cdi')
+          AND p.proname NOT IN ('cdi_init', 'cdi_drop_data', 'cdi_grant_admin', '_create_storage', '_migrate_storage', '_grant_storage')
+    LOOP
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I WITH GRANT OPTION', f, role);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION cdi_grant_admin(name) IS 'Lets a role administer sources, conversions, destinations and syncs, replay failed events and grant the other two roles.';
+
 CREATE OR REPLACE FUNCTION cdi._grant_storage()
 RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    -- Whatever the default privileges of the owner are: data is for nobody yet.
+    REVOKE ALL ON ALL TABLES IN SCHEMA cdi, cdi_bi FROM PUBLIC;
+    REVOKE ALL ON ALL SEQUENCES IN SCHEMA cdi FROM PUBLIC;
 END
 $$;
 COMMENT ON FUNCTION cdi._grant_storage() IS 'Internal: privileges on the data.';
+
+REVOKE ALL ON FUNCTION cdi_grant_reader(name), cdi_grant_admin(name), cdi._reader_functions(), cdi._grant_storage() FROM PUBLIC;

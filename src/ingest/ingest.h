@@ -60,11 +60,12 @@ typedef struct CdiEvent
 	int32		source_id;
 	CdiText		payload;		/* bytes as received; of a replay or SQL call:
 								 * the call as text, made when it is needed */
-	Jsonb	   *json;			/* the call, once parsed */
+	Jsonb	   *json;			/* the call, once parsed; NULL where a SQL verb
+								 * filled in the fields below itself */
 	Jsonb	   *envelope_context;	/* context of the batch, or NULL */
 	CdiText		envelope_sent_at;
 	CdiText		default_type;	/* type implied by the endpoint, or NULL */
-	int64		failed_id;		/* replay: row of cdi.failed_events, or 0 */
+	int32		attempts;		/* tries before this one; replay only */
 
 	/* where it ended */
 	CdiOutcome	outcome;
@@ -102,6 +103,13 @@ typedef struct CdiEvent
 	CdiIdentifier identifiers[CDI_MAX_IDENTIFIERS];
 } CdiEvent;
 
+/* Events received per source, counted by cdi_batch_add */
+typedef struct CdiReceived
+{
+	int32		source_id;
+	int64		events;
+} CdiReceived;
+
 typedef struct CdiBatch
 {
 	MemoryContext context;		/* everything of the batch lives here */
@@ -113,7 +121,9 @@ typedef struct CdiBatch
 	int			count;
 	int			capacity;
 	CdiEvent   *events;
-	int64		received;		/* counted where bytes become events */
+	int			nreceived;
+	CdiReceived *received;		/* counted where bytes become events, by code
+								 * that knows nothing of outcomes */
 } CdiBatch;
 
 extern void cdi_ingest_init(void);

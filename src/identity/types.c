@@ -1,0 +1,104 @@
+/*
+ * types.c
+ *		Kinds of identifier, cached from cdi.identifier_types.
+ *
+ * The cache is dropped by a relation-cache invalidation, which the functions
+ * that change the table send.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+
+#include "identity/identity.h"
+
+static MemoryContext cache_context = NULL;
+static CdiIdentifierType *types = NULL;
+static int	ntypes = 0;
+static Oid	cached_relation = InvalidOid;
+
+static void
+invalidate(Datum arg, Oid relid)
+{
+	if (relid == InvalidOid || relid == cached_relation)
+		cached_relation = InvalidOid;
+}
+
+static CdiText
+copy_text(Datum datum)
+{
+	text	   *value = DatumGetTextPP(datum);
+	CdiText		copy;
+
+	copy.len = VARSIZE_ANY_EXHDR(value);
+	copy.data = pnstrdup(VARDATA_ANY(value), copy.len);
+	return copy;
+}
+
+static void
+load(void)
+{
+	static CdiPlan plan = {.query = "SELECT name, priority, blocked FROM cdi.identifier_types ORDER BY priority"};
+	Oid			relation = cdi_relation_oid("identifier_types");
+	MemoryContext old;
+
+	if (cache_context == NULL)
+	{
+		cache_context = AllocSetContextCreate(CacheMemoryContext, "cdi identifier types",
+											  ALLOCSET_SMALL_SIZES);
+		CacheRegisterRelcacheCallback(invalidate, (Datum) 0);
+	}
+	MemoryContextReset(cache_context);
+	types = NULL;
+	cdi_plan_execute(&plan, NULL, NULL);
+	old = MemoryContextSwitchTo(cache_context);
+	ntypes = SPI_processed;
+	types = palloc0(sizeof(CdiIdentifierType) * Max(ntypes, 1));
+	for (int i = 0; i < ntypes; i++)
+	{
+		HeapTuple	tuple = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		bool		isnull;
+		Datum	   *blocked;
+
+		types[i].name = TextDatumGetCString(SPI_getbinval(tuple, desc, 1, &isnull));
+		types[i].priority = DatumGetInt32(SPI_getbinval(tuple, desc, 2, &isnull));
+		deconstruct_array(DatumGetArrayTypeP(SPI_getbinval(tuple, desc, 3, &isnull)),
+						  TEXTOID, -1, false, TYPALIGN_INT, &blocked, NULL, &types[i].nblocked);
+		types[i].blocked = palloc(sizeof(CdiText) * Max(types[i].nblocked, 1));
+		for (int k = 0; k < types[i].nblocked; k++)
+			types[i].blocked[k] = copy_text(blocked[k]);
+	}
+	MemoryContextSwitchTo(old);
+	cached_relation = relation;
+}
+
+const CdiIdentifierType *
+cdi_identifier_types(int *count)
+{
+	if (!OidIsValid(cached_relation))
+		load();
+	*count = ntypes;
+	return types;
+}
+
+bool
+cdi_identifier_blocked(const CdiIdentifierType *type, CdiText value)
+{
+	int			i;
+
+	/* nothing but zeros and dashes, as in a zeroed advertising id */
+	for (i = 0; i < value.len && (value.data[i] == '0' || value.data[i] == '-'); i++)
+		 /* keep looking */ ;
+	if (i == value.len)
+		return true;
+	for (i = 0; i < type->nblocked; i++)
+		if (type->blocked[i].len == value.len &&
+			pg_strncasecmp(type->blocked[i].data, value.data, value.len) == 0)
+			return true;
+	return false;
+}

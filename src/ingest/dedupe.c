@@ -1,0 +1,426 @@
+/*
+ * dedupe.c
+ *		Exactly one event per (source, message id) within the window.
+ *
+ * Keys live in four generation tables.  All are read, the current one is
+ * written, and a rotation empties the oldest and makes it current.  Every
+ * writer holds ROW EXCLUSIVE on cdi.message_generations until it ends and a
+ * rotation takes EXCLUSIVE, so no two transactions can disagree about which
+ * generation is current, and in the others nothing is in progress.
+ *
+ * A batch that may not wait looks every key up with a dirty snapshot first.
+ * A key that another transaction has inserted but not yet committed parks its
+ * event.  The insertion uses the index's non-waiting uniqueness check, which
+ * also catches a key that came in between.
+ *
+ * A batch that may wait does so only while it holds nothing but smaller keys:
+ * where the fast way meets another transaction's key, the batch starts again
+ * and takes its keys one by one in sorted order.  Two batches with the same
+ * keys in opposite orders therefore cannot deadlock.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/index.h"
+#include "catalog/pg_type.h"
+#include "executor/executor.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "base/errors.h"
+#include "ingest/stages.h"
+
+#define GENERATIONS 4
+
+typedef struct Generation
+{
+	Relation	heap;
+	Relation	index;
+	IndexScanDesc scan;
+	TupleTableSlot *slot;
+} Generation;
+
+typedef struct Keys
+{
+	SnapshotData dirty;
+	Generation	current;
+	int			nolder;
+	Generation	older[GENERATIONS - 1];
+	IndexInfo  *index_info;
+	BulkInsertState bulk;
+} Keys;
+
+typedef enum Lookup
+{
+	KEY_ABSENT,
+	KEY_PRESENT,
+	KEY_IN_PROGRESS
+} Lookup;
+
+/* Current slot, -1 where it must be read; see invalidate(). */
+static int	current_slot = -1;
+static TimestampTz current_since;
+static Oid	generations_oid = InvalidOid;
+
+static void
+invalidate(Datum arg, Oid relid)
+{
+	if (relid == InvalidOid || relid == generations_oid)
+		current_slot = -1;
+}
+
+/*
+ * Lock the generations in the given mode and learn which is current.  Reads
+ * with the latest snapshot: a transaction-wide one may be from before a
+ * rotation.
+ */
+static void
+lock_generations(LOCKMODE mode)
+{
+	Relation	relation;
+	TableScanDesc scan;
+	TupleTableSlot *slot;
+	Snapshot	snapshot;
+	Oid			oid = cdi_relation_oid("message_generations");
+
+	if (!OidIsValid(oid))
+		cdi_require_storage();
+	if (!OidIsValid(generations_oid))
+		CacheRegisterRelcacheCallback(invalidate, (Datum) 0);
+	if (oid != generations_oid)
+		current_slot = -1;
+	generations_oid = oid;
+	LockRelationOid(oid, mode); /* processes invalidations */
+	if (current_slot >= 0)
+		return;
+
+	relation = table_open(oid, NoLock);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	slot = table_slot_create(relation, NULL);
+	scan = table_beginscan(relation, snapshot, 0, NULL);
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		bool		isnull;
+
+		if (DatumGetBool(slot_getattr(slot, 2, &isnull)))
+		{
+			current_slot = DatumGetInt32(slot_getattr(slot, 1, &isnull));
+			current_since = DatumGetTimestampTz(slot_getattr(slot, 3, &isnull));
+		}
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	UnregisterSnapshot(snapshot);
+	table_close(relation, NoLock);
+	if (current_slot < 0 || current_slot >= GENERATIONS)
+		elog(ERROR, "cdi.message_generations has no current generation");
+}
+
+static void
+open_generation(Generation *generation, int slot, LOCKMODE mode, Snapshot snapshot)
+{
+	char		name[NAMEDATALEN];
+	List	   *indexes;
+
+	snprintf(name, sizeof(name), "message_keys_%d", slot);
+	generation->heap = table_open(cdi_relation_oid(name), mode);
+	indexes = RelationGetIndexList(generation->heap);
+	if (list_length(indexes) != 1)
+		elog(ERROR, "table \"cdi.%s\" must have exactly one index", name);
+	generation->index = index_open(linitial_oid(indexes), mode);
+	list_free(indexes);
+	generation->slot = table_slot_create(generation->heap, NULL);
+	generation->scan = index_beginscan(generation->heap, generation->index, snapshot, 1, 0);
+}
+
+static void
+close_generation(Generation *generation)
+{
+	index_endscan(generation->scan);
+	ExecDropSingleTupleTableSlot(generation->slot);
+	index_close(generation->index, NoLock);
+	table_close(generation->heap, NoLock);
+}
+
+static void
+open_keys(Keys *keys)
+{
+	lock_generations(RowExclusiveLock);
+	InitDirtySnapshot(keys->dirty);
+	open_generation(&keys->current, current_slot, RowExclusiveLock, &keys->dirty);
+	keys->index_info = BuildIndexInfo(keys->current.index);
+	keys->bulk = GetBulkInsertState();
+	keys->nolder = 0;
+	for (int slot = 0; slot < GENERATIONS; slot++)
+	{
+		Generation *older = &keys->older[keys->nolder];
+
+		if (slot == current_slot)
+			continue;
+		open_generation(older, slot, AccessShareLock, &keys->dirty);
+		if (RelationGetNumberOfBlocks(older->heap) == 0)
+			close_generation(older);
+		else
+			keys->nolder++;
+	}
+}
+
+static void
+close_keys(Keys *keys)
+{
+	FreeBulkInsertState(keys->bulk);
+	close_generation(&keys->current);
+	for (int i = 0; i < keys->nolder; i++)
+		close_generation(&keys->older[i]);
+}
+
+static Lookup
+look_up(Keys *keys, Generation *generation, const pg_uuid_t *key, TransactionId *holder)
+{
+	ScanKeyData scankey;
+	Lookup		result = KEY_ABSENT;
+
+	ScanKeyInit(&scankey, 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(key));
+	index_rescan(generation->scan, &scankey, 1, NULL, 0);
+	while (index_getnext_slot(generation->scan, ForwardScanDirection, generation->slot))
+	{
+		/* A dirty snapshot says who is inserting what it returns. */
+		if (!TransactionIdIsValid(keys->dirty.xmin))
+		{
+			result = KEY_PRESENT;
+			break;
+		}
+		*holder = keys->dirty.xmin;
+		result = KEY_IN_PROGRESS;
+	}
+	ExecClearTuple(generation->slot);
+	return result;
+}
+
+static Lookup
+look_up_all(Keys *keys, const pg_uuid_t *key, TransactionId *holder)
+{
+	Lookup		result = look_up(keys, &keys->current, key, holder);
+
+	for (int i = 0; i < keys->nolder && result == KEY_ABSENT; i++)
+		result = look_up(keys, &keys->older[i], key, holder);
+	return result;
+}
+
+/* Heap row of a key, without index entry yet */
+static HeapTuple
+form_key(Keys *keys, const pg_uuid_t *key)
+{
+	Datum		value = UUIDPGetDatum(key);
+	bool		isnull = false;
+
+	return heap_form_tuple(RelationGetDescr(keys->current.heap), &value, &isnull);
+}
+
+/*
+ * Index entry of an inserted row.  False where another transaction got there
+ * first; the row is taken back then.
+ */
+static bool
+index_key(Keys *keys, const pg_uuid_t *key, ItemPointer tid)
+{
+	Datum		value = UUIDPGetDatum(key);
+	bool		isnull = false;
+
+	if (index_insert(keys->current.index, &value, &isnull, tid, keys->current.heap,
+					 UNIQUE_CHECK_PARTIAL, false, keys->index_info))
+		return true;
+	CommandCounterIncrement();	/* a command cannot delete its own rows */
+	simple_heap_delete(keys->current.heap, tid);
+	return false;
+}
+
+static int
+compare_keys(const void *a, const void *b, void *arg)
+{
+	CdiBatch   *batch = arg;
+	int			left = *(const int *) a;
+	int			right = *(const int *) b;
+	int			order = memcmp(&batch->events[left].event_id, &batch->events[right].event_id,
+							   sizeof(pg_uuid_t));
+
+	/* of equal keys, the one that arrived first comes first and is stored */
+	return order != 0 ? order : left - right;
+}
+
+/* One key after the other, in order, waiting where it must. */
+static void
+insert_waiting(CdiBatch *batch, Keys *keys, int *sorted, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		CdiEvent   *event = &batch->events[sorted[i]];
+
+		for (;;)
+		{
+			TransactionId holder = InvalidTransactionId;
+			Lookup		found = look_up_all(keys, &event->event_id, &holder);
+
+			CHECK_FOR_INTERRUPTS();
+			if (found == KEY_PRESENT)
+			{
+				event->outcome = CDI_DUPLICATE;
+				break;
+			}
+			if (found == KEY_ABSENT)
+			{
+				HeapTuple	tuple = form_key(keys, &event->event_id);
+
+				heap_insert(keys->current.heap, tuple, GetCurrentCommandId(true), 0, NULL);
+				if (index_key(keys, &event->event_id, &tuple->t_self))
+					break;
+				continue;
+			}
+			XactLockTableWait(holder, NULL, NULL, XLTW_None);
+		}
+	}
+}
+
+/* All keys at once, never waiting.  False where a key is in other hands. */
+static bool
+insert_without_waiting(CdiBatch *batch, Keys *keys, int *sorted, int n)
+{
+	TupleTableSlot **slots;
+	int			kept = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		CdiEvent   *event = &batch->events[sorted[i]];
+		TransactionId holder = InvalidTransactionId;
+
+		switch (look_up_all(keys, &event->event_id, &holder))
+		{
+			case KEY_PRESENT:
+				event->outcome = CDI_DUPLICATE;
+				break;
+			case KEY_IN_PROGRESS:
+				if (batch->may_wait)
+					return false;
+				event->outcome = CDI_PARKED;
+				break;
+			case KEY_ABSENT:
+				sorted[kept++] = sorted[i];
+				break;
+		}
+	}
+	if (kept == 0)
+		return true;
+
+	slots = palloc(sizeof(TupleTableSlot *) * kept);
+	for (int i = 0; i < kept; i++)
+	{
+		slots[i] = MakeSingleTupleTableSlot(RelationGetDescr(keys->current.heap), &TTSOpsHeapTuple);
+		ExecStoreHeapTuple(form_key(keys, &batch->events[sorted[i]].event_id), slots[i], true);
+	}
+	heap_multi_insert(keys->current.heap, slots, kept, GetCurrentCommandId(true), 0, keys->bulk);
+	for (int i = 0; i < kept; i++)
+	{
+		CdiEvent   *event = &batch->events[sorted[i]];
+
+		if (!index_key(keys, &event->event_id, &slots[i]->tts_tid))
+		{
+			if (batch->may_wait)
+				return false;
+			event->outcome = CDI_PARKED;
+		}
+	}
+	for (int i = 0; i < kept; i++)
+		ExecDropSingleTupleTableSlot(slots[i]);
+	return true;
+}
+
+bool
+cdi_stage_dedupe(CdiBatch *batch, int *index, int n, bool waiting)
+{
+	MemoryContext old = MemoryContextSwitchTo(batch->context);
+	int		   *sorted = palloc(sizeof(int) * Max(n, 1));
+	int			unique = 0;
+	bool		done = true;
+	Keys		keys;
+
+	for (int i = 0; i < n; i++)
+		if (batch->events[index[i]].outcome == CDI_PENDING)
+			sorted[unique++] = index[i];
+	qsort_arg(sorted, unique, sizeof(int), compare_keys, batch);
+	n = unique;
+	unique = 0;
+	for (int i = 0; i < n; i++)
+	{
+		CdiEvent   *event = &batch->events[sorted[i]];
+
+		if (unique > 0 &&
+			memcmp(&batch->events[sorted[unique - 1]].event_id, &event->event_id,
+				   sizeof(pg_uuid_t)) == 0)
+			event->outcome = CDI_DUPLICATE;
+		else
+			sorted[unique++] = sorted[i];
+	}
+	if (unique > 0)
+	{
+		open_keys(&keys);
+		if (waiting)
+			insert_waiting(batch, &keys, sorted, unique);
+		else
+			done = insert_without_waiting(batch, &keys, sorted, unique);
+		close_keys(&keys);
+		CommandCounterIncrement();
+	}
+	pfree(sorted);
+	MemoryContextSwitchTo(old);
+	return done;
+}
+
+/*
+ * Make the oldest generation the current one where the current one is a third
+ * of the window old.  With four generations the youngest key of the one that
+ * is emptied is then at least a window old.  Returns false where a rotation
+ * is due but locks could not be had at once.
+ */
+bool
+cdi_dedupe_rotate(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	Oid			oid = cdi_relation_oid("message_generations");
+	char		query[256];
+	int			next;
+
+	if (!OidIsValid(oid))
+		return true;
+	lock_generations(AccessShareLock);
+	if (now - current_since < (int64) cdi_ingest_dedupe_window * 60 * USECS_PER_SEC / (GENERATIONS - 1))
+		return true;
+	if (!ConditionalLockRelationOid(oid, ExclusiveLock))
+		return false;
+	current_slot = -1;
+	lock_generations(ExclusiveLock);
+	next = (current_slot + 1) % GENERATIONS;
+	snprintf(query, sizeof(query), "cdi.message_keys_%d", next);
+	if (!ConditionalLockRelationOid(cdi_relation_oid(query + 4), AccessExclusiveLock))
+		return false;
+	snprintf(query, sizeof(query), "TRUNCATE cdi.message_keys_%d", next);
+	if (SPI_execute(query, false, 0) != SPI_OK_UTILITY)
+		elog(ERROR, "could not empty the oldest generation of message keys");
+	if (SPI_execute("UPDATE cdi.message_generations SET current = false WHERE current", false, 0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not end the current generation of message keys");
+	snprintf(query, sizeof(query),
+			 "UPDATE cdi.message_generations SET current = true, since = clock_timestamp() WHERE slot = %d", next);
+	if (SPI_execute(query, false, 0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not start a generation of message keys");
+	CacheInvalidateRelcacheByRelid(oid);
+	return true;
+}

@@ -1,0 +1,405 @@
+/*
+ * normalise.c
+ *		The canonical event: members of a call become fields, the clock of the
+ *		device is corrected, identifiers get their keys.
+ *
+ * The member names are those of the Segment specification, to which the other
+ * dialects are translated before.
+ */
+#include "postgres.h"
+
+#include "common/int.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/numeric.h"
+
+#include "base/errors.h"
+#include "identity/identity.h"
+#include "ingest/stages.h"
+#include "ingest/iso8601.h"
+
+#define MAX_MESSAGE_ID 512
+
+static const char *const event_types[] = {
+	"track", "identify", "page", "screen", "group", "alias", NULL
+};
+
+JsonbValue *
+cdi_jsonb_member(JsonbContainer *object, const char *key, JsonbValue *value)
+{
+	if (object == NULL || !JsonContainerIsObject(object))
+		return NULL;
+	return getKeyJsonValueFromContainer(object, key, strlen(key), value);
+}
+
+CdiText
+cdi_jsonb_text(JsonbContainer *object, const char *key)
+{
+	CdiText		result = {NULL, 0};
+	JsonbValue	value;
+
+	if (cdi_jsonb_member(object, key, &value) != NULL && value.type == jbvString)
+	{
+		result.data = value.val.string.val;
+		result.len = value.val.string.len;
+	}
+	return result;
+}
+
+JsonbContainer *
+cdi_jsonb_object(JsonbContainer *object, const char *key)
+{
+	JsonbValue	value;
+
+	if (cdi_jsonb_member(object, key, &value) != NULL && value.type == jbvBinary &&
+		JsonContainerIsObject(value.val.binary.data))
+		return value.val.binary.data;
+	return NULL;
+}
+
+static void
+fail(CdiBatch *batch, CdiEvent *event, int sqlstate, const char *message,
+	 const char *detail, const char *hint)
+{
+	if (event->outcome == CDI_PENDING)
+		cdi_event_fail(batch, event, "normalise", sqlstate, message, detail, hint);
+}
+
+/* A string, or a number as the text that came in. */
+static void
+take_text(CdiBatch *batch, CdiEvent *event, const char *name,
+		  const JsonbValue *value, CdiText *field)
+{
+	switch (value->type)
+	{
+		case jbvNull:
+			break;
+		case jbvString:
+			if (value->val.string.len > 0)
+			{
+				field->data = value->val.string.val;
+				field->len = value->val.string.len;
+			}
+			break;
+		case jbvNumeric:
+			field->data = DatumGetCString(DirectFunctionCall1(numeric_out,
+															  NumericGetDatum(value->val.numeric)));
+			field->len = strlen(field->data);
+			break;
+		default:
+			fail(batch, event, ERRCODE_CDI_INVALID_TYPE,
+				 psprintf("\"%s\" must be a string", name), NULL, NULL);
+	}
+}
+
+static void
+take_object(CdiBatch *batch, CdiEvent *event, const char *name,
+			JsonbValue *value, Jsonb **field)
+{
+	if (value->type == jbvNull)
+		return;
+	if (value->type != jbvBinary || !JsonContainerIsObject(value->val.binary.data))
+		fail(batch, event, ERRCODE_CDI_INVALID_TYPE,
+			 psprintf("\"%s\" must be a JSON object", name), NULL, NULL);
+	else
+		*field = JsonbValueToJsonb(value);
+}
+
+static void
+take_time(CdiBatch *batch, CdiEvent *event, const char *name,
+		  CdiText value, TimestampTz *field)
+{
+	if (!cdi_iso8601_parse(value, field))
+		fail(batch, event, ERRCODE_CDI_INVALID_TIMESTAMP,
+			 psprintf("\"%s\" is no ISO 8601 time within the range of timestamptz", name),
+			 psprintf("It is \"%s\".", pnstrdup(value.data, Min(value.len, 64))),
+			 "Send for example 2026-01-31T12:00:00.000Z.");
+}
+
+static void
+take_time_member(CdiBatch *batch, CdiEvent *event, const char *name,
+				 const JsonbValue *value, TimestampTz *field)
+{
+	CdiText		text;
+
+	if (value->type == jbvNull)
+		return;
+	if (value->type != jbvString)
+	{
+		fail(batch, event, ERRCODE_CDI_INVALID_TIMESTAMP,
+			 psprintf("\"%s\" must be a string with an ISO 8601 time", name), NULL,
+			 "Send for example 2026-01-31T12:00:00.000Z.");
+		return;
+	}
+	text.data = value->val.string.val;
+	text.len = value->val.string.len;
+	take_time(batch, event, name, text, field);
+}
+
+/* Members of the call become fields of the event; the rest goes to extra. */
+static void
+extract(CdiBatch *batch, CdiEvent *event)
+{
+	JsonbIterator *iterator = JsonbIteratorInit(&event->json->root);
+	JsonbIteratorToken token;
+	JsonbValue	key;
+	JsonbValue	value;
+	JsonbParseState *extra = NULL;
+	TimestampTz timestamp = DT_NOBEGIN;
+	TimestampTz received_at = DT_NOBEGIN;
+
+	while ((token = JsonbIteratorNext(&iterator, &key, true)) != WJB_DONE)
+	{
+		const char *name;
+		int			len;
+
+		if (token != WJB_KEY)
+			continue;
+		token = JsonbIteratorNext(&iterator, &value, true);
+		name = key.val.string.val;
+		len = key.val.string.len;
+
+#define IS(word) (len == sizeof(word) - 1 && memcmp(name, word, sizeof(word) - 1) == 0)
+		if (IS("type"))
+			take_text(batch, event, "type", &value, &event->type);
+		else if (IS("messageId"))
+			take_text(batch, event, "messageId", &value, &event->message_id);
+		else if (IS("userId"))
+			take_text(batch, event, "userId", &value, &event->user_id);
+		else if (IS("anonymousId"))
+			take_text(batch, event, "anonymousId", &value, &event->anonymous_id);
+		else if (IS("event") || IS("name"))
+			take_text(batch, event, "event", &value, &event->event);
+		else if (IS("category"))
+			take_text(batch, event, "category", &value, &event->category);
+		else if (IS("properties"))
+			take_object(batch, event, "properties", &value, &event->properties);
+		else if (IS("traits"))
+			take_object(batch, event, "traits", &value, &event->traits);
+		else if (IS("context"))
+			take_object(batch, event, "context", &value, &event->context);
+		else if (IS("groupId"))
+			take_text(batch, event, "groupId", &value, &event->group_id);
+		else if (IS("previousId"))
+			take_text(batch, event, "previousId", &value, &event->previous_id);
+		else if (IS("timestamp"))
+			take_time_member(batch, event, "timestamp", &value, &timestamp);
+		else if (IS("originalTimestamp"))
+			take_time_member(batch, event, "originalTimestamp", &value, &event->original_timestamp);
+		else if (IS("sentAt"))
+			take_time_member(batch, event, "sentAt", &value, &event->sent_at);
+		else if (IS("receivedAt") && batch->history)
+			take_time_member(batch, event, "receivedAt", &value, &received_at);
+		else if (IS("writeKey"))
+			 /* a credential: it has done its work and is not kept */ ;
+		else
+		{
+			if (extra == NULL)
+				pushJsonbValue(&extra, WJB_BEGIN_OBJECT, NULL);
+			pushJsonbValue(&extra, WJB_KEY, &key);
+			pushJsonbValue(&extra, WJB_VALUE, &value);
+		}
+#undef IS
+	}
+	if (extra != NULL)
+		event->extra = JsonbValueToJsonb(pushJsonbValue(&extra, WJB_END_OBJECT, NULL));
+
+	if (event->default_type.data != NULL)
+		event->type = event->default_type;
+	if (event->original_timestamp == DT_NOBEGIN)
+		event->original_timestamp = timestamp;
+	if (event->sent_at == DT_NOBEGIN && event->envelope_sent_at.data != NULL)
+		take_time(batch, event, "sentAt", event->envelope_sent_at, &event->sent_at);
+	if (event->context == NULL)
+		event->context = event->envelope_context;
+	if (batch->history)
+	{
+		if (received_at != DT_NOBEGIN)
+			event->received_at = received_at;
+		else if (event->original_timestamp != DT_NOBEGIN)
+			event->received_at = event->original_timestamp;
+	}
+}
+
+static bool
+text_is(CdiText text, const char *word)
+{
+	return text.data != NULL && text.len == (int) strlen(word) &&
+		memcmp(text.data, word, text.len) == 0;
+}
+
+static void
+add_identifier(CdiEvent *event, const CdiIdentifierType *type, CdiText value)
+{
+	CdiIdentifier *identifier;
+
+	value = cdi_identifier_normalise(type->name, value);
+	if (value.data == NULL || event->nidentifiers == CDI_MAX_IDENTIFIERS ||
+		cdi_identifier_blocked(type, value))
+		return;
+	identifier = &event->identifiers[event->nidentifiers];
+	identifier->type = type->name;
+	identifier->value = value;
+	cdi_identifier_key(type->name, value, &identifier->key);
+	for (int i = 0; i < event->nidentifiers; i++)
+		if (memcmp(&event->identifiers[i].key, &identifier->key, sizeof(pg_uuid_t)) == 0)
+			return;
+	event->nidentifiers++;
+}
+
+/* An e-mail address among the traits of the call or of its context. */
+static CdiText
+find_email(CdiEvent *event)
+{
+	CdiText		email = {NULL, 0};
+
+	if (event->traits != NULL)
+		email = cdi_jsonb_text(&event->traits->root, "email");
+	if (email.data == NULL && event->context != NULL)
+		email = cdi_jsonb_text(cdi_jsonb_object(&event->context->root, "traits"), "email");
+	return email;
+}
+
+static void
+find_identifiers(CdiEvent *event, const CdiIdentifierType *types, int ntypes)
+{
+	/* A group's traits describe the group. */
+	bool		has_person_traits = !text_is(event->type, "group");
+
+	for (int i = 0; i < ntypes; i++)
+	{
+		const CdiIdentifierType *type = &types[i];
+
+		if (strcmp(type->name, "user_id") == 0)
+			add_identifier(event, type, event->user_id);
+		else if (strcmp(type->name, "anonymous_id") == 0)
+			add_identifier(event, type, event->anonymous_id);
+		else if (strcmp(type->name, "email") == 0 && has_person_traits)
+			add_identifier(event, type, find_email(event));
+	}
+
+	/* An alias does not say whether the previous id was anonymous: it is both. */
+	if (text_is(event->type, "alias"))
+		for (int i = 0; i < ntypes; i++)
+			if (strcmp(types[i].name, "user_id") == 0 ||
+				strcmp(types[i].name, "anonymous_id") == 0)
+				add_identifier(event, &types[i], event->previous_id);
+}
+
+static void
+require(CdiBatch *batch, CdiEvent *event, CdiText field, const char *name)
+{
+	if (field.data == NULL)
+		fail(batch, event, ERRCODE_CDI_INVALID_EVENT,
+			 psprintf("a call of type \"%s\" needs \"%s\"",
+					  pnstrdup(event->type.data, event->type.len), name),
+			 NULL, NULL);
+}
+
+static void
+check(CdiBatch *batch, CdiEvent *event)
+{
+	const char *const *known = event_types;
+
+	if (event->type.data == NULL)
+	{
+		fail(batch, event, ERRCODE_CDI_INVALID_EVENT, "the call has no \"type\"", NULL,
+			 "Use track, identify, page, screen, group or alias.");
+		return;
+	}
+	while (*known != NULL && !text_is(event->type, *known))
+		known++;
+	if (*known == NULL)
+	{
+		fail(batch, event, ERRCODE_CDI_INVALID_TYPE, "unknown type of call",
+			 psprintf("The type is \"%s\".", pnstrdup(event->type.data, Min(event->type.len, 64))),
+			 "Use track, identify, page, screen, group or alias.");
+		return;
+	}
+	if (event->user_id.data == NULL && event->anonymous_id.data == NULL)
+		fail(batch, event, ERRCODE_CDI_NO_IDENTIFIER,
+			 "the call has neither a user id nor an anonymous id", NULL,
+			 "Send \"userId\" or \"anonymousId\".");
+	if (strcmp(*known, "track") == 0)
+		require(batch, event, event->event, "event");
+	else if (strcmp(*known, "group") == 0)
+		require(batch, event, event->group_id, "groupId");
+	else if (strcmp(*known, "alias") == 0)
+	{
+		require(batch, event, event->user_id, "userId");
+		require(batch, event, event->previous_id, "previousId");
+	}
+	if (event->message_id.len > MAX_MESSAGE_ID)
+		fail(batch, event, ERRCODE_CDI_INVALID_EVENT, "\"messageId\" is too long",
+			 psprintf("It has %d bytes, the limit is %d.", event->message_id.len, MAX_MESSAGE_ID),
+			 NULL);
+}
+
+/* timestamp = received_at - (sent_at - original_timestamp), as Segment defines */
+static void
+correct_clock(CdiBatch *batch, CdiEvent *event)
+{
+	int64		delay;
+	int64		corrected;
+
+	if (event->original_timestamp == DT_NOBEGIN)
+		event->timestamp = event->received_at;
+	else if (event->sent_at == DT_NOBEGIN)
+		event->timestamp = event->original_timestamp;
+	else if (pg_sub_s64_overflow(event->sent_at, event->original_timestamp, &delay) ||
+			 pg_sub_s64_overflow(event->received_at, delay, &corrected) ||
+			 !IS_VALID_TIMESTAMP(corrected))
+		fail(batch, event, ERRCODE_CDI_INVALID_TIMESTAMP,
+			 "the corrected time is out of range", NULL,
+			 "Check \"timestamp\" and \"sentAt\".");
+	else
+		event->timestamp = corrected;
+}
+
+static void
+make_message_id(CdiEvent *event)
+{
+	unsigned char random[16];
+	char	   *id = palloc(40);
+	char	   *at = id;
+
+	if (!pg_strong_random(random, sizeof(random)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not generate random bytes for a message id")));
+	at += sprintf(at, "cdi-");
+	for (int i = 0; i < 16; i++)
+		at += sprintf(at, "%02x", random[i]);
+	event->message_id.data = id;
+	event->message_id.len = at - id;
+}
+
+void
+cdi_stage_normalise(CdiBatch *batch)
+{
+	MemoryContext old = MemoryContextSwitchTo(batch->context);
+	int			ntypes;
+	const CdiIdentifierType *types = cdi_identifier_types(&ntypes);
+
+	for (int i = 0; i < batch->count; i++)
+	{
+		CdiEvent   *event = &batch->events[i];
+
+		CHECK_FOR_INTERRUPTS();
+		if (event->outcome != CDI_PENDING)
+			continue;
+		if (event->json != NULL)
+			extract(batch, event);
+		if (event->outcome == CDI_PENDING)
+			check(batch, event);
+		if (event->outcome == CDI_PENDING)
+			correct_clock(batch, event);
+		if (event->outcome != CDI_PENDING)
+			continue;
+		if (event->message_id.data == NULL)
+			make_message_id(event);
+		cdi_message_key(event->source_id, event->message_id, &event->event_id);
+		find_identifiers(event, types, ntypes);
+	}
+	MemoryContextSwitchTo(old);
+}

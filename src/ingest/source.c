@@ -1,0 +1,258 @@
+/*
+ * source.c
+ *		Sources: which write key or name belongs to which, and who may send.
+ *
+ * The whole of cdi.sources and cdi.source_grants is cached per backend (both
+ * are small) and dropped by a relation-cache invalidation, which the SQL
+ * functions that change them send.  A key that is not found is looked up again
+ * in fresh rows before it is called unknown.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "common/cryptohash.h"
+#include "common/sha2.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+
+#include "base/errors.h"
+#include "ingest/ingest.h"
+
+typedef struct CachedSource
+{
+	CdiSource	source;
+	uint8		hash[PG_SHA256_DIGEST_LENGTH];
+	uint8		previous_hash[PG_SHA256_DIGEST_LENGTH];
+	bool		has_key;
+	bool		has_previous;
+	TimestampTz previous_until;
+	int			ngrants;
+	char	  **grants;			/* role names */
+} CachedSource;
+
+static MemoryContext cache_context = NULL;
+static CachedSource *sources = NULL;
+static int	nsources = 0;
+static Oid	cached_relation = InvalidOid;
+
+static void
+invalidate(Datum arg, Oid relid)
+{
+	if (relid == InvalidOid || relid == cached_relation)
+		cached_relation = InvalidOid;
+}
+
+static bool
+get_hash(HeapTuple tuple, TupleDesc desc, int column, uint8 *hash)
+{
+	bool		isnull;
+	Datum		datum = SPI_getbinval(tuple, desc, column, &isnull);
+
+	if (isnull || VARSIZE_ANY_EXHDR(DatumGetByteaPP(datum)) != PG_SHA256_DIGEST_LENGTH)
+		return false;
+	memcpy(hash, VARDATA_ANY(DatumGetByteaPP(datum)), PG_SHA256_DIGEST_LENGTH);
+	return true;
+}
+
+static void
+load(void)
+{
+	static CdiPlan plan = {
+		.query = "SELECT source_id, name, enabled, write_key_hash, previous_key_hash, previous_key_until,"
+		" (SELECT pg_catalog.array_agg(role_name::text) FROM cdi.source_grants g WHERE g.source_id OPERATOR(pg_catalog.=) s.source_id)"
+		" FROM cdi.sources s"
+	};
+	CdiOwnerScope scope;
+	MemoryContext old = CurrentMemoryContext;
+	Oid			relation = cdi_relation_oid("sources");
+
+	if (cache_context == NULL)
+	{
+		cache_context = AllocSetContextCreate(CacheMemoryContext, "cdi sources",
+											  ALLOCSET_SMALL_SIZES);
+		CacheRegisterRelcacheCallback(invalidate, (Datum) 0);
+	}
+	cdi_owner_enter(&scope);
+	SPI_connect();
+	/* from here on an invalidation that arrives must not be forgotten */
+	cached_relation = relation;
+	cdi_plan_execute(&plan, NULL, NULL);
+	MemoryContextReset(cache_context);
+	MemoryContextSwitchTo(cache_context);
+	nsources = 0;
+	sources = palloc0(sizeof(CachedSource) * Max(SPI_processed, 1));
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		CachedSource *cached = &sources[i];
+		HeapTuple	tuple = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		bool		isnull;
+		Datum		datum;
+
+		cached->source.source_id = DatumGetInt32(SPI_getbinval(tuple, desc, 1, &isnull));
+		strlcpy(cached->source.name, TextDatumGetCString(SPI_getbinval(tuple, desc, 2, &isnull)),
+				sizeof(cached->source.name));
+		cached->source.enabled = DatumGetBool(SPI_getbinval(tuple, desc, 3, &isnull));
+		cached->has_key = get_hash(tuple, desc, 4, cached->hash);
+		cached->has_previous = get_hash(tuple, desc, 5, cached->previous_hash);
+		datum = SPI_getbinval(tuple, desc, 6, &isnull);
+		cached->previous_until = isnull ? DT_NOBEGIN : DatumGetTimestampTz(datum);
+		datum = SPI_getbinval(tuple, desc, 7, &isnull);
+		if (!isnull)
+		{
+			Datum	   *names;
+
+			deconstruct_array(DatumGetArrayTypeP(datum), TEXTOID, -1, false, TYPALIGN_INT,
+							  &names, NULL, &cached->ngrants);
+			cached->grants = palloc(sizeof(char *) * Max(cached->ngrants, 1));
+			for (int k = 0; k < cached->ngrants; k++)
+				cached->grants[k] = TextDatumGetCString(names[k]);
+		}
+		nsources++;
+	}
+	MemoryContextSwitchTo(old);
+	SPI_finish();
+	cdi_owner_leave(&scope);
+}
+
+static void
+ensure_loaded(void)
+{
+	/* A transaction must run, so that invalidations are seen. */
+	Assert(IsTransactionState());
+	AcceptInvalidationMessages();
+	if (!OidIsValid(cached_relation))
+		load();
+}
+
+const CdiSource *
+cdi_source_by_name(const char *name)
+{
+	ensure_loaded();
+	for (int i = 0; i < nsources; i++)
+		if (strcmp(sources[i].source.name, name) == 0)
+			return &sources[i].source;
+	return NULL;
+}
+
+static void
+sha256(const char *data, int len, uint8 *digest)
+{
+	pg_cryptohash_ctx *context = pg_cryptohash_create(PG_SHA256);
+
+	if (context == NULL || pg_cryptohash_init(context) < 0 ||
+		pg_cryptohash_update(context, (const uint8 *) data, len) < 0 ||
+		pg_cryptohash_final(context, digest, PG_SHA256_DIGEST_LENGTH) < 0)
+		elog(ERROR, "could not compute SHA-256");
+	pg_cryptohash_free(context);
+}
+
+/* Compares in constant time: the hash hides the key, the timing hides the hash. */
+static bool
+same_hash(const uint8 *a, const uint8 *b)
+{
+	uint8		difference = 0;
+
+	for (int i = 0; i < PG_SHA256_DIGEST_LENGTH; i++)
+		difference |= a[i] ^ b[i];
+	return difference == 0;
+}
+
+static const CdiSource *
+find_key(const uint8 *digest)
+{
+	for (int i = 0; i < nsources; i++)
+	{
+		CachedSource *cached = &sources[i];
+
+		if (cached->has_key && same_hash(cached->hash, digest))
+			return &cached->source;
+		if (cached->has_previous && same_hash(cached->previous_hash, digest) &&
+			cached->previous_until > GetCurrentTimestamp())
+			return &cached->source;
+	}
+	return NULL;
+}
+
+const CdiSource *
+cdi_source_by_write_key(const char *write_key, int len)
+{
+	uint8		digest[PG_SHA256_DIGEST_LENGTH];
+	const CdiSource *found;
+
+	sha256(write_key, len, digest);
+	ensure_loaded();
+	found = find_key(digest);
+	if (found == NULL)
+	{
+		load();
+		found = find_key(digest);
+	}
+	return found;
+}
+
+void
+cdi_source_check_grant(const CdiSource *source)
+{
+	const CachedSource *cached = (const CachedSource *) source;
+	Oid			user = GetUserId();
+	Oid			relation = cdi_relation_oid("sources");
+
+	if (!source->enabled)
+		ereport(ERROR,
+				(errcode(ERRCODE_CDI_SOURCE_DISABLED),
+				 errmsg("source \"%s\" is disabled", source->name),
+				 errhint("SELECT cdi_enable_source('%s') turns it on again.", source->name)));
+	if (pg_class_ownercheck(relation, user))
+		return;
+	for (int i = 0; i < cached->ngrants; i++)
+	{
+		Oid			role = get_role_oid(cached->grants[i], true);
+
+		if (OidIsValid(role) && has_privs_of_role(user, role))
+			return;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_CDI_SOURCE_NOT_GRANTED),
+			 errmsg("role \"%s\" may not send events to source \"%s\"",
+					GetUserNameFromId(user, false), source->name),
+			 errhint("An administrator can run SELECT cdi_grant_source('%s', '%s').",
+					 source->name, GetUserNameFromId(user, false))));
+}
+
+PG_FUNCTION_INFO_V1(cdi_sources_changed);
+
+/* Every backend reads the sources and identifier types anew after commit. */
+Datum
+cdi_sources_changed(PG_FUNCTION_ARGS)
+{
+	CacheInvalidateRelcacheByRelid(cdi_relation_oid("sources"));
+	CacheInvalidateRelcacheByRelid(cdi_relation_oid("identifier_types"));
+	PG_RETURN_VOID();
+}
+
+PG_FUNCTION_INFO_V1(cdi_random_bytes);
+
+Datum
+cdi_random_bytes(PG_FUNCTION_ARGS)
+{
+	int32		length = PG_GETARG_INT32(0);
+	bytea	   *result;
+
+	if (length < 1 || length > 1024)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("length must be between 1 and 1024")));
+	result = palloc(VARHDRSZ + length);
+	SET_VARSIZE(result, VARHDRSZ + length);
+	if (!pg_strong_random(VARDATA(result), length))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not generate random bytes")));
+	PG_RETURN_BYTEA_P(result);
+}

@@ -1,8 +1,10 @@
 # cdi: customer data infrastructure inside PostgreSQL.
 #
-#   make demo    build everything and watch it work, on a private cluster
-#   make check   build everything and run every test
+#   make demo    set everything up and watch it work, on a private cluster
+#   make check   set everything up and run every test
 #   make         build the extension;  make install  install it
+#
+# make help lists the rest.
 
 EXTENSION = cdi
 EXTVERSION = $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" cdi.control)
@@ -18,14 +20,20 @@ SHLIB_LINK = -lcrypto -lz -lmicrohttpd -ljansson -lcurl
 
 EXTRA_CLEAN = cdi--$(EXTVERSION).sql
 
-PG_CONFIG ?= pg_config
-PGXS := $(shell $(PG_CONFIG) --pgxs)
-ifneq ($(PGXS),)
-include $(PGXS)
-endif
+# Bitcode of the whole library buys nothing here and needs clang.
+override with_llvm = no
 
-# bitcode of the whole library buys nothing here and needs clang
-with_llvm = no
+# Without an installed PostgreSQL there is nothing to include: the targets of
+# the workshop install it first and then build in a make of their own.
+PG_CONFIG ?= pg_config
+PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
+WORKSHOP = help setup demo demo-stop check check-sql check-isolation check-tap check-fault check-integration check-long bench lint
+ifeq ($(filter $(WORKSHOP),$(MAKECMDGOALS)),)
+
+ifeq ($(wildcard $(PGXS)),)
+$(error PostgreSQL's build files are missing ($(PG_CONFIG) --pgxs). Run make setup, or install postgresql-server-dev-15)
+endif
+include $(PGXS)
 
 SQL_PARTS = $(addprefix sql/,$(shell sed 's/\#.*//' sql/manifest))
 
@@ -33,3 +41,56 @@ cdi--$(EXTVERSION).sql: sql/manifest $(SQL_PARTS)
 	cat $(SQL_PARTS) > $@
 
 $(OBJS): $(wildcard src/*/*.h)
+
+else
+
+# The workshop.  Each target installs the Debian packages it needs, then works
+# in the place that test/setup names: this clone, or a copy of it where the
+# user that runs the server cannot enter the clone.
+.PHONY: $(WORKSHOP)
+IN_PLACE = place=$$(test/setup place) && cd "$$place" && test/setup install
+
+help:
+	@echo 'make               build the extension (make install installs it)'
+	@echo 'make setup         install what the rest needs; private PostgreSQL in build/pg with cdi'
+	@echo 'make demo          a simulated shop on a private cluster, which keeps running'
+	@echo 'make demo-stop     stop that cluster'
+	@echo 'make check         every test'
+	@echo 'make check-sql     one part of them; also check-isolation, check-tap, check-fault,'
+	@echo '                   check-integration'
+	@echo 'make check-long    what takes longer: soak, fuzz, ten million events'
+	@echo 'make bench         ratios to the alternatives, measured in one run'
+	@echo 'make lint          warnings, static analysis, rules of the SQL interface'
+
+setup:
+	@test/setup packages
+	@$(IN_PLACE)
+
+demo:
+	@test/setup packages
+	@$(IN_PLACE) && test/demo/demo
+
+demo-stop:
+	@cd "$$(test/setup place --look)" && test/demo/demo stop
+
+check:
+	@test/setup packages nodejs npm
+	@$(IN_PLACE) && test/run
+
+check-sql check-isolation check-tap check-fault check-integration: check-%:
+	@test/setup packages
+	@$(IN_PLACE) && test/run $*
+
+check-long:
+	@test/setup packages nodejs npm
+	@$(IN_PLACE) && test/run long
+
+bench:
+	@test/setup packages nodejs npm wrk postgresql-15-pgrouting
+	@$(IN_PLACE) && test/bench/run
+
+lint:
+	@test/setup packages cppcheck
+	@$(IN_PLACE) && test/lint/run
+
+endif

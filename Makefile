@@ -90,7 +90,7 @@ bench:
 	@$(IN_PLACE) && test/bench/run
 
 lint:
-	@test/setup packages cppcheck
+	@test/setup packages clang-tidy
 	@$(IN_PLACE) && test/lint/run
 
 endif

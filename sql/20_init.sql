@@ -432,7 +432,8 @@ BEGIN
         FROM pg_class c
         WHERE c.relnamespace IN ('cdi'::regnamespace, 'cdi_bi'::regnamespace)
           AND c.relkind IN ('v', 'r', 'p', 'S') AND NOT c.relispartition
-          AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype IN ('e', 'i', 'a'))
+          AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
+                          AND (d.deptype = 'e' OR (c.relkind = 'S' AND d.deptype IN ('i', 'a'))))
         ORDER BY c.relkind = 'v' DESC, c.oid DESC
     LOOP
         EXECUTE format('DROP %s IF EXISTS %s CASCADE', relation.kind, relation.name);

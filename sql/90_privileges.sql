@@ -24,6 +24,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     f regprocedure;
+    v regclass;
 BEGIN
     EXECUTE format('GRANT USAGE ON SCHEMA cdi, cdi_bi TO %I', role);
     EXECUTE format('GRANT SELECT ON cdi.events, cdi.failed_events, cdi.pipeline_deltas, cdi.pipeline_counts, cdi.watermark, '
@@ -31,11 +32,11 @@ BEGIN
         'cdi.outbox, cdi.push_cursor, cdi.sync_runs, cdi.sync_rows, cdi.deliveries, cdi.failed_deliveries TO %I', role);
     EXECUTE format('GRANT SELECT (source_id, name, enabled, created_at, rotated_at) ON cdi.sources TO %I', role);
     EXECUTE format('GRANT SELECT ON cdi.identifier_types, cdi.conversions, cdi.destinations, cdi.destination_specs, cdi.syncs TO %I', role);
-    FOR f IN
-        SELECT c.oid::regclass::text FROM pg_class c
+    FOR v IN
+        SELECT c.oid::regclass FROM pg_class c
         WHERE c.relkind = 'v' AND c.relnamespace IN ('cdi'::regnamespace, 'cdi_bi'::regnamespace)
     LOOP
-        EXECUTE format('GRANT SELECT ON %s TO %I', f, role);
+        EXECUTE format('GRANT SELECT ON %s TO %I', v, role);
     END LOOP;
     FOR f IN SELECT cdi._reader_functions() LOOP
         EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', f, role);

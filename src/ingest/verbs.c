@@ -284,9 +284,16 @@ cdi_replay_rows(PG_FUNCTION_ARGS)
 			type = cdi_jsonb_text(&envelope->root, "type");
 			sent_at = cdi_jsonb_text(&envelope->root, "sentAt");
 		}
-		cdi_parse_body(batch, i, DatumGetInt32(columns[0][i]), VARDATA_ANY(payload),
-					   VARSIZE_ANY_EXHDR(payload),
-					   type.data ? pnstrdup(type.data, type.len) : NULL);
+		if (cdi_parse_body(batch, i, DatumGetInt32(columns[0][i]), VARDATA_ANY(payload),
+						   VARSIZE_ANY_EXHDR(payload),
+						   type.data ? pnstrdup(type.data, type.len) : NULL) == 0)
+		{
+			/* "[]" was an event of its own and must not vanish */
+			CdiEvent   *event = cdi_batch_add(batch, i, DatumGetInt32(columns[0][i]));
+
+			event->payload.data = VARDATA_ANY(payload);
+			event->payload.len = VARSIZE_ANY_EXHDR(payload);
+		}
 		for (int k = first; k < batch->count; k++)
 		{
 			CdiEvent   *event = &batch->events[k];

@@ -16,16 +16,20 @@ SELECT type, event, user_id, anonymous_id, group_id, previous_id, campaign_sourc
 FROM cdi.events WHERE source_id = (SELECT source_id FROM cdi.sources WHERE name = 'ingest') ORDER BY position;
 
 -- A verb raises what is wrong, with SQLSTATE, detail and hint.
-\set VERBOSITY verbose
-\set SHOW_CONTEXT never
 SELECT cdi_track('u1');
+\echo :SQLSTATE
 SELECT cdi_track(event => 'Nobody');
+\echo :SQLSTATE
 SELECT cdi_track('u1', 'x', '[1]');
+\echo :SQLSTATE
 SELECT cdi_track('u1', 'x', source => 'no such source');
+\echo :SQLSTATE
 SELECT cdi_track('u1', 'x', "timestamp" => 'infinity');
+\echo :SQLSTATE
 SELECT cdi_alias('u1');
+\echo :SQLSTATE
 SELECT cdi_ingest('42');
-\set VERBOSITY default
+\echo :SQLSTATE
 
 -- It is part of the transaction.
 BEGIN;

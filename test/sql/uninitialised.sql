@@ -4,13 +4,14 @@ CREATE DATABASE cdi_uninitialised ENCODING 'UTF8' TEMPLATE template0;
 \c cdi_uninitialised
 SET client_min_messages = warning;
 CREATE EXTENSION cdi;
-\set VERBOSITY verbose
-\set SHOW_CONTEXT never
 SELECT cdi_track('u1', 'Too early');
+\echo :SQLSTATE
 SELECT cdi_ingest('[]');
+\echo :SQLSTATE
 SELECT cdi_watermark();
+\echo :SQLSTATE
 SELECT cdi_resolve();
-\set VERBOSITY default
+\echo :SQLSTATE
 BEGIN;
 SELECT cdi_init();
 ALTER DATABASE cdi_uninitialised SET cdi.enabled = off;

@@ -11,14 +11,13 @@ EXTVERSION = $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" cdi.control)
 
 MODULE_big = cdi
 OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*/*.c)))
-DATA_built = cdi--$(EXTVERSION).sql
-DATA = $(wildcard sql/upgrade/cdi--*.sql)
+DATA_built = cdi--$(EXTVERSION).sql cdi--0.1.0--0.2.0.sql
 
 PG_CPPFLAGS = -Isrc
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers -Wno-declaration-after-statement $(CDI_CFLAGS)
 SHLIB_LINK = -lcrypto -lz -lmicrohttpd -ljansson -lcurl
 
-EXTRA_CLEAN = cdi--$(EXTVERSION).sql
+EXTRA_CLEAN = $(DATA_built)
 
 # Bitcode of the whole library buys nothing here and needs clang.
 override with_llvm = no
@@ -39,6 +38,12 @@ SQL_PARTS = $(addprefix sql/,$(shell sed 's/\#.*//' sql/manifest))
 
 cdi--$(EXTVERSION).sql: sql/manifest $(SQL_PARTS)
 	cat $(SQL_PARTS) > $@
+
+# An upgrade: its own part, the tables that the version added, and everything
+# that uses CREATE OR REPLACE.
+cdi--0.1.0--0.2.0.sql: sql/manifest sql/upgrade/0.1.0--0.2.0.sql sql/upgrade/99_notice.sql $(SQL_PARTS)
+	cat sql/00_header.sql sql/upgrade/0.1.0--0.2.0.sql sql/11_config_0.2.0.sql \
+		$(filter-out sql/0% sql/1%,$(SQL_PARTS)) sql/upgrade/99_notice.sql > $@
 
 $(OBJS): $(wildcard src/*/*.h)
 

@@ -8,9 +8,13 @@ CREATE OR REPLACE FUNCTION cdi._storage_version()
 RETURNS integer
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
-AS 'SELECT 1';
+AS 'SELECT 2';
 
-CREATE OR REPLACE FUNCTION cdi._create_storage()
+COMMENT ON FUNCTION cdi._storage_version() IS 'Internal: storage version that this version of cdi writes.';
+
+-- Version 1: the spine.  Later versions only add to it, each in a function of
+-- its own, and a fresh installation runs them all: so old and new end alike.
+CREATE OR REPLACE FUNCTION cdi._create_storage_1()
 RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -60,7 +64,6 @@ BEGIN
         campaign_content text,
         click_id_type text,
         referrer_host text,
-        page_host text,
         properties jsonb,
         traits jsonb,
         context jsonb,
@@ -137,6 +140,20 @@ BEGIN
     );
     COMMENT ON TABLE cdi.identity_links IS 'Evidence: the identifiers that one event carried, in order of priority, with the traits it set. A link of one identifier names a person, a link of several unites them.';
     COMMENT ON COLUMN cdi.identity_links.rule IS 'What produced the link: the type of the call.';
+END
+$$;
+COMMENT ON FUNCTION cdi._create_storage_1() IS 'Internal: tables of the spine.';
+
+-- Version 2: people, activation, and the page's own host, which tells a
+-- referrer within the site from one outside.
+CREATE OR REPLACE FUNCTION cdi._create_storage_2()
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    ALTER TABLE cdi.events ADD COLUMN page_host text;
+    COMMENT ON COLUMN cdi.events.page_host IS 'Host of the page''s own address.';
 
     CREATE TABLE cdi.identity_map (
         identifier uuid NOT NULL,
@@ -271,11 +288,9 @@ BEGIN
         armed_by name NOT NULL
     );
     COMMENT ON TABLE cdi.armed IS 'The installation that may push. A copy of the database has another identifier and stays silent until cdi_arm().';
-
-    INSERT INTO cdi.storage (version) VALUES (cdi._storage_version());
 END
 $$;
-COMMENT ON FUNCTION cdi._create_storage() IS 'Internal: tables of cdi_init().';
+COMMENT ON FUNCTION cdi._create_storage_2() IS 'Internal: what storage version 2 adds.';
 
 -- Make the monthly partition that holds the given time, and move the rows
 -- there that the default partition caught.  Returns false where a lock could
@@ -297,7 +312,7 @@ BEGIN
         RETURN true;
     END IF;
     BEGIN
-        EXECUTE format('CREATE TABLE cdi.%I (LIKE cdi.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE INCLUDING COMMENTS)', partition_name, parent);
+        EXECUTE format('CREATE TABLE cdi.%I (LIKE cdi.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE)', partition_name, parent);
         EXECUTE format('ALTER TABLE cdi.%I ADD CONSTRAINT range CHECK (%I >= %L AND %I < %L)',
             partition_name, key_column, lower_bound, key_column, upper_bound);
         -- Locks in the order in which a reader takes them: parent, then default.
@@ -362,14 +377,19 @@ BEGIN
     PERFORM pg_advisory_xact_lock(x'cd10'::int, 0);
 
     IF to_regclass('cdi.storage') IS NULL THEN
-        PERFORM cdi._create_storage();
+        version := 0;
+    ELSE
+        SELECT s.version INTO version FROM cdi.storage s;
     END IF;
-    SELECT s.version INTO version FROM cdi.storage s;
     IF version > cdi._storage_version() THEN
         RAISE EXCEPTION 'storage has version %, this cdi knows up to version %', version, cdi._storage_version()
             USING ERRCODE = 'ZC002', HINT = 'Install the newer package and run ALTER EXTENSION cdi UPDATE.';
     END IF;
-    PERFORM cdi._migrate_storage(version);
+    FOR version IN version + 1 .. cdi._storage_version() LOOP
+        EXECUTE format('SELECT cdi._create_storage_%s()', version);
+    END LOOP;
+    INSERT INTO cdi.storage (version) VALUES (cdi._storage_version())
+        ON CONFLICT (only_row) DO UPDATE SET version = excluded.version WHERE storage.version <> excluded.version;
 
     INSERT INTO cdi.identity_key (key) SELECT cdi._random_bytes(32)
         WHERE NOT EXISTS (SELECT FROM cdi.identity_key);
@@ -397,17 +417,6 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION cdi_init() IS 'Creates or migrates the storage of cdi in this database, its partitions and views, and lets the workers start. Safe to run again at any time.';
-
-CREATE OR REPLACE FUNCTION cdi._migrate_storage(version integer)
-RETURNS void
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    UPDATE cdi.storage s SET version = cdi._storage_version() WHERE s.version < cdi._storage_version();
-END
-$$;
-COMMENT ON FUNCTION cdi._migrate_storage(integer) IS 'Internal: additive changes from an older storage version to the current one.';
 
 CREATE OR REPLACE FUNCTION cdi_drop_data(confirm text DEFAULT NULL)
 RETURNS void

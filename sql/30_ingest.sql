@@ -11,8 +11,8 @@ RETURNS TABLE (received_at timestamptz, "timestamp" timestamptz, original_timest
     "position" bigint, event_id uuid, subject uuid, source_id integer, type text, event text, category text, message_id text,
     user_id text, anonymous_id text, group_id text, previous_id text,
     campaign_source text, campaign_medium text, campaign_name text, campaign_term text, campaign_content text,
-    click_id_type text, referrer_host text, page_host text,
-    properties jsonb, traits jsonb, context jsonb, extra jsonb)
+    click_id_type text, referrer_host text,
+    properties jsonb, traits jsonb, context jsonb, extra jsonb, page_host text)
 LANGUAGE C VOLATILE
 AS 'MODULE_PATHNAME', 'cdi_batch_events';
 COMMENT ON FUNCTION cdi._batch_events() IS 'Internal: rows of cdi.events that the running batch stores.';

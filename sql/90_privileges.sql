@@ -78,7 +78,7 @@ BEGIN
         FROM pg_depend d JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid
         WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
           AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'cdi')
-          AND p.proname NOT IN ('cdi_init', 'cdi_drop_data', 'cdi_grant_admin', '_create_storage', '_migrate_storage', '_grant_storage')
+          AND p.proname NOT IN ('cdi_init', 'cdi_drop_data', 'cdi_grant_admin', '_grant_storage') AND p.proname NOT LIKE '%create_storage%'
     LOOP
         EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I WITH GRANT OPTION', f, role);
     END LOOP;

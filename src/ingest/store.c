@@ -14,6 +14,7 @@
 #include "funcapi.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/tuplestore.h"
 
@@ -100,6 +101,18 @@ set_time(TimestampTz time, int column, Datum *values, bool *nulls)
 
 #define EVENT_COLUMNS 28
 
+/*
+ * Columns of storage version 1.  Events go on being stored between the
+ * installation of a new package and ALTER EXTENSION UPDATE and cdi_init(): the
+ * library writes into what it finds.
+ */
+#define EVENT_COLUMNS_1 \
+	"received_at, \"timestamp\", original_timestamp, sent_at, position, event_id," \
+	" subject, source_id, type, event, category, message_id," \
+	" user_id, anonymous_id, group_id, previous_id, campaign_source," \
+	" campaign_medium, campaign_name, campaign_term, campaign_content," \
+	" click_id_type, referrer_host, properties, traits, context, extra"
+
 static bool
 form_event(CdiBatch *batch, CdiEvent *event, Datum *values, bool *nulls)
 {
@@ -134,11 +147,11 @@ form_event(CdiBatch *batch, CdiEvent *event, Datum *values, bool *nulls)
 	set_text(event->campaign_content, column++, values, nulls);
 	set_text(event->click_id_type, column++, values, nulls);
 	set_text(event->referrer_host, column++, values, nulls);
-	set_text(event->page_host, column++, values, nulls);
 	set_jsonb(event->properties, column++, values, nulls);
 	set_jsonb(event->traits, column++, values, nulls);
 	set_jsonb(event->context, column++, values, nulls);
 	set_jsonb(event->extra, column++, values, nulls);
+	set_text(event->page_host, column++, values, nulls);	/* storage version 2 */
 	Assert(column == EVENT_COLUMNS);
 	return true;
 }
@@ -197,13 +210,12 @@ void
 cdi_stage_store(CdiBatch *batch, int *index, int n)
 {
 	static CdiPlan plan = {
-		.query = "INSERT INTO cdi.events (received_at, \"timestamp\", original_timestamp, sent_at,"
-		" position, event_id, subject, source_id, type, event, category, message_id,"
-		" user_id, anonymous_id, group_id, previous_id,"
-		" campaign_source, campaign_medium, campaign_name, campaign_term, campaign_content,"
-		" click_id_type, referrer_host, page_host,"
-		" properties, traits, context, extra)"
-		" SELECT * FROM cdi._batch_events()"
+		.query = "INSERT INTO cdi.events (" EVENT_COLUMNS_1 ", page_host)"
+		" SELECT " EVENT_COLUMNS_1 ", page_host FROM cdi._batch_events()"
+	};
+	static CdiPlan plan_1 = {
+		.query = "INSERT INTO cdi.events (" EVENT_COLUMNS_1 ")"
+		" SELECT " EVENT_COLUMNS_1 " FROM cdi._batch_events()"
 	};
 	MemoryContext old = MemoryContextSwitchTo(batch->context);
 	TimestampTz last_received = DT_NOBEGIN;
@@ -227,7 +239,9 @@ cdi_stage_store(CdiBatch *batch, int *index, int n)
 	}
 	if (pending > 0)
 	{
-		cdi_rows_insert(&plan, batch, index, n, form_event);
+		bool		current = get_attnum(cdi_relation_oid("events"), "page_host") != InvalidAttrNumber;
+
+		cdi_rows_insert(current ? &plan : &plan_1, batch, index, n, form_event);
 		inserted = SPI_processed;
 
 		/* "stored" is what the table took, not what it was given */

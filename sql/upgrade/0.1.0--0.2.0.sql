@@ -1,0 +1,8 @@
+-- 0.1.0 to 0.2.0: what CREATE OR REPLACE in the files from 20_ on cannot do.
+
+-- Views over the data are made anew by cdi_init().
+DROP VIEW IF EXISTS cdi.pipeline_counts;
+
+-- Columns changed.
+DROP FUNCTION cdi._batch_events();
+

@@ -17,8 +17,12 @@ PG_BIN=$CDI_PG/usr/lib/postgresql/$PG_MAJOR/bin
 PG_CONFIG=$PG_BIN/pg_config
 export CDI_ROOT CDI_BUILD CDI_PG PG_MAJOR PG_BIN
 
-# Settings of the caller's shell must not reach the tests.
-unset PGHOST PGPORT PGUSER PGDATABASE PGPASSWORD PGSERVICE PGOPTIONS PGDATA
+# Settings of the caller's shell must not reach the tests, except for those
+# that test/run gives to a part with a database of its own.
+if [ -z "${CDI_COLLECTOR:-}" ]; then
+	unset PGHOST PGPORT PGUSER PGDATABASE
+fi
+unset PGPASSWORD PGSERVICE PGOPTIONS PGDATA
 unset MAKEFLAGS MFLAGS MAKELEVEL
 
 say()

@@ -1,0 +1,62 @@
+# Sourced by tests in bash: results as TAP, SQL, and waiting for the collector.
+# The connection (PG*) and CDI_COLLECTOR come from test/run.
+. "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+
+tap_failed=0
+
+# is GOT EXPECTED NAME
+is()
+{
+	if [ "$1" = "$2" ]; then
+		printf 'ok - %s\n' "$3"
+	else
+		printf '# got:      %s\n# expected: %s\nnot ok - %s\n' "$1" "$2" "$3"
+		tap_failed=1
+	fi
+}
+
+# ok NAME COMMAND...
+ok()
+{
+	local name=$1
+
+	shift
+	if "$@"; then
+		printf 'ok - %s\n' "$name"
+	else
+		printf 'not ok - %s\n' "$name"
+		tap_failed=1
+	fi
+}
+
+sql()
+{
+	psql -XqAt -v ON_ERROR_STOP=1 -c "$1"
+}
+
+write_key()
+{
+	sql "SELECT cdi_create_source('$1')"
+}
+
+# The launcher starts the collector when it hears of the database.
+wait_for_collector()
+{
+	local tries
+
+	for tries in $(seq 100); do
+		if curl -fsS -o /dev/null "$CDI_COLLECTOR/health" 2>/dev/null; then
+			return
+		fi
+		sleep 0.2
+	done
+	printf 'not ok - the collector answers at %s within 20 s\n' "$CDI_COLLECTOR"
+	exit 1
+}
+
+# The promise of the pipeline, over all that was sent to this database.
+invariant()
+{
+	is "$(psql -XqAt -v ON_ERROR_STOP=1 -f "$CDI_ROOT/test/lib/invariant.sql")" '' \
+		'every event received is accounted for'
+}

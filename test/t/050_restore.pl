@@ -1,0 +1,99 @@
+# Dumps carry all data, restores give every row back, and the restored
+# database goes on where the old one was.
+use strict;
+use warnings;
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $node = PostgreSQL::Test::Cluster->new('restore');
+$node->init;
+$node->append_conf('postgresql.conf', "fsync = off\n");
+$node->start;
+
+my $events = 1000;
+
+$node->safe_psql('postgres', 'CREATE DATABASE shop');
+$node->safe_psql('shop', qq(
+	CREATE EXTENSION cdi;
+	SELECT cdi_init();
+	SELECT cdi_create_source('web');
+	SELECT * FROM cdi_ingest((SELECT jsonb_agg(jsonb_build_object('type', 'identify', 'userId', 'u' || i,
+		'anonymousId', 'a' || i, 'messageId', 'm' || i, 'traits', jsonb_build_object('n', i))) FROM generate_series(1, $events) i), 'web');
+	SELECT * FROM cdi_ingest((SELECT jsonb_agg(jsonb_build_object('type', 'track', 'event', 'Old', 'userId', 'u' || i,
+		'messageId', 'h' || i, 'timestamp', '2020-02-03T00:00:00Z')) FROM generate_series(1, $events) i), 'web', history => true);
+	SELECT * FROM cdi_ingest('[{"type": "nonsense"}]', 'web');
+	SELECT cdi_resolve();
+	SELECT cdi_advance_watermark();
+));
+
+# Every table's content, as one checksum per table.
+my $tables = q(SELECT string_agg(format('SELECT %L AS name, count(*), md5(string_agg(md5(t::text), %L ORDER BY md5(t::text))) FROM %s t',
+	c.oid::regclass, '', c.oid::regclass), ' UNION ALL ' ORDER BY c.oid::regclass::text)
+	FROM pg_class c WHERE c.relnamespace = 'cdi'::regnamespace AND c.relkind IN ('r', 'p'));
+
+sub content
+{
+	my ($database) = @_;
+	my $query = $node->safe_psql($database, $tables);
+
+	return $node->safe_psql($database, "$query ORDER BY 1");
+}
+
+my $before = content('shop');
+like($before, qr/^cdi\.events\|2000\|/m, 'there is something to restore');
+my $position = $node->safe_psql('shop', 'SELECT max(position) FROM cdi.events');
+
+my $dump = $node->basedir . '/shop';
+my $host = $node->host;
+my $port = $node->port;
+
+command_ok([ 'pg_dump', '-h', $host, '-p', $port, '-f', "$dump.sql", 'shop' ], 'plain dump');
+command_ok([ 'pg_dump', '-h', $host, '-p', $port, '-Fc', '-f', "$dump.custom", 'shop' ], 'custom dump');
+
+$node->safe_psql('postgres', 'CREATE DATABASE plain');
+$node->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', "$dump.sql", 'plain' ],
+	'plain dump restores without error');
+is(content('plain'), $before, 'plain restore gives every row back');
+
+$node->safe_psql('postgres', 'CREATE DATABASE custom');
+$node->command_ok([ 'pg_restore', '-e', '-j', '2', '-d', 'custom', "$dump.custom" ],
+	'parallel custom restore without error');
+is(content('custom'), $before, 'custom restore gives every row back');
+
+# The restored database works at once, and still does after cdi_init().
+for my $when ('restore', 'cdi_init()')
+{
+	$node->safe_psql('plain', 'SELECT cdi_init()') if $when eq 'cdi_init()';
+	is($node->safe_psql('plain', q(SELECT stored, duplicate FROM cdi_ingest('[{"type": "track", "event": "x", "userId": "u1", "messageId": "m1"}]', 'web'))),
+		'0|1', "message ids are remembered after $when");
+	cmp_ok($node->safe_psql('plain', qq(SELECT position FROM cdi.events WHERE event_id = cdi_track('u1', 'After $when'))),
+		'>', $position, "positions go on after $when");
+	is($node->safe_psql('plain', q(SELECT bool_and(received = stored + duplicate + failed + withheld) FROM cdi.pipeline_counts)),
+		't', "counters add up after $when");
+}
+is($node->safe_psql('plain', q(SELECT cdi_person('user_id', 'u7') = cdi_person('anonymous_id', 'a7'))), 't',
+	'people are the same people');
+is($node->safe_psql('plain', q(SELECT cdi_person('user_id', 'u7'))), $node->safe_psql('shop', q(SELECT cdi_person('user_id', 'u7'))),
+	'with the same ids');
+
+# A data-only sequence reset by hand: cdi_init() moves it past the rows.
+$node->safe_psql('custom', q(SELECT setval('cdi.event_position', 1)));
+$node->safe_psql('custom', 'SELECT cdi_init()');
+cmp_ok($node->safe_psql('custom', q(SELECT position FROM cdi.events WHERE event_id = cdi_track('u1', 'After reset'))),
+	'>', $position, 'cdi_init() moves the sequence past restored positions');
+
+# DROP EXTENSION never loses data in silence.
+my ($status, $out, $error) = $node->psql('custom', 'DROP EXTENSION cdi');
+isnt($status, 0, 'DROP EXTENSION refuses while data exists');
+like($error, qr/table cdi\.events depends on/, 'and names the data');
+
+# A schema-only dump restores too.
+command_ok([ 'pg_dump', '-h', $host, '-p', $port, '-s', '-f', "$dump.schema", 'shop' ], 'schema-only dump');
+$node->safe_psql('postgres', 'CREATE DATABASE empty');
+$node->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', "$dump.schema", 'empty' ],
+	'schema-only dump restores without error');
+
+$node->stop;
+done_testing();

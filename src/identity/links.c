@@ -1,0 +1,264 @@
+/*
+ * links.c
+ *		Read the links that no run has folded yet, in order of position.
+ *
+ * Two index scans are merged: links above the watermark of the last run, and
+ * the positions above it that earlier runs folded already.  Both come sorted,
+ * so that nothing is kept in memory but the batch.
+ */
+#include "postgres.h"
+
+#include "access/detoast.h"
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/stratnum.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "catalog/pg_type.h"
+#include "storage/bufmgr.h"
+#include "utils/array.h"
+#include "utils/fmgroids.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+
+#include "base/errors.h"
+#include "identity/identity.h"
+
+/* Columns of cdi.identity_links */
+#define LINK_POSITION		1
+#define LINK_LINKED_AT		3
+#define LINK_IDENTIFIERS	5
+#define LINK_TRAITS			8
+
+typedef struct PositionScan
+{
+	Relation	table;
+	Relation	index;
+	IndexScanDesc scan;
+	TupleTableSlot *slot;
+} PositionScan;
+
+struct CdiLinkReader
+{
+	PositionScan links;
+	PositionScan ahead;
+	int64		next_ahead;		/* PG_INT64_MAX at the end */
+	BlockNumber first_block;	/* of the links read so far */
+	BlockNumber last_block;
+	double		read;
+	bool		done;
+};
+
+static void
+position_scan_open(PositionScan *scan, const char *name, int64 above, Snapshot snapshot)
+{
+	ScanKeyData key;
+	Oid			index;
+
+	scan->table = table_open(cdi_relation_oid(name), AccessShareLock);
+	index = RelationGetPrimaryKeyIndex(scan->table);
+	if (!OidIsValid(index))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("table \"cdi.%s\" has no primary key", name)));
+	scan->index = index_open(index, AccessShareLock);
+	ScanKeyInit(&key, 1, BTGreaterStrategyNumber, F_INT8GT, Int64GetDatum(above));
+	scan->scan = cdi_index_beginscan(scan->table, scan->index, snapshot, 1);
+	index_rescan(scan->scan, &key, 1, NULL, 0);
+	scan->slot = table_slot_create(scan->table, NULL);
+}
+
+static bool
+position_scan_next(PositionScan *scan, int64 *position)
+{
+	bool		isnull;
+
+	if (!index_getnext_slot(scan->scan, ForwardScanDirection, scan->slot))
+		return false;
+	*position = DatumGetInt64(slot_getattr(scan->slot, 1, &isnull));
+	return true;
+}
+
+static void
+position_scan_close(PositionScan *scan)
+{
+	ExecDropSingleTupleTableSlot(scan->slot);
+	index_endscan(scan->scan);
+	index_close(scan->index, NoLock);
+	table_close(scan->table, NoLock);
+}
+
+static void
+next_ahead(CdiLinkReader *reader)
+{
+	if (!position_scan_next(&reader->ahead, &reader->next_ahead))
+		reader->next_ahead = PG_INT64_MAX;
+}
+
+CdiLinkReader *
+cdi_links_open(int64 watermark, Snapshot snapshot)
+{
+	CdiLinkReader *reader = palloc0(sizeof(CdiLinkReader));
+
+	position_scan_open(&reader->links, "identity_links", watermark, snapshot);
+	position_scan_open(&reader->ahead, "identity_ahead", watermark, snapshot);
+	next_ahead(reader);
+	return reader;
+}
+
+void
+cdi_links_close(CdiLinkReader *reader)
+{
+	position_scan_close(&reader->links);
+	position_scan_close(&reader->ahead);
+	pfree(reader);
+}
+
+/* Is there one more?  Leaves it in the slot. */
+static bool
+next_link(CdiLinkReader *reader, int64 *position)
+{
+	while (!reader->done)
+	{
+		if (!position_scan_next(&reader->links, position))
+		{
+			reader->done = true;
+			break;
+		}
+		while (reader->next_ahead < *position)
+			next_ahead(reader);
+		if (reader->next_ahead != *position)
+			return true;
+	}
+	return false;
+}
+
+bool
+cdi_links_pending(CdiLinkReader *reader)
+{
+	int64		position;
+
+	return next_link(reader, &position);
+}
+
+/*
+ * Append the elements of a uuid[] to the batch.  Reads the array where it
+ * lies: one that fits in a short header is not aligned, and DatumGetArrayTypeP
+ * would copy it.
+ */
+static int
+append_keys(CdiLinkBatch *batch, Datum datum)
+{
+	struct varlena *array = PG_DETOAST_DATUM_PACKED(datum);
+	char	   *data = VARDATA_ANY(array);
+	ArrayType	head;
+	int			nelements;
+	int			length;
+
+	memcpy((char *) &head + VARHDRSZ, data, sizeof(ArrayType) - VARHDRSZ);
+	if (head.ndim == 0)
+		return 0;
+	memcpy(&nelements, data + sizeof(ArrayType) - VARHDRSZ, sizeof(nelements));
+	if (head.ndim != 1 || head.dataoffset != 0 || head.elemtype != UUIDOID)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("identifiers of a link are not a plain array of uuid")));
+	length = nelements * UUID_LEN;
+	while (batch->nkeys + nelements > batch->keys_capacity)
+	{
+		batch->keys_capacity *= 2;
+		batch->keys = repalloc_huge(batch->keys, sizeof(pg_uuid_t) * batch->keys_capacity);
+	}
+	memcpy(batch->keys + batch->nkeys, data + ARR_OVERHEAD_NONULLS(1) - VARHDRSZ, length);
+	batch->nkeys += nelements;
+	if ((Pointer) array != DatumGetPointer(datum))
+		pfree(array);
+	return nelements;
+}
+
+/* In the current context, with room for max links */
+void
+cdi_links_batch_init(CdiLinkBatch *batch, int max)
+{
+	batch->count = 0;
+	batch->links = palloc(sizeof(CdiLink) * max);
+	batch->nkeys = 0;
+	batch->keys_capacity = max * 2;
+	batch->keys = palloc(sizeof(pg_uuid_t) * batch->keys_capacity);
+}
+
+/* batch->links has room */
+CdiLink *
+cdi_links_append(CdiLinkBatch *batch, int64 position, TimestampTz linked_at, Datum identifiers)
+{
+	CdiLink    *link = &batch->links[batch->count++];
+
+	link->position = position;
+	link->linked_at = linked_at;
+	link->first = batch->nkeys;
+	link->count = append_keys(batch, identifiers);
+	return link;
+}
+
+static void
+append_traits(CdiTraitRows *rows, const CdiLink *link, const pg_uuid_t *identifier, Datum traits)
+{
+	Size		size = toast_raw_datum_size(traits);
+
+	rows->identifiers = accumArrayResult(rows->identifiers, UUIDPGetDatum(identifier),
+										 false, UUIDOID, rows->context);
+	rows->traits = accumArrayResult(rows->traits, traits, false, JSONBOID, rows->context);
+	rows->times = accumArrayResult(rows->times, TimestampTzGetDatum(link->linked_at),
+								   false, TIMESTAMPTZOID, rows->context);
+	rows->positions = accumArrayResult(rows->positions, Int64GetDatum(link->position),
+									   false, INT8OID, rows->context);
+	rows->bytes += size;
+	rows->count++;
+}
+
+/*
+ * A batch also ends early, after 8 MB of traits, so that traits of any size
+ * are held in memory a little at a time only.
+ */
+#define MAX_TRAIT_BYTES (8 * 1024 * 1024)
+
+bool
+cdi_links_read(CdiLinkReader *reader, CdiLinkBatch *batch, int max, CdiTraitRows *traits)
+{
+	int64		position;
+
+	batch->count = 0;
+	batch->nkeys = 0;
+	while (batch->count < max && traits->bytes < MAX_TRAIT_BYTES &&
+		   next_link(reader, &position))
+	{
+		TupleTableSlot *slot = reader->links.slot;
+		BlockNumber block = ItemPointerGetBlockNumber(&slot->tts_tid);
+		CdiLink    *link;
+
+		slot_getsomeattrs(slot, LINK_TRAITS);
+		link = cdi_links_append(batch, position,
+								DatumGetTimestampTz(slot->tts_values[LINK_LINKED_AT - 1]),
+								slot->tts_values[LINK_IDENTIFIERS - 1]);
+		if (link->count > 0 && !slot->tts_isnull[LINK_TRAITS - 1])
+			append_traits(traits, link, &batch->keys[link->first],
+						  slot->tts_values[LINK_TRAITS - 1]);
+
+		reader->first_block = reader->read == 0 ? block : Min(reader->first_block, block);
+		reader->last_block = Max(reader->last_block, block);
+		reader->read++;
+	}
+	return batch->count > 0;
+}
+
+double
+cdi_links_estimate(CdiLinkReader *reader)
+{
+	BlockNumber blocks;
+
+	if (reader->done)
+		return reader->read;
+	blocks = RelationGetNumberOfBlocks(reader->links.table);
+	return reader->read * (blocks - reader->first_block) /
+		(reader->last_block - reader->first_block + 1);
+}

@@ -1,0 +1,485 @@
+/*
+ * map.c
+ *		cdi.identity_map: read into a graph, written from one.
+ *
+ * A run that folds few links fetches the rows of their identifiers through
+ * the indexes and changes them in place.  A run that folds as many links as
+ * the map has rows reads it whole and writes a new table, which then takes its
+ * place as REFRESH MATERIALIZED VIEW does: the rows are frozen, so that a
+ * snapshot taken before sees them too, and indexes are built over sorted rows.
+ * Rows are written in the order of person_id: of the two indexes it is the one
+ * with equal keys, whose sort costs more, and the identifiers of a person
+ * come to lie together.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/multixact.h"
+#include "access/stratnum.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/transam.h"
+#include "catalog/pg_publication.h"
+#include "catalog/pg_type.h"
+#include "commands/cluster.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+#include "utils/array.h"
+#include "utils/fmgroids.h"
+#include "utils/fmgrprotos.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "base/errors.h"
+#include "identity/identity.h"
+
+/* Columns of cdi.identity_map */
+#define MAP_IDENTIFIER	1
+#define MAP_PERSON		2
+#define MAP_FOLD		3
+#define MAP_POSITION	4
+#define MAP_COLUMNS		4
+
+/* Rows of an 8 kB page, for estimates */
+#define ROWS_PER_PAGE	107
+
+/* How long cdi_map_replace tries to have the map for itself */
+#define LOCK_WAIT_MS	2000
+#define LOCK_RETRY_MS	10
+
+#define LOAD_BATCH		1024
+#define WRITE_BATCH		1000
+
+typedef struct MapScan
+{
+	Relation	table;
+	Relation	index;
+	IndexScanDesc scan;
+	TupleTableSlot *slot;
+} MapScan;
+
+static void
+map_scan_open(MapScan *scan, Snapshot snapshot)
+{
+	Oid			index;
+
+	scan->table = table_open(cdi_relation_oid("identity_map"), AccessShareLock);
+	index = RelationGetPrimaryKeyIndex(scan->table);
+	if (!OidIsValid(index))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("table \"cdi.identity_map\" has no primary key")));
+	scan->index = index_open(index, AccessShareLock);
+	scan->scan = cdi_index_beginscan(scan->table, scan->index, snapshot, 1);
+	scan->slot = table_slot_create(scan->table, NULL);
+}
+
+/* The row of an identifier, deformed into the slot; false where it has none. */
+static bool
+map_scan_find(MapScan *scan, const pg_uuid_t *identifier)
+{
+	ScanKeyData key;
+
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(identifier));
+	index_rescan(scan->scan, &key, 1, NULL, 0);
+	if (!index_getnext_slot(scan->scan, ForwardScanDirection, scan->slot))
+		return false;
+	slot_getallattrs(scan->slot);
+	return true;
+}
+
+static void
+map_scan_close(MapScan *scan)
+{
+	ExecDropSingleTupleTableSlot(scan->slot);
+	index_endscan(scan->scan);
+	index_close(scan->index, AccessShareLock);
+	table_close(scan->table, AccessShareLock);
+}
+
+bool
+cdi_map_probe(const pg_uuid_t *identifier, Snapshot snapshot, pg_uuid_t *person)
+{
+	MapScan		scan;
+	bool		found;
+
+	map_scan_open(&scan, snapshot);
+	found = map_scan_find(&scan, identifier);
+	if (found)
+		*person = *DatumGetUUIDP(scan.slot->tts_values[MAP_PERSON - 1]);
+	map_scan_close(&scan);
+	return found;
+}
+
+double
+cdi_map_estimate(void)
+{
+	Relation	table = table_open(cdi_relation_oid("identity_map"), AccessShareLock);
+	double		rows = (double) RelationGetNumberOfBlocks(table) * ROWS_PER_PAGE;
+
+	table_close(table, AccessShareLock);
+	return rows;
+}
+
+static void
+check_persons(CdiGraph *graph)
+{
+	for (uint32 i = 0; i < graph->count; i++)
+	{
+		CdiNode    *node = cdi_graph_node(graph, i);
+
+		if ((node->flags & CDI_NODE_PERSON) != 0 &&
+			((node->flags & CDI_NODE_STORED) == 0 || node->parent != i))
+			ereport(ERROR,
+					(errcode(ERRCODE_DATA_CORRUPTED),
+					 errmsg("a person in \"cdi.identity_map\" has no row of its own"),
+					 errdetail("Its id is %s.",
+							   DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(&node->key)))),
+					 errhint("SELECT cdi_rebuild_identity() makes the map anew.")));
+	}
+}
+
+static void
+set_stored(CdiGraph *graph, uint32 number, uint32 person, TupleTableSlot *slot)
+{
+	CdiNode    *node = cdi_graph_node(graph, number);
+
+	node->parent = person;
+	node->fold = DatumGetInt64(slot->tts_values[MAP_FOLD - 1]);
+	node->position = DatumGetInt64(slot->tts_values[MAP_POSITION - 1]);
+	node->flags |= CDI_NODE_STORED;
+	cdi_graph_node(graph, person)->flags |= CDI_NODE_PERSON;
+}
+
+static int
+compare_node_keys(const void *a, const void *b, void *arg)
+{
+	return memcmp(&cdi_graph_node(arg, *(const uint32 *) a)->key,
+				  &cdi_graph_node(arg, *(const uint32 *) b)->key, UUID_LEN);
+}
+
+/*
+ * Nodes from number first on, in the order of their own keys: that of the
+ * primary key, where neighbours share pages.
+ */
+static uint32 *
+key_order(CdiGraph *graph, uint32 first, uint32 *count)
+{
+	uint32	   *order;
+
+	*count = graph->count - first;
+	order = MemoryContextAllocHuge(graph->context, sizeof(uint32) * Max(*count, 1));
+	for (uint32 i = 0; i < *count; i++)
+		order[i] = first + i;
+	qsort_arg(order, *count, sizeof(uint32), compare_node_keys, graph);
+	return order;
+}
+
+void
+cdi_map_fetch(CdiGraph *graph, Snapshot snapshot)
+{
+	MapScan		scan;
+	uint32		done = 0;
+
+	map_scan_open(&scan, snapshot);
+	/* the second round is for the persons that the first one met */
+	while (done < graph->count)
+	{
+		uint32		count;
+		uint32	   *order = key_order(graph, done, &count);
+
+		done += count;
+		for (uint32 i = 0; i < count; i++)
+		{
+			uint32		person;
+
+			CHECK_FOR_INTERRUPTS();
+			if (!map_scan_find(&scan, &cdi_graph_node(graph, order[i])->key))
+				continue;
+			cdi_graph_add(graph, DatumGetUUIDP(scan.slot->tts_values[MAP_PERSON - 1]), 1, &person);
+			set_stored(graph, order[i], person, scan.slot);
+		}
+		pfree(order);
+	}
+	map_scan_close(&scan);
+	check_persons(graph);
+}
+
+void
+cdi_map_load(CdiGraph *graph, Snapshot snapshot)
+{
+	Relation	table = table_open(cdi_relation_oid("identity_map"), AccessShareLock);
+	TableScanDesc scan = table_beginscan(table, snapshot, 0, NULL);
+	TupleTableSlot *slot = table_slot_create(table, NULL);
+	uint32		nodes[2];
+
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		pg_uuid_t	keys[2];
+
+		CHECK_FOR_INTERRUPTS();
+		slot_getallattrs(slot);
+		keys[0] = *DatumGetUUIDP(slot->tts_values[MAP_IDENTIFIER - 1]);
+		keys[1] = *DatumGetUUIDP(slot->tts_values[MAP_PERSON - 1]);
+		cdi_graph_add(graph, keys, 2, nodes);
+		set_stored(graph, nodes[0], nodes[1], slot);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	table_endscan(scan);
+	table_close(table, AccessShareLock);
+	check_persons(graph);
+}
+
+static Datum
+uuid_array(Datum *values, int n)
+{
+	return PointerGetDatum(construct_array(values, n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
+}
+
+static Datum
+bigint_array(Datum *values, int n)
+{
+	return PointerGetDatum(construct_array(values, n, INT8OID, sizeof(int64), true, TYPALIGN_DOUBLE));
+}
+
+typedef struct RowBuffer
+{
+	int			count;
+	Datum		columns[MAP_COLUMNS][WRITE_BATCH];
+} RowBuffer;
+
+static void
+flush_new(RowBuffer *rows)
+{
+	static CdiPlan plan = {
+		.query = "INSERT INTO cdi.identity_map (identifier, person_id, fold, position)"
+		" SELECT * FROM unnest($1, $2, $3, $4)",
+		.nargs = 4,.argtypes = {UUIDARRAYOID, UUIDARRAYOID, INT8ARRAYOID, INT8ARRAYOID}
+	};
+
+	if (rows->count == 0)
+		return;
+	cdi_plan_execute(&plan, (Datum[]) {
+		uuid_array(rows->columns[0], rows->count),
+			uuid_array(rows->columns[1], rows->count),
+			bigint_array(rows->columns[2], rows->count),
+			bigint_array(rows->columns[3], rows->count)
+	}, NULL);
+	rows->count = 0;
+}
+
+static void
+flush_absorbed(RowBuffer *rows)
+{
+	static CdiPlan plan = {
+		.query = "UPDATE cdi.identity_map m SET person_id = c.survivor"
+		" FROM unnest($1, $2) AS c (absorbed, survivor) WHERE m.person_id = c.absorbed",
+		.nargs = 2,.argtypes = {UUIDARRAYOID, UUIDARRAYOID}
+	};
+
+	if (rows->count == 0)
+		return;
+	cdi_plan_execute(&plan, (Datum[]) {
+		uuid_array(rows->columns[0], rows->count),
+			uuid_array(rows->columns[1], rows->count)
+	}, NULL);
+	rows->count = 0;
+}
+
+/*
+ * An absorbed person's rows are reached through the index on person_id,
+ * whatever the planner believes: its statistics may be those of an empty map.
+ */
+static int
+force_index_plans(void)
+{
+	static const char *const settings[] = {
+		"enable_seqscan", "enable_hashjoin", "enable_mergejoin", "enable_material"
+	};
+	int			nestlevel = NewGUCNestLevel();
+
+	for (int i = 0; i < lengthof(settings); i++)
+		(void) set_config_option(settings[i], "off", PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+	return nestlevel;
+}
+
+void
+cdi_map_update(CdiGraph *graph)
+{
+	RowBuffer  *fresh = palloc(sizeof(RowBuffer));
+	RowBuffer  *absorbed = palloc(sizeof(RowBuffer));
+	MemoryContext batch_context = AllocSetContextCreate(CurrentMemoryContext,
+														"cdi identity map rows",
+														ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(batch_context);
+	int			nestlevel = force_index_plans();
+	uint32		count;
+	uint32	   *order = key_order(graph, 0, &count);
+
+	fresh->count = 0;
+	absorbed->count = 0;
+	for (uint32 i = 0; i < count; i++)
+	{
+		CdiNode    *node = cdi_graph_node(graph, order[i]);
+		CdiNode    *person = cdi_graph_node(graph, cdi_graph_find(graph, order[i]));
+
+		if ((node->flags & CDI_NODE_STORED) == 0 && node->fold != 0)
+		{
+			int			n = fresh->count++;
+
+			fresh->columns[0][n] = UUIDPGetDatum(&node->key);
+			fresh->columns[1][n] = UUIDPGetDatum(&person->key);
+			fresh->columns[2][n] = Int64GetDatum(node->fold);
+			fresh->columns[3][n] = Int64GetDatum(node->position);
+		}
+		if ((node->flags & CDI_NODE_PERSON) != 0 && person != node)
+		{
+			int			n = absorbed->count++;
+
+			absorbed->columns[0][n] = UUIDPGetDatum(&node->key);
+			absorbed->columns[1][n] = UUIDPGetDatum(&person->key);
+		}
+		if (fresh->count == WRITE_BATCH || absorbed->count == WRITE_BATCH)
+		{
+			CHECK_FOR_INTERRUPTS();
+			flush_new(fresh);
+			flush_absorbed(absorbed);
+			MemoryContextReset(batch_context);
+		}
+	}
+	flush_new(fresh);
+	flush_absorbed(absorbed);
+
+	AtEOXact_GUC(true, nestlevel);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(batch_context);
+	pfree(order);
+	pfree(fresh);
+	pfree(absorbed);
+}
+
+/*
+ * Lock the map against everyone without ever standing in the queue, where a
+ * waiting exclusive lock would hold up every reader that comes after.
+ */
+static bool
+lock_map(Oid map)
+{
+	for (int waited = 0;; waited += LOCK_RETRY_MS)
+	{
+		if (ConditionalLockRelationOid(map, AccessExclusiveLock))
+			return true;
+		if (waited >= LOCK_WAIT_MS)
+			return false;
+		CHECK_FOR_INTERRUPTS();
+		pg_usleep(LOCK_RETRY_MS * 1000L);
+	}
+}
+
+/*
+ * Only a plain table that this session uses nowhere else, and whose changes
+ * nobody subscribes to, can be replaced.
+ */
+static bool
+replaceable(Relation table)
+{
+	PublicationDesc published;
+
+	if (table->rd_rel->relkind != RELKIND_RELATION || table->rd_refcnt != 1)
+		return false;
+	RelationBuildPublicationDesc(table, &published);
+	return !published.pubactions.pubinsert;
+}
+
+static void
+write_rows(CdiGraph *graph, const uint32 *order, Relation table)
+{
+	int			options = TABLE_INSERT_SKIP_FSM | TABLE_INSERT_FROZEN;
+	BulkInsertState state = GetBulkInsertState();
+	CommandId	command = GetCurrentCommandId(true);
+	TupleTableSlot **slots = palloc(sizeof(TupleTableSlot *) * WRITE_BATCH);
+	MemoryContext batch_context = AllocSetContextCreate(CurrentMemoryContext,
+														"cdi identity map rows",
+														ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = CurrentMemoryContext;
+	int			n = 0;
+
+	for (int i = 0; i < WRITE_BATCH; i++)
+		slots[i] = MakeSingleTupleTableSlot(RelationGetDescr(table), &TTSOpsVirtual);
+	for (uint32 i = 0; i < graph->count; i++)
+	{
+		CdiNode    *node = cdi_graph_node(graph, order[i]);
+		TupleTableSlot *slot = slots[n];
+
+		ExecClearTuple(slot);
+		slot->tts_values[MAP_IDENTIFIER - 1] = UUIDPGetDatum(&node->key);
+		slot->tts_values[MAP_PERSON - 1] = UUIDPGetDatum(&cdi_graph_node(graph, node->parent)->key);
+		slot->tts_values[MAP_FOLD - 1] = Int64GetDatum(node->fold);
+		slot->tts_values[MAP_POSITION - 1] = Int64GetDatum(node->position);
+		memset(slot->tts_isnull, false, MAP_COLUMNS);
+		ExecStoreVirtualTuple(slot);
+		if (++n == WRITE_BATCH || i + 1 == graph->count)
+		{
+			CHECK_FOR_INTERRUPTS();
+			MemoryContextSwitchTo(batch_context);
+			table_multi_insert(table, slots, n, command, options, state);
+			MemoryContextSwitchTo(old);
+			MemoryContextReset(batch_context);
+			n = 0;
+		}
+	}
+	for (int i = 0; i < WRITE_BATCH; i++)
+		ExecDropSingleTupleTableSlot(slots[i]);
+	FreeBulkInsertState(state);
+	table_finish_bulk_insert(table, options);
+	MemoryContextDelete(batch_context);
+	pfree(slots);
+}
+
+bool
+cdi_map_replace(CdiGraph *graph)
+{
+	Oid			map = cdi_relation_oid("identity_map");
+	uint32	   *order;
+	Relation	table;
+	Relation	fresh;
+	Oid			fresh_oid;
+	uint32		count = graph->count;
+
+	if (!lock_map(map))
+		return false;
+	table = table_open(map, NoLock);
+	if (!replaceable(table))
+	{
+		table_close(table, NoLock);
+		return false;
+	}
+	Assert(RelationGetDescr(table)->natts == MAP_COLUMNS);
+
+	order = cdi_graph_order(graph);
+	fresh_oid = make_new_heap(map, table->rd_rel->reltablespace, table->rd_rel->relam,
+							  table->rd_rel->relpersistence, AccessExclusiveLock);
+	fresh = table_open(fresh_oid, AccessExclusiveLock);
+	write_rows(graph, order, fresh);
+	table_close(fresh, NoLock);
+	/* what the graph took, the sorts of the indexes may have */
+	cdi_graph_clear(graph);
+
+	pgstat_count_truncate(table);
+	pgstat_count_heap_insert(table, count);
+	{
+		char		persistence = table->rd_rel->relpersistence;
+
+		table_close(table, NoLock);
+		finish_heap_swap(map, fresh_oid, false, false, true, true,
+						 RecentXmin, ReadNextMultiXactId(), persistence);
+	}
+	return true;
+}

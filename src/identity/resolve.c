@@ -1,0 +1,441 @@
+/*
+ * resolve.c
+ *		Fold new links into the identity map.
+ *
+ * One resolver runs per database at a time: it holds an advisory lock until
+ * its transaction ends.  It takes every link that its snapshot shows and that
+ * no run has folded, in order of position, and numbers them on from the last
+ * run.  That order is on record: a run folds what lies above the watermark of
+ * the run before, except what cdi.identity_ahead says was folded earlier.
+ * Folding depends on that order only and never on where one run ends and the
+ * next begins.  A crash before commit leaves the links unfolded.
+ *
+ * Below the watermark nothing can still appear, so the next run starts
+ * reading there.  A link that commits late lies above the watermark of every
+ * run that could not see it.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "portability/instr_time.h"
+#include "storage/lock.h"
+#include "utils/array.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "base/errors.h"
+#include "identity/identity.h"
+#include "ingest/ingest.h"
+
+/* Fourth field of the lock tag, as POSITION_LOCK_CLASS in ingest/position.c */
+#define RESOLVER_LOCK_CLASS	206
+
+/*
+ * A new map is written where it gets at least this fraction of its rows from
+ * the run's links, so to speak: below, changing the old one is cheaper.
+ */
+#define BULK_FRACTION		0.25
+
+/* Columns of cdi.identity_runs */
+#define RUN_RUN				1
+#define RUN_FIRST_FOLD		2
+#define RUN_LINKS			3
+#define RUN_WATERMARK		4
+
+/* The last run on record; zeros where there was none. */
+typedef struct LastRun
+{
+	int64		run;
+	int64		next_fold;
+	int64		watermark;
+} LastRun;
+
+/* What goes into cdi.identity_runs */
+typedef struct Run
+{
+	int64		run;
+	int64		first_fold;
+	int64		links;
+	int64		watermark;
+	int64		identifiers;
+	int64		merges;
+	bool		bulk;
+	Size		memory;
+	instr_time	started;
+	instr_time	uniting;
+} Run;
+
+static LastRun
+last_run(Snapshot snapshot)
+{
+	Relation	table = table_open(cdi_relation_oid("identity_runs"), AccessShareLock);
+	Relation	index = index_open(RelationGetPrimaryKeyIndex(table), AccessShareLock);
+	IndexScanDesc scan = cdi_index_beginscan(table, index, snapshot, 0);
+	TupleTableSlot *slot = table_slot_create(table, NULL);
+	LastRun		last = {0, 1, 0};
+
+	index_rescan(scan, NULL, 0, NULL, 0);
+	if (index_getnext_slot(scan, BackwardScanDirection, slot))
+	{
+		slot_getsomeattrs(slot, RUN_WATERMARK);
+		last.run = DatumGetInt64(slot->tts_values[RUN_RUN - 1]);
+		last.next_fold = DatumGetInt64(slot->tts_values[RUN_FIRST_FOLD - 1]) +
+			DatumGetInt64(slot->tts_values[RUN_LINKS - 1]);
+		last.watermark = DatumGetInt64(slot->tts_values[RUN_WATERMARK - 1]);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	index_endscan(scan);
+	index_close(index, AccessShareLock);
+	table_close(table, AccessShareLock);
+	return last;
+}
+
+/*
+ * Push a snapshot that sees what this transaction has written so far, and,
+ * under READ COMMITTED, what others have committed until now.
+ */
+static Snapshot
+push_snapshot(void)
+{
+	PushCopiedSnapshot(GetTransactionSnapshot());
+	UpdateActiveSnapshotCommandId();
+	return GetActiveSnapshot();
+}
+
+static bool
+anything_pending(void)
+{
+	Snapshot	snapshot = push_snapshot();
+	LastRun		last = last_run(snapshot);
+	CdiLinkReader *reader = cdi_links_open(last.watermark, snapshot);
+	bool		pending = cdi_links_pending(reader);
+
+	cdi_links_close(reader);
+	PopActiveSnapshot();
+	return pending;
+}
+
+/*
+ * Under REPEATABLE READ the snapshot may be older than the last run.  It would
+ * fold links that are folded already, into a map that it cannot see.
+ */
+static void
+check_snapshot_current(void)
+{
+	LastRun		ours = last_run(push_snapshot());
+	LastRun		latest;
+
+	PushActiveSnapshot(GetLatestSnapshot());
+	latest = last_run(GetActiveSnapshot());
+	PopActiveSnapshot();
+	PopActiveSnapshot();
+	if (latest.run > ours.run)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not serialize access due to a concurrent cdi_resolve()"),
+				 errhint("The transaction might succeed if retried.")));
+}
+
+void
+cdi_resolver_lock(void)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, 0, RESOLVER_LOCK_CLASS);
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+	if (IsolationUsesXactSnapshot())
+		check_snapshot_current();
+}
+
+/*
+ * The watermark of this run, from before the snapshot that reads links: all
+ * that lies below is visible to it.  A snapshot of an earlier time may rely on
+ * the watermark that it sees stored only.
+ */
+static int64
+run_watermark(int64 previous)
+{
+	int64		watermark = IsolationUsesXactSnapshot() ?
+	cdi_watermark_read() : cdi_watermark_advance();
+
+	return Max(watermark, previous);
+}
+
+static void
+record_ahead(const CdiLinkBatch *batch, const Run *run)
+{
+	static CdiPlan plan = {
+		.query = "INSERT INTO cdi.identity_ahead (position, run) SELECT unnest($1), $2",
+		.nargs = 2,.argtypes = {INT8ARRAYOID, INT8OID}
+	};
+	Datum	   *positions;
+	int			n = 0;
+
+	/* sorted: either the last one is above the watermark or none is */
+	if (batch->links[batch->count - 1].position <= run->watermark)
+		return;
+	positions = palloc(sizeof(Datum) * batch->count);
+	for (int i = 0; i < batch->count; i++)
+		if (batch->links[i].position > run->watermark)
+			positions[n++] = Int64GetDatum(batch->links[i].position);
+	cdi_plan_execute(&plan, (Datum[]) {
+		PointerGetDatum(construct_array(positions, n, INT8OID, sizeof(int64), true, TYPALIGN_DOUBLE)),
+			Int64GetDatum(run->run)
+	}, NULL);
+}
+
+static void
+record_merges(const CdiMerges *merges)
+{
+	static CdiPlan plan = {
+		.query = "INSERT INTO cdi.identity_merges (fold, survivor, absorbed, position, merged_at)"
+		" SELECT * FROM unnest($1, $2, $3, $4, $5)",
+		.nargs = 5,.argtypes = {INT8ARRAYOID, UUIDARRAYOID, UUIDARRAYOID, INT8ARRAYOID, TIMESTAMPTZARRAYOID}
+	};
+	int			n = merges->count;
+	Datum	   *columns[5];
+
+	if (n == 0)
+		return;
+	for (int c = 0; c < 5; c++)
+		columns[c] = palloc_extended(sizeof(Datum) * n, MCXT_ALLOC_HUGE);
+	for (int i = 0; i < n; i++)
+	{
+		CdiMerge   *merge = &merges->merges[i];
+
+		columns[0][i] = Int64GetDatum(merge->fold);
+		columns[1][i] = UUIDPGetDatum(&merge->survivor);
+		columns[2][i] = UUIDPGetDatum(&merge->absorbed);
+		columns[3][i] = Int64GetDatum(merge->position);
+		columns[4][i] = TimestampTzGetDatum(merge->merged_at);
+	}
+	cdi_plan_execute(&plan, (Datum[]) {
+		PointerGetDatum(construct_array(columns[0], n, INT8OID, sizeof(int64), true, TYPALIGN_DOUBLE)),
+			PointerGetDatum(construct_array(columns[1], n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR)),
+			PointerGetDatum(construct_array(columns[2], n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR)),
+			PointerGetDatum(construct_array(columns[3], n, INT8OID, sizeof(int64), true, TYPALIGN_DOUBLE)),
+			PointerGetDatum(construct_array(columns[4], n, TIMESTAMPTZOID, sizeof(int64), true, TYPALIGN_DOUBLE))
+	}, NULL);
+}
+
+/*
+ * The latest value of a trait is the one with the latest time, then position:
+ * the order in which links are folded plays no part.  A JSON null is no value.
+ */
+static void
+record_traits(CdiTraitRows *rows)
+{
+	static CdiPlan plan = {
+		.query = "INSERT INTO cdi.identifier_traits AS t (identifier, trait, value, set_at, position)"
+		" SELECT DISTINCT ON (l.identifier, e.key) l.identifier, e.key, e.value, l.linked_at, l.position"
+		" FROM unnest($1, $2, $3, $4) AS l (identifier, traits, linked_at, position),"
+		" LATERAL jsonb_each(CASE jsonb_typeof(l.traits) WHEN 'object' THEN l.traits END) AS e"
+		" WHERE e.value <> 'null'"
+		" ORDER BY l.identifier, e.key, l.linked_at DESC, l.position DESC"
+		" ON CONFLICT (identifier, trait) DO UPDATE"
+		" SET value = excluded.value, set_at = excluded.set_at, position = excluded.position"
+		" WHERE (excluded.set_at, excluded.position) > (t.set_at, t.position)",
+		.nargs = 4,.argtypes = {UUIDARRAYOID, JSONBARRAYOID, TIMESTAMPTZARRAYOID, INT8ARRAYOID}
+	};
+
+	if (rows->count == 0)
+		return;
+	cdi_plan_execute(&plan, (Datum[]) {
+		makeArrayResult(rows->identifiers, CurrentMemoryContext),
+			makeArrayResult(rows->traits, CurrentMemoryContext),
+			makeArrayResult(rows->times, CurrentMemoryContext),
+			makeArrayResult(rows->positions, CurrentMemoryContext)
+	}, NULL);
+}
+
+static void
+record_run(const Run *run)
+{
+	static CdiPlan plan = {
+		.query = "INSERT INTO cdi.identity_runs (run, first_fold, links, watermark, resolved_at,"
+		" bulk, identifiers, merges, memory, unite_ms, total_ms)"
+		" VALUES ($1, $2, $3, $4, clock_timestamp(), $5, $6, $7, $8, $9, $10)",
+		.nargs = 10,.argtypes = {
+			INT8OID, INT8OID, INT8OID, INT8OID, BOOLOID, INT8OID, INT8OID, INT8OID, FLOAT8OID, FLOAT8OID
+		}
+	};
+	instr_time	total;
+
+	INSTR_TIME_SET_CURRENT(total);
+	INSTR_TIME_SUBTRACT(total, run->started);
+	cdi_plan_execute(&plan, (Datum[]) {
+		Int64GetDatum(run->run),
+			Int64GetDatum(run->first_fold),
+			Int64GetDatum(run->links),
+			Int64GetDatum(run->watermark),
+			BoolGetDatum(run->bulk),
+			Int64GetDatum(run->identifiers),
+			Int64GetDatum(run->merges),
+			Int64GetDatum((int64) run->memory),
+			Float8GetDatum(INSTR_TIME_GET_MILLISEC(run->uniting)),
+			Float8GetDatum(INSTR_TIME_GET_MILLISEC(total))
+	}, NULL);
+}
+
+/* Whether to write a new map, known once the first batch is read. */
+static bool
+bulk_pays(CdiLinkReader *reader)
+{
+	double		links = cdi_links_estimate(reader);
+
+	return links >= cdi_identity_bulk_threshold &&
+		links >= BULK_FRACTION * cdi_map_estimate();
+}
+
+/* Fold a batch into a graph that holds the stored state of its identifiers. */
+static void
+fold_batch(CdiGraph *graph, const CdiLinkBatch *batch, const uint32 *nodes,
+		   int64 first_fold, CdiMerges *merges)
+{
+	for (int i = 0; i < batch->count; i++)
+		cdi_graph_fold(graph, &batch->links[i], nodes + batch->links[i].first,
+					   first_fold + i, merges);
+}
+
+static void
+reset_traits(CdiTraitRows *rows, MemoryContext context)
+{
+	memset(rows, 0, sizeof(CdiTraitRows));
+	rows->context = context;
+}
+
+/*
+ * Returns the number of links folded.  SPI is connected, the user the owner
+ * and the resolver's lock held.
+ */
+static int64
+fold_new_links(void)
+{
+	MemoryContext batch_context = AllocSetContextCreate(CurrentMemoryContext,
+														"cdi links", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext run_context = CurrentMemoryContext;
+	CdiLinkBatch batch;
+	CdiMerges	merges = {0};
+	CdiTraitRows traits;
+	CdiGraph   *graph = NULL;
+	CdiLinkReader *reader;
+	Snapshot	snapshot;
+	LastRun		last;
+	Run			run = {0};
+
+	INSTR_TIME_SET_CURRENT(run.started);
+	/* no other run can come between: the lock is held */
+	last = last_run(push_snapshot());
+	PopActiveSnapshot();
+	run.run = last.run + 1;
+	run.first_fold = last.next_fold;
+	run.watermark = run_watermark(last.watermark);
+	snapshot = push_snapshot();
+
+	cdi_links_batch_init(&batch, CDI_LINK_BATCH);
+	merges.capacity = 1024;
+	merges.merges = palloc(sizeof(CdiMerge) * merges.capacity);
+
+	reader = cdi_links_open(last.watermark, snapshot);
+	for (;;)
+	{
+		instr_time	start;
+		instr_time	end;
+		uint32	   *nodes;
+		bool		more;
+
+		CHECK_FOR_INTERRUPTS();
+		MemoryContextSwitchTo(batch_context);
+		MemoryContextReset(batch_context);
+		reset_traits(&traits, batch_context);
+		merges.count = 0;
+		more = cdi_links_read(reader, &batch, CDI_LINK_BATCH, &traits);
+		if (!more)
+			break;
+
+		nodes = palloc_extended(sizeof(uint32) * Max(batch.nkeys, 1), MCXT_ALLOC_HUGE);
+		if (run.links == 0 && bulk_pays(reader))
+		{
+			run.bulk = true;
+			graph = cdi_graph_create(run_context);
+			cdi_map_load(graph, snapshot);
+		}
+		if (!run.bulk)
+			graph = cdi_graph_create(batch_context);
+
+		INSTR_TIME_SET_CURRENT(start);
+		cdi_graph_add(graph, batch.keys, batch.nkeys, nodes);
+		if (!run.bulk)
+		{
+			cdi_map_fetch(graph, push_snapshot());
+			PopActiveSnapshot();
+			INSTR_TIME_SET_CURRENT(start);
+		}
+		fold_batch(graph, &batch, nodes, run.first_fold + run.links, &merges);
+		INSTR_TIME_SET_CURRENT(end);
+		INSTR_TIME_ACCUM_DIFF(run.uniting, end, start);
+
+		record_ahead(&batch, &run);
+		record_merges(&merges);
+		record_traits(&traits);
+		run.links += batch.count;
+		run.merges += merges.count;
+		if (!run.bulk)
+		{
+			run.identifiers += graph->count;
+			run.memory = Max(run.memory, graph->peak);
+			cdi_map_update(graph);
+		}
+	}
+	MemoryContextSwitchTo(run_context);
+	cdi_links_close(reader);
+	PopActiveSnapshot();
+
+	if (run.bulk)
+	{
+		run.identifiers = graph->count;
+		if (!cdi_map_replace(graph))
+		{
+			run.bulk = false;
+			cdi_map_update(graph);
+		}
+		run.memory = graph->peak;
+		cdi_graph_destroy(graph);
+	}
+	if (run.links > 0)
+		record_run(&run);
+	MemoryContextDelete(batch_context);
+	return run.links;
+}
+
+PG_FUNCTION_INFO_V1(cdi_resolve);
+
+Datum
+cdi_resolve(PG_FUNCTION_ARGS)
+{
+	CdiOwnerScope scope;
+	int64		folded = 0;
+
+	cdi_prevent_in_recovery("cdi_resolve");
+	PreventCommandIfReadOnly("cdi_resolve()");
+	PreventCommandIfParallelMode("cdi_resolve()");
+	cdi_require_storage();
+	cdi_owner_enter(&scope);
+	SPI_connect();
+	if (anything_pending())
+	{
+		cdi_resolver_lock();
+		folded = fold_new_links();
+	}
+	SPI_finish();
+	cdi_owner_leave(&scope);
+	PG_RETURN_INT64(folded);
+}

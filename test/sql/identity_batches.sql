@@ -1,0 +1,150 @@
+-- Folding depends on the order of the links and on nothing else: in whatever
+-- batches, by whichever way of writing the map, links that come late or not.
+-- The expected map is computed in plain SQL by label propagation.
+-- A database of its own, because positions are set by hand here.
+CREATE DATABASE identity_batches;
+\c identity_batches
+SET client_min_messages = warning;
+CREATE EXTENSION cdi;
+BEGIN;
+SELECT cdi_init();
+ALTER DATABASE identity_batches SET cdi.enabled = off;
+COMMIT;
+CREATE SCHEMA batches;
+
+-- 3,000 links of one to four identifiers; arrival is the order in which they
+-- become visible, up to 200 links later than their position says.
+CREATE FUNCTION batches.draw(seed text, sides int) RETURNS int
+LANGUAGE sql IMMUTABLE AS $$ SELECT ('x' || substr(md5(seed), 1, 7))::bit(28)::int % sides $$;
+
+CREATE TABLE batches.links AS
+SELECT n AS position,
+       n + CASE batches.draw('late ' || n, 10) WHEN 0 THEN batches.draw('by ' || n, 200) ELSE 0 END AS arrival,
+       (SELECT array_agg(md5('identifier ' || batches.draw('pick ' || n || ' ' || k, 4000))::uuid ORDER BY k)
+        FROM generate_series(0, batches.draw('size ' || n, 4)) k) AS identifiers
+FROM generate_series(1, 3000) n;
+
+CREATE TABLE batches.maps (way text, identifier uuid, person_id uuid, fold bigint, position bigint);
+CREATE TABLE batches.merges (way text, fold bigint, survivor uuid, absorbed uuid, position bigint);
+
+-- Let links arrive in batches of the given size and fold each batch.  Before
+-- every fold the watermark stands below the first link still to come.
+CREATE FUNCTION batches.fold(way text, size int, late boolean DEFAULT false) RETURNS bigint
+LANGUAGE plpgsql AS $$
+DECLARE
+    this int;
+    waiting bigint;
+    folded bigint := 0;
+BEGIN
+    TRUNCATE cdi.identity_links, cdi.identity_map, cdi.identity_runs, cdi.identity_ahead,
+        cdi.identity_merges, cdi.identifier_traits;
+    UPDATE cdi.watermark SET position = 0;
+    CREATE TEMP TABLE arriving AS
+    SELECT *, (row_number() OVER (ORDER BY CASE WHEN late THEN arrival ELSE position END, position) - 1) / size AS batch
+    FROM batches.links;
+    CREATE INDEX ON arriving (batch);
+    FOR this, waiting IN
+        SELECT batch, min(min(position)) OVER (ORDER BY batch ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING)
+        FROM arriving GROUP BY batch ORDER BY batch
+    LOOP
+        INSERT INTO cdi.identity_links (position, event_id, linked_at, rule, identifiers, types, "values")
+        SELECT position, md5(position::text)::uuid, '2026-01-01', 'test', identifiers, '{}', '{}'
+        FROM arriving WHERE batch = this;
+        PERFORM setval('cdi.event_position', greatest(coalesce(waiting - 1, 3000), 1), coalesce(waiting, 2) > 1);
+        folded := folded + cdi_resolve();
+    END LOOP;
+    DROP TABLE arriving;
+    INSERT INTO batches.maps SELECT way, m.* FROM cdi.identity_map m;
+    INSERT INTO batches.merges SELECT way, fold, survivor, absorbed, position FROM cdi.identity_merges;
+    RETURN folded;
+END $$;
+
+-- The map that an order of links must give.
+CREATE FUNCTION batches.expect(way text, size int, late boolean) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    CREATE TEMP TABLE ordered AS
+    SELECT *, row_number() OVER (ORDER BY rank / size, position) AS fold
+    FROM (SELECT *, row_number() OVER (ORDER BY CASE WHEN late THEN arrival ELSE position END, position) - 1 AS rank
+          FROM batches.links) l;
+    CREATE TEMP TABLE edges AS SELECT DISTINCT fold, position, unnest(identifiers) AS identifier FROM ordered;
+    CREATE TEMP TABLE labels AS SELECT identifier, min(fold) AS label FROM edges GROUP BY identifier;
+    LOOP
+        UPDATE labels l SET label = lower.label
+        FROM (SELECT e.identifier, min(least_of.label) AS label
+              FROM edges e
+              JOIN (SELECT e2.fold, min(l2.label) AS label FROM edges e2 JOIN labels l2 USING (identifier) GROUP BY e2.fold) least_of
+                  USING (fold)
+              GROUP BY e.identifier) lower
+        WHERE lower.identifier = l.identifier AND lower.label < l.label;
+        EXIT WHEN NOT FOUND;
+    END LOOP;
+    INSERT INTO batches.maps
+    SELECT way, l.identifier, o.identifiers[1], first.fold, first.position
+    FROM labels l
+    JOIN ordered o ON o.fold = l.label
+    JOIN (SELECT DISTINCT ON (identifier) identifier, fold, position FROM edges ORDER BY identifier, fold) first
+        ON first.identifier = l.identifier;
+    DROP TABLE ordered, edges, labels;
+END $$;
+
+CREATE FUNCTION batches.same(a text, b text) RETURNS boolean
+LANGUAGE sql AS $$
+    SELECT count(*) > 1000 AND count(*) FILTER (WHERE ways <> 2) = 0
+    FROM (SELECT count(*) AS ways FROM batches.maps WHERE way IN (a, b)
+          GROUP BY identifier, person_id, fold, position) m
+$$;
+
+-- Without late links the batches do not matter.
+SET cdi.identity_bulk_threshold = 1000000;
+SELECT batches.expect('expected', 3000, false);
+SELECT batches.fold('one by one', 1);
+SELECT batches.same('expected', 'one by one');
+SELECT batches.fold('sevens', 7);
+SELECT batches.same('expected', 'sevens');
+SELECT batches.fold('thousands', 1000);
+SELECT batches.same('expected', 'thousands');
+SELECT batches.fold('at once', 3000);
+SELECT batches.same('expected', 'at once');
+SELECT bool_or(bulk) AS any_bulk FROM cdi.identity_runs;
+
+-- Nor does it matter how the map is written.
+SET cdi.identity_bulk_threshold = 1;
+SELECT batches.fold('bulk at once', 3000);
+SELECT batches.same('expected', 'bulk at once');
+SELECT batches.fold('bulk in halves', 1500);
+SELECT batches.same('expected', 'bulk in halves');
+SELECT bool_and(bulk) AS all_bulk FROM cdi.identity_runs;
+
+-- The record of merges is the same too.
+SELECT count(DISTINCT way) AS ways, count(DISTINCT merges) AS records
+FROM (SELECT way, array_agg((fold, survivor, absorbed, position)::text ORDER BY fold, absorbed) AS merges
+      FROM batches.merges GROUP BY way) m;
+-- Every merge makes one person of two.
+SELECT (SELECT count(DISTINCT person_id) FROM batches.maps WHERE way = 'expected')
+     + (SELECT count(*) FROM batches.merges WHERE way = 'sevens')
+     = (SELECT count(DISTINCT position) FROM batches.maps m WHERE way = 'expected'
+        AND NOT EXISTS (SELECT FROM batches.links l, unnest(l.identifiers) AS i, batches.maps o
+                        WHERE l.position = m.position AND o.way = 'expected' AND o.identifier = i AND o.fold < m.fold)) AS balanced;
+
+-- Links that come late are folded late, once, and a rebuild knows it.
+SET cdi.identity_bulk_threshold = 1000000;
+SELECT batches.expect('expected late', 50, true);
+SELECT batches.fold('late', 50, true);
+SELECT batches.same('expected late', 'late');
+SELECT count(*) > 100 AS some_were_folded_ahead FROM cdi.identity_ahead;
+SELECT cdi_resolve() AS nothing_is_left;
+SELECT cdi_rebuild_identity() = count(*) AS complete FROM cdi.identity_map;
+INSERT INTO batches.maps SELECT 'rebuilt', m.* FROM cdi.identity_map m;
+SELECT batches.same('expected late', 'rebuilt');
+SET cdi.identity_bulk_threshold = 1;
+SELECT batches.fold('late in bulk', 50, true);
+SELECT batches.same('expected late', 'late in bulk');
+
+-- Every person has a row of its own.
+SELECT count(*) AS homeless FROM cdi.identity_map m
+WHERE NOT EXISTS (SELECT FROM cdi.identity_map p WHERE p.identifier = m.person_id AND p.person_id = p.identifier);
+
+
+\c regression
+DROP DATABASE identity_batches;

@@ -49,6 +49,92 @@ BEGIN
     COMMENT ON COLUMN cdi.person_identifiers.value IS 'The identifier, normalised.';
     COMMENT ON COLUMN cdi.person_identifiers.first_linked_at IS 'When the event happened that first named the identifier.';
     COMMENT ON COLUMN cdi.person_identifiers.identifier IS 'Its key: what cdi.events.subject holds.';
+
+    -- Sessions, touchpoints and conversions
+    CREATE OR REPLACE VIEW cdi.session_events WITH (security_invoker = true) AS
+    SELECT b.session_id, b.person_id, b.event_id, b."timestamp", b.position, b.received_at,
+           b.source_id, b.type, b.event,
+           @extschema@.cdi_channel(b.campaign_source, b.campaign_medium, b.click_id_type, b.referrer_host, b.page_host) AS channel,
+           b.session_channel,
+           b.campaign_source, b.campaign_medium, b.campaign_name, b.campaign_term, b.campaign_content,
+           b.click_id_type, b.referrer_host, b.page_host, b.properties, b.context
+    FROM (
+        SELECT coalesce(m.person_id, e.subject) AS person_id,
+               @extschema@.cdi_session_id(e.event_id, e."timestamp",
+                   CASE WHEN coalesce(e.campaign_source, e.campaign_medium, e.campaign_name,
+                                      e.campaign_term, e.campaign_content, e.click_id_type) IS NOT NULL
+                        THEN ROW(e.campaign_source, e.campaign_medium, e.campaign_name,
+                                 e.campaign_term, e.campaign_content, e.click_id_type)::text
+                   END, interval '30 minutes') OVER w AS session_id,
+               @extschema@.cdi_session_channel(e.event_id, e."timestamp",
+                   CASE WHEN coalesce(e.campaign_source, e.campaign_medium, e.campaign_name,
+                                      e.campaign_term, e.campaign_content, e.click_id_type) IS NOT NULL
+                        THEN ROW(e.campaign_source, e.campaign_medium, e.campaign_name,
+                                 e.campaign_term, e.campaign_content, e.click_id_type)::text
+                   END, interval '30 minutes',
+                   @extschema@.cdi_channel(e.campaign_source, e.campaign_medium, e.click_id_type, e.referrer_host, e.page_host)) OVER w AS session_channel,
+               e.event_id, e."timestamp", e.position, e.received_at, e.source_id, e.type, e.event,
+               e.campaign_source, e.campaign_medium, e.campaign_name, e.campaign_term, e.campaign_content,
+               e.click_id_type, e.referrer_host, e.page_host, e.properties, e.context
+        FROM cdi.events e
+        LEFT JOIN cdi.identity_map m ON m.identifier = e.subject
+        WHERE e.type IN ('page', 'screen', 'track') AND e.subject IS NOT NULL
+        WINDOW w AS (PARTITION BY coalesce(m.person_id, e.subject) ORDER BY e."timestamp", e.position)
+    ) b;
+    COMMENT ON VIEW cdi.session_events IS 'Browsing events (page, screen, track) with the session and person they belong to. identify, group and alias neither begin nor prolong a session; an event without a subject has no person and is in none.';
+    COMMENT ON COLUMN cdi.session_events.session_id IS 'Id of the session''s first event.';
+    COMMENT ON COLUMN cdi.session_events.channel IS 'Channel of this event by cdi_channel().';
+    COMMENT ON COLUMN cdi.session_events.session_channel IS 'On the first event of a session: the channel that led to it. Otherwise null.';
+
+    CREATE OR REPLACE VIEW cdi.touchpoints WITH (security_invoker = true) AS
+    SELECT s.event_id AS session_id, s.person_id, s."timestamp" AS touched_at, s.position, s.session_channel AS channel,
+           s.campaign_source, s.campaign_medium, s.campaign_name, s.campaign_term, s.campaign_content
+    FROM cdi.session_events s
+    WHERE s.session_channel IS NOT NULL;
+    COMMENT ON VIEW cdi.touchpoints IS 'What led a person to us, in the form that cdi_attribution() reads: each session with its start, its channel and its campaign.';
+    COMMENT ON COLUMN cdi.touchpoints.channel IS 'Channel of the session''s first event that came from anywhere but the site itself; direct where there is none.';
+    COMMENT ON COLUMN cdi.touchpoints.campaign_source IS 'Campaign of the first event: an event with another campaign begins a session.';
+
+    CREATE OR REPLACE VIEW cdi.sessions WITH (security_invoker = true) AS
+    SELECT s.session_id, s.person_id,
+           min(s."timestamp") AS started_at,
+           max(s."timestamp") AS ended_at,
+           count(*) AS events,
+           count(*) FILTER (WHERE s.type IN ('page', 'screen')) AS page_views,
+           count(*) FILTER (WHERE s.type = 'track' AND s.event IN (SELECT c.event FROM cdi.conversions c)) AS conversions,
+           max(s.session_channel) AS channel,
+           max(s.campaign_source) FILTER (WHERE s.event_id = s.session_id) AS campaign_source,
+           max(s.campaign_medium) FILTER (WHERE s.event_id = s.session_id) AS campaign_medium,
+           max(s.campaign_name) FILTER (WHERE s.event_id = s.session_id) AS campaign_name,
+           max(s.campaign_term) FILTER (WHERE s.event_id = s.session_id) AS campaign_term,
+           max(s.campaign_content) FILTER (WHERE s.event_id = s.session_id) AS campaign_content,
+           max(s.click_id_type) FILTER (WHERE s.event_id = s.session_id) AS click_id_type,
+           @extschema@.cdi_first(s.referrer_host, s."timestamp", s.position) FILTER (WHERE s.channel <> 'direct') AS referrer_host,
+           @extschema@.cdi_first(s.page_host, s."timestamp", s.position) FILTER (WHERE s.type = 'page') AS landing_host,
+           @extschema@.cdi_first(coalesce(s.context #>> '{page,path}', s.event), s."timestamp", s.position)
+               FILTER (WHERE s.type IN ('page', 'screen')) AS landing_page,
+           min(s.position) FILTER (WHERE s.event_id = s.session_id) AS position,
+           max(s.position) AS last_position
+    FROM cdi.session_events s
+    GROUP BY s.person_id, s.session_id;
+    COMMENT ON VIEW cdi.sessions IS 'A person''s visits: browsing events without a pause of more than 30 minutes and under one campaign, across all devices. The id is that of the first event, so a late event that precedes it gives the session another id.';
+    COMMENT ON COLUMN cdi.sessions.channel IS 'Channel of the first event that came from anywhere but the site itself; direct where there is none.';
+    COMMENT ON COLUMN cdi.sessions.campaign_source IS 'Campaign of the first event: an event with another campaign begins a session.';
+    COMMENT ON COLUMN cdi.sessions.conversions IS 'Number of events that are declared as a conversion.';
+    COMMENT ON COLUMN cdi.sessions.referrer_host IS 'Host that referred to the first event that did not come from the site itself.';
+    COMMENT ON COLUMN cdi.sessions.landing_page IS 'Path of the first page, or name of the first screen.';
+    COMMENT ON COLUMN cdi.sessions.position IS 'Position of the first event.';
+    COMMENT ON COLUMN cdi.sessions.last_position IS 'Highest position of the session''s events.';
+
+    CREATE OR REPLACE VIEW cdi.conversion_events WITH (security_invoker = true) AS
+    SELECT e.event_id, c.name AS conversion, coalesce(m.person_id, e.subject) AS person_id,
+           e."timestamp" AS converted_at,
+           @extschema@.cdi_property_number(e.properties, c.value_property) AS value,
+           e.position, e.source_id
+    FROM cdi.conversions c
+    JOIN cdi.events e ON e.type = 'track' AND e.event = c.event
+    LEFT JOIN cdi.identity_map m ON m.identifier = e.subject;
+    COMMENT ON VIEW cdi.conversion_events IS 'Tracked events that are declared as conversions, once per declaration, with their value.';
 END
 $$;
 COMMENT ON FUNCTION cdi._create_views() IS 'Internal: views of schema cdi over the data.';

@@ -1,0 +1,42 @@
+/*
+ * attribution.h
+ *		Channels, conversions and the credit that touchpoints get for them.
+ */
+#ifndef CDI_ATTRIBUTION_H
+#define CDI_ATTRIBUTION_H
+
+#include "base/base.h"
+
+/* Channel of a conversion that no touchpoint preceded within its lookback. */
+#define CDI_CHANNEL_UNATTRIBUTED	"unattributed"
+
+/* sites.c: what a traffic source or a referring host is, by its name */
+typedef enum CdiSiteKind
+{
+	CDI_SITE_OTHER,
+	CDI_SITE_SEARCH,
+	CDI_SITE_SOCIAL,
+	CDI_SITE_SHOPPING,
+	CDI_SITE_VIDEO
+} CdiSiteKind;
+
+/*
+ * Takes a name ("google") or a host ("l.facebook.com", "www.google.co.uk") in
+ * lower case.  Raises nothing.
+ */
+extern CdiSiteKind cdi_site_kind(const char *name, int len);
+
+/*
+ * model.c: rule models.  A model gives each touchpoint of a path a weight that
+ * is not negative, at least one of them positive; credit is weight over total.
+ */
+typedef struct CdiAttributionModel
+{
+	const char *name;
+	void		(*weigh) (int touches, double *weights);
+} CdiAttributionModel;
+
+/* Raises ZC301 with the models there are. */
+extern const CdiAttributionModel *cdi_attribution_model(const char *name);
+
+#endif							/* CDI_ATTRIBUTION_H */

@@ -1,0 +1,91 @@
+/*
+ * first.c
+ *		cdi_first(value, timestamp, position): the earliest value of a group.
+ *
+ * An aggregate that needs no sorted input: it keeps one value, so a group of
+ * any size costs one comparison per row and the memory of one value.  Null
+ * values count; leave them out with FILTER.  Of equal times the lower position
+ * is earlier.
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/lsyscache.h"
+#include "utils/timestamp.h"
+
+typedef struct CdiFirstState
+{
+	bool		begun;
+	TimestampTz at;
+	int64		position;
+	bool		isnull;
+	Datum		value;			/* in the aggregate's context */
+	int16		typlen;
+	bool		typbyval;
+} CdiFirstState;
+
+PG_FUNCTION_INFO_V1(cdi_first_transition);
+Datum
+cdi_first_transition(PG_FUNCTION_ARGS)
+{
+	MemoryContext context;
+	MemoryContext previous;
+	CdiFirstState *state;
+	TimestampTz at;
+	int64		position;
+
+	if (!AggCheckCallContext(fcinfo, &context))
+		elog(ERROR, "cdi_first_transition called in non-aggregate context");
+
+	if (PG_ARGISNULL(0))
+	{
+		state = MemoryContextAllocZero(context, sizeof(CdiFirstState));
+		get_typlenbyval(get_fn_expr_argtype(fcinfo->flinfo, 1),
+						&state->typlen, &state->typbyval);
+	}
+	else
+		state = (CdiFirstState *) PG_GETARG_POINTER(0);
+
+	/* A row without a time or place in the order is no candidate. */
+	if (PG_ARGISNULL(2) || PG_ARGISNULL(3))
+		PG_RETURN_POINTER(state);
+	at = PG_GETARG_TIMESTAMPTZ(2);
+	position = PG_GETARG_INT64(3);
+	if (state->begun &&
+		(at > state->at || (at == state->at && position >= state->position)))
+		PG_RETURN_POINTER(state);
+
+	if (state->begun && !state->isnull && !state->typbyval)
+		pfree(DatumGetPointer(state->value));
+	state->begun = true;
+	state->at = at;
+	state->position = position;
+	state->isnull = PG_ARGISNULL(1);
+	state->value = (Datum) 0;
+	if (!state->isnull)
+	{
+		previous = MemoryContextSwitchTo(context);
+		if (state->typlen == -1)
+			state->value = PointerGetDatum(PG_DETOAST_DATUM_COPY(PG_GETARG_DATUM(1)));
+		else
+			state->value = datumCopy(PG_GETARG_DATUM(1), state->typbyval, state->typlen);
+		MemoryContextSwitchTo(previous);
+	}
+	PG_RETURN_POINTER(state);
+}
+
+PG_FUNCTION_INFO_V1(cdi_first_final);
+Datum
+cdi_first_final(PG_FUNCTION_ARGS)
+{
+	CdiFirstState *state;
+
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	state = (CdiFirstState *) PG_GETARG_POINTER(0);
+	if (!state->begun || state->isnull)
+		PG_RETURN_NULL();
+	PG_RETURN_DATUM(state->value);
+}

@@ -54,7 +54,8 @@ SELECT p.oid::regprocedure
 FROM pg_extension e
 JOIN pg_proc p ON p.pronamespace = e.extnamespace
 WHERE e.extname = 'cdi'
-  AND p.proname IN ('cdi_watermark', 'cdi_person', 'cdi_channel', 'cdi_attribution', 'cdi_resolve')
+  AND p.proname IN ('cdi_watermark', 'cdi_person', 'cdi_resolve', 'cdi_attribution', 'cdi_channel',
+                    'cdi_session_id', 'cdi_session_channel', 'cdi_first', 'cdi_property_number')
 $$;
 COMMENT ON FUNCTION cdi._reader_functions() IS 'Internal: the functions that a reader may call.';
 

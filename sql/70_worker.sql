@@ -4,3 +4,17 @@ RETURNS void
 LANGUAGE C VOLATILE
 AS 'MODULE_PATHNAME', 'cdi_workers_wake';
 COMMENT ON FUNCTION cdi._workers_wake() IS 'Internal: let the launcher look again which databases want workers, at commit.';
+
+CREATE OR REPLACE FUNCTION cdi._workers_stop()
+RETURNS void
+LANGUAGE C VOLATILE
+AS 'MODULE_PATHNAME', 'cdi_workers_stop';
+COMMENT ON FUNCTION cdi._workers_stop() IS 'Internal: stop the workers of this database and keep them stopped until the transaction ends.';
+
+CREATE OR REPLACE FUNCTION cdi._workers(
+    OUT kind text, OUT state text, OUT pid integer, OUT database name, OUT started_at timestamptz,
+    OUT failures integer, OUT retry_at timestamptz, OUT last_error text)
+RETURNS SETOF record
+LANGUAGE C VOLATILE
+AS 'MODULE_PATHNAME', 'cdi_workers';
+COMMENT ON FUNCTION cdi._workers() IS 'Internal: the launcher and the workers of this database. No rows where cdi is not in shared_preload_libraries.';

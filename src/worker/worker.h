@@ -10,7 +10,8 @@
 #include "base/base.h"
 
 /*
- * Kinds of worker.  One of each runs per database where cdi.enabled is on.
+ * Kinds of worker.  One of each runs per database where cdi.enabled is on; the
+ * collector only where cdi.collector_port is set, too.
  *
  *	collector	takes events over HTTP (collect/)
  *	keeper		advances the watermark, resolves identities, makes partitions,
@@ -36,11 +37,20 @@ typedef enum CdiWorkerKind
 extern void cdi_worker_init(void);
 
 /*
- * Wake workers of this database when the current transaction commits (for
- * CDI_WAKE_COLLECTOR also when it aborts: a parked message id may be free).
- * Does nothing where the library was not preloaded.
+ * Wake workers of this database when the current transaction has ended and its
+ * locks are released.  After a commit all the named ones; after an abort the
+ * keeper (what held the watermark back is gone).  With the keeper goes a
+ * collector that has parked events: a message id may be free.  Call it before
+ * the transaction takes what others may wait for.  Does nothing where the
+ * library was not preloaded, and never wakes the caller itself.
  */
 extern void cdi_worker_wake_at_commit(int kinds);
+
+/*
+ * The collector says whether it holds events whose message id another
+ * transaction has.  To miss no wake-up: set it, try once more, then sleep.
+ */
+extern void cdi_worker_set_parked(bool parked);
 
 /* Entry points of the background workers. */
 extern PGDLLEXPORT void cdi_launcher_main(Datum arg);
@@ -49,15 +59,42 @@ extern PGDLLEXPORT void cdi_keeper_main(Datum arg);
 extern PGDLLEXPORT void cdi_push_main(Datum arg);
 
 /*
- * Common start of a per-database worker: signals, slot, connection as the
- * owner of the data.  Returns false where cdi is not installed or not enabled
- * there; the worker then ends with proc_exit(0).
+ * Common start of a per-database worker: signals, slot, connection.  Returns
+ * false where cdi has no storage or is not enabled; the worker then ends with
+ * proc_exit(0), which means "nothing to do here": the launcher starts it again
+ * only when settings change or cdi_init() asks for it.  Any other end is a
+ * failure and is followed by a restart.
+ *
+ * SIGTERM is die(); a worker that wants to drain first sets its own handler
+ * afterwards.
  */
 extern bool cdi_worker_start(CdiWorkerKind kind, Datum arg);
 
-/* A short transaction of a worker, with snapshot, SPI and statistics. */
+/*
+ * To be called outside of transactions whenever the worker woke up: handles
+ * interrupts, reloads the configuration (returns true then) and ends the
+ * process with status 0 where the extension or its storage has gone.
+ */
+extern bool cdi_worker_interrupts(void);
+
+/*
+ * A short transaction of a worker: with snapshot, SPI connected, as the owner
+ * of the data, security-restricted, search_path pinned.  The extension is
+ * locked against DROP EXTENSION until the end; where it or the storage has
+ * gone, cdi_worker_begin ends the process with status 0.  activity, a literal,
+ * is what pg_stat_activity shows.  Commit and abort go back to the memory
+ * context that was current at begin.
+ *
+ * In a PG_CATCH block, cdi_worker_catch() logs the error, aborts and clears it;
+ * who wants to handle the error copies it, calls cdi_worker_abort() and then
+ * FlushErrorState().
+ */
 extern void cdi_worker_begin(const char *activity);
 extern void cdi_worker_commit(void);
 extern void cdi_worker_abort(void);
+extern void cdi_worker_catch(void);
+
+/* For WaitEventSetWait and WaitLatch. */
+extern uint32 cdi_worker_wait_event(void);
 
 #endif							/* CDI_WORKER_H */

@@ -1,0 +1,133 @@
+/*
+ * slot.h
+ *		Shared memory of the workers, between the files of this folder.
+ *
+ * Everything here is under CdiWorkerShared.lock unless said otherwise.  There
+ * are no pointers in it: latches are found by process number, and a number is
+ * valid only beside a pid that is not 0, which its owner clears before it
+ * leaves.
+ */
+#ifndef CDI_WORKER_SLOT_H
+#define CDI_WORKER_SLOT_H
+
+#include "nodes/pg_list.h"
+#include "port/atomics.h"
+#include "storage/lwlock.h"
+#include "storage/spin.h"
+
+#include "worker/worker.h"
+
+#define CDI_ERROR_LEN	256
+
+/* Where a worker stands; README.md has the transitions. */
+typedef enum CdiSlotState
+{
+	CDI_SLOT_OFF,				/* not wanted, or found nothing to do */
+	CDI_SLOT_WAITING,			/* is to be launched at retry_at */
+	CDI_SLOT_STARTING,			/* launched, not attached yet */
+	CDI_SLOT_RUNNING,
+	CDI_SLOT_STOPPING			/* was asked to end */
+} CdiSlotState;
+
+/* The last error of a process; written in the middle of error reporting,
+ * where no LWLock may be taken, hence the spinlock. */
+typedef struct CdiLastError
+{
+	slock_t		mutex;
+	TimestampTz at;
+	char		message[CDI_ERROR_LEN];
+} CdiLastError;
+
+typedef struct CdiSlot
+{
+	CdiSlotState state;
+	bool		wanted;
+	pid_t		pid;			/* 0: not attached */
+	int			procno;
+	uint32		launch;			/* number of the launch that may attach */
+	uint32		settings;		/* hash of the settings that are in force */
+	uint32		launched_settings;	/* and of those it was launched with */
+	int			failures;		/* in a row */
+	TimestampTz started_at;
+	TimestampTz retry_at;
+	pg_atomic_uint64 wakes;		/* no lock */
+	CdiLastError error;
+} CdiSlot;
+
+typedef struct CdiDatabase
+{
+	Oid			oid;			/* InvalidOid: free */
+	NameData	name;
+	int			holds;			/* transactions that want no worker here */
+	bool		parked;			/* the collector has parked events */
+	uint32		checks;			/* grows when workers must look whether the
+								 * extension is still there */
+	pg_atomic_uint64 commits;	/* that woke the keeper; no lock */
+	CdiSlot		slots[CDI_WORKER_KINDS];
+} CdiDatabase;
+
+typedef struct CdiWorkerShared
+{
+	LWLock	   *lock;
+	pid_t		launcher_pid;
+	int			launcher_procno;
+	TimestampTz launcher_started_at;
+	CdiLastError launcher_error;
+	bool		scan;			/* the launcher must read the catalogs */
+	int			ndatabases;
+	CdiDatabase databases[FLEXIBLE_ARRAY_MEMBER];
+} CdiWorkerShared;
+
+/* What the launcher tells a worker beside its slot (bgw_extra). */
+typedef struct CdiLaunch
+{
+	Oid			database;
+	uint32		launch;
+} CdiLaunch;
+
+/* A database that wants workers */
+typedef struct CdiWish
+{
+	Oid			oid;
+	NameData	name;
+	bool		enabled;
+	int			port;			/* of the collector, 0: none */
+	uint32		settings;		/* hash of all its cdi.* settings */
+} CdiWish;
+
+/* wish.c; list of CdiWish in the caller's memory context */
+extern List *cdi_wish_read(void);
+
+/* slot.c; NULL where the library was not preloaded */
+extern CdiWorkerShared *cdi_worker_shared;
+
+extern const char *const cdi_worker_names[CDI_WORKER_KINDS];
+
+extern void cdi_slot_request(void);
+extern void cdi_slot_create(void);
+extern CdiDatabase *cdi_slot_database(Oid oid); /* lock held; may be NULL */
+extern bool cdi_slot_attach(int number, const CdiLaunch *launch,
+							CdiDatabase **database, CdiSlot **slot);
+extern void cdi_slot_attach_launcher(void);
+extern void cdi_slot_record_errors(CdiLastError *error);
+
+/* wake.c; both with the lock held, in any mode */
+extern void cdi_wake_process(pid_t pid, int procno);
+extern void cdi_wake_kinds(CdiDatabase *database, int kinds);
+
+extern void cdi_wake_init(void);
+/* Let workers of this database look, at commit, whether cdi is still there. */
+extern void cdi_wake_check_at_commit(void);
+/* Wake all that may have waited for a prepared transaction; at once. */
+extern void cdi_wake_now(int kinds);
+/*
+ * Stop the workers of a database and keep them stopped until the current
+ * transaction ends.  Returns when they are gone, or after half a minute.
+ * The caller has checked that the user may do this.
+ */
+extern void cdi_wake_hold(Oid database);
+
+/* utility.c */
+extern void cdi_utility_init(void);
+
+#endif							/* CDI_WORKER_SLOT_H */

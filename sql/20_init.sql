@@ -445,6 +445,8 @@ BEGIN
             USING ERRCODE = 'ZC003',
                   HINT = format('If that is what you want: SELECT cdi_drop_data(%L).', current_database());
     END IF;
+    -- They would lock the same tables in another order.
+    PERFORM cdi._workers_stop();
     EXECUTE format('ALTER DATABASE %I RESET cdi.enabled', current_database());
     PERFORM set_config('cdi.enabled', 'off', false);
     PERFORM cdi._workers_wake();

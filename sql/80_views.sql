@@ -135,6 +135,15 @@ BEGIN
     JOIN cdi.events e ON e.type = 'track' AND e.event = c.event
     LEFT JOIN cdi.identity_map m ON m.identifier = e.subject;
     COMMENT ON VIEW cdi.conversion_events IS 'Tracked events that are declared as conversions, once per declaration, with their value.';
+
+    CREATE OR REPLACE VIEW cdi.workers AS
+    SELECT kind, state, pid, database, started_at, failures, retry_at, last_error
+    FROM cdi._workers();
+    COMMENT ON VIEW cdi.workers IS 'The launcher and the workers of this database. Empty where cdi is not in shared_preload_libraries.';
+    COMMENT ON COLUMN cdi.workers.kind IS 'launcher, collector (HTTP), keeper (watermark, identities, partitions) or push (outbox).';
+    COMMENT ON COLUMN cdi.workers.state IS 'off (not wanted, or nothing to do), waiting (for its start, at retry_at), starting, running or stopping.';
+    COMMENT ON COLUMN cdi.workers.failures IS 'How often in a row it ended by itself; the wait before the next start doubles with each.';
+    COMMENT ON COLUMN cdi.workers.last_error IS 'The last error that it wrote to the server''s log.';
 END
 $$;
 COMMENT ON FUNCTION cdi._create_views() IS 'Internal: views of schema cdi over the data.';

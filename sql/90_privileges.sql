@@ -52,9 +52,9 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 SELECT p.oid::regprocedure
 FROM pg_extension e
-JOIN pg_proc p ON p.pronamespace = e.extnamespace
+JOIN pg_proc p ON p.pronamespace IN (e.extnamespace, 'cdi'::regnamespace)
 WHERE e.extname = 'cdi'
-  AND p.proname IN ('cdi_watermark', 'cdi_person', 'cdi_resolve', 'cdi_attribution', 'cdi_channel',
+  AND p.proname IN ('_workers', 'cdi_watermark', 'cdi_person', 'cdi_resolve', 'cdi_attribution', 'cdi_channel',
                     'cdi_session_id', 'cdi_session_channel', 'cdi_first', 'cdi_property_number')
 $$;
 COMMENT ON FUNCTION cdi._reader_functions() IS 'Internal: the functions that a reader may call.';

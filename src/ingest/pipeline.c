@@ -169,7 +169,6 @@ cdi_ingest_batch(CdiBatch *batch)
 	CdiOwnerScope scope;
 	int		   *index;
 	int			n = 0;
-	bool		stored = false;
 
 	cdi_prevent_in_recovery("cdi_ingest");
 	cdi_require_storage();
@@ -194,6 +193,8 @@ cdi_ingest_batch(CdiBatch *batch)
 	for (int i = 0; i < batch->count; i++)
 		if (batch->events[i].outcome == CDI_PENDING)
 			index[n++] = i;
+	/* Others may wait for what comes now, whichever way it ends. */
+	cdi_worker_wake_at_commit(CDI_WAKE_KEEPER);
 	if (n > 0)
 	{
 		/* A verb's single key may be waited for: nothing else is held for it. */
@@ -208,10 +209,6 @@ cdi_ingest_batch(CdiBatch *batch)
 	cdi_record_failures(batch);
 	cdi_record_counts(batch);
 
-	for (int i = 0; i < batch->count && !stored; i++)
-		stored = batch->events[i].outcome == CDI_STORED;
-	if (stored)
-		cdi_worker_wake_at_commit(CDI_WAKE_KEEPER);
 	SPI_finish();
 	cdi_owner_leave(&scope);
 }

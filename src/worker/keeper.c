@@ -107,7 +107,8 @@ advance(void)
 	};
 	int64		watermark = cdi_watermark_advance();
 
-	if (watermark > keeper.watermark)
+	/* Storage of an older version has no outbox. */
+	if (watermark > keeper.watermark && OidIsValid(cdi_relation_oid("outbox")))
 	{
 		cdi_plan_execute(&plan, (Datum[])
 						 {
@@ -122,24 +123,31 @@ advance(void)
 	return true;
 }
 
-/* cdi_resolve() lives in whatever schema the extension was created in. */
+/*
+ * cdi_resolve() lives in whatever schema the extension was created in.  Storage
+ * or SQL of an older version may lack it: the library is updated first.
+ */
 static bool
 resolve(void)
 {
 	static CdiPlan find = {
-		.query = "SELECT pg_catalog.quote_ident(n.nspname) FROM pg_catalog.pg_extension e"
-		" JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'cdi'"
+		.query = "SELECT p.oid::regproc::text FROM pg_extension e"
+		" JOIN pg_proc p ON p.pronamespace = e.extnamespace"
+		" WHERE e.extname = 'cdi' AND p.proname = 'cdi_resolve' AND p.pronargs = 0"
 	};
 	static CdiPlan plan;
 
+	if (!OidIsValid(cdi_relation_oid("identity_runs")))
+		return true;
 	if (plan.query == NULL)
 	{
-		char	   *schema;
-
 		cdi_plan_execute(&find, NULL, NULL);
-		schema = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+		if (SPI_processed == 0)
+			return true;
 		plan.query = MemoryContextStrdup(TopMemoryContext,
-										 psprintf("SELECT %s.cdi_resolve()", schema));
+										 psprintf("SELECT %s()",
+												  SPI_getvalue(SPI_tuptable->vals[0],
+															   SPI_tuptable->tupdesc, 1)));
 	}
 	cdi_plan_execute(&plan, NULL, NULL);
 	return true;

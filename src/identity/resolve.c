@@ -158,13 +158,14 @@ cdi_resolver_lock(void)
 /*
  * The watermark of this run, from before the snapshot that reads links: all
  * that lies below is visible to it.  A snapshot of an earlier time may rely on
- * the watermark that it sees stored only.
+ * the watermark that it sees stored only.  It is not stored from here: that
+ * would hold its row locked until a caller's transaction ends.
  */
 static int64
 run_watermark(int64 previous)
 {
 	int64		watermark = IsolationUsesXactSnapshot() ?
-	cdi_watermark_read() : cdi_watermark_advance();
+	cdi_watermark_read() : cdi_watermark_compute();
 
 	return Max(watermark, previous);
 }

@@ -414,6 +414,7 @@ BEGIN
 
     -- A restore may bring rows beyond the sequence's own state.
     SELECT greatest((SELECT max(position) FROM cdi.events), (SELECT max(position) FROM cdi.outbox),
+                    (SELECT max(position) FROM cdi.identity_links), (SELECT max(watermark) FROM cdi.identity_runs),
                     (SELECT position FROM cdi.watermark)) INTO highest;
     IF highest >= (SELECT last_value FROM cdi.event_position) THEN
         PERFORM setval('cdi.event_position', greatest(highest, 1));

@@ -25,14 +25,8 @@
 #define MAX_SLOT_BITS		32
 #define NO_NODE				PG_UINT32_MAX
 
-/* How far ahead of its use a slot or node is asked for */
+/* Keys that are looked up together, see cdi_graph_add */
 #define PREFETCH_BLOCK		64
-
-#if defined(__GNUC__)
-#define prefetch(address)	__builtin_prefetch(address)
-#else
-#define prefetch(address)	((void) (address))
-#endif
 
 static void *
 graph_alloc(CdiGraph *graph, Size size, bool zero)
@@ -189,14 +183,14 @@ cdi_graph_add(CdiGraph *graph, const pg_uuid_t *keys, int n, uint32 *nodes)
 		for (int i = start; i < end; i++)
 		{
 			hashes[i - start] = hash_key(&keys[i]);
-			prefetch(&graph->slots[first_slot(graph, hashes[i - start])]);
+			cdi_prefetch(&graph->slots[first_slot(graph, hashes[i - start])]);
 		}
 		for (int i = start; i < end; i++)
 		{
 			uint32		value = graph->slots[first_slot(graph, hashes[i - start])];
 
 			if (value != 0)
-				prefetch(cdi_graph_node(graph, (value & number_mask) - 1));
+				cdi_prefetch(cdi_graph_node(graph, (value & number_mask) - 1));
 		}
 		for (int i = start; i < end; i++)
 		{
@@ -209,11 +203,17 @@ cdi_graph_add(CdiGraph *graph, const pg_uuid_t *keys, int n, uint32 *nodes)
 			{
 				uint32		number = (value & number_mask) - 1;
 
-				if ((value & ~number_mask) == tag &&
-					memcmp(&cdi_graph_node(graph, number)->key, &keys[i], UUID_LEN) == 0)
+				if ((value & ~number_mask) == tag)
 				{
-					nodes[i] = number;
-					break;
+					CdiNode    *node = cdi_graph_node(graph, number);
+
+					if (memcmp(&node->key, &keys[i], UUID_LEN) == 0)
+					{
+						/* what will be folded next asks for the root */
+						cdi_prefetch(cdi_graph_node(graph, node->parent));
+						nodes[i] = number;
+						break;
+					}
 				}
 				slot = (slot + 1) & mask;
 			}
@@ -313,6 +313,12 @@ cdi_graph_fold(CdiGraph *graph, const CdiLink *link, const uint32 *nodes,
 	}
 }
 
+static inline CdiNode *
+parent_node(CdiGraph *graph, uint32 node)
+{
+	return cdi_graph_node(graph, cdi_graph_node(graph, node)->parent);
+}
+
 /*
  * Order of one bucket: by the person's key, of one person by age.  Buckets
  * are small, because keys are evenly distributed.
@@ -371,6 +377,8 @@ cdi_graph_order(CdiGraph *graph)
 	{
 		CdiNode    *node = cdi_graph_node(graph, i);
 
+		if (i + CDI_PREFETCH_DISTANCE < n)
+			cdi_prefetch(parent_node(graph, i + CDI_PREFETCH_DISTANCE));
 		node->parent = cdi_graph_find(graph, i);
 		ends[BUCKET(cdi_graph_node(graph, node->parent)->key)]++;
 	}
@@ -384,9 +392,9 @@ cdi_graph_order(CdiGraph *graph)
 	}
 	for (uint32 i = 0; i < n; i++)
 	{
-		CdiNode    *root = cdi_graph_node(graph, cdi_graph_node(graph, i)->parent);
-
-		order[ends[BUCKET(root->key)]++] = i;
+		if (i + CDI_PREFETCH_DISTANCE < n)
+			cdi_prefetch(parent_node(graph, i + CDI_PREFETCH_DISTANCE));
+		order[ends[BUCKET(parent_node(graph, i)->key)]++] = i;
 	}
 
 	entries = graph_alloc(graph, sizeof(OrderEntry) * Max(largest, 1), false);
@@ -397,8 +405,10 @@ cdi_graph_order(CdiGraph *graph)
 
 		for (uint32 i = 0; i < size; i++)
 		{
+			if (start + i + CDI_PREFETCH_DISTANCE < n)
+				cdi_prefetch(cdi_graph_node(graph, order[start + i + CDI_PREFETCH_DISTANCE]));
 			entries[i].node = order[start + i];
-			entries[i].person = cdi_graph_node(graph, cdi_graph_node(graph, entries[i].node)->parent)->key;
+			entries[i].person = parent_node(graph, entries[i].node)->key;
 		}
 		if (size > 1)
 			sort_entries(entries, size);

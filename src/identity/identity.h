@@ -79,6 +79,14 @@ cdi_graph_node(const CdiGraph *graph, uint32 index)
 	return &graph->chunks[index / CDI_NODE_CHUNK][index % CDI_NODE_CHUNK];
 }
 
+/* Nodes are met in no order that the processor could foresee. */
+#if defined(__GNUC__)
+#define cdi_prefetch(address)	__builtin_prefetch(address)
+#else
+#define cdi_prefetch(address)	((void) (address))
+#endif
+#define CDI_PREFETCH_DISTANCE	16
+
 /* What a fold did to a person that did not survive it. */
 typedef struct CdiMerge
 {

@@ -418,6 +418,8 @@ write_rows(CdiGraph *graph, const uint32 *order, Relation table)
 		CdiNode    *node = cdi_graph_node(graph, order[i]);
 		TupleTableSlot *slot = slots[n];
 
+		if (i + CDI_PREFETCH_DISTANCE < graph->count)
+			cdi_prefetch(cdi_graph_node(graph, order[i + CDI_PREFETCH_DISTANCE]));
 		ExecClearTuple(slot);
 		slot->tts_values[MAP_IDENTIFIER - 1] = UUIDPGetDatum(&node->key);
 		slot->tts_values[MAP_PERSON - 1] = UUIDPGetDatum(&cdi_graph_node(graph, node->parent)->key);

@@ -158,13 +158,14 @@ cdi_resolver_lock(void)
 /*
  * The watermark of this run, from before the snapshot that reads links: all
  * that lies below is visible to it.  A snapshot of an earlier time may rely on
- * the watermark that it sees stored only.
+ * the watermark that it sees stored only.  It is not stored from here: that
+ * would hold its row locked until a caller's transaction ends.
  */
 static int64
 run_watermark(int64 previous)
 {
 	int64		watermark = IsolationUsesXactSnapshot() ?
-	cdi_watermark_read() : cdi_watermark_advance();
+	cdi_watermark_read() : cdi_watermark_compute();
 
 	return Max(watermark, previous);
 }
@@ -295,14 +296,33 @@ bulk_pays(CdiLinkReader *reader)
 		links >= BULK_FRACTION * cdi_map_estimate();
 }
 
-/* Fold a batch into a graph that holds the stored state of its identifiers. */
+/*
+ * Links that are looked up and folded together: few enough for their nodes to
+ * be in the processor's cache still when they are folded.
+ */
+#define FOLD_BLOCK			256
+
+/*
+ * Look up the keys of a batch, where the graph does not have them yet, and
+ * fold it.
+ */
 static void
-fold_batch(CdiGraph *graph, const CdiLinkBatch *batch, const uint32 *nodes,
+fold_batch(CdiGraph *graph, const CdiLinkBatch *batch, uint32 *nodes, bool known,
 		   int64 first_fold, CdiMerges *merges)
 {
-	for (int i = 0; i < batch->count; i++)
-		cdi_graph_fold(graph, &batch->links[i], nodes + batch->links[i].first,
-					   first_fold + i, merges);
+	for (int start = 0; start < batch->count; start += FOLD_BLOCK)
+	{
+		int			end = Min(start + FOLD_BLOCK, batch->count);
+		int			first_key = batch->links[start].first;
+
+		if (!known)
+			cdi_graph_add(graph, batch->keys + first_key,
+						  batch->links[end - 1].first + batch->links[end - 1].count - first_key,
+						  nodes + first_key);
+		for (int i = start; i < end; i++)
+			cdi_graph_fold(graph, &batch->links[i], nodes + batch->links[i].first,
+						   first_fold + i, merges);
+	}
 }
 
 static void
@@ -369,17 +389,14 @@ fold_new_links(void)
 			cdi_map_load(graph, snapshot);
 		}
 		if (!run.bulk)
-			graph = cdi_graph_create(batch_context);
-
-		INSTR_TIME_SET_CURRENT(start);
-		cdi_graph_add(graph, batch.keys, batch.nkeys, nodes);
-		if (!run.bulk)
 		{
+			graph = cdi_graph_create(batch_context);
+			cdi_graph_add(graph, batch.keys, batch.nkeys, nodes);
 			cdi_map_fetch(graph, push_snapshot());
 			PopActiveSnapshot();
-			INSTR_TIME_SET_CURRENT(start);
 		}
-		fold_batch(graph, &batch, nodes, run.first_fold + run.links, &merges);
+		INSTR_TIME_SET_CURRENT(start);
+		fold_batch(graph, &batch, nodes, !run.bulk, run.first_fold + run.links, &merges);
 		INSTR_TIME_SET_CURRENT(end);
 		INSTR_TIME_ACCUM_DIFF(run.uniting, end, start);
 

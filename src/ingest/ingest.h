@@ -176,6 +176,8 @@ extern void cdi_source_check_grant(const CdiSource *source);
  */
 extern void cdi_position_reserve(void);
 extern int64 cdi_position_next(void);
+/* The watermark now, for snapshots taken from now on; stores nothing. */
+extern int64 cdi_watermark_compute(void);
 /* Advance the stored watermark; returns it.  Writes only when it moved. */
 extern int64 cdi_watermark_advance(void);
 /* The stored watermark as the current snapshot sees it. */

@@ -142,6 +142,15 @@ cdi_watermark_read(void)
 }
 
 int64
+cdi_watermark_compute(void)
+{
+	int64		last = last_position();
+	int64		oldest = oldest_reservation();	/* after the sequence */
+
+	return Min(last, oldest);
+}
+
+int64
 cdi_watermark_advance(void)
 {
 	static CdiPlan plan = {
@@ -149,9 +158,7 @@ cdi_watermark_advance(void)
 		.nargs = 1,.argtypes = {INT8OID}
 	};
 	int64		stored = cdi_watermark_read();
-	int64		last = last_position();
-	int64		oldest = oldest_reservation();	/* after the sequence */
-	int64		safe = Min(last, oldest);
+	int64		safe = cdi_watermark_compute();
 
 	if (safe <= stored)
 		return stored;

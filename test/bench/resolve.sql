@@ -15,6 +15,7 @@
 \set QUIET on
 \pset tuples_only on
 \pset format unaligned
+\pset fieldsep ' '
 \if :{?size} \else \set size 3000000 \endif
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS cdi;
@@ -87,7 +88,7 @@ SELECT count(*) = :nodes AND count(DISTINCT person_id) = :components AS same FRO
 SELECT 1 / 0;
 \endif
 
-SELECT 'result ' || ((SELECT jsonb_object_agg(way, round(seconds::numeric, 3)) FROM seconds)
+SELECT 'result', (SELECT jsonb_object_agg(way, round(seconds::numeric, 3)) FROM seconds)
     || jsonb_build_object('links', links, 'identifiers', identifiers, 'people', :components, 'merges', merges,
-                          'bulk', bulk, 'bytes_per_identifier', round(memory::numeric / identifiers, 1)))
+                          'bulk', bulk, 'bytes_per_identifier', round(memory::numeric / identifiers, 1))
 FROM cdi.identity_runs;

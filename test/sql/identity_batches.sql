@@ -2,7 +2,7 @@
 -- batches, by whichever way of writing the map, links that come late or not.
 -- The expected map is computed in plain SQL by label propagation.
 -- A database of its own, because positions are set by hand here.
-CREATE DATABASE identity_batches;
+CREATE DATABASE identity_batches ENCODING 'UTF8' TEMPLATE template0;
 \c identity_batches
 SET client_min_messages = warning;
 CREATE EXTENSION cdi;

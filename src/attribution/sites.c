@@ -18,7 +18,7 @@ typedef struct Site
 	bool		any_tld;
 } Site;
 
-/* Ordered by name (strcmp); the regression test looks every entry up. */
+/* Ordered by name (strcmp). */
 static const Site sites[] = {
 	{"alibaba", CDI_SITE_SHOPPING, true},
 	{"aliexpress", CDI_SITE_SHOPPING, true},

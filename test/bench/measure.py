@@ -1,0 +1,151 @@
+"""Measuring: interleaved repetitions, and rows of the table of ratios."""
+import contextlib
+import gc
+import os
+import statistics
+import time
+
+HERE = os.path.dirname(os.path.realpath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+BUILD = os.path.join(ROOT, "build")
+
+
+TICK = 1.0 / os.sysconf("SC_CLK_TCK")
+
+
+def cpu_seconds(pid):
+    """User and system time of a process so far."""
+    with open("/proc/%d/stat" % pid) as file:
+        fields = file.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) * TICK
+
+
+class Took:
+    seconds = cpu = None
+
+
+@contextlib.contextmanager
+def clock(pid=None):
+    """Wall clock of a block, and the CPU time that the process spent in it.
+
+    The garbage collector of the client stays out of it."""
+    took = Took()
+    gc.collect()
+    gc.disable()
+    cpu = cpu_seconds(pid) if pid else 0
+    start = time.perf_counter()
+    try:
+        yield took
+    finally:
+        took.seconds = time.perf_counter() - start
+        took.cpu = cpu_seconds(pid) - cpu if pid else None
+        gc.enable()
+
+
+def checkpoint(db):
+    """Each measurement starts without dirty pages or old WAL of another."""
+    db("CHECKPOINT")
+
+
+def say(text):
+    print("   " + text, flush=True)
+
+
+def interleave(repetitions, **contenders):
+    """A B C, A B C, ...: what else the machine does meets all alike.
+
+    Every other round goes backwards, so that none always follows the same.
+    Returns the results of each, one per round."""
+    results = {name: [] for name in contenders}
+    for number in range(repetitions):
+        order = list(contenders) if number % 2 == 0 else list(contenders)[::-1]
+        for name in order:
+            results[name].append(contenders[name]())
+        say("round %d of %d: %s" % (number + 1, repetitions, "  ".join(
+            "%s %s" % (name, figure(results[name][-1])) for name in contenders)))
+    return results
+
+
+def figure(value):
+    if value is None:
+        return "-"
+    if isinstance(value, int) or value >= 100:
+        return "{:,.0f}".format(value)
+    return "%.3g" % value
+
+
+def spread(values):
+    return values and {"median": statistics.median(values), "min": min(values), "max": max(values),
+                       "rounds": [float("%.5g" % value) for value in values]}
+
+
+class Row:
+    """A row of the table: cdi, the alternative and the floor, one value per round.
+
+    A ratio is that of two values of the same round, and more is better for
+    cdi: a unit that ends in /s is a rate, any other a cost, whose ratio is
+    turned over.  target is the least ratio to the alternative, limit the
+    most that cdi's own value may be.  Where the alternative could not be
+    measured, missing says why."""
+
+    def __init__(self, name, what, unit, cdi, alternative=None, floor=None, target=None, limit=None,
+                 missing=None, note=None):
+        self.name, self.what, self.unit = name, what, unit
+        self.cdi, self.target, self.limit, self.missing, self.note = cdi, target, limit, missing, note
+        self.alternative_what, self.alternative = alternative or (None, None)
+        self.floor_what, self.floor = floor or (None, None)
+
+    def ratios(self, other):
+        if not other:
+            return None
+        pairs = zip(self.cdi, other) if self.unit.endswith("/s") else zip(other, self.cdi)
+        return [a / b for a, b in pairs]
+
+    def met(self):
+        if self.limit is not None:
+            return statistics.median(self.cdi) <= self.limit
+        if self.target is None or not self.alternative:
+            return None
+        return statistics.median(self.ratios(self.alternative)) >= self.target
+
+    def json(self):
+        return {"name": self.name, "what": self.what, "unit": self.unit, "cdi": spread(self.cdi),
+                "alternative": self.alternative_what and dict(spread(self.alternative) or {}, what=self.alternative_what),
+                "floor": self.floor_what and dict(spread(self.floor) or {}, what=self.floor_what),
+                "ratio": spread(self.ratios(self.alternative)), "ratio_to_floor": spread(self.ratios(self.floor)),
+                "target": self.target, "limit": self.limit, "met": self.met(), "missing": self.missing,
+                "note": self.note}
+
+    def cells(self):
+        def value(values):
+            return figure(statistics.median(values)) if values else "-"
+
+        def ratio(values):
+            return "%.2f (%.2f-%.2f)" % (statistics.median(values), min(values), max(values)) if values else "-"
+        wanted = "-"
+        if self.limit is not None:
+            wanted = "at most %s" % figure(self.limit)
+        elif self.target is not None:
+            wanted = "%.2f" % self.target
+        met = {True: "yes", False: "NO", None: "-"}[self.met()]
+        return (self.what, self.unit, value(self.cdi), self.missing or self.alternative_what or "-",
+                value(self.alternative), ratio(self.ratios(self.alternative)), wanted, met,
+                self.floor_what or "-", value(self.floor), ratio(self.ratios(self.floor)))
+
+
+HEADINGS = ("what", "unit", "cdi", "alternative", "its value", "ratio (min-max)", "target", "met",
+            "floor", "its value", "ratio (min-max)")
+RIGHT = (2, 4, 5, 6, 9, 10)
+
+
+def table(rows, markdown=False):
+    cells = [HEADINGS] + [row.cells() for row in rows]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(HEADINGS))]
+    lines = [[text.rjust(width) if column in RIGHT else text.ljust(width)
+              for column, (text, width) in enumerate(zip(line, widths))] for line in cells]
+    rule = ["-" * (width - 1) + ":" if markdown and column in RIGHT else "-" * width
+            for column, width in enumerate(widths)]
+    lines.insert(1, rule)
+    if markdown:
+        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return "\n".join("  ".join(line).rstrip() for line in lines)

@@ -1,0 +1,115 @@
+# kill -9 of any process under load: no acknowledged event is lost and none is
+# stored twice, and the counters still add up.
+use strict;
+use warnings;
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(sleep);
+
+my $node = PostgreSQL::Test::Cluster->new('crash');
+my $collector_port = PostgreSQL::Test::Cluster::get_free_port();
+
+$node->init;
+# fsync stays on: this is what the test is about.
+$node->append_conf('postgresql.conf', qq(
+shared_preload_libraries = 'cdi'
+restart_after_crash = on
+fsync = on
+max_worker_processes = 16
+));
+$node->start;
+$node->safe_psql('postgres', 'CREATE DATABASE shop');
+$node->safe_psql('postgres', "ALTER DATABASE shop SET cdi.collector_port = $collector_port");
+my $key = $node->safe_psql('shop', q(
+	CREATE EXTENSION cdi;
+	SELECT 1 FROM cdi_init();
+	SELECT cdi_create_source('web');
+));
+($key) = $key =~ /(cdi_\w+)/;
+
+my $file = $node->basedir . '/acknowledged';
+my ($in, $out, $err) = ('', '', '');
+my $load = IPC::Run::start([ 'python3', "$ENV{CDI_ROOT}/test/lib/post.py", $collector_port, $key, 30, 16, $file ],
+	'<', \$in, '>', \$out, '2>', \$err);
+
+sub pid_of
+{
+	my ($type) = @_;
+	my ($status, $pid) = $node->psql('postgres',
+		"SELECT pid FROM pg_stat_activity WHERE backend_type = '$type' OR application_name = '$type' LIMIT 1");
+
+	return $status == 0 && $pid =~ /^\d+$/ ? $pid : undef;
+}
+
+sub stored
+{
+	my ($status, $count) = $node->psql('shop', q(SELECT count(*) FROM cdi.events));
+
+	return $status == 0 ? $count : -1;
+}
+
+# Until the collector stores events (again)
+sub events_flow
+{
+	my $first = -1;
+
+	for (1 .. 200)
+	{
+		my $now = stored();
+
+		return 1 if $first >= 0 && $now > $first;
+		$first = $now if $first < 0;
+		sleep 0.1;
+	}
+	return 0;
+}
+
+ok(events_flow(), 'events are stored');
+for my $victim ('cdi collector', 'cdi keeper', 'cdi launcher', 'client backend', 'checkpointer', 'walwriter', 'cdi push')
+{
+	my $pid;
+
+	if ($victim eq 'client backend')
+	{
+		my $session = $node->background_psql('shop');
+
+		$session->query_safe('BEGIN');
+		$session->query_safe(q(SELECT cdi_track('u', 'In a transaction that dies')));
+		$pid = $session->query_safe('SELECT pg_backend_pid()');
+		kill 'KILL', $pid;
+		eval { $session->quit };
+	}
+	else
+	{
+		$pid = pid_of($victim);
+		kill 'KILL', $pid if defined $pid;
+	}
+	ok(defined $pid, "$victim runs and is killed");
+	ok(events_flow(), "events are stored again after kill -9 of $victim");
+}
+$node->stop('immediate');
+$node->start;
+ok(events_flow(), 'events are stored again after an immediate stop');
+
+$load->finish;
+like($out, qr/, 0 unanswered/, "everything was acknowledged in the end: $out") or diag($err);
+
+my $acknowledged = () = slurp_file($file) =~ /\n/g;
+$node->safe_psql('shop', 'CREATE TABLE acknowledged (message_id text)');
+$node->safe_psql('shop', "COPY acknowledged FROM '$file'");
+is($node->safe_psql('shop', q(SELECT count(*) FROM acknowledged a WHERE NOT EXISTS (SELECT FROM cdi.events e WHERE e.message_id = a.message_id))),
+	'0', "none of $acknowledged acknowledged events is lost");
+is($node->safe_psql('shop', q(SELECT count(*) FROM (SELECT FROM cdi.events GROUP BY source_id, message_id HAVING count(*) > 1) twice)),
+	'0', 'none is stored twice');
+is($node->safe_psql('shop', q(SELECT count(*) FROM cdi.events WHERE event LIKE 'In a transaction%')), '0', 'what did not commit is not there');
+is($node->safe_psql('shop', q(SELECT bool_and(received = stored + duplicate + failed + withheld) FROM cdi.pipeline_counts)), 't', 'the counters add up');
+is($node->safe_psql('shop', q(SELECT sum(stored) = (SELECT count(*) FROM cdi.events) FROM cdi.pipeline_counts)), 't', 'stored is what the table holds');
+$node->poll_query_until('shop', q(SELECT cdi_watermark() >= (SELECT max(position) FROM cdi.events)))
+	or fail('the watermark moves on');
+is($node->safe_psql('shop', q(SELECT cdi_resolve())), '0', 'links were folded by the worker');
+is($node->safe_psql('shop', q(SELECT count(*) FROM cdi.persons)), '50', 'into the people there are');
+
+$node->stop;
+done_testing();

@@ -145,13 +145,14 @@ detach(int code, Datum arg)
 		slot->state = slot->wanted ? CDI_SLOT_WAITING : CDI_SLOT_OFF;
 		slot->retry_at = now;
 	}
-	else if (code == 0)
+	else if (slot->done)
 	{
 		slot->state = CDI_SLOT_OFF;
 		slot->failures = 0;
 	}
 	else
 	{
+		/* Whatever the exit status: somebody may have asked it to drain. */
 		if (TimestampDifferenceExceeds(slot->started_at, now, STABLE_SECONDS * 1000))
 			slot->failures = 0;
 		slot->state = CDI_SLOT_WAITING;
@@ -183,6 +184,7 @@ cdi_slot_attach(int number, const CdiLaunch *launch, CdiDatabase **database, Cdi
 		(*slot)->state == CDI_SLOT_STARTING && (*database)->holds == 0)
 	{
 		(*slot)->state = CDI_SLOT_RUNNING;
+		(*slot)->done = false;
 		(*slot)->pid = MyProcPid;
 		(*slot)->procno = my_procno();
 		(*slot)->started_at = GetCurrentTimestamp();

@@ -42,6 +42,7 @@ typedef struct CdiSlot
 {
 	CdiSlotState state;
 	bool		wanted;
+	bool		done;			/* it found nothing to do here */
 	pid_t		pid;			/* 0: not attached */
 	int			procno;
 	uint32		launch;			/* number of the launch that may attach */

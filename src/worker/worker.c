@@ -133,7 +133,10 @@ cdi_worker_start(CdiWorkerKind kind, Datum arg)
 	worker.checks = read_checks();
 	pgstat_report_activity(STATE_RUNNING, "cdi: look for storage");
 	if (!storage_ready())
+	{
+		worker.slot->done = true;
 		return false;
+	}
 	pgstat_report_stat(true);
 	pgstat_report_activity(STATE_IDLE, NULL);
 	MemoryContextSwitchTo(caller);
@@ -172,6 +175,7 @@ cdi_worker_begin(const char *activity)
 	if (!lock_extension())
 	{
 		CommitTransactionCommand();
+		worker.slot->done = true;
 		proc_exit(0);
 	}
 	PushActiveSnapshot(GetTransactionSnapshot());

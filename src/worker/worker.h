@@ -61,9 +61,9 @@ extern PGDLLEXPORT void cdi_push_main(Datum arg);
 /*
  * Common start of a per-database worker: signals, slot, connection.  Returns
  * false where cdi has no storage or is not enabled; the worker then ends with
- * proc_exit(0), which means "nothing to do here": the launcher starts it again
- * only when settings change or cdi_init() asks for it.  Any other end is a
- * failure and is followed by a restart.
+ * proc_exit(0) and is started again only when settings change or cdi_init()
+ * asks for it.  Any other end that nobody asked the launcher for is followed by
+ * a restart.
  *
  * SIGTERM is die(); a worker that wants to drain first sets its own handler
  * afterwards.

@@ -20,7 +20,7 @@ BEGIN
     CREATE OR REPLACE VIEW cdi.persons AS
     SELECT m.identifier AS person_id, l.linked_at AS named_at, i.identifiers, coalesce(t.traits, '{}') AS traits
     FROM cdi.identity_map m
-    JOIN cdi.identity_links l USING (position)
+    LEFT JOIN cdi.identity_links l USING (position)
     JOIN (SELECT person_id, count(*) AS identifiers FROM cdi.identity_map GROUP BY person_id) i
         ON i.person_id = m.identifier
     LEFT JOIN (SELECT person_id, jsonb_object_agg(trait, value) AS traits

@@ -345,7 +345,7 @@ fold_new_links(void)
 	CdiLinkBatch batch;
 	CdiMerges	merges = {0};
 	CdiTraitRows traits;
-	CdiGraph   *graph = NULL;
+	CdiGraph   *whole = NULL;	/* the map, of a bulk run */
 	CdiLinkReader *reader;
 	Snapshot	snapshot;
 	LastRun		last;
@@ -369,26 +369,25 @@ fold_new_links(void)
 	{
 		instr_time	start;
 		instr_time	end;
+		CdiGraph   *graph;
 		uint32	   *nodes;
-		bool		more;
 
 		CHECK_FOR_INTERRUPTS();
 		MemoryContextSwitchTo(batch_context);
 		MemoryContextReset(batch_context);
 		reset_traits(&traits, batch_context);
 		merges.count = 0;
-		more = cdi_links_read(reader, &batch, CDI_LINK_BATCH, &traits);
-		if (!more)
+		if (!cdi_links_read(reader, &batch, CDI_LINK_BATCH, &traits))
 			break;
 
 		nodes = palloc_extended(sizeof(uint32) * Max(batch.nkeys, 1), MCXT_ALLOC_HUGE);
 		if (run.links == 0 && bulk_pays(reader))
 		{
-			run.bulk = true;
-			graph = cdi_graph_create(run_context);
-			cdi_map_load(graph, snapshot);
+			whole = cdi_graph_create(run_context);
+			cdi_map_load(whole, snapshot);
 		}
-		if (!run.bulk)
+		graph = whole;
+		if (graph == NULL)
 		{
 			graph = cdi_graph_create(batch_context);
 			cdi_graph_add(graph, batch.keys, batch.nkeys, nodes);
@@ -396,7 +395,7 @@ fold_new_links(void)
 			PopActiveSnapshot();
 		}
 		INSTR_TIME_SET_CURRENT(start);
-		fold_batch(graph, &batch, nodes, !run.bulk, run.first_fold + run.links, &merges);
+		fold_batch(graph, &batch, nodes, whole == NULL, run.first_fold + run.links, &merges);
 		INSTR_TIME_SET_CURRENT(end);
 		INSTR_TIME_ACCUM_DIFF(run.uniting, end, start);
 
@@ -405,7 +404,7 @@ fold_new_links(void)
 		record_traits(&traits);
 		run.links += batch.count;
 		run.merges += merges.count;
-		if (!run.bulk)
+		if (whole == NULL)
 		{
 			run.identifiers += graph->count;
 			run.memory = Max(run.memory, graph->peak);
@@ -416,16 +415,14 @@ fold_new_links(void)
 	cdi_links_close(reader);
 	PopActiveSnapshot();
 
-	if (run.bulk)
+	if (whole != NULL)
 	{
-		run.identifiers = graph->count;
-		if (!cdi_map_replace(graph))
-		{
-			run.bulk = false;
-			cdi_map_update(graph);
-		}
-		run.memory = graph->peak;
-		cdi_graph_destroy(graph);
+		run.identifiers = whole->count;
+		run.bulk = cdi_map_replace(whole);
+		if (!run.bulk)
+			cdi_map_update(whole);
+		run.memory = whole->peak;
+		cdi_graph_destroy(whole);
 	}
 	if (run.links > 0)
 		record_run(&run);

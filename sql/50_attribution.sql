@@ -45,7 +45,13 @@ CREATE OR REPLACE FUNCTION cdi._first_final(state internal, value anyelement, "t
 RETURNS anyelement
 LANGUAGE C IMMUTABLE PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'cdi_first_final';
-COMMENT ON FUNCTION cdi._first_final(internal, anyelement, timestamptz, bigint) IS 'Internal: result of cdi_first().';
+COMMENT ON FUNCTION cdi._first_final(internal, anyelement, timestamptz, bigint) IS 'Internal: result of cdi_first() and cdi_last().';
+
+CREATE OR REPLACE FUNCTION cdi._last_transition(state internal, value anyelement, "timestamp" timestamptz, "position" bigint)
+RETURNS internal
+LANGUAGE C IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_last_transition';
+COMMENT ON FUNCTION cdi._last_transition(internal, anyelement, timestamptz, bigint) IS 'Internal: transition of cdi_last().';
 
 CREATE OR REPLACE AGGREGATE cdi_first(value anyelement, "timestamp" timestamptz, "position" bigint) (
     SFUNC = cdi._first_transition,
@@ -57,6 +63,17 @@ CREATE OR REPLACE AGGREGATE cdi_first(value anyelement, "timestamp" timestamptz,
 );
 COMMENT ON AGGREGATE cdi_first(anyelement, timestamptz, bigint) IS
 'The value with the earliest timestamp, of equal ones the one with the lowest position. Needs no sorted input and keeps one value per group. Nulls count; leave them out with FILTER.';
+
+CREATE OR REPLACE AGGREGATE cdi_last(value anyelement, "timestamp" timestamptz, "position" bigint) (
+    SFUNC = cdi._last_transition,
+    STYPE = internal,
+    SSPACE = 128,
+    FINALFUNC = cdi._first_final,
+    FINALFUNC_EXTRA,
+    PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE cdi_last(anyelement, timestamptz, bigint) IS
+'The value with the latest timestamp, of equal ones the one with the highest position; otherwise as cdi_first().';
 
 CREATE OR REPLACE FUNCTION cdi_property_number(properties jsonb, property text)
 RETURNS numeric

@@ -1,11 +1,11 @@
 /*
  * first.c
- *		cdi_first(value, timestamp, position): the earliest value of a group.
+ *		cdi_first() and cdi_last(): the earliest and latest value of a group.
  *
- * An aggregate that needs no sorted input: it keeps one value, so a group of
- * any size costs one comparison per row and the memory of one value.  Null
- * values count; leave them out with FILTER.  Of equal times the lower position
- * is earlier.
+ * Aggregates of (value, timestamp, position) that need no sorted input: they
+ * keep one value, so a group of any size costs one comparison per row and the
+ * memory of one value.  Null values count; leave them out with FILTER.  Of
+ * equal times the position decides.
  */
 #include "postgres.h"
 
@@ -26,9 +26,22 @@ typedef struct CdiFirstState
 	bool		typbyval;
 } CdiFirstState;
 
-PG_FUNCTION_INFO_V1(cdi_first_transition);
-Datum
-cdi_first_transition(PG_FUNCTION_ARGS)
+/* Is (at, position) before what the state holds? */
+static bool
+is_before(const CdiFirstState *state, TimestampTz at, int64 position)
+{
+	return at < state->at || (at == state->at && position < state->position);
+}
+
+static bool
+is_after(const CdiFirstState *state, TimestampTz at, int64 position)
+{
+	return at > state->at || (at == state->at && position > state->position);
+}
+
+static Datum
+transition(FunctionCallInfo fcinfo,
+		   bool (*replaces) (const CdiFirstState *, TimestampTz, int64))
 {
 	MemoryContext context;
 	MemoryContext previous;
@@ -37,7 +50,7 @@ cdi_first_transition(PG_FUNCTION_ARGS)
 	int64		position;
 
 	if (!AggCheckCallContext(fcinfo, &context))
-		elog(ERROR, "cdi_first_transition called in non-aggregate context");
+		elog(ERROR, "cdi_first or cdi_last called in non-aggregate context");
 
 	if (PG_ARGISNULL(0))
 	{
@@ -53,8 +66,7 @@ cdi_first_transition(PG_FUNCTION_ARGS)
 		PG_RETURN_POINTER(state);
 	at = PG_GETARG_TIMESTAMPTZ(2);
 	position = PG_GETARG_INT64(3);
-	if (state->begun &&
-		(at > state->at || (at == state->at && position >= state->position)))
+	if (state->begun && !replaces(state, at, position))
 		PG_RETURN_POINTER(state);
 
 	if (state->begun && !state->isnull && !state->typbyval)
@@ -76,6 +88,21 @@ cdi_first_transition(PG_FUNCTION_ARGS)
 	PG_RETURN_POINTER(state);
 }
 
+PG_FUNCTION_INFO_V1(cdi_first_transition);
+Datum
+cdi_first_transition(PG_FUNCTION_ARGS)
+{
+	return transition(fcinfo, is_before);
+}
+
+PG_FUNCTION_INFO_V1(cdi_last_transition);
+Datum
+cdi_last_transition(PG_FUNCTION_ARGS)
+{
+	return transition(fcinfo, is_after);
+}
+
+/* Of both. */
 PG_FUNCTION_INFO_V1(cdi_first_final);
 Datum
 cdi_first_final(PG_FUNCTION_ARGS)

@@ -246,7 +246,7 @@ SELECT cdi_session_id(gen_random_uuid(), now(), NULL, interval '0') OVER ();
 SELECT cdi_session_id(gen_random_uuid(), now(), NULL, NULL) OVER ();
 
 -- cdi_first(): earliest, then lowest position; nulls count unless left out.
-SELECT g, cdi_first(v, at, p), cdi_first(v, at, p) FILTER (WHERE v IS NOT NULL) AS known, cdi_first(p, at, p) AS of_integers
+SELECT g, cdi_first(v, at, p), cdi_last(v, at, p), cdi_first(v, at, p) FILTER (WHERE v IS NOT NULL) AS known, cdi_first(p, at, p) AS of_integers
 FROM (VALUES (1, 'b', timestamptz '2026-01-02', 1), (1, 'a', '2026-01-01', 9), (1, 'c', '2026-01-01', 8), (2, NULL, '2026-01-01', 1), (2, 'd', '2026-01-03', 2), (3, 'x', NULL, 1)) v (g, v, at, p)
 GROUP BY g ORDER BY g;
 

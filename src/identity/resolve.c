@@ -418,6 +418,7 @@ fold_new_links(void)
 
 	if (run.bulk)
 	{
+		Assert(graph != NULL);
 		run.identifiers = graph->count;
 		if (!cdi_map_replace(graph))
 		{

@@ -36,13 +36,13 @@ include $(PGXS)
 
 SQL_PARTS = $(addprefix sql/,$(shell sed 's/\#.*//' sql/manifest))
 
-cdi--$(EXTVERSION).sql: sql/manifest $(SQL_PARTS)
-	cat $(SQL_PARTS) > $@
+cdi--$(EXTVERSION).sql: sql/manifest sql/qualify.sed $(SQL_PARTS)
+	sed -f sql/qualify.sed $(SQL_PARTS) > $@
 
 # An upgrade: its own part, the tables that the version added, and everything
 # that uses CREATE OR REPLACE.
-cdi--0.1.0--0.2.0.sql: sql/manifest sql/upgrade/0.1.0--0.2.0.sql sql/upgrade/99_warning.sql $(SQL_PARTS)
-	cat sql/00_header.sql sql/upgrade/0.1.0--0.2.0.sql sql/11_config_0.2.0.sql \
+cdi--0.1.0--0.2.0.sql: sql/manifest sql/qualify.sed sql/upgrade/0.1.0--0.2.0.sql sql/upgrade/99_warning.sql $(SQL_PARTS)
+	sed -f sql/qualify.sed sql/00_header.sql sql/upgrade/0.1.0--0.2.0.sql sql/11_config_0.2.0.sql \
 		$(filter-out sql/0% sql/1%,$(SQL_PARTS)) sql/upgrade/99_warning.sql > $@
 
 $(OBJS): $(wildcard src/*/*.h)

@@ -81,6 +81,7 @@ payload_of(CdiEvent *event)
 	}
 	result = palloc(VARHDRSZ + payload.len);
 	SET_VARSIZE(result, VARHDRSZ + payload.len);
+	Assert(payload.data != NULL || payload.len == 0);
 	if (payload.len > 0)
 		memcpy(VARDATA(result), payload.data, payload.len);
 	return result;

@@ -8,11 +8,11 @@ WITH identifier AS (
 pairs AS (
     SELECT (SELECT sum(n * (n - 1) / 2) FROM (SELECT count(*) AS n FROM identifier GROUP BY truth) t) AS truth,
            (SELECT sum(n * (n - 1) / 2) FROM (SELECT count(*) AS n FROM identifier GROUP BY found) f) AS found,
-           (SELECT sum(n * (n - 1) / 2) FROM (SELECT count(*) AS n FROM identifier GROUP BY truth, found) b) AS both
+           (SELECT sum(n * (n - 1) / 2) FROM (SELECT count(*) AS n FROM identifier GROUP BY truth, found) b) AS agreed
 )
 SELECT (SELECT count(DISTINCT truth) FROM identifier) AS "people simulated",
        (SELECT count(DISTINCT found) FROM identifier) AS "people found",
        (SELECT count(*) FROM identifier) AS "identifiers",
-       round(both / nullif(found, 0), 6) AS "precision",
-       round(both / nullif(truth, 0), 6) AS "recall"
+       round(agreed / nullif(found, 0), 6) AS "precision",
+       round(agreed / nullif(truth, 0), 6) AS "recall"
 FROM pairs;

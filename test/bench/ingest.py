@@ -14,6 +14,9 @@ SAME = ('original_timestamp, sent_at, type, event, category, message_id, user_id
         'referrer_host, page_host, properties, traits, context, extra, '
         '"timestamp" - CASE WHEN original_timestamp IS NULL THEN received_at ELSE original_timestamp END')
 
+EMPTY = ("TRUNCATE cdi.events, cdi.identity_links, cdi.pipeline_deltas, "
+         "cdi.message_keys_0, cdi.message_keys_1, cdi.message_keys_2, cdi.message_keys_3")
+
 
 def simulated(db, persons):
     """Calls of simulated people as compact JSON, which is how SDKs send them."""
@@ -49,8 +52,7 @@ class Ingest:
         return self.n / clock.seconds
 
     def cdi(self):
-        self.db("TRUNCATE cdi.events, cdi.identity_links, cdi.pipeline_deltas, "
-                "cdi.message_keys_0, cdi.message_keys_1, cdi.message_keys_2, cdi.message_keys_3")
+        self.db(EMPTY)
         checkpoint(self.db)
         with clock(self.pid) as took:
             for body in self.bodies:

@@ -92,12 +92,17 @@ try_write(CdiBatch *batch, int *index, int n, bool waiting, ErrorData **error)
 
 		MemoryContextSwitchTo(batch->context);
 		caught = CopyErrorData();
-		if (!is_data_error(caught->sqlerrcode))
-			PG_RE_THROW();
 		FlushErrorState();
+
+		/*
+		 * Whoever handles the error must find the transaction outside of our
+		 * subtransaction: the server's own handlers abort one level only.
+		 */
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(old);
 		CurrentResourceOwner = owner;
+		if (!is_data_error(caught->sqlerrcode))
+			ReThrowError(caught);
 		*error = caught;
 		result = WRITE_DATA_ERROR;
 	}

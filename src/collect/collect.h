@@ -1,0 +1,148 @@
+/*
+ * collect.h
+ *		The HTTP collector: requests become events, a commit becomes answers.
+ *
+ *	http.c		the HTTP server; knows nothing of PostgreSQL
+ *	collector.c	the worker: its loop, what it listens on, how it ends
+ *	group.c		group commit: many requests, one transaction, then the answers
+ *	inflate.c	compressed bodies, with a limit on what they become
+ *	segment.c	the dialect of Segment's SDKs: paths, parsing, answers
+ *	metrics.c	/metrics and /health
+ *
+ * A further dialect is one more file with a CdiDialect in it.
+ */
+#ifndef CDI_COLLECT_H
+#define CDI_COLLECT_H
+
+#include "base/base.h"
+#include "lib/stringinfo.h"
+
+#include "collect/http.h"
+#include "ingest/ingest.h"
+
+/* What is wrong with one event of a request. */
+typedef struct CdiComplaint
+{
+	int			index;			/* of the event in the request */
+	int			sqlstate;
+	const char *message;
+} CdiComplaint;
+
+/* More of them than this are counted but not listed in an answer. */
+#define CDI_MAX_COMPLAINTS	100
+
+/* What became of a request's events. */
+typedef struct CdiAnswer
+{
+	int			received;
+	int			stored;
+	int			duplicate;
+	int			failed;
+	int			withheld;
+	bool		whole;			/* the body was one event, and it failed */
+	int			ncomplaints;
+	CdiComplaint *complaints;
+} CdiAnswer;
+
+typedef struct CdiRoute
+{
+	const char *path;
+	const char *type;			/* of the events, where the path implies it */
+} CdiRoute;
+
+/*
+ * The protocol of a family of SDKs.  All functions are called outside of the
+ * HTTP library, so they may palloc and raise.
+ */
+typedef struct CdiDialect
+{
+	const char *name;
+	const CdiRoute *routes;		/* the last one has no path */
+
+	/* The write key in a body that came without one in its headers; the body
+	 * may be malformed.  Does not raise. */
+	CdiText		(*write_key) (const char *body, int len);
+
+	/* The body's events into the batch; returns their number. */
+	int			(*parse) (CdiBatch *batch, int32 origin, int32 source_id,
+						  const char *body, int len, const CdiRoute *route);
+
+	/* Both write the answer's body; the first returns its HTTP status. */
+	int			(*answer) (const CdiAnswer *answer, StringInfo out);
+	void		(*refuse) (const char *code, const char *message, StringInfo out);
+} CdiDialect;
+
+/* segment.c */
+extern const CdiDialect cdi_segment_dialect;
+
+/* The documented word for what is wrong (docs/collect.md). */
+extern const char *cdi_collect_code(int sqlstate);
+
+/* Events whose message id another transaction holds, and their request. */
+typedef struct CdiParked CdiParked;
+
+#define CDI_COMMIT_BUCKETS	10
+
+/* All of the worker's state. */
+typedef struct CdiCollector
+{
+	CdiHttpServer *server;		/* NULL while there is no socket */
+	MemoryContext group_context;	/* reset before every group */
+	StringInfoData reply;
+
+	/* group.c */
+	CdiParked  *parked;			/* list */
+	int			nparked;
+	bool		woken;			/* a transaction that may have held one ended */
+	TimestampTz retry_at;		/* of the parked events, without being woken */
+	bool		database_known; /* a transaction has been tried */
+	bool		database_ok;	/* the last one committed */
+	TimestampTz probed_at;
+	int			logged_sqlstate;
+	TimestampTz logged_at;
+
+	/* metrics.c */
+	TimestampTz started_at;
+	uint64		commits;
+	uint64		commit_failures;
+	uint64		events;			/* in committed groups */
+	uint64		parked_total;
+	uint64		refused_keys;
+	uint64		commit_buckets[CDI_COMMIT_BUCKETS + 1];
+	double		commit_seconds;
+} CdiCollector;
+
+extern CdiCollector cdi_collector;
+
+/* group.c: takes the complete requests and the parked events that are due,
+ * commits them and answers.  Returns false where there was nothing to do. */
+extern bool cdi_collect_group(void);
+/* Milliseconds until parked events are due; -1 where there are none. */
+extern int	cdi_collect_parked_timeout(void);
+/* Answer 503 to whatever is still parked or waiting. */
+extern void cdi_collect_give_up(void);
+/* A transaction that writes and does nothing else. */
+extern bool cdi_collect_probe(void);
+
+/* inflate.c */
+typedef enum CdiInflateResult
+{
+	CDI_INFLATE_OK,
+	CDI_INFLATE_CORRUPT,
+	CDI_INFLATE_TOO_LARGE
+} CdiInflateResult;
+
+/*
+ * Inflate gzip, zlib or raw deflate data into the current memory context, at
+ * most limit bytes.  Whatever the result, *out and *out_len are what came out
+ * until then.
+ */
+extern CdiInflateResult cdi_collect_inflate(const char *data, size_t len, size_t limit,
+											char **out, size_t *out_len);
+
+/* metrics.c */
+extern void cdi_collect_metrics(StringInfo out);
+extern bool cdi_collect_health(StringInfo out);
+extern void cdi_collect_time_commit(double seconds);
+
+#endif							/* CDI_COLLECT_H */

@@ -1,0 +1,268 @@
+/*
+ * collector.c
+ *		The collector worker: its loop, what it listens on, and how it ends.
+ *
+ * One process, no threads.  It waits on its latch, the postmaster and the
+ * epoll descriptor of the HTTP server, and has no timer while nothing is
+ * going on.  Whatever requests are complete when it wakes become one
+ * transaction (group.c); those that arrive while it commits are the next.
+ *
+ * On SIGTERM it stops accepting, commits and answers what it has for at most
+ * two seconds, and ends.  A crash at any point loses nothing that was
+ * acknowledged, and whoever got no answer sends again.
+ */
+#include "postgres.h"
+
+#include <sys/resource.h>
+
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/wait_event.h"
+
+#include "collect/collect.h"
+#include "worker/worker.h"
+
+#define DRAIN_MS			2000
+#define LISTEN_RETRY_MS		5000
+
+/* Locks are waited for briefly: DDL on the events table stops everyone. */
+#define LOCK_TIMEOUT		"3s"
+
+/* Files that the server itself wants to be able to open. */
+#define RESERVED_FILES		256
+#define MAX_CONNECTIONS		16384
+
+/* Memory for bodies that are being received or wait, at least this. */
+#define MIN_BODY_MEMORY		(256 * 1024 * 1024)
+
+CdiCollector cdi_collector;
+
+/* What the server listens on, to notice that a reload changed it. */
+static char listening_address[256];
+static int	listening_port;
+
+/*
+ * Connections that we may hold open.  The usual soft limit of 1024 files is
+ * meant for programs that use select(); we do not.
+ */
+static unsigned
+connection_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+		return 512;
+	if (limit.rlim_cur < MAX_CONNECTIONS + RESERVED_FILES)
+	{
+		struct rlimit wanted = limit;
+
+		wanted.rlim_cur = Min(limit.rlim_max, (rlim_t) (MAX_CONNECTIONS + RESERVED_FILES));
+		if (wanted.rlim_cur > limit.rlim_cur && setrlimit(RLIMIT_NOFILE, &wanted) == 0)
+			limit = wanted;
+	}
+	if (limit.rlim_cur <= 2 * RESERVED_FILES)
+		return limit.rlim_cur / 2;
+	return Min(limit.rlim_cur - RESERVED_FILES, MAX_CONNECTIONS);
+}
+
+static void
+get_options(CdiHttpOptions *options)
+{
+	options->address = cdi_collector_address;
+	options->port = cdi_collector_port;
+	options->timeout_ms = cdi_collector_timeout * 1000;
+	options->max_body = (size_t) cdi_collector_max_body * 1024;
+	options->max_memory = Max((size_t) MIN_BODY_MEMORY, 8 * options->max_body);
+	options->max_pending = cdi_collector_max_pending;
+	options->max_connections = connection_limit();
+}
+
+static void
+open_server(void)
+{
+	static bool complained = false;
+	CdiHttpOptions options;
+	char		error[512];
+
+	if (cdi_collector_port == 0)
+		return;
+	get_options(&options);
+	strlcpy(listening_address, cdi_collector_address ? cdi_collector_address : "",
+			sizeof(listening_address));
+	listening_port = cdi_collector_port;
+	cdi_collector.server = cdi_http_start(&options, error, sizeof(error));
+	if (cdi_collector.server == NULL)
+	{
+		if (!complained)
+			ereport(LOG,
+					(errmsg("cdi collector cannot listen: %s", error),
+					 errhint("Give every database its own cdi.collector_port; the collector keeps trying.")));
+		complained = true;
+		return;
+	}
+	complained = false;
+	ereport(LOG,
+			(errmsg("cdi collector listens on \"%s\", port %d",
+					listening_address, cdi_http_port(cdi_collector.server))));
+}
+
+/* Milliseconds until the loop has to go round without being woken. */
+static long
+loop_timeout(void)
+{
+	long		timeout = -1;
+	long		parked;
+
+	if (cdi_collector.server == NULL)
+		return cdi_collector_port == 0 ? -1 : LISTEN_RETRY_MS;
+	timeout = cdi_http_timeout(cdi_collector.server);
+	parked = cdi_collect_parked_timeout();
+	if (parked >= 0 && (timeout < 0 || parked < timeout))
+		timeout = parked;
+	return timeout;
+}
+
+static WaitEventSet *
+make_wait_set(void)
+{
+#if PG_VERSION_NUM >= 170000
+	WaitEventSet *set = CreateWaitEventSet(NULL, 3);
+#else
+	WaitEventSet *set = CreateWaitEventSet(TopMemoryContext, 3);
+#endif
+
+	AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+	AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+	if (cdi_collector.server != NULL)
+		AddWaitEventToSet(set, WL_SOCKET_READABLE, cdi_http_fd(cdi_collector.server), NULL, NULL);
+	return set;
+}
+
+static void
+wait(WaitEventSet *set, long timeout)
+{
+	WaitEvent	events[3];
+	int			n;
+
+	n = WaitEventSetWait(set, timeout, events, lengthof(events), PG_WAIT_EXTENSION);
+	for (int i = 0; i < n; i++)
+		if (events[i].events & WL_LATCH_SET)
+		{
+			ResetLatch(MyLatch);
+			cdi_collector.woken = true;
+		}
+
+	/* pg_cancel_backend() has nothing to cancel between two groups. */
+	QueryCancelPending = false;
+	CHECK_FOR_INTERRUPTS();
+}
+
+/* Read, commit and answer until nobody has anything for us. */
+static void
+serve(void)
+{
+	cdi_http_run(cdi_collector.server);
+	while (cdi_collect_group())
+	{
+		cdi_http_run(cdi_collector.server);
+		CHECK_FOR_INTERRUPTS();
+		if (ShutdownRequestPending || ConfigReloadPending)
+			break;
+	}
+}
+
+static void
+drain(WaitEventSet *set)
+{
+	CdiCollector *collector = &cdi_collector;
+	TimestampTz end = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DRAIN_MS);
+
+	cdi_http_quiesce(collector->server);
+	for (;;)
+	{
+		long		left;
+		long		timeout;
+
+		cdi_http_run(collector->server);
+		while (cdi_collect_group())
+			cdi_http_run(collector->server);
+		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), end);
+		if (left <= 0 || !cdi_http_busy(collector->server))
+			break;
+		timeout = loop_timeout();
+		wait(set, timeout < 0 ? left : Min(timeout, left));
+	}
+	cdi_collect_give_up();
+	cdi_http_run(collector->server);
+	cdi_http_stop(collector->server);
+	collector->server = NULL;
+}
+
+static void
+reload(WaitEventSet **set)
+{
+	ConfigReloadPending = false;
+	ProcessConfigFile(PGC_SIGHUP);
+	if (cdi_collector.server != NULL)
+	{
+		CdiHttpOptions options;
+
+		if (listening_port == cdi_collector_port &&
+			strcmp(listening_address, cdi_collector_address ? cdi_collector_address : "") == 0)
+		{
+			get_options(&options);
+			cdi_http_configure(cdi_collector.server, &options);
+			return;
+		}
+		drain(*set);
+	}
+	open_server();
+	FreeWaitEventSet(*set);
+	*set = make_wait_set();
+}
+
+void
+cdi_collector_main(Datum arg)
+{
+	CdiCollector *collector = &cdi_collector;
+	WaitEventSet *set;
+
+	if (!cdi_worker_start(CDI_WORKER_COLLECTOR, arg))
+		proc_exit(0);
+	/* Not die(): acknowledged or not, what is in hand is finished first. */
+	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+
+	SetConfigOption("lock_timeout", LOCK_TIMEOUT, PGC_SUSET, PGC_S_OVERRIDE);
+	collector->started_at = GetCurrentTimestamp();
+	collector->group_context = AllocSetContextCreate(TopMemoryContext, "cdi collector group",
+													 ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(TopMemoryContext);
+	initStringInfo(&collector->reply);
+	open_server();
+	set = make_wait_set();
+
+	while (!ShutdownRequestPending)
+	{
+		wait(set, loop_timeout());
+		if (ConfigReloadPending)
+			reload(&set);
+		if (collector->server != NULL)
+			serve();
+		else if (cdi_collector_port != 0)
+		{
+			open_server();
+			FreeWaitEventSet(set);
+			set = make_wait_set();
+		}
+	}
+	if (collector->server != NULL)
+		drain(set);
+	proc_exit(0);
+}

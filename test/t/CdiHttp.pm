@@ -1,0 +1,137 @@
+# HTTP for the tests: small enough to say exactly what goes over the wire.
+package CdiHttp;
+
+use strict;
+use warnings;
+
+use Exporter 'import';
+use IO::Socket::INET;
+use JSON::PP;
+use MIME::Base64;
+use Time::HiRes qw(sleep time);
+
+our @EXPORT = qw(http_connect http_send http_read http_raw http_post http_get
+  http_wait basic);
+
+my $json = JSON::PP->new->utf8->allow_nonref;
+
+# A connection; the caller may keep it for several requests.
+sub http_connect
+{
+	my ($port) = @_;
+	my $socket = IO::Socket::INET->new(
+		PeerAddr => '127.0.0.1',
+		PeerPort => $port,
+		Proto => 'tcp',
+		Timeout => 10) or die "cannot connect to port $port: $!";
+	$socket->autoflush(1);
+	binmode $socket;
+	return $socket;
+}
+
+sub basic
+{
+	my ($user) = @_;
+	return (Authorization => 'Basic ' . encode_base64($user, ''));
+}
+
+# Write one request.  Content-Length is added where there is a body.
+sub http_send
+{
+	my ($socket, $method, $path, $headers, $body) = @_;
+	my %headers = (Host => 'localhost', %{ $headers || {} });
+	$headers{'Content-Length'} = length $body
+	  if defined $body
+	  && !exists $headers{'Content-Length'}
+	  && !exists $headers{'Transfer-Encoding'};
+	my $request = "$method $path HTTP/1.1\r\n";
+	$request .= "$_: $headers{$_}\r\n" for sort keys %headers;
+	$request .= "\r\n";
+	$request .= $body if defined $body;
+	local $SIG{PIPE} = 'IGNORE';
+	print $socket $request;
+}
+
+# Read one answer: {status, headers (lower case), body, json}; undef where the
+# server closed the connection without one or said nothing in time.
+sub http_read
+{
+	my ($socket, $timeout) = @_;
+	my $buffer = '';
+	my $end = time + ($timeout || 30);
+	my $answer;
+
+	my $more = sub {
+		my $vector = '';
+		vec($vector, fileno($socket), 1) = 1;
+		my $left = $end - time;
+		return 0 if $left <= 0 || !select($vector, undef, undef, $left);
+		return sysread($socket, $buffer, 65536, length $buffer) ? 1 : 0;
+	};
+	while (1)
+	{
+		if ($buffer =~ s/\A(HTTP\/1\.1 (\d+)[^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n)//)
+		{
+			my ($head, $status) = ($1, $2);
+			next if $status == 100;
+			$answer = { status => $status, headers => {} };
+			$answer->{headers}{ lc $1 } = $2
+			  while $head =~ /^([^:\r\n]+):[ ]*([^\r\n]*)\r$/mg;
+			last;
+		}
+		return undef unless $more->();
+	}
+	my $length = $answer->{headers}{'content-length'} || 0;
+	while (length $buffer < $length)
+	{
+		return undef unless $more->();
+	}
+	$answer->{body} = substr $buffer, 0, $length;
+	$answer->{json} = eval { $json->decode($answer->{body}) };
+	die "more came than one answer: " . substr($buffer, $length)
+	  if length $buffer > $length;
+	return $answer;
+}
+
+# Bytes as they are, then one answer.
+sub http_raw
+{
+	my ($port, $bytes, $timeout) = @_;
+	my $socket = http_connect($port);
+	local $SIG{PIPE} = 'IGNORE';
+	print $socket $bytes;
+	return http_read($socket, $timeout);
+}
+
+# One request on a connection of its own.  A body that is no string is JSON.
+sub http_post
+{
+	my ($port, $path, $headers, $body) = @_;
+	my $socket = http_connect($port);
+	http_send($socket, 'POST', $path, $headers, ref $body ? $json->encode($body) : $body);
+	return http_read($socket);
+}
+
+sub http_get
+{
+	my ($port, $path, $headers) = @_;
+	my $socket = http_connect($port);
+	http_send($socket, 'GET', $path, $headers);
+	return http_read($socket);
+}
+
+# Until something listens there; false after a while.
+sub http_wait
+{
+	my ($port, $seconds) = @_;
+	my $end = time + ($seconds || 60);
+	while (time < $end)
+	{
+		my $answer = eval { http_get($port, '/health') };
+		return 1 if $answer && $answer->{status} == 200;
+		sleep 0.1;
+	}
+	return 0;
+}
+
+1;

@@ -40,6 +40,7 @@ typedef struct PositionScan
 
 struct CdiLinkReader
 {
+	MemoryContext context;		/* what the scans allocate on their way */
 	PositionScan links;
 	PositionScan ahead;
 	int64		next_ahead;		/* PG_INT64_MAX at the end */
@@ -100,6 +101,7 @@ cdi_links_open(int64 watermark, Snapshot snapshot)
 {
 	CdiLinkReader *reader = palloc0(sizeof(CdiLinkReader));
 
+	reader->context = CurrentMemoryContext;
 	position_scan_open(&reader->links, "identity_links", watermark, snapshot);
 	position_scan_open(&reader->ahead, "identity_ahead", watermark, snapshot);
 	next_ahead(reader);
@@ -118,7 +120,10 @@ cdi_links_close(CdiLinkReader *reader)
 static bool
 next_link(CdiLinkReader *reader, int64 *position)
 {
-	while (!reader->done)
+	MemoryContext old = MemoryContextSwitchTo(reader->context);
+	bool		found = false;
+
+	while (!found && !reader->done)
 	{
 		if (!position_scan_next(&reader->links, position))
 		{
@@ -127,10 +132,10 @@ next_link(CdiLinkReader *reader, int64 *position)
 		}
 		while (reader->next_ahead < *position)
 			next_ahead(reader);
-		if (reader->next_ahead != *position)
-			return true;
+		found = reader->next_ahead != *position;
 	}
-	return false;
+	MemoryContextSwitchTo(old);
+	return found;
 }
 
 bool

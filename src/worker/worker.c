@@ -148,6 +148,8 @@ cdi_worker_interrupts(void)
 {
 	uint32		checks;
 
+	/* pg_cancel_backend() has nothing to cancel between transactions. */
+	QueryCancelPending = false;
 	CHECK_FOR_INTERRUPTS();
 	if (catchupInterruptPending)
 		ProcessCatchupInterrupt();

@@ -397,6 +397,7 @@ cdi_launcher_main(Datum arg)
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 timeout, cdi_worker_wait_event());
 		ResetLatch(MyLatch);
+		QueryCancelPending = false; /* there is nothing to cancel */
 		CHECK_FOR_INTERRUPTS();
 		if (catchupInterruptPending)
 			ProcessCatchupInterrupt();

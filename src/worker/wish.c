@@ -111,9 +111,9 @@ static List *
 read_page(List *settings, Buffer buffer, Snapshot snapshot, TupleDesc descriptor)
 {
 	Page		page = BufferGetPage(buffer);
+	OffsetNumber last = PageGetMaxOffsetNumber(page);
 
-	for (OffsetNumber offset = FirstOffsetNumber;
-		 offset <= PageGetMaxOffsetNumber(page);
+	for (OffsetNumber offset = FirstOffsetNumber; offset <= last;
 		 offset = OffsetNumberNext(offset))
 	{
 		ItemId		item = PageGetItemId(page, offset);

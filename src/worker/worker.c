@@ -143,21 +143,27 @@ cdi_worker_start(CdiWorkerKind kind, Datum arg)
 	return true;
 }
 
+void
+cdi_worker_check_storage(void)
+{
+	uint32		checks = read_checks();
+
+	if (checks == worker.checks)
+		return;
+	worker.checks = checks;
+	cdi_worker_begin("cdi: look for storage");
+	cdi_worker_commit();
+}
+
 bool
 cdi_worker_interrupts(void)
 {
-	uint32		checks;
-
+	/* pg_cancel_backend() has nothing to cancel between transactions. */
+	QueryCancelPending = false;
 	CHECK_FOR_INTERRUPTS();
 	if (catchupInterruptPending)
 		ProcessCatchupInterrupt();
-	checks = read_checks();
-	if (checks != worker.checks)
-	{
-		worker.checks = checks;
-		cdi_worker_begin("cdi: look for storage");
-		cdi_worker_commit();
-	}
+	cdi_worker_check_storage();
 	if (!ConfigReloadPending)
 		return false;
 	ConfigReloadPending = false;

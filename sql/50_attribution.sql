@@ -12,6 +12,16 @@ AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION cdi_channel(text, text, text, text, text) IS
 'Marketing channel by the rules of the GA4 default channel group, as far as source, medium, click id and referrer decide it: paid_search, paid_social, paid_shopping, paid_video, paid_other, display, organic_search, organic_social, organic_shopping, organic_video, referral, email, affiliate, audio, sms, push, direct, or unassigned where source or medium fit no rule. A referrer on the page''s own host or its subdomains counts as none. Never null. docs/attribution.md has the rules with their sources.';
 
+CREATE OR REPLACE FUNCTION cdi_campaign_key(
+    campaign_source text, campaign_medium text, campaign_name text,
+    campaign_term text, campaign_content text, click_id_type text)
+RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE
+RETURN CASE WHEN coalesce(campaign_source, campaign_medium, campaign_name, campaign_term, campaign_content, click_id_type) IS NOT NULL
+    THEN ROW(campaign_source, campaign_medium, campaign_name, campaign_term, campaign_content, click_id_type)::text END;
+COMMENT ON FUNCTION cdi_campaign_key(text, text, text, text, text, text) IS
+'What tells one campaign from another, for cdi_session_id(); null where the event carries none.';
+
 CREATE OR REPLACE FUNCTION cdi_session_id(
     event_id uuid,
     "timestamp" timestamptz,

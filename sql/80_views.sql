@@ -61,17 +61,13 @@ BEGIN
     FROM (
         SELECT coalesce(m.person_id, e.subject) AS person_id,
                @extschema@.cdi_session_id(e.event_id, e."timestamp",
-                   CASE WHEN coalesce(e.campaign_source, e.campaign_medium, e.campaign_name,
-                                      e.campaign_term, e.campaign_content, e.click_id_type) IS NOT NULL
-                        THEN ROW(e.campaign_source, e.campaign_medium, e.campaign_name,
-                                 e.campaign_term, e.campaign_content, e.click_id_type)::text
-                   END, interval '30 minutes') OVER w AS session_id,
+                   @extschema@.cdi_campaign_key(e.campaign_source, e.campaign_medium, e.campaign_name,
+                       e.campaign_term, e.campaign_content, e.click_id_type),
+                   interval '30 minutes') OVER w AS session_id,
                @extschema@.cdi_session_channel(e.event_id, e."timestamp",
-                   CASE WHEN coalesce(e.campaign_source, e.campaign_medium, e.campaign_name,
-                                      e.campaign_term, e.campaign_content, e.click_id_type) IS NOT NULL
-                        THEN ROW(e.campaign_source, e.campaign_medium, e.campaign_name,
-                                 e.campaign_term, e.campaign_content, e.click_id_type)::text
-                   END, interval '30 minutes',
+                   @extschema@.cdi_campaign_key(e.campaign_source, e.campaign_medium, e.campaign_name,
+                       e.campaign_term, e.campaign_content, e.click_id_type),
+                   interval '30 minutes',
                    @extschema@.cdi_channel(e.campaign_source, e.campaign_medium, e.click_id_type, e.referrer_host, e.page_host)) OVER w AS session_channel,
                e.event_id, e."timestamp", e.position, e.received_at, e.source_id, e.type, e.event,
                e.campaign_source, e.campaign_medium, e.campaign_name, e.campaign_term, e.campaign_content,

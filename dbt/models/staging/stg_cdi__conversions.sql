@@ -1,0 +1,9 @@
+select
+    c.event_id,
+    c.conversion,
+    c.person_id,
+    c.converted_at,
+    c.value,
+    c.position
+from {{ source('cdi', 'conversion_events') }} as c
+where c.position <= {{ cdi.watermark() }}

@@ -2,4 +2,11 @@
 # someone left in the extension's schema is called by it.  What it makes there
 # therefore needs the schema's name, which the files spare their readers.
 /^\(CREATE\|COMMENT ON\|ALTER\|DROP\) .*\(FUNCTION\|AGGREGATE\) cdi_/s/\(FUNCTION\|AGGREGATE\) cdi_/\1 @extschema@.cdi_/
-/^\(REVOKE\|GRANT\) /,/;/s/\(^\|[ ,	]\)cdi_/\1@extschema@.cdi_/g
+/^\(REVOKE\|GRANT\) /{
+	:statement
+	/;/!{
+		N
+		b statement
+	}
+	s/\([ ,	\n]\)cdi_/\1@extschema@.cdi_/g
+}

@@ -305,7 +305,7 @@ cdi_replay_rows(PG_FUNCTION_ARGS)
 				event->envelope_sent_at = sent_at;
 			if (envelope != NULL && event->envelope_context == NULL &&
 				cdi_jsonb_member(&envelope->root, "context", &context) != NULL &&
-				context.type == jbvBinary)
+				context.type == jbvBinary && JsonContainerIsObject(context.val.binary.data))
 				event->envelope_context = JsonbValueToJsonb(&context);
 		}
 		MemoryContextSwitchTo(old);

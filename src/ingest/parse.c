@@ -180,10 +180,22 @@ scan_envelope(const char *body, int len, Envelope *envelope)
 	return scanner.at == scanner.end;
 }
 
-/* Calls fn for every element; false where the array's outer level is malformed. */
+/*
+ * An element takes far more memory as an event than as "1," in a body.  No call
+ * is this short, so that a body with more elements than that is no array of
+ * calls; small ones are split all the same, to show what is wrong with each.
+ */
+#define MIN_CALL_LENGTH		24
+#define ALWAYS_SPLIT		1000
+
+/*
+ * Calls fn for every element; false where the array's outer level is malformed
+ * or its elements are too many to be calls.
+ */
 static bool
 scan_array(CdiText array, void (*fn) (void *arg, CdiText element), void *arg)
 {
+	int			count = 0;
 	Scanner		scanner = {array.data, array.data + array.len};
 	CdiText		element;
 
@@ -194,6 +206,8 @@ scan_array(CdiText array, void (*fn) (void *arg, CdiText element), void *arg)
 		do
 		{
 			if (!skip_value(&scanner, &element))
+				return false;
+			if (++count > ALWAYS_SPLIT && count > array.len / MIN_CALL_LENGTH)
 				return false;
 			if (fn)
 				fn(arg, element);

@@ -98,7 +98,7 @@ COMMENT ON FUNCTION cdi_ingest(jsonb, text, boolean) IS
 
 CREATE OR REPLACE FUNCTION cdi._replay_rows(source_ids integer[], received_at timestamptz[], payloads bytea[], envelopes jsonb[], attempts integer[],
     OUT stored bigint, OUT duplicate bigint, OUT failed bigint, OUT withheld bigint)
-LANGUAGE C VOLATILE
+LANGUAGE C VOLATILE STRICT
 AS 'MODULE_PATHNAME', 'cdi_replay_rows';
 COMMENT ON FUNCTION cdi._replay_rows(integer[], timestamptz[], bytea[], jsonb[], integer[]) IS 'Internal: failed events through the pipeline again.';
 

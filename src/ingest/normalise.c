@@ -9,6 +9,7 @@
 #include "postgres.h"
 
 #include "common/int.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/numeric.h"
@@ -65,6 +66,13 @@ fail(CdiBatch *batch, CdiEvent *event, int sqlstate, const char *message,
 		cdi_event_fail(batch, event, "normalise", sqlstate, message, detail, hint);
 }
 
+/* The start of a value for a message, cut between characters. */
+static char *
+clip(CdiText text)
+{
+	return pnstrdup(text.data, pg_mbcliplen(text.data, text.len, 64));
+}
+
 /* A string, or a number as the text that came in. */
 static void
 take_text(CdiBatch *batch, CdiEvent *event, const char *name,
@@ -112,7 +120,7 @@ take_time(CdiBatch *batch, CdiEvent *event, const char *name,
 	if (!cdi_iso8601_parse(value, field))
 		fail(batch, event, ERRCODE_CDI_INVALID_TIMESTAMP,
 			 psprintf("\"%s\" is no ISO 8601 time within the range of timestamptz", name),
-			 psprintf("It is \"%s\".", pnstrdup(value.data, Min(value.len, 64))),
+			 psprintf("It is \"%s\".", clip(value)),
 			 "Send for example 2026-01-31T12:00:00.000Z.");
 }
 
@@ -312,7 +320,7 @@ check(CdiBatch *batch, CdiEvent *event)
 	if (*known == NULL)
 	{
 		fail(batch, event, ERRCODE_CDI_INVALID_TYPE, "unknown type of call",
-			 psprintf("The type is \"%s\".", pnstrdup(event->type.data, Min(event->type.len, 64))),
+			 psprintf("The type is \"%s\".", clip(event->type)),
 			 "Use track, identify, page, screen, group or alias.");
 		return;
 	}

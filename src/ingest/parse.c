@@ -167,7 +167,7 @@ scan_envelope(const char *body, int len, Envelope *envelope)
 			if (text_equals(key, "\"batch\""))
 				envelope->batch = value;
 			else if (text_equals(key, "\"sentAt\""))
-				envelope->sent_at = plain_string(value);
+				envelope->sent_at = value;
 			else if (text_equals(key, "\"context\""))
 				envelope->context = value;
 			else if (text_equals(key, "\"writeKey\""))
@@ -180,10 +180,22 @@ scan_envelope(const char *body, int len, Envelope *envelope)
 	return scanner.at == scanner.end;
 }
 
-/* Calls fn for every element; false where the array's outer level is malformed. */
+/*
+ * An element takes far more memory as an event than as "1," in a body.  No call
+ * is this short, so that a body with more elements than that is no array of
+ * calls; small ones are split all the same, to show what is wrong with each.
+ */
+#define MIN_CALL_LENGTH		24
+#define ALWAYS_SPLIT		1000
+
+/*
+ * Calls fn for every element; false where the array's outer level is malformed
+ * or its elements are too many to be calls.
+ */
 static bool
 scan_array(CdiText array, void (*fn) (void *arg, CdiText element), void *arg)
 {
+	int			count = 0;
 	Scanner		scanner = {array.data, array.data + array.len};
 	CdiText		element;
 
@@ -194,6 +206,8 @@ scan_array(CdiText array, void (*fn) (void *arg, CdiText element), void *arg)
 		do
 		{
 			if (!skip_value(&scanner, &element))
+				return false;
+			if (++count > ALWAYS_SPLIT && count > array.len / MIN_CALL_LENGTH)
 				return false;
 			if (fn)
 				fn(arg, element);
@@ -229,16 +243,85 @@ add_element(void *arg, CdiText element)
 
 /*
  * The server's parser on one slice; the result lives in the current context.
- * Raises the parser's errors.
+ * Raises what is wrong with it.  Touches only memory, so that an error can be
+ * caught without a subtransaction.
  */
 static Jsonb *
 slice_to_jsonb(CdiText slice)
 {
-	char	   *copy = pnstrdup(slice.data, slice.len);
-	Datum		datum = DirectFunctionCall1(jsonb_in, CStringGetDatum(copy));
+	char	   *copy;
+	Datum		datum;
 
+	if (slice.len > (int64) cdi_ingest_max_event * 1024)
+		ereport(ERROR,
+				(errcode(ERRCODE_CDI_EVENT_TOO_LARGE),
+				 errmsg("event is larger than cdi.ingest_max_event"),
+				 errdetail("The event has %d bytes, the limit is %d kB.",
+						   slice.len, cdi_ingest_max_event)));
+	if (!pg_verify_mbstr(PG_UTF8, slice.data, slice.len, true))
+		ereport(ERROR,
+				(errcode(ERRCODE_CDI_INVALID_ENCODING),
+				 errmsg("event is not valid UTF-8")));
+	copy = pnstrdup(slice.data, slice.len);
+	datum = DirectFunctionCall1(jsonb_in, CStringGetDatum(copy));
 	pfree(copy);
 	return DatumGetJsonbP(datum);
+}
+
+/* A cancelled statement or a lack of memory says nothing about the event. */
+static bool
+is_fault_of_event(int sqlstate)
+{
+	int			category = ERRCODE_TO_CATEGORY(sqlstate);
+
+	return category != ERRCODE_OPERATOR_INTERVENTION &&
+		category != ERRCODE_INSUFFICIENT_RESOURCES &&
+		category != ERRCODE_SYSTEM_ERROR;
+}
+
+/*
+ * Members of the envelope that apply to every call in it.  False where one of
+ * them is malformed: without it the calls would mean something else.
+ */
+static bool
+parse_envelope(CdiBatch *batch, const Envelope *envelope, AddState *state)
+{
+	MemoryContext old = MemoryContextSwitchTo(batch->context);
+	volatile bool well_formed = true;
+
+	PG_TRY();
+	{
+		JsonbValue	value;
+
+		if (envelope->sent_at.data != NULL &&
+			JsonbExtractScalar(&slice_to_jsonb(envelope->sent_at)->root, &value) &&
+			value.type == jbvString)
+		{
+			state->sent_at.data = value.val.string.val;
+			state->sent_at.len = value.val.string.len;
+		}
+		if (envelope->context.data != NULL)
+		{
+			Jsonb	   *context = slice_to_jsonb(envelope->context);
+
+			if (JB_ROOT_IS_OBJECT(context))
+				state->context = context;
+			else
+				well_formed = JB_ROOT_IS_SCALAR(context) &&
+					JsonbExtractScalar(&context->root, &value) && value.type == jbvNull;
+		}
+	}
+	PG_CATCH();
+	{
+		if (!is_fault_of_event(geterrcode()))
+			PG_RE_THROW();
+		MemoryContextSwitchTo(batch->context);
+		FlushErrorState();
+		well_formed = false;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(old);
+	return well_formed;
 }
 
 int
@@ -269,10 +352,9 @@ cdi_parse_body(CdiBatch *batch, int32 origin, int32 source_id,
 
 		well_formed = scan_envelope(body, len, &envelope);
 		if (well_formed && envelope.batch.data != NULL &&
-			(well_formed = scan_array(envelope.batch, NULL, NULL)))
+			(well_formed = scan_array(envelope.batch, NULL, NULL) &&
+			 parse_envelope(batch, &envelope, &state)))
 		{
-			state.sent_at = envelope.sent_at;
-			state.context = cdi_parse_context(batch, envelope.context);
 			state.type.data = NULL;
 			scan_array(envelope.batch, add_element, &state);
 		}
@@ -339,7 +421,7 @@ cdi_parse_jsonb(CdiBatch *batch, int32 origin, int32 source_id, Jsonb *body)
 			sent_at.len = value.val.string.len;
 		}
 		if (getKeyJsonValueFromContainer(&body->root, "context", 7, &value) != NULL &&
-			value.type == jbvBinary)
+			value.type == jbvBinary && JsonContainerIsObject(value.val.binary.data))
 			context = JsonbValueToJsonb(&value);
 	}
 	iterator = JsonbIteratorInit(calls);
@@ -358,54 +440,6 @@ cdi_parse_jsonb(CdiBatch *batch, int32 origin, int32 source_id, Jsonb *body)
 	return batch->count - before;
 }
 
-/* One slice that must be an event; raises what is wrong with it. */
-static Jsonb *
-parse_event(CdiText payload)
-{
-	Jsonb	   *json;
-
-	if (payload.len > (int64) cdi_ingest_max_event * 1024)
-		ereport(ERROR,
-				(errcode(ERRCODE_CDI_EVENT_TOO_LARGE),
-				 errmsg("event is larger than cdi.ingest_max_event"),
-				 errdetail("The event has %d bytes, the limit is %d kB.",
-						   payload.len, cdi_ingest_max_event)));
-	if (!pg_verify_mbstr(PG_UTF8, payload.data, payload.len, true))
-		ereport(ERROR,
-				(errcode(ERRCODE_CDI_INVALID_ENCODING),
-				 errmsg("event is not valid UTF-8")));
-	json = slice_to_jsonb(payload);
-	if (!JB_ROOT_IS_OBJECT(json))
-		ereport(ERROR,
-				(errcode(ERRCODE_CDI_INVALID_EVENT),
-				 errmsg("event must be a JSON object")));
-	return json;
-}
-
-Jsonb *
-cdi_parse_context(CdiBatch *batch, CdiText slice)
-{
-	volatile	Jsonb *result = NULL;
-	MemoryContext old = MemoryContextSwitchTo(batch->context);
-
-	if (slice.data == NULL)
-		return NULL;
-
-	/* Pure memory: no resource is held that an error would leave behind. */
-	PG_TRY();
-	{
-		result = parse_event(slice);
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(batch->context);
-		FlushErrorState();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(old);
-	return (Jsonb *) result;
-}
-
 void
 cdi_stage_parse(CdiBatch *batch)
 {
@@ -414,11 +448,7 @@ cdi_stage_parse(CdiBatch *batch)
 
 	while (i < batch->count)
 	{
-		/*
-		 * jsonb_in() raises; it touches only memory, so catching here without
-		 * a subtransaction leaves nothing behind.  The loop re-enters only
-		 * after a failure.
-		 */
+		/* The loop re-enters only after a failure, see slice_to_jsonb(). */
 		PG_TRY();
 		{
 			for (; i < batch->count; i++)
@@ -429,8 +459,8 @@ cdi_stage_parse(CdiBatch *batch)
 				if (event->outcome != CDI_PENDING)
 					continue;
 				if (event->json == NULL && event->payload.data != NULL)
-					event->json = parse_event(event->payload);
-				else if (event->json != NULL && !JB_ROOT_IS_OBJECT(event->json))
+					event->json = slice_to_jsonb(event->payload);
+				if (event->json != NULL && !JB_ROOT_IS_OBJECT(event->json))
 					ereport(ERROR,
 							(errcode(ERRCODE_CDI_INVALID_EVENT),
 							 errmsg("event must be a JSON object")));
@@ -443,7 +473,7 @@ cdi_stage_parse(CdiBatch *batch)
 
 			MemoryContextSwitchTo(batch->context);
 			error = CopyErrorData();
-			if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
+			if (!is_fault_of_event(error->sqlerrcode))
 				PG_RE_THROW();
 			FlushErrorState();
 			sqlstate = error->sqlerrcode;

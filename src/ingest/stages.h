@@ -10,7 +10,6 @@
 
 /* parse.c */
 extern void cdi_stage_parse(CdiBatch *batch);
-extern Jsonb *cdi_parse_context(CdiBatch *batch, CdiText slice);
 
 /* normalise.c: members become fields, times are corrected, identifiers keyed */
 extern void cdi_stage_normalise(CdiBatch *batch);

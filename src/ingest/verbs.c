@@ -14,6 +14,7 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 
 #include "base/errors.h"
@@ -244,6 +245,8 @@ cdi_ingest(PG_FUNCTION_ARGS)
 
 PG_FUNCTION_INFO_V1(cdi_replay_rows);
 
+#define ENVELOPES 3				/* argument; NULL where a request said nothing */
+
 /*
  * Replay of failed events.  Each row's unit leaves "received" and "failed" and
  * comes in again like a request's body, with its own time of receipt and what
@@ -266,14 +269,22 @@ cdi_replay_rows(PG_FUNCTION_ARGS)
 	batch->may_wait = true;
 	for (int k = 0; k < 5; k++)
 	{
+		int			length;
+
 		arrays[k] = PG_GETARG_ARRAYTYPE_P(k);
 		deconstruct_array(arrays[k], types[k], lengths[k], lengths[k] > 0, aligns[k],
-						  &columns[k], &nulls[k], &n);
+						  &columns[k], &nulls[k], &length);
+		if (k == 0)
+			n = length;
+		if (length != n || (k != ENVELOPES && array_contains_nulls(arrays[k])))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("the arrays must have one length and, but for the envelopes, no nulls")));
 	}
 	for (int i = 0; i < n; i++)
 	{
 		bytea	   *payload = DatumGetByteaPP(columns[2][i]);
-		Jsonb	   *envelope = nulls[3][i] ? NULL : DatumGetJsonbP(columns[3][i]);
+		Jsonb	   *envelope = nulls[ENVELOPES][i] ? NULL : DatumGetJsonbP(columns[ENVELOPES][i]);
 		CdiText		type = {NULL, 0};
 		CdiText		sent_at = {NULL, 0};
 		int			first = batch->count;
@@ -305,7 +316,7 @@ cdi_replay_rows(PG_FUNCTION_ARGS)
 				event->envelope_sent_at = sent_at;
 			if (envelope != NULL && event->envelope_context == NULL &&
 				cdi_jsonb_member(&envelope->root, "context", &context) != NULL &&
-				context.type == jbvBinary)
+				context.type == jbvBinary && JsonContainerIsObject(context.val.binary.data))
 				event->envelope_context = JsonbValueToJsonb(&context);
 		}
 		MemoryContextSwitchTo(old);

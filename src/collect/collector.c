@@ -16,15 +16,12 @@
 #include <sys/resource.h>
 
 #include "miscadmin.h"
-#include "pgstat.h"
-#include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
-#include "utils/wait_event.h"
 
 #include "collect/collect.h"
 #include "worker/worker.h"
@@ -145,13 +142,14 @@ make_wait_set(void)
 	return set;
 }
 
-static void
+/* Returns true where the configuration was read anew. */
+static bool
 wait(WaitEventSet *set, long timeout)
 {
 	WaitEvent	events[3];
 	int			n;
 
-	n = WaitEventSetWait(set, timeout, events, lengthof(events), PG_WAIT_EXTENSION);
+	n = WaitEventSetWait(set, timeout, events, lengthof(events), cdi_worker_wait_event());
 	for (int i = 0; i < n; i++)
 		if (events[i].events & WL_LATCH_SET)
 		{
@@ -161,7 +159,7 @@ wait(WaitEventSet *set, long timeout)
 
 	/* pg_cancel_backend() has nothing to cancel between two groups. */
 	QueryCancelPending = false;
-	CHECK_FOR_INTERRUPTS();
+	return cdi_worker_interrupts();
 }
 
 /* Read, commit and answer until nobody has anything for us. */
@@ -172,6 +170,7 @@ serve(void)
 	while (cdi_collect_group())
 	{
 		cdi_http_run(cdi_collector.server);
+		QueryCancelPending = false;
 		CHECK_FOR_INTERRUPTS();
 		if (ShutdownRequestPending || ConfigReloadPending)
 			break;
@@ -197,7 +196,7 @@ drain(WaitEventSet *set)
 		if (left <= 0 || !cdi_http_busy(collector->server))
 			break;
 		timeout = loop_timeout();
-		wait(set, timeout < 0 ? left : Min(timeout, left));
+		(void) wait(set, timeout < 0 ? left : Min(timeout, left));
 	}
 	cdi_collect_give_up();
 	cdi_http_run(collector->server);
@@ -205,11 +204,10 @@ drain(WaitEventSet *set)
 	collector->server = NULL;
 }
 
+/* The configuration was read anew. */
 static void
-reload(WaitEventSet **set)
+apply_settings(WaitEventSet **set)
 {
-	ConfigReloadPending = false;
-	ProcessConfigFile(PGC_SIGHUP);
 	if (cdi_collector.server != NULL)
 	{
 		CdiHttpOptions options;
@@ -250,9 +248,8 @@ cdi_collector_main(Datum arg)
 
 	while (!ShutdownRequestPending)
 	{
-		wait(set, loop_timeout());
-		if (ConfigReloadPending)
-			reload(&set);
+		if (wait(set, loop_timeout()))
+			apply_settings(&set);
 		if (collector->server != NULL)
 			serve();
 		else if (cdi_collector_port != 0)

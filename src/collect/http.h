@@ -54,6 +54,7 @@ typedef struct CdiHttpRequest
 {
 	CdiHttpMethod method;
 	CdiHttpFlaw flaw;
+	bool		has_length;		/* Content-Length was there */
 	bool		compressed;		/* Content-Encoding names gzip or deflate */
 	bool		has_user;		/* Authorization: Basic was there */
 	char		path[128];		/* without query and trailing slash; an empty

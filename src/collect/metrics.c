@@ -9,7 +9,6 @@
 #include "postgres.h"
 
 #include "executor/spi.h"
-#include "miscadmin.h"
 #include "utils/builtins.h"
 
 #include "collect/collect.h"
@@ -127,12 +126,7 @@ append_pipeline(StringInfo out)
 
 	PG_TRY();
 	{
-		CdiOwnerScope scope;
-
-		cdi_worker_begin("counting events");
-		cdi_owner_enter(&scope);
-		if (SPI_connect() != SPI_OK_CONNECT)
-			elog(ERROR, "could not connect to SPI");
+		cdi_worker_begin("cdi: count events");
 		cdi_plan_execute(&plan, NULL, NULL);
 		family(out, "cdi_events_received", "counter", "Events received, per source.");
 		for (uint64 row = 0; row < SPI_processed; row++)
@@ -158,25 +152,16 @@ append_pipeline(StringInfo out)
 								 SPI_getvalue(tuple, desc, 3 + i));
 			}
 		}
-		SPI_finish();
-		cdi_owner_leave(&scope);
 		cdi_worker_commit();
 		ok = true;
 	}
 	PG_CATCH();
 	{
-		MemoryContextSwitchTo(cdi_collector.group_context);
-		HOLD_INTERRUPTS();
-		EmitErrorReport();
-		cdi_worker_abort();
-		MemoryContextSwitchTo(cdi_collector.group_context);
-		FlushErrorState();
-		RESUME_INTERRUPTS();
+		cdi_worker_catch();
 		out->len = length;
 		out->data[length] = '\0';
 	}
 	PG_END_TRY();
-	MemoryContextSwitchTo(cdi_collector.group_context);
 	return ok;
 }
 

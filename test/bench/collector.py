@@ -1,4 +1,5 @@
 """The HTTP collector against a Node service, cdi_ingest() and bare HTTP."""
+import glob
 import json
 import os
 import shutil
@@ -96,8 +97,8 @@ def start_node(key, database):
 def start_floor():
     """The collector's HTTP layer with nothing behind it."""
     program = os.path.join(BUILD, "bench", "http_floor")
-    subprocess.run(["cc", "-O2", "-Isrc", "-o", program, "test/bench/http_floor.c", "src/collect/http.c",
-                    "-lmicrohttpd"], cwd=ROOT, check=True)
+    subprocess.run(["cc", "-O2", "-Isrc", "-o", program, "test/bench/http_floor.c",
+                    *glob.glob(os.path.join(ROOT, "src/collect/http*.c")), "-lmicrohttpd"], cwd=ROOT, check=True)
     process = subprocess.Popen([program], text=True, stdout=subprocess.PIPE)
     return process, int(process.stdout.readline())
 

@@ -1,0 +1,77 @@
+/*
+ * job.h
+ *		A request on its way through one group; private to src/collect.
+ */
+#ifndef CDI_JOB_H
+#define CDI_JOB_H
+
+#include "collect/collect.h"
+
+/* Lives in the group's context. */
+typedef struct CdiJob
+{
+	CdiHttpRequest *request;
+	const CdiDialect *dialect;
+	const CdiRoute *route;
+	CdiParked  *parked;			/* comes again; has no body of its own here */
+
+	const char *body;			/* decoded */
+	int			length;
+
+	/* A body that cannot be parsed is refused so, and recorded. */
+	int			refused_status;
+	const char *refused_code;
+	int			refused_sqlstate;
+	const char *refused_message;
+	const char *refused_detail;
+
+	/* Result of an attempt; counts only after its commit. */
+	const char *denied;			/* code of a 401 */
+	int32		source_id;
+	int			first;			/* events of the batch */
+	int			count;
+} CdiJob;
+
+/* Keys of one group are few and come again and again. */
+#define CDI_KEY_MEMO	8
+
+typedef struct CdiKeyMemo
+{
+	int			used;
+	struct
+	{
+		CdiText		key;
+		int32		source_id;
+		const char *denied;
+	}			entries[CDI_KEY_MEMO];
+} CdiKeyMemo;
+
+/*
+ * request.c.  A request becomes a job, or is answered at once: then admit
+ * returns false.  authenticate needs a transaction; it sets source_id, or
+ * denied.
+ */
+extern bool cdi_request_admit(CdiHttpRequest *request, CdiJob *job);
+extern void cdi_request_authenticate(CdiJob *job, CdiKeyMemo *memo);
+extern void cdi_request_refuse(CdiHttpRequest *request, const CdiDialect *dialect,
+							   int status, const char *code, const char *message,
+							   int flags);
+extern void cdi_request_refuse_for_now(CdiHttpRequest *request, const CdiDialect *dialect,
+									   const char *code, const char *message);
+extern void cdi_request_answer(CdiHttpRequest *request, const CdiDialect *dialect,
+							   const CdiAnswer *counts);
+
+/* group.c: count one event that has ended; allocates in the current context */
+extern void cdi_answer_tally(CdiAnswer *counts, const CdiEvent *event, int index);
+
+/* parked.c */
+extern void cdi_parked_add(CdiParked *parked, CdiBatch *batch, int32 origin);
+extern void cdi_parked_park(CdiBatch *batch, const CdiJob *job, int nparked);
+extern void cdi_parked_finish(CdiBatch *batch, const CdiJob *job);
+extern void cdi_parked_refuse_late(TimestampTz now);
+/* The parked requests, where it is time to try again; else NULL. */
+extern CdiParked *cdi_parked_due(TimestampTz now);
+extern CdiParked *cdi_parked_next(CdiParked *parked);
+extern const CdiDialect *cdi_parked_dialect(CdiParked *parked);
+
+#endif							/* CDI_JOB_H */

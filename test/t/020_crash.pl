@@ -73,13 +73,14 @@ for my $victim ('cdi collector', 'cdi keeper', 'cdi launcher', 'client backend',
 
 	if ($victim eq 'client backend')
 	{
-		my $session = $node->background_psql('shop');
+		my $session = IPC::Run::start([ 'psql', '-X', '-d', $node->connstr('shop') . ' application_name=victim', '-c',
+				q(SELECT cdi_track('u', 'In a transaction that dies'), pg_sleep(60)) ],
+			'>', \my $session_out, '2>', \my $session_err);
 
-		$session->query_safe('BEGIN');
-		$session->query_safe(q(SELECT cdi_track('u', 'In a transaction that dies')));
-		$pid = $session->query_safe('SELECT pg_backend_pid()');
-		kill 'KILL', $pid;
-		eval { $session->quit };
+		$node->poll_query_until('shop', q(SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'victim' AND wait_event = 'PgSleep'));
+		$pid = pid_of('victim');
+		kill 'KILL', $pid if defined $pid;
+		$session->finish;
 	}
 	else
 	{

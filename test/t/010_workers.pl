@@ -130,7 +130,8 @@ is($node->safe_psql('shop', 'SELECT sum(received) = sum(stored + duplicate + fai
 $pid = keeper('shop');
 for my $wait (1, 2)
 {
-	my $start = $node->safe_psql('shop', "SELECT clock_timestamp() FROM pg_terminate_backend($pid)");
+	my $start = $node->safe_psql('shop', 'SELECT clock_timestamp()');
+	$node->safe_psql('shop', "SELECT pg_terminate_backend($pid)");
 	$pid = another_keeper('shop', $pid, "restarted after termination $wait");
 	is($node->safe_psql('shop', "SELECT started_at - '$start' >= '$wait s', failures, last_error LIKE 'terminating%' FROM cdi.workers WHERE kind = 'keeper'"),
 		"t|$wait|t", "after $wait s");

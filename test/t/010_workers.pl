@@ -130,7 +130,8 @@ is($node->safe_psql('shop', 'SELECT sum(received) = sum(stored + duplicate + fai
 $pid = keeper('shop');
 for my $wait (1, 2)
 {
-	my $start = $node->safe_psql('shop', "SELECT clock_timestamp() FROM pg_terminate_backend($pid)");
+	my $start = $node->safe_psql('shop', 'SELECT clock_timestamp()');
+	$node->safe_psql('shop', "SELECT pg_terminate_backend($pid)");
 	$pid = another_keeper('shop', $pid, "restarted after termination $wait");
 	is($node->safe_psql('shop', "SELECT started_at - '$start' >= '$wait s', failures, last_error LIKE 'terminating%' FROM cdi.workers WHERE kind = 'keeper'"),
 		"t|$wait|t", "after $wait s");
@@ -149,6 +150,14 @@ no_keeper('shop', 'cdi.enabled = off ends them');
 $node->safe_psql('postgres', 'ALTER DATABASE shop SET cdi.enabled = on');
 $pid = keeper('shop');
 ok($pid, 'cdi.enabled = on starts them');
+
+my $port = PostgreSQL::Test::Cluster::get_free_port();
+my $collector = q(SELECT state FROM cdi.workers WHERE kind = 'collector');
+$node->safe_psql('postgres', "ALTER DATABASE shop SET cdi.collector_port = $port");
+ok($node->poll_query_until('shop', $collector, 'running'), 'a port starts the collector');
+$node->safe_psql('postgres', 'ALTER DATABASE shop RESET cdi.collector_port');
+ok($node->poll_query_until('shop', $collector, 'off'), 'no port ends it');
+$pid = keeper('shop');
 
 # Commands that need the database for themselves, and who may not give them
 
@@ -200,8 +209,12 @@ $node->safe_psql('other', q(SELECT cdi_drop_data('other')));
 no_keeper('other', 'cdi_drop_data() ends the workers');
 $node->safe_psql('other', 'SELECT cdi_init()');
 ok(keeper('other'), 'cdi_init() starts them again');
+$node->safe_psql('postgres', "ALTER DATABASE other SET cdi.collector_port = $port");
+ok($node->poll_query_until('other', $collector, 'running'), 'a collector, too');
+ok(keeper('other'), 'beside the keeper');
 $node->safe_psql('other', 'SET client_min_messages = warning; DROP EXTENSION cdi CASCADE');
-no_keeper('other', 'DROP EXTENSION CASCADE ends them');
+ok($node->poll_query_until('postgres', q(SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'cdi %' AND datname = 'other'), '0'),
+	'DROP EXTENSION CASCADE ends all of them');
 $node->safe_psql('other', 'CREATE EXTENSION cdi; SELECT cdi_init()');
 ok(keeper('other'), 'and a new extension starts them');
 

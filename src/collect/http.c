@@ -343,7 +343,12 @@ listen_on(const CdiHttpOptions *options, int *port, char *error, size_t error_si
 	struct addrinfo hints = {.ai_family = AF_UNSPEC,.ai_socktype = SOCK_STREAM,
 	.ai_flags = AI_PASSIVE | AI_NUMERICSERV};
 	struct addrinfo *list;
-	struct sockaddr_storage bound;
+	union
+	{
+		struct sockaddr any;
+		struct sockaddr_in v4;
+		struct sockaddr_in6 v6;
+	}			bound;
 	socklen_t	bound_size = sizeof(bound);
 	const char *host = options->address;
 	const char *step = "create";
@@ -353,6 +358,7 @@ listen_on(const CdiHttpOptions *options, int *port, char *error, size_t error_si
 	int			fd = -1;
 	int			result;
 
+	memset(&bound, 0, sizeof(bound));
 	if (host == NULL || host[0] == '\0' || strcmp(host, "*") == 0)
 		host = NULL;
 	snprintf(service, sizeof(service), "%d", options->port);
@@ -397,10 +403,8 @@ listen_on(const CdiHttpOptions *options, int *port, char *error, size_t error_si
 	if (fd < 0)
 		snprintf(error, error_size, "could not %s socket for \"%s\", port %d: %s",
 				 step, host ? host : "*", options->port, strerror(errno));
-	else if (getsockname(fd, (struct sockaddr *) &bound, &bound_size) == 0)
-		*port = ntohs(bound.ss_family == AF_INET6 ?
-					  ((struct sockaddr_in6 *) &bound)->sin6_port :
-					  ((struct sockaddr_in *) &bound)->sin_port);
+	else if (getsockname(fd, &bound.any, &bound_size) == 0)
+		*port = ntohs(bound.any.sa_family == AF_INET6 ? bound.v6.sin6_port : bound.v4.sin_port);
 	freeaddrinfo(list);
 	return fd;
 }

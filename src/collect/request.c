@@ -160,10 +160,12 @@ decode_body(CdiJob *job)
 	if (request->flaw == CDI_HTTP_TOO_LARGE)
 		refuse_too_large(job, "as sent", request->announced);
 
+	if (request->body == NULL || request->length == 0)
+		return;
 	gzip = request->length >= 2 &&
 		(unsigned char) request->body[0] == 0x1f && (unsigned char) request->body[1] == 0x8b;
 	/* A proxy may have inflated the body and left the header. */
-	if (!gzip && (!request->compressed || request->length == 0 ||
+	if (!gzip && (!request->compressed ||
 				  request->body[0] == '{' || request->body[0] == '['))
 		return;
 	switch (cdi_collect_inflate(request->body, request->length,

@@ -266,6 +266,7 @@ my @bad = (
 	[ 'NUL byte', "{\"type\":\"track\",\"event\":\"a\0b\",\"userId\":\"u\"}", 400, 'invalid_encoding' ],
 	[ 'NUL character', '{"type":"track","event":"a\u0000b","userId":"u"}', 400, 'invalid_character' ],
 	[ 'NUL character in a property', '{"type":"track","event":"E","userId":"u","properties":{"a\u0000":1}}', 400, 'invalid_character' ],
+	[ 'number without end', '{"type":"track","event":"E","userId":"u","properties":{"n":1e9999999}}', 400, 'number_out_of_range' ],
 	[ 'half a surrogate', '{"type":"track","event":"\ud800","userId":"u"}', 400, 'invalid_json' ],
 	[ 'too deep', "{\"type\":\"track\",\"event\":\"E\",\"userId\":\"u\",\"properties\":{\"a\":$deeper}}", 400, 'invalid_json' ],
 	[ 'too large an event', "{\"type\":\"track\",\"event\":\"E\",\"userId\":\"u\",\"properties\":{\"a\":\"$long\"}}", 413, 'event_too_large' ]);
@@ -493,6 +494,24 @@ accounts_ok('after parked events');
 	ok(!eval { http_connect($port) }, 'nobody listens on the old one');
 	$port = $other;
 
+	# A second database with the same port must not take a share of the requests.
+	$node->safe_psql('postgres', 'CREATE DATABASE cdi_other');
+	$node->safe_psql('cdi_other', 'CREATE EXTENSION cdi; SELECT cdi_init()');
+	$node->wait_for_log(qr/cdi collector cannot listen: .*Address already in use/);
+	my %statuses;
+	$statuses{ http_post($port, '/v1/track', {@auth}, track())->{status} }++ for 1 .. 20;
+	is_deeply(\%statuses, { 200 => 20 }, 'the first database keeps its port');
+	$node->safe_psql('postgres', 'DROP DATABASE cdi_other');
+
+	my $collector = "FROM pg_stat_activity WHERE backend_type LIKE 'cdi collector%' AND datname = '$db'";
+	my $first = sql("SELECT pid $collector");
+	sql("SELECT pg_cancel_backend(pid) $collector");
+	is_stored(http_post($port, '/v1/track', {@auth}, track()), 'pg_cancel_backend() does no harm');
+	is(sql("SELECT pid $collector"), $first, 'the collector is the same');
+	sql("SELECT pg_terminate_backend(pid) $collector");
+	$node->poll_query_until($db, "SELECT count(*) = 1 $collector AND pid <> $first");
+	ok(http_wait($port), 'it comes back after pg_terminate_backend()');
+
 	my $open = http_connect($port);
 	http_send($open, 'POST', '/v1/track', { @auth, 'Content-Length' => 1000 }, 'x');
 	my $start = time;
@@ -501,7 +520,7 @@ accounts_ok('after parked events');
 	ok(http_wait($port), 'listens after a restart');
 	is_stored(http_post($port, '/v1/track', {@auth}, track()), 'stores after a restart');
 
-	my $pid = sql("SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'cdi collector%' AND datname = '$db'");
+	my $pid = sql("SELECT pid $collector");
 	my @acknowledged;
 	my $socket = http_connect($port);
 	for (1 .. 200)

@@ -16,11 +16,10 @@ CREATE OR REPLACE FUNCTION cdi_campaign_key(
     campaign_source text, campaign_medium text, campaign_name text,
     campaign_term text, campaign_content text, click_id_type text)
 RETURNS text
-LANGUAGE sql STABLE PARALLEL SAFE
-RETURN CASE WHEN coalesce(campaign_source, campaign_medium, campaign_name, campaign_term, campaign_content, click_id_type) IS NOT NULL
-    THEN ROW(campaign_source, campaign_medium, campaign_name, campaign_term, campaign_content, click_id_type)::text END;
+LANGUAGE C IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION cdi_campaign_key(text, text, text, text, text, text) IS
-'What tells one campaign from another, for cdi_session_id(); null where the event carries none.';
+'What tells one campaign from another, for cdi_session_id(): its fields as in a query string. Null where the event carries none.';
 
 CREATE OR REPLACE FUNCTION cdi_session_id(
     event_id uuid,

@@ -234,6 +234,9 @@ SELECT conversion, count(DISTINCT conversion_event_id) = (SELECT count(*) FROM c
        count(credited_value) > 0 AS valued, max(converted_at - touched_at) <= interval '10 days' AS in_window, max(converted_at - touched_at) > interval '1 day' AS beyond_a_day
 FROM cdi_attribution('linear') WHERE conversion LIKE 'random%' GROUP BY conversion ORDER BY conversion;
 
+-- Different campaigns never have the same key.
+SELECT cdi_campaign_key('a', 'b', NULL, NULL, NULL, 'gclid'), cdi_campaign_key('a&medium=b', NULL, NULL, NULL, NULL, NULL), cdi_campaign_key('', NULL, '50%', '%25', NULL, NULL), cdi_campaign_key(NULL, NULL, NULL, NULL, NULL, NULL);
+
 -- The window functions on rows of their own.
 SELECT i, at, campaign, cdi_session_id(('00000000-0000-0000-0000-00000000000' || i)::uuid, at, campaign, interval '1 hour') OVER w AS session,
        cdi_session_channel(('00000000-0000-0000-0000-00000000000' || i)::uuid, at, campaign, interval '1 hour', channel) OVER w AS channel

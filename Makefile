@@ -26,7 +26,7 @@ override with_llvm = no
 # the workshop install it first and then build in a make of their own.
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
-WORKSHOP = help setup demo demo-stop check check-sql check-isolation check-tap check-fault check-integration check-long bench lint
+WORKSHOP = help setup demo demo-stop check check-sql check-isolation check-tap check-fault check-integration check-long bench lint docs
 ifeq ($(filter $(WORKSHOP),$(MAKECMDGOALS)),)
 
 ifeq ($(wildcard $(PGXS)),)
@@ -66,6 +66,7 @@ help:
 	@echo 'make check-long    what takes longer: soak, fuzz, ten million events'
 	@echo 'make bench         ratios to the alternatives, measured in one run'
 	@echo 'make lint          warnings, static analysis, rules of the SQL interface'
+	@echo 'make docs          write docs/functions.md from the comments of the functions'
 
 setup:
 	@test/setup packages
@@ -97,5 +98,10 @@ bench:
 lint:
 	@test/setup packages clang-tidy
 	@$(IN_PLACE) && test/lint/run
+
+docs:
+	@test/setup packages
+	@$(IN_PLACE) && test/lint/run docs && \
+		{ test "$$place" = "$(CURDIR)" || cp docs/functions.md "$(CURDIR)/docs/"; }
 
 endif

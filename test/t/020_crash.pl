@@ -37,17 +37,18 @@ my $load = IPC::Run::start([ 'python3', "$ENV{CDI_ROOT}/test/lib/post.py", $coll
 sub pid_of
 {
 	my ($type) = @_;
-	my ($status, $pid) = $node->psql('postgres',
-		"SELECT pid FROM pg_stat_activity WHERE backend_type = '$type' OR application_name = '$type' LIMIT 1");
+	# psql that ends before it has read its input (no server) makes IPC::Run die.
+	my ($status, $pid) = eval { $node->psql('postgres',
+		"SELECT pid FROM pg_stat_activity WHERE backend_type = '$type' OR application_name = '$type' LIMIT 1") };
 
-	return $status == 0 && $pid =~ /^\d+$/ ? $pid : undef;
+	return defined $status && $status == 0 && $pid =~ /^\d+$/ ? $pid : undef;
 }
 
 sub stored
 {
-	my ($status, $count) = $node->psql('shop', q(SELECT count(*) FROM cdi.events));
+	my ($status, $count) = eval { $node->psql('shop', q(SELECT count(*) FROM cdi.events)) };
 
-	return $status == 0 ? $count : -1;
+	return defined $status && $status == 0 ? $count : -1;
 }
 
 # Until the collector stores events (again)

@@ -409,6 +409,8 @@ BEGIN
         WHERE NOT EXISTS (SELECT FROM cdi.identity_key);
     INSERT INTO cdi.sources (name) SELECT 'sql'
         WHERE NOT EXISTS (SELECT FROM cdi.sources WHERE name = 'sql');
+    -- Whoever cached them forgets them with this transaction, if it is rolled back.
+    PERFORM cdi._sources_changed();
     INSERT INTO cdi.conversions (name, event, value_property) SELECT 'order', 'Order Completed', 'revenue'
         WHERE NOT EXISTS (SELECT FROM cdi.conversions);
 

@@ -4,7 +4,7 @@ CREATE OR REPLACE FUNCTION cdi._sources_changed()
 RETURNS void
 LANGUAGE C VOLATILE
 AS 'MODULE_PATHNAME', 'cdi_sources_changed';
-COMMENT ON FUNCTION cdi._sources_changed() IS 'Internal: let every backend read sources and identifier types anew, at commit.';
+COMMENT ON FUNCTION cdi._sources_changed() IS 'Internal: let every backend read sources, identifier types and the identity key anew, at commit.';
 
 CREATE OR REPLACE FUNCTION cdi._new_write_key()
 RETURNS text

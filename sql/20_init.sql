@@ -418,8 +418,9 @@ BEGIN
     SELECT greatest((SELECT max(position) FROM cdi.events), (SELECT max(position) FROM cdi.outbox),
                     (SELECT max(position) FROM cdi.identity_links), (SELECT max(watermark) FROM cdi.identity_runs),
                     (SELECT position FROM cdi.watermark)) INTO highest;
-    IF highest >= (SELECT last_value FROM cdi.event_position) THEN
-        PERFORM setval('cdi.event_position', greatest(highest, 1));
+    -- Only then: writers of this moment draw from it, and it must not go back.
+    IF highest > (SELECT last_value - (NOT is_called)::integer FROM cdi.event_position) THEN
+        PERFORM setval('cdi.event_position', highest);
     END IF;
 
     PERFORM cdi._ensure_partitions();

@@ -226,6 +226,8 @@ extract(CdiBatch *batch, CdiEvent *event)
 			event->received_at = received_at;
 		else if (event->original_timestamp != DT_NOBEGIN)
 			event->received_at = event->original_timestamp;
+		/* What lies ahead was not received: no partitions for it. */
+		event->received_at = Min(event->received_at, batch->received_at);
 	}
 }
 

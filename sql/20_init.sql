@@ -409,6 +409,8 @@ BEGIN
         WHERE NOT EXISTS (SELECT FROM cdi.identity_key);
     INSERT INTO cdi.sources (name) SELECT 'sql'
         WHERE NOT EXISTS (SELECT FROM cdi.sources WHERE name = 'sql');
+    -- Whoever cached them forgets them with this transaction, if it is rolled back.
+    PERFORM cdi._sources_changed();
     INSERT INTO cdi.conversions (name, event, value_property) SELECT 'order', 'Order Completed', 'revenue'
         WHERE NOT EXISTS (SELECT FROM cdi.conversions);
 
@@ -416,8 +418,9 @@ BEGIN
     SELECT greatest((SELECT max(position) FROM cdi.events), (SELECT max(position) FROM cdi.outbox),
                     (SELECT max(position) FROM cdi.identity_links), (SELECT max(watermark) FROM cdi.identity_runs),
                     (SELECT position FROM cdi.watermark)) INTO highest;
-    IF highest >= (SELECT last_value FROM cdi.event_position) THEN
-        PERFORM setval('cdi.event_position', greatest(highest, 1));
+    -- Only then: writers of this moment draw from it, and it must not go back.
+    IF highest > (SELECT last_value - (NOT is_called)::integer FROM cdi.event_position) THEN
+        PERFORM setval('cdi.event_position', highest);
     END IF;
 
     PERFORM cdi._ensure_partitions();

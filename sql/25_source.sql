@@ -4,7 +4,7 @@ CREATE OR REPLACE FUNCTION cdi._sources_changed()
 RETURNS void
 LANGUAGE C VOLATILE
 AS 'MODULE_PATHNAME', 'cdi_sources_changed';
-COMMENT ON FUNCTION cdi._sources_changed() IS 'Internal: let every backend read sources and identifier types anew, at commit.';
+COMMENT ON FUNCTION cdi._sources_changed() IS 'Internal: let every backend read sources, identifier types and the identity key anew, at commit.';
 
 CREATE OR REPLACE FUNCTION cdi._new_write_key()
 RETURNS text
@@ -21,6 +21,10 @@ AS $$
 DECLARE
     write_key text := cdi._new_write_key();
 BEGIN
+    IF name IS NULL OR octet_length(name) NOT BETWEEN 1 AND 127 THEN
+        RAISE EXCEPTION 'name of a source must have 1 to 127 bytes'
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
     INSERT INTO cdi.sources (name, write_key_hash)
     VALUES (cdi_create_source.name, sha256(convert_to(write_key, 'UTF8')));
     PERFORM cdi._sources_changed();
@@ -124,7 +128,7 @@ DECLARE
     id integer := cdi._require_source(source);
     verb regprocedure;
 BEGIN
-    PERFORM role::regrole;
+    PERFORM quote_ident(role)::regrole;
     INSERT INTO cdi.source_grants (source_id, role_name) VALUES (id, role) ON CONFLICT DO NOTHING;
     FOR verb IN SELECT cdi._verbs() LOOP
         EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', verb, role);
@@ -145,7 +149,8 @@ DECLARE
 BEGIN
     DELETE FROM cdi.source_grants g WHERE g.source_id = id AND g.role_name = role;
     IF NOT EXISTS (SELECT FROM cdi.source_grants g WHERE g.role_name = role) THEN
-        FOR verb IN SELECT cdi._verbs() LOOP
+        -- a role that was dropped has nothing left to revoke
+        FOR verb IN SELECT cdi._verbs() WHERE to_regrole(quote_ident(role)) IS NOT NULL LOOP
             EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM %I', verb, role);
         END LOOP;
     END IF;

@@ -5,12 +5,11 @@
 #include "base/base.h"
 
 #include "executor/spi.h"
+#include "utils/snapmgr.h"
 
-int
-cdi_plan_execute(CdiPlan *plan, Datum *values, const char *nulls)
+static void
+prepare(CdiPlan *plan)
 {
-	int			result;
-
 	if (plan->plan == NULL)
 	{
 		SPIPlanPtr	prepared = SPI_prepare(plan->query, plan->nargs, plan->argtypes);
@@ -20,7 +19,31 @@ cdi_plan_execute(CdiPlan *plan, Datum *values, const char *nulls)
 		SPI_keepplan(prepared);
 		plan->plan = prepared;
 	}
+}
+
+int
+cdi_plan_execute(CdiPlan *plan, Datum *values, const char *nulls)
+{
+	int			result;
+
+	prepare(plan);
 	result = SPI_execute_plan(plan->plan, values, nulls, false, 0);
+	if (result < 0)
+		elog(ERROR, "could not execute statement: %s", SPI_result_code_string(result));
+	return result;
+}
+
+int
+cdi_plan_execute_latest(CdiPlan *plan)
+{
+	Snapshot	snapshot;
+	int			result;
+
+	prepare(plan);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	result = SPI_execute_snapshot(plan->plan, NULL, NULL, snapshot, InvalidSnapshot,
+								  false, false, 0);
+	UnregisterSnapshot(snapshot);
 	if (result < 0)
 		elog(ERROR, "could not execute statement: %s", SPI_result_code_string(result));
 	return result;

@@ -14,26 +14,47 @@
 #include "executor/spi.h"
 #include "utils/builtins.h"
 #include "utils/formatting.h"
+#include "utils/inval.h"
 
 #include "base/errors.h"
 #include "identity/identity.h"
 
 static SHA256_CTX inner_state;
 static SHA256_CTX outer_state;
-static Oid	loaded_for = InvalidOid;	/* schema whose key was loaded */
+static Oid	loaded_for = InvalidOid;	/* table whose key was loaded */
+static bool loaded = false;
+static bool invalidated = false;	/* since the last load began */
+
+/* cdi_init() makes the key, and its transaction may be rolled back. */
+static void
+invalidate(Datum arg, Oid relid)
+{
+	if (relid == InvalidOid || relid == loaded_for)
+	{
+		loaded = false;
+		invalidated = true;
+	}
+}
 
 void
 cdi_keys_load(void)
 {
 	static CdiPlan plan = {.query = "SELECT key FROM cdi.identity_key"};
-	Oid			relation = cdi_relation_oid("identity_key");
+	static bool registered = false;
 	unsigned char pad[64];
 	bytea	   *key;
 	bool		isnull;
 
-	if (loaded_for == relation && OidIsValid(relation))
+	if (loaded)
 		return;
-	cdi_plan_execute(&plan, NULL, NULL);
+	if (!registered)
+	{
+		CacheRegisterRelcacheCallback(invalidate, (Datum) 0);
+		registered = true;
+	}
+	loaded_for = cdi_relation_oid("identity_key");
+	loaded = invalidated = false;
+	cdi_plan_execute_latest(&plan);
 	if (SPI_processed != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_CDI_NOT_INITIALISED),
@@ -49,7 +70,7 @@ cdi_keys_load(void)
 	SHA256_Init(&outer_state);
 	SHA256_Update(&outer_state, pad, sizeof(pad));
 	explicit_bzero(pad, sizeof(pad));
-	loaded_for = relation;
+	loaded = !invalidated;
 }
 
 static void

@@ -20,12 +20,17 @@ static MemoryContext cache_context = NULL;
 static CdiIdentifierType *types = NULL;
 static int	ntypes = 0;
 static Oid	cached_relation = InvalidOid;
+static bool loaded = false;
+static bool invalidated = false;	/* since the last load() began */
 
 static void
 invalidate(Datum arg, Oid relid)
 {
 	if (relid == InvalidOid || relid == cached_relation)
-		cached_relation = InvalidOid;
+	{
+		loaded = false;
+		invalidated = true;
+	}
 }
 
 static CdiText
@@ -43,7 +48,6 @@ static void
 load(void)
 {
 	static CdiPlan plan = {.query = "SELECT name, priority, blocked FROM cdi.identifier_types ORDER BY priority"};
-	Oid			relation = cdi_relation_oid("identifier_types");
 	MemoryContext old;
 
 	if (cache_context == NULL)
@@ -52,9 +56,11 @@ load(void)
 											  ALLOCSET_SMALL_SIZES);
 		CacheRegisterRelcacheCallback(invalidate, (Datum) 0);
 	}
+	cached_relation = cdi_relation_oid("identifier_types");
+	loaded = invalidated = false;
+	cdi_plan_execute_latest(&plan);
 	MemoryContextReset(cache_context);
 	types = NULL;
-	cdi_plan_execute(&plan, NULL, NULL);
 	old = MemoryContextSwitchTo(cache_context);
 	ntypes = SPI_processed;
 	types = palloc0(sizeof(CdiIdentifierType) * Max(ntypes, 1));
@@ -74,13 +80,13 @@ load(void)
 			types[i].blocked[k] = copy_text(blocked[k]);
 	}
 	MemoryContextSwitchTo(old);
-	cached_relation = relation;
+	loaded = !invalidated;
 }
 
 const CdiIdentifierType *
 cdi_identifier_types(int *count)
 {
-	if (!OidIsValid(cached_relation))
+	if (!loaded)
 		load();
 	*count = ntypes;
 	return types;

@@ -21,6 +21,12 @@
 
 #define MAX_MESSAGE_ID 512
 
+/*
+ * How deep the server can parse depends on its stack; what was stored must be
+ * restored by any other.
+ */
+#define MAX_DEPTH 1000
+
 static const char *const event_types[] = {
 	"track", "identify", "page", "screen", "group", "alias", NULL
 };
@@ -64,6 +70,31 @@ fail(CdiBatch *batch, CdiEvent *event, int sqlstate, const char *message,
 {
 	if (event->outcome == CDI_PENDING)
 		cdi_event_fail(batch, event, "normalise", sqlstate, message, detail, hint);
+}
+
+static void
+check_depth(CdiBatch *batch, CdiEvent *event, Jsonb *json)
+{
+	JsonbIterator *iterator;
+	JsonbIteratorToken token;
+	JsonbValue	value;
+	int			depth = 0;
+
+	/* A level takes eight bytes: the header and its one element's entry. */
+	if (json == NULL || VARSIZE(json) <= 8 * MAX_DEPTH)
+		return;
+	iterator = JsonbIteratorInit(&json->root);
+	while ((token = JsonbIteratorNext(&iterator, &value, false)) != WJB_DONE)
+	{
+		if (token == WJB_END_ARRAY || token == WJB_END_OBJECT)
+			depth--;
+		else if ((token == WJB_BEGIN_ARRAY || token == WJB_BEGIN_OBJECT) && ++depth > MAX_DEPTH)
+		{
+			fail(batch, event, ERRCODE_CDI_INVALID_EVENT, "the call is nested too deeply",
+				 psprintf("The limit is %d levels.", MAX_DEPTH), NULL);
+			return;
+		}
+	}
 }
 
 /* The start of a value for a message, cut between characters. */
@@ -226,6 +257,8 @@ extract(CdiBatch *batch, CdiEvent *event)
 			event->received_at = received_at;
 		else if (event->original_timestamp != DT_NOBEGIN)
 			event->received_at = event->original_timestamp;
+		/* What lies ahead was not received: no partitions for it. */
+		event->received_at = Min(event->received_at, batch->received_at);
 	}
 }
 
@@ -396,8 +429,15 @@ cdi_stage_normalise(CdiBatch *batch)
 		CHECK_FOR_INTERRUPTS();
 		if (event->outcome != CDI_PENDING)
 			continue;
-		if (event->json != NULL)
+		check_depth(batch, event, event->json);
+		if (event->json != NULL && event->outcome == CDI_PENDING)
 			extract(batch, event);
+		else
+		{
+			check_depth(batch, event, event->properties);
+			check_depth(batch, event, event->traits);
+		}
+		check_depth(batch, event, event->context);	/* may be the envelope's */
 		if (event->outcome == CDI_PENDING)
 			check(batch, event);
 		if (event->outcome == CDI_PENDING)

@@ -39,12 +39,17 @@ static MemoryContext cache_context = NULL;
 static CachedSource *sources = NULL;
 static int	nsources = 0;
 static Oid	cached_relation = InvalidOid;
+static bool loaded = false;
+static bool invalidated = false;	/* since the last load() began */
 
 static void
 invalidate(Datum arg, Oid relid)
 {
 	if (relid == InvalidOid || relid == cached_relation)
-		cached_relation = InvalidOid;
+	{
+		loaded = false;
+		invalidated = true;
+	}
 }
 
 static bool
@@ -59,6 +64,10 @@ get_hash(HeapTuple tuple, TupleDesc desc, int column, uint8 *hash)
 	return true;
 }
 
+/*
+ * On an error, and where an invalidation arrives meanwhile, the cache is read
+ * again the next time.
+ */
 static void
 load(void)
 {
@@ -69,7 +78,6 @@ load(void)
 	};
 	CdiOwnerScope scope;
 	MemoryContext old = CurrentMemoryContext;
-	Oid			relation = cdi_relation_oid("sources");
 
 	if (cache_context == NULL)
 	{
@@ -79,9 +87,9 @@ load(void)
 	}
 	cdi_owner_enter(&scope);
 	SPI_connect();
-	/* from here on an invalidation that arrives must not be forgotten */
-	cached_relation = relation;
-	cdi_plan_execute(&plan, NULL, NULL);
+	cached_relation = cdi_relation_oid("sources");
+	loaded = invalidated = false;
+	cdi_plan_execute_latest(&plan);
 	MemoryContextReset(cache_context);
 	MemoryContextSwitchTo(cache_context);
 	nsources = 0;
@@ -115,6 +123,7 @@ load(void)
 		}
 		nsources++;
 	}
+	loaded = !invalidated;
 	MemoryContextSwitchTo(old);
 	SPI_finish();
 	cdi_owner_leave(&scope);
@@ -126,7 +135,7 @@ ensure_loaded(void)
 	/* A transaction must run, so that invalidations are seen. */
 	Assert(IsTransactionState());
 	AcceptInvalidationMessages();
-	if (!OidIsValid(cached_relation))
+	if (!loaded)
 		load();
 }
 
@@ -227,12 +236,13 @@ cdi_source_check_grant(const CdiSource *source)
 
 PG_FUNCTION_INFO_V1(cdi_sources_changed);
 
-/* Every backend reads the sources and identifier types anew after commit. */
+/* Every backend reads sources, identifier types and identity key anew after commit. */
 Datum
 cdi_sources_changed(PG_FUNCTION_ARGS)
 {
 	CacheInvalidateRelcacheByRelid(cdi_relation_oid("sources"));
 	CacheInvalidateRelcacheByRelid(cdi_relation_oid("identifier_types"));
+	CacheInvalidateRelcacheByRelid(cdi_relation_oid("identity_key"));
 	PG_RETURN_VOID();
 }
 

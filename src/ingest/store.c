@@ -9,6 +9,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "funcapi.h"
@@ -172,18 +173,34 @@ forget_months(Datum arg, Oid relid)
 		nknown_months = 0;
 }
 
+static bool
+partition_exists(TimestampTz time)
+{
+	struct pg_tm tm;
+	fsec_t		fsec;
+
+	if (timestamp2tm(time, NULL, &tm, &fsec, NULL, NULL) != 0)
+		return false;
+	return OidIsValid(cdi_relation_oid(psprintf("events_%04d_%02d", tm.tm_year, tm.tm_mon)));
+}
+
 /*
  * Partition of a time, looked up once per backend and month.  Where it cannot
  * be made now the row goes to the default partition, and the keeper moves it.
+ *
+ * A business transaction makes none: it would keep every reader, and every
+ * writer of that month, waiting until it ends.  An import does, in whatever
+ * transaction, for it brings the months with it.
  */
 static void
-ensure_partition(TimestampTz time)
+ensure_partition(TimestampTz time, bool history)
 {
 	static CdiPlan plan = {
 		.query = "SELECT cdi._ensure_partition('events', $1)",
 		.nargs = 1,.argtypes = {TIMESTAMPTZOID}
 	};
 	TimestampTz month;
+	bool		exists;
 	bool		isnull;
 
 	month = DatumGetTimestampTz(DirectFunctionCall2(timestamp_trunc,
@@ -195,8 +212,14 @@ ensure_partition(TimestampTz time)
 	if (!OidIsValid(events_oid))
 		CacheRegisterRelcacheCallback(forget_months, (Datum) 0);
 	events_oid = cdi_relation_oid("events");
-	cdi_plan_execute(&plan, (Datum[]) {TimestampTzGetDatum(time)}, NULL);
-	if (!DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)))
+	if (!history && IsTransactionBlock())
+		exists = partition_exists(time);
+	else
+	{
+		cdi_plan_execute(&plan, (Datum[]) {TimestampTzGetDatum(time)}, NULL);
+		exists = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	}
+	if (!exists)
 	{
 		cdi_worker_wake_at_commit(CDI_WAKE_KEEPER);
 		return;
@@ -231,7 +254,7 @@ cdi_stage_store(CdiBatch *batch, int *index, int n)
 		if (event->received_at != last_received)
 		{
 			last_received = event->received_at;
-			ensure_partition(last_received);
+			ensure_partition(last_received, batch->history);
 		}
 		if (pending++ == 0)
 			cdi_position_reserve();

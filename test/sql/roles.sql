@@ -59,6 +59,16 @@ SET ROLE cdi_test_tracker;
 SELECT cdi_track('u1', 'Revoked', source => 'shop');
 RESET ROLE;
 
+-- Any name of a role; a name of a source that could not be found again.
+CREATE ROLE "Cdi Test";
+SELECT cdi_grant_source('shop', 'Cdi Test');
+SELECT cdi_revoke_source('shop', 'Cdi Test');
+SELECT cdi_grant_source('shop', 'Cdi Test');
+DROP OWNED BY "Cdi Test";
+DROP ROLE "Cdi Test";
+SELECT cdi_revoke_source('shop', 'Cdi Test');
+SELECT cdi_create_source(repeat('n', 128));
+
 -- A caller's search_path and temporary objects mean nothing to the pipeline.
 SELECT cdi_grant_source('shop', 'cdi_test_tracker');
 GRANT TEMPORARY ON DATABASE regression TO cdi_test_tracker;

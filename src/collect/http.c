@@ -343,7 +343,7 @@ listen_on(const CdiHttpOptions *options, int *port, char *error, size_t error_si
 	struct addrinfo hints = {.ai_family = AF_UNSPEC,.ai_socktype = SOCK_STREAM,
 	.ai_flags = AI_PASSIVE | AI_NUMERICSERV};
 	struct addrinfo *list;
-	struct sockaddr_storage bound;
+	struct sockaddr_storage bound = {.ss_family = AF_UNSPEC};
 	socklen_t	bound_size = sizeof(bound);
 	const char *host = options->address;
 	const char *step = "create";

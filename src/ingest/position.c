@@ -92,16 +92,9 @@ cdi_position_reserve(void)
 int64
 cdi_position_next(void)
 {
-	static Oid	sequence = InvalidOid;
-	static LocalTransactionId looked_up_by = InvalidLocalTransactionId;
-
 	Assert(reserved_by == MyProc->lxid);
-	if (looked_up_by != MyProc->lxid || !OidIsValid(sequence))
-	{
-		sequence = sequence_oid();
-		looked_up_by = MyProc->lxid;
-	}
-	return nextval_internal(sequence, false);
+	/* Looked up anew: storage may have been dropped and made in between. */
+	return nextval_internal(sequence_oid(), false);
 }
 
 /* Smallest locked value, or PG_INT64_MAX */

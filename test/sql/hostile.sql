@@ -102,5 +102,13 @@ SELECT cdi_track('u', 'First', message_id => 'm') IS NOT NULL AS tracked;
 \c
 SELECT cdi_track('u', 'First', message_id => 'm') IS NOT NULL AS tracked;
 SELECT count(*) FROM cdi.events;
+-- Storage that is dropped and made again in the transaction that writes
+BEGIN;
+SELECT cdi_track('u', 'Before') IS NOT NULL AS tracked;
+SELECT cdi_drop_data('cdi_hostile');
+SELECT cdi_init();
+SELECT cdi_track('u', 'After') IS NOT NULL AS tracked;
+COMMIT;
+SELECT event FROM cdi.events;
 \c regression
 DROP DATABASE cdi_hostile WITH (FORCE);

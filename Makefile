@@ -17,7 +17,7 @@ PG_CPPFLAGS = -Isrc
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers -Wno-declaration-after-statement $(CDI_CFLAGS)
 SHLIB_LINK = -lcrypto -lz -lmicrohttpd -ljansson -lcurl
 
-EXTRA_CLEAN = $(DATA_built)
+EXTRA_CLEAN = $(DATA_built) sql/56_destinations.sql
 
 # Bitcode of the whole library buys nothing here and needs clang.
 override with_llvm = no
@@ -38,6 +38,19 @@ SQL_PARTS = $(addprefix sql/,$(shell sed 's/\#.*//' sql/manifest))
 
 cdi--$(EXTVERSION).sql: sql/manifest sql/qualify.sed $(SQL_PARTS)
 	sed -f sql/qualify.sed $(SQL_PARTS) > $@
+
+# Specifications of destinations travel inside the install script.
+SPECS = $(sort $(wildcard share/destinations/*.json))
+
+sql/56_destinations.sql: $(SPECS) Makefile
+	@echo '-- Built-in destinations, made from share/destinations by make.' > $@
+	@for spec in $(SPECS); do \
+		echo 'INSERT INTO cdi.destination_specs (name, version, spec, builtin)'; \
+		echo "SELECT s ->> 'name', s ->> 'version', s, true FROM (SELECT \$$cdi_spec\$$"; \
+		cat $$spec; \
+		echo "\$$cdi_spec\$$::jsonb AS s) AS v"; \
+		echo 'ON CONFLICT (name, version) DO UPDATE SET spec = excluded.spec, builtin = true;'; \
+	done >> $@
 
 # An upgrade: its own part, the tables that the version added, and everything
 # that uses CREATE OR REPLACE.

@@ -42,9 +42,10 @@ CREATE TABLE cdi.syncs (
     model text NOT NULL,
     primary_key text NOT NULL,
     run_as name NOT NULL,
+    search_path text NOT NULL,
     enabled boolean NOT NULL DEFAULT true,
     created_at timestamptz NOT NULL DEFAULT now()
 );
-COMMENT ON TABLE cdi.syncs IS 'Which rows go to which destination: a model query, its primary key and the destination''s action. The model runs as the role that declared the sync.';
+COMMENT ON TABLE cdi.syncs IS 'Which rows go to which destination: a model query, its primary key and the destination''s action. The model runs as the role that declared the sync, with its search_path of then. Rows are changed by functions only: who could write here could run SQL as any role.';
 SELECT pg_extension_config_dump('cdi.syncs', '');
 SELECT pg_extension_config_dump('cdi.syncs_sync_id_seq', '');

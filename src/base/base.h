@@ -20,7 +20,11 @@ typedef struct CdiText
 
 /* guc.c: settings, alphabetical */
 extern int	cdi_activate_concurrency;
+extern bool cdi_activate_follow_failover;
+extern int	cdi_activate_model_timeout;
+extern int	cdi_activate_retry_delay;
 extern int	cdi_activate_retry_limit;
+extern int	cdi_activate_retry_max_delay;
 extern char *cdi_collector_address;
 extern int	cdi_collector_max_body;
 extern int	cdi_collector_max_pending;
@@ -31,6 +35,7 @@ extern bool cdi_enabled;
 extern int	cdi_identity_bulk_threshold;
 extern int	cdi_ingest_dedupe_window;
 extern int	cdi_ingest_max_event;
+extern char *cdi_secret_directory;
 
 extern void cdi_guc_define(void);
 

@@ -12,7 +12,11 @@
 #include "utils/guc.h"
 
 int			cdi_activate_concurrency = 8;
+bool		cdi_activate_follow_failover = false;
+int			cdi_activate_model_timeout = 60 * 60 * 1000;
+int			cdi_activate_retry_delay = 1000;
 int			cdi_activate_retry_limit = 8;
+int			cdi_activate_retry_max_delay = 5 * 60 * 1000;
 char	   *cdi_collector_address = NULL;
 int			cdi_collector_max_body = 4096;
 int			cdi_collector_max_pending = 4096;
@@ -23,6 +27,7 @@ bool		cdi_enabled = false;
 int			cdi_identity_bulk_threshold = 100000;
 int			cdi_ingest_dedupe_window = 30 * 24 * 60;
 int			cdi_ingest_max_event = 1024;
+char	   *cdi_secret_directory = NULL;
 
 void
 cdi_guc_define(void)
@@ -31,10 +36,27 @@ cdi_guc_define(void)
 							"Requests in flight to one destination at a time.",
 							NULL, &cdi_activate_concurrency,
 							8, 1, 256, PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("cdi.activate_follow_failover",
+							 "Lets a promoted standby push without being armed again.",
+							 "A copy made by pg_basebackup cannot be told from a standby; with this on it pushes, too.",
+							 &cdi_activate_follow_failover,
+							 false, PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("cdi.activate_model_timeout",
+							"Time that the model of a sync may run; 0 sets no limit.",
+							NULL, &cdi_activate_model_timeout,
+							60 * 60 * 1000, 0, INT_MAX, PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("cdi.activate_retry_delay",
+							"Wait before a failed request is sent again; it doubles with every attempt.",
+							NULL, &cdi_activate_retry_delay,
+							1000, 1, INT_MAX, PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("cdi.activate_retry_limit",
 							"Attempts after which a row that cannot be delivered becomes a dead letter.",
 							NULL, &cdi_activate_retry_limit,
 							8, 1, 1000, PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("cdi.activate_retry_max_delay",
+							"Longest wait between two attempts, unless the destination asks for more.",
+							NULL, &cdi_activate_retry_max_delay,
+							5 * 60 * 1000, 1, INT_MAX, PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomStringVariable("cdi.collector_address",
 							   "Address that the HTTP collector listens on.",
 							   NULL, &cdi_collector_address,
@@ -76,5 +98,9 @@ cdi_guc_define(void)
 							"Largest single event.",
 							NULL, &cdi_ingest_max_event,
 							1024, 1, 256 * 1024, PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomStringVariable("cdi.secret_directory",
+							   "Directory below which file: references to secrets are read.",
+							   NULL, &cdi_secret_directory,
+							   "", PGC_SUSET, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("cdi");
 }

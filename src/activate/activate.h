@@ -1,0 +1,251 @@
+/*
+ * activate.h
+ *		Rows out of the database: specifications of destinations, the mapping
+ *		they are written in, requests and how answers are read.
+ *
+ * docs/activate.md is the reference of the specification language.  What is
+ * declared here touches no table and no network; sync.c queues rows and push.c
+ * sends them.
+ */
+#ifndef CDI_ACTIVATE_H
+#define CDI_ACTIVATE_H
+
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "lib/stringinfo.h"
+#include "utils/jsonb.h"
+#include "utils/uuid.h"
+
+#include "base/base.h"
+#include "base/json.h"
+
+/* spec.c: a specification, checked */
+typedef struct CdiSpec
+{
+	MemoryContext context;		/* everything of it lives here */
+	const char *name;
+	const char *version;
+	json_t	   *root;
+} CdiSpec;
+
+/* A destination as requests see it: specification and settings. */
+typedef struct CdiTarget
+{
+	const CdiSpec *spec;
+	json_t	   *settings;		/* defaults filled in */
+	json_t	   *secrets;		/* resolved, or NULL: not wanted here */
+	bool		mask_secrets;	/* secrets read "***"; for what people see */
+} CdiTarget;
+
+/*
+ * Parses and checks; raises ZC403 where anything is wrong.  With tests the
+ * embedded tests run, too (spec_test.c).
+ */
+extern CdiSpec *cdi_spec_load(MemoryContext parent, const char *text, bool tests);
+extern json_t *cdi_spec_action(const CdiSpec *spec, const char *action);
+/* Name of the default action, or NULL where one must be named. */
+extern const char *cdi_spec_default_action(const CdiSpec *spec);
+extern bool cdi_action_serves(const json_t *action, const char *operation);
+extern void cdi_spec_run_tests(const CdiSpec *spec);
+
+/*
+ * Settings with the defaults of the specification; raises 22023 where they do
+ * not fit it.  Never shows the value of a secret.
+ */
+extern json_t *cdi_settings_check(const CdiSpec *spec, const json_t *settings,
+								  MemoryContext context);
+
+/* secret.c */
+extern bool cdi_secret_is_reference(const char *value);
+/* Raises ZC406, without the value or what is in the file. */
+extern char *cdi_secret_read(const char *reference);
+/* Object of all secrets that the settings refer to. */
+extern json_t *cdi_secrets_resolve(const CdiSpec *spec, const json_t *settings,
+								   MemoryContext context);
+
+/*
+ * map.c: values.  Numbers are text from end to end.  Everything that an
+ * evaluation returns lives in the current memory context or in its inputs.
+ */
+typedef enum CdiValueType
+{
+	CDI_ABSENT,					/* no such member: leaves no trace */
+	CDI_NULL,
+	CDI_BOOL,
+	CDI_NUMBER,					/* data, len: its text */
+	CDI_STRING,
+	CDI_CONTAINER,				/* object or array out of a payload */
+	CDI_JSON					/* object or array that was built: its text */
+} CdiValueType;
+
+typedef struct CdiValue
+{
+	CdiValueType type;
+	bool		boolean;
+	const char *data;
+	int			len;
+	JsonbContainer *container;
+} CdiValue;
+
+typedef struct CdiItem
+{
+	const char *operation;		/* insert, update, delete */
+	const char *primary_key;
+	const char *key;			/* idempotency key */
+	Jsonb	   *row;
+	/* filled in by cdi_item_map */
+	char	   *json;
+	int			len;
+	char	   *group;			/* rows of one request have the same */
+	char	   *error;			/* why it can never be sent, or NULL */
+} CdiItem;
+
+/* What an expression can see. */
+typedef struct CdiScope
+{
+	const CdiTarget *target;
+	const CdiItem *item;		/* NULL outside of a row */
+	JsonbContainer *row;		/* "$": the row, or an answer's body */
+	const CdiValue *element;	/* "@": element of the innermost @each */
+	CdiItem   **items;			/* of the request */
+	int			nitems;
+	const char *batch_key;
+	bool		secrets;		/* {{secret...}} may be read */
+	int			status;			/* of an answer */
+	int			depth;
+} CdiScope;
+
+extern CdiValue cdi_map_evaluate(const CdiScope *scope, const json_t *node);
+extern bool cdi_map_condition(const CdiScope *scope, const json_t *condition);
+extern CdiValue cdi_map_path(const CdiScope *scope, const char *path);
+extern CdiValue cdi_map_template(const CdiScope *scope, const char *text);
+extern void cdi_value_append(StringInfo out, const CdiValue *value);
+extern bool cdi_value_empty(const CdiValue *value);
+/* Text of a scalar (or JSON text of another), in the current context. */
+extern char *cdi_value_text(const CdiValue *value);
+extern CdiValue cdi_value_string(const char *data, int len);
+extern CdiValue cdi_value_from_jsonb(const JsonbValue *value);
+extern Jsonb *cdi_value_jsonb(const CdiValue *value);
+
+/* map_check.c: raises ZC403; where says which part of the specification. */
+typedef struct CdiMapRules
+{
+	bool		row;			/* "$", "@" and item. */
+	bool		secrets;
+	bool		items;			/* @items */
+} CdiMapRules;
+
+extern void cdi_map_check(const json_t *node, CdiMapRules rules, const char *where);
+extern void cdi_map_check_condition(const json_t *condition, CdiMapRules rules, const char *where);
+
+/* map_functions.c */
+typedef struct CdiMapFunction
+{
+	const char *name;
+	int			min_args;
+	int			max_args;
+	const char *kinds;			/* one letter per argument: s string, i integer */
+	CdiValue	(*call) (const CdiValue *value, const json_t *call);	/* call[0] is the name */
+} CdiMapFunction;
+
+extern const CdiMapFunction *cdi_map_function(const char *name, size_t len);
+/* step: a name, or an array of name and arguments */
+extern CdiValue cdi_map_call(const CdiValue *value, const json_t *step);
+extern char *cdi_hex_digest(int type, const char *data, int len);
+
+/* request.c */
+typedef struct CdiHeader
+{
+	const char *name;
+	const char *value;
+} CdiHeader;
+
+typedef struct CdiRequest
+{
+	const char *method;
+	const char *url;
+	int			nheaders;
+	CdiHeader  *headers;
+	const char *body;
+	size_t		body_len;
+	int			timeout;		/* ms */
+	const char *key;			/* idempotency key: of the row, or over all */
+} CdiRequest;
+
+typedef struct CdiBatchLimits
+{
+	int			max_items;
+	int64		max_bytes;
+} CdiBatchLimits;
+
+/* Maps one row; an item that cannot be sent has its error set.  No ereport. */
+extern void cdi_item_map(const CdiTarget *target, const json_t *action, CdiItem *item);
+extern CdiBatchLimits cdi_request_limits(const CdiTarget *target, const json_t *action);
+/* Raises where the request cannot be built from these settings. */
+extern CdiRequest *cdi_request_build(const CdiTarget *target, const json_t *action,
+									 CdiItem **items, int nitems);
+extern bool cdi_host_allowed(const CdiSpec *spec, const char *host);
+
+/* response.c */
+typedef enum CdiClass
+{
+	CDI_CLASS_OK,
+	CDI_CLASS_REJECTED,			/* will not get better by sending it again */
+	CDI_CLASS_SPLIT,			/* too large, or one row of many is bad */
+	CDI_CLASS_RETRYABLE,
+	CDI_CLASS_THROTTLED,
+	CDI_CLASS_AUTH				/* nobody's row is wrong: pause and say so */
+} CdiClass;
+
+/* What came back, or did not. */
+typedef struct CdiAnswer
+{
+	int			status;			/* 0: no answer */
+	const char *failure;		/* "network", "timeout" or "refused" where there
+								 * was none, else NULL */
+	const char *error;			/* text to that */
+	const char *body;
+	size_t		body_len;
+	int			retry_after;	/* s; 0: not said */
+	double		milliseconds;
+} CdiAnswer;
+
+typedef struct CdiVerdict
+{
+	CdiClass	class;
+	bool		split;			/* rejected as a whole: halve to find the row */
+	const char *error;
+	/* rows that fared otherwise than the request, by index in the request */
+	int			nrows;
+	int		   *rows;
+	CdiClass   *row_classes;
+	const char **row_errors;
+} CdiVerdict;
+
+extern const char *cdi_class_name(CdiClass class);
+extern bool cdi_class_parse(const char *name, CdiClass *class);
+extern CdiVerdict *cdi_response_read(const CdiTarget *target, const json_t *action,
+									 const CdiAnswer *answer, int nitems);
+extern void cdi_response_check(const json_t *response, const char *where);
+
+/* destination.c: raises where the argument is null */
+extern char *cdi_text_argument(FunctionCallInfo fcinfo, int argument, const char *name);
+
+/* armed.c */
+typedef enum CdiArmed
+{
+	CDI_ARMED,
+	CDI_NEVER_ARMED,
+	CDI_DISARMED,
+	CDI_ARMED_ELSEWHERE			/* this is a copy */
+} CdiArmed;
+
+/* SPI connected, as the owner */
+extern CdiArmed cdi_armed_check(void);
+
+/* sync.c: one run or replay of a sync at a time; held to the end of the
+ * transaction, so that positions of a sync become visible in their order. */
+extern void cdi_sync_lock(int32 sync_id);
+
+#endif							/* CDI_ACTIVATE_H */

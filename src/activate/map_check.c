@@ -1,0 +1,314 @@
+/*
+ * map_check.c
+ *		Check a mapping when its specification is installed: every directive,
+ *		path, function and argument, so that a row cannot meet a mistake.
+ */
+#include "activate/activate.h"
+
+#include "miscadmin.h"
+
+#include "base/errors.h"
+
+#define INVALID(...) \
+	ereport(ERROR, \
+			(errcode(ERRCODE_CDI_INVALID_SPEC), \
+			 errmsg("destination specification is not valid"), \
+			 errdetail(__VA_ARGS__)))
+
+static void
+check_path(const char *path, size_t len, CdiMapRules rules, const char *where)
+{
+	static const char *const roots[] = {"$", "@", "settings", "vars", "secret", "item", "batch", "status"};
+	char	   *text = pnstrdup(path, len);
+	size_t		root = strcspn(text, ".[");
+	int			found = -1;
+
+	for (int i = 0; i < lengthof(roots); i++)
+		if (strlen(roots[i]) == root && memcmp(roots[i], text, root) == 0)
+			found = i;
+	if (found < 0)
+		INVALID("%s: path \"%s\" must begin with $, @, settings, vars, secret, item, batch or status.", where, text);
+	if (strcmp(roots[found], "secret") == 0 && !rules.secrets)
+		INVALID("%s: secrets can be used in \"auth\" and \"request\" only.", where);
+	if (!rules.row && (strcmp(roots[found], "@") == 0 || strcmp(roots[found], "item") == 0))
+		INVALID("%s: path \"%s\" needs a row, and a request has many.", where, text);
+	for (const char *at = text + root; *at != '\0';)
+	{
+		if (*at == '.')
+		{
+			size_t		name = strcspn(at + 1, ".[");
+
+			if (name == 0)
+				INVALID("%s: path \"%s\" has an empty name.", where, text);
+			at += 1 + name;
+		}
+		else
+		{
+			size_t		inner;
+			bool		ok;
+
+			at++;
+			if (*at == '"' || *at == '\'')
+			{
+				inner = 1 + strcspn(at + 1, *at == '"' ? "\"" : "'");
+				ok = at[inner] == *at && at[inner + 1] == ']';
+				inner++;
+			}
+			else
+			{
+				inner = strspn(at, "0123456789");
+				ok = inner > 0 && inner < 9 && at[inner] == ']';
+			}
+			if (!ok)
+				INVALID("%s: path \"%s\" has a malformed index.", where, text);
+			at += inner + 1;
+			if (*at != '\0' && *at != '.' && *at != '[')
+				INVALID("%s: path \"%s\" is malformed.", where, text);
+		}
+	}
+}
+
+static void
+check_template(const char *text, CdiMapRules rules, const char *where)
+{
+	const char *open;
+
+	while ((open = strstr(text, "{{")) != NULL)
+	{
+		const char *close = strstr(open, "}}");
+		char	   *inner;
+		char	   *save = NULL;
+		char	   *part;
+
+		if (close == NULL)
+			INVALID("%s: \"{{\" without \"}}\".", where);
+		inner = pnstrdup(open + 2, close - open - 2);
+		part = strtok_r(inner, "| ", &save);
+		if (part == NULL)
+			INVALID("%s: empty \"{{}}\".", where);
+		check_path(part, strlen(part), rules, where);
+		while ((part = strtok_r(NULL, "| ", &save)) != NULL)
+		{
+			const CdiMapFunction *function = cdi_map_function(part, strlen(part));
+
+			if (function == NULL)
+				INVALID("%s: there is no function \"%s\".", where, part);
+			if (function->min_args > 0)
+				INVALID("%s: function \"%s\" needs arguments; use @pipe.", where, part);
+		}
+		text = close + 2;
+	}
+}
+
+/* name with arguments from the given index of call on */
+static void
+check_call(const json_t *name, const json_t *call, int first, const char *where)
+{
+	const CdiMapFunction *function;
+	int			nargs = call ? (int) json_array_size(call) - first : 0;
+
+	if (!json_is_string(name))
+		INVALID("%s: a function is called by its name, or by an array of name and arguments.", where);
+	function = cdi_map_function(json_string_value(name), json_string_length(name));
+	if (function == NULL)
+		INVALID("%s: there is no function \"%s\".", where, json_string_value(name));
+	if (nargs < function->min_args || nargs > function->max_args)
+		INVALID("%s: function \"%s\" takes %d to %d arguments, not %d.", where, function->name,
+				function->min_args, function->max_args, nargs);
+	for (int i = 0; i < nargs; i++)
+	{
+		json_t	   *argument = json_array_get(call, first + i);
+
+		if (function->kinds[i] == 's' ? !json_is_string(argument) : !json_is_integer(argument))
+			INVALID("%s: argument %d of function \"%s\" must be %s.", where, i + 1, function->name,
+					function->kinds[i] == 's' ? "a string" : "an integer");
+		if (json_is_integer(argument) && llabs(json_integer_value(argument)) > 1000000)
+			INVALID("%s: argument %d of function \"%s\" is out of range.", where, i + 1, function->name);
+	}
+}
+
+static void
+check_members(const json_t *node, const char *const *names, int required, const char *where)
+{
+	const char *key;
+	json_t	   *member;
+
+	if (!json_is_object(node))
+		INVALID("%s must be an object.", where);
+	json_object_foreach((json_t *) node, key, member)
+	{
+		bool		known = false;
+
+		for (int i = 0; names[i] != NULL; i++)
+			known |= strcmp(names[i], key) == 0;
+		if (!known)
+			INVALID("%s: unknown member \"%s\".", where, key);
+	}
+	for (int i = 0; i < required; i++)
+		if (json_object_get(node, names[i]) == NULL)
+			INVALID("%s: member \"%s\" is missing.", where, names[i]);
+}
+
+static void
+check_directive(const char *name, const json_t *argument, CdiMapRules rules, const char *where)
+{
+	json_t	   *part;
+	size_t		i;
+	const char *key;
+
+	if (strcmp(name, "@path") == 0 || strcmp(name, "@template") == 0)
+	{
+		if (!json_is_string(argument))
+			INVALID("%s must be a string.", where);
+		if (name[1] == 'p')
+			check_path(json_string_value(argument), json_string_length(argument), rules, where);
+		else
+			check_template(json_string_value(argument), rules, where);
+	}
+	else if (strcmp(name, "@literal") == 0)
+		return;
+	else if (strcmp(name, "@first") == 0 || strcmp(name, "@merge") == 0)
+	{
+		if (!json_is_array(argument) || json_array_size(argument) == 0)
+			INVALID("%s must be an array.", where);
+		json_array_foreach(argument, i, part)
+			cdi_map_check(part, rules, where);
+	}
+	else if (strcmp(name, "@pipe") == 0)
+	{
+		if (!json_is_array(argument) || json_array_size(argument) < 2)
+			INVALID("%s must be an array of a value and functions.", where);
+		cdi_map_check(json_array_get(argument, 0), rules, where);
+		for (i = 1; i < json_array_size(argument); i++)
+		{
+			part = json_array_get(argument, i);
+			if (json_is_array(part))
+				check_call(json_array_get(part, 0), part, 1, where);
+			else
+				check_call(part, NULL, 0, where);
+		}
+	}
+	else if (strcmp(name, "@fn") == 0)
+	{
+		if (!json_is_array(argument) || json_array_size(argument) < 2)
+			INVALID("%s must be an array of a function, a value and arguments.", where);
+		check_call(json_array_get(argument, 0), argument, 2, where);
+		cdi_map_check(json_array_get(argument, 1), rules, where);
+	}
+	else if (strcmp(name, "@case") == 0)
+	{
+		static const char *const members[] = {"in", "of", "else", NULL};
+
+		check_members(argument, members, 2, where);
+		cdi_map_check(json_object_get(argument, "in"), rules, where);
+		if (!json_is_object(json_object_get(argument, "of")))
+			INVALID("%s: \"of\" must be an object.", where);
+		json_object_foreach(json_object_get(argument, "of"), key, part)
+			cdi_map_check(part, rules, where);
+		if ((part = json_object_get(argument, "else")) != NULL)
+			cdi_map_check(part, rules, where);
+	}
+	else if (strcmp(name, "@if") == 0)
+	{
+		static const char *const members[] = {"condition", "then", "else", NULL};
+
+		check_members(argument, members, 2, where);
+		cdi_map_check_condition(json_object_get(argument, "condition"), rules, where);
+		cdi_map_check(json_object_get(argument, "then"), rules, where);
+		if ((part = json_object_get(argument, "else")) != NULL)
+			cdi_map_check(part, rules, where);
+	}
+	else if (strcmp(name, "@each") == 0)
+	{
+		static const char *const members[] = {"in", "map", NULL};
+
+		check_members(argument, members, 2, where);
+		part = json_object_get(argument, "in");
+		if (!json_is_string(part))
+			INVALID("%s: \"in\" must be a path.", where);
+		check_path(json_string_value(part), json_string_length(part), rules, where);
+		cdi_map_check(json_object_get(argument, "map"), rules, where);
+	}
+	else if (strcmp(name, "@items") == 0 || strcmp(name, "@item") == 0)
+	{
+		if (!rules.items)
+			INVALID("%s can be used in the body of a request only.", where);
+	}
+	else
+		INVALID("%s: unknown directive \"%s\".", where, name);
+}
+
+void
+cdi_map_check(const json_t *node, CdiMapRules rules, const char *where)
+{
+	const char *key;
+	json_t	   *member;
+	size_t		i;
+
+	check_stack_depth();
+	if (json_is_string(node))
+		check_template(json_string_value(node), rules, where);
+	json_array_foreach(node, i, member)
+		cdi_map_check(member, rules, psprintf("%s[%d]", where, (int) i));
+	json_object_foreach((json_t *) node, key, member)
+	{
+		char	   *inner = psprintf("%s.%s", where, key);
+
+		if (strcmp(key, "@omit") == 0)
+		{
+			json_t	   *what;
+
+			if (!json_is_array(member))
+				INVALID("%s must be an array of \"null\" and \"empty\".", inner);
+			json_array_foreach(member, i, what)
+				if (!json_is_string(what) ||
+					(strcmp(json_string_value(what), "null") != 0 && strcmp(json_string_value(what), "empty") != 0))
+					INVALID("%s must be an array of \"null\" and \"empty\".", inner);
+		}
+		else if (*key == '@')
+		{
+			if (json_object_size(node) > 1)
+				INVALID("%s: a directive stands alone in its object.", inner);
+			check_directive(key, member, rules, inner);
+		}
+		else
+			cdi_map_check(member, rules, inner);
+	}
+}
+
+void
+cdi_map_check_condition(const json_t *condition, CdiMapRules rules, const char *where)
+{
+	const char *name = json_object_iter_key(json_object_iter((json_t *) condition));
+	json_t	   *value = name ? json_object_get(condition, name) : NULL;
+	json_t	   *part;
+	size_t		i;
+
+	check_stack_depth();
+	if (name == NULL || json_object_size(condition) != 1)
+		INVALID("%s: a condition is an object of one member: all, any, not, exists, empty, eq or ne.", where);
+	if (strcmp(name, "all") == 0 || strcmp(name, "any") == 0)
+	{
+		if (!json_is_array(value))
+			INVALID("%s: \"%s\" must be an array of conditions.", where, name);
+		json_array_foreach(value, i, part)
+			cdi_map_check_condition(part, rules, where);
+	}
+	else if (strcmp(name, "not") == 0)
+		cdi_map_check_condition(value, rules, where);
+	else if (strcmp(name, "exists") == 0 || strcmp(name, "empty") == 0)
+	{
+		if (!json_is_string(value))
+			INVALID("%s: \"%s\" must be a path.", where, name);
+		check_path(json_string_value(value), json_string_length(value), rules, where);
+	}
+	else if (strcmp(name, "eq") == 0 || strcmp(name, "ne") == 0)
+	{
+		if (!json_is_array(value) || json_array_size(value) != 2)
+			INVALID("%s: \"%s\" must be an array of two values.", where, name);
+		json_array_foreach(value, i, part)
+			cdi_map_check(part, rules, where);
+	}
+	else
+		INVALID("%s: unknown condition \"%s\".", where, name);
+}

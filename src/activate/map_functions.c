@@ -1,0 +1,812 @@
+/*
+ * map_functions.c
+ *		The functions that a mapping may call.
+ *
+ * Each takes one value and constants, depends on no setting and no table, and
+ * ends.  Absent and null pass through all but "default".  Text is UTF-8 (cdi
+ * runs in no other encoding); where nothing is left of a value the result is
+ * absent, so that an empty string is neither sent nor hashed.
+ */
+#include "activate/activate.h"
+
+#include <locale.h>
+#include <wctype.h>
+
+#include "common/base64.h"
+#include "common/cryptohash.h"
+#include "common/sha2.h"
+#include "mb/pg_wchar.h"
+#include "utils/builtins.h"
+#include "utils/datetime.h"
+#include "utils/numeric.h"
+#include "utils/timestamp.h"
+
+#include "base/errors.h"
+#include "ingest/iso8601.h"
+
+static const CdiValue absent = {.type = CDI_ABSENT};
+
+static bool
+is_space(char c)
+{
+	return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+static CdiValue
+text_or_absent(const char *data, int len)
+{
+	return len == 0 ? absent : cdi_value_string(data, len);
+}
+
+/* Text of the value; every function on strings starts with it. */
+static const char *
+text_of(const CdiValue *value, int *len)
+{
+	if (value->type == CDI_STRING || value->type == CDI_NUMBER)
+	{
+		*len = value->len;
+		return value->data;
+	}
+	else
+	{
+		char	   *text = cdi_value_text(value);
+
+		*len = strlen(text);
+		return text;
+	}
+}
+
+static int
+int_argument(const json_t *call, int i, int otherwise)
+{
+	json_t	   *argument = json_array_get(call, i);
+
+	return argument ? (int) json_integer_value(argument) : otherwise;
+}
+
+static const char *
+string_argument(const json_t *call, int i)
+{
+	return json_string_value(json_array_get(call, i));
+}
+
+/* ---- strings ---- */
+
+static CdiValue
+fn_trim(const CdiValue *value, const json_t *call)
+{
+	int			len;
+	const char *text = text_of(value, &len);
+
+	while (len > 0 && is_space(text[len - 1]))
+		len--;
+	while (len > 0 && is_space(*text))
+		text++, len--;
+	return text_or_absent(text, len);
+}
+
+/*
+ * Case by Unicode's simple mapping, whatever the database's locale is: what
+ * is hashed must not depend on where it is hashed.
+ */
+static CdiValue
+change_case(const CdiValue *value, wint_t (*change) (wint_t, locale_t))
+{
+	static locale_t unicode = (locale_t) 0;
+	int			len;
+	const char *text = text_of(value, &len);
+	char	   *out = palloc(len * 2 + MAX_MULTIBYTE_CHAR_LEN);
+	int			n = 0;
+
+	if (unicode == (locale_t) 0)
+	{
+		unicode = newlocale(LC_CTYPE_MASK, "C.UTF-8", (locale_t) 0);
+		if (unicode == (locale_t) 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_OBJECT),
+					 errmsg("the system has no locale \"C.UTF-8\"")));
+	}
+	for (int i = 0; i < len;)
+	{
+		int			size = Min(pg_utf_mblen((const unsigned char *) text + i), len - i);
+
+		if (size == 1)
+			out[n++] = (char) change((unsigned char) text[i], unicode);
+		else
+		{
+			pg_wchar	c = change(utf8_to_unicode((const unsigned char *) text + i), unicode);
+
+			unicode_to_utf8(c, (unsigned char *) out + n);
+			n += pg_utf_mblen((unsigned char *) out + n);
+		}
+		i += size;
+	}
+	return text_or_absent(out, n);
+}
+
+static CdiValue
+fn_lower(const CdiValue *value, const json_t *call)
+{
+	return change_case(value, towlower_l);
+}
+
+static CdiValue
+fn_upper(const CdiValue *value, const json_t *call)
+{
+	return change_case(value, towupper_l);
+}
+
+/* The bytes that a test keeps */
+static CdiValue
+filter(const CdiValue *value, bool (*keep) (unsigned char))
+{
+	int			len;
+	const char *text = text_of(value, &len);
+	char	   *out = palloc(len + 1);
+	int			n = 0;
+
+	for (int i = 0; i < len; i++)
+		if (keep(text[i]))
+			out[n++] = text[i];
+	return text_or_absent(out, n);
+}
+
+static bool
+keep_nonspace(unsigned char c)
+{
+	return !is_space(c);
+}
+
+static bool
+keep_digit(unsigned char c)
+{
+	return c >= '0' && c <= '9';
+}
+
+static bool
+keep_alnum(unsigned char c)
+{
+	return keep_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c >= 0x80;
+}
+
+static bool
+keep_nonpunctuation(unsigned char c)
+{
+	return keep_alnum(c) || c <= ' ';
+}
+
+static CdiValue
+fn_nospace(const CdiValue *value, const json_t *call)
+{
+	return filter(value, keep_nonspace);
+}
+
+static CdiValue
+fn_digits(const CdiValue *value, const json_t *call)
+{
+	return filter(value, keep_digit);
+}
+
+static CdiValue
+fn_alnum(const CdiValue *value, const json_t *call)
+{
+	return filter(value, keep_alnum);
+}
+
+static CdiValue
+fn_nopunct(const CdiValue *value, const json_t *call)
+{
+	return filter(value, keep_nonpunctuation);
+}
+
+static CdiValue
+fn_digits_nolead0(const CdiValue *value, const json_t *call)
+{
+	CdiValue	result = filter(value, keep_digit);
+
+	if (result.type == CDI_ABSENT)
+		return result;
+	while (result.len > 0 && *result.data == '0')
+		result.data++, result.len--;
+	return text_or_absent(result.data, result.len);
+}
+
+/*
+ * E.164: "+" and 8 to 15 digits.  A number that starts with "+" or "00" has
+ * its country code; another loses its leading zeros and gets the one given.
+ */
+static CdiValue
+fn_e164(const CdiValue *value, const json_t *call)
+{
+	CdiValue	trimmed = fn_trim(value, NULL);
+	CdiValue	digits = filter(value, keep_digit);
+	const char *country = string_argument(call, 1);
+	char	   *out;
+	int			n;
+
+	if (digits.type == CDI_ABSENT)
+		return absent;
+	if (*trimmed.data == '+')
+		country = "";
+	else if (digits.len > 2 && memcmp(digits.data, "00", 2) == 0)
+	{
+		digits.data += 2;
+		digits.len -= 2;
+		country = "";
+	}
+	else if (country == NULL)
+		return absent;
+	else
+		while (digits.len > 0 && *digits.data == '0')
+			digits.data++, digits.len--;
+	out = psprintf("+%s%.*s", country, digits.len, digits.data);
+	n = strlen(out) - 1;
+	if (n < 8 || n > 15 || out[1] == '0')
+		return absent;
+	return cdi_value_string(out, n + 1);
+}
+
+static CdiValue
+fn_truncate(const CdiValue *value, const json_t *call)
+{
+	int			len;
+	const char *text = text_of(value, &len);
+
+	return text_or_absent(text, pg_mbcharcliplen(text, len, int_argument(call, 1, 0)));
+}
+
+static CdiValue
+fn_truncate_bytes(const CdiValue *value, const json_t *call)
+{
+	int			len;
+	const char *text = text_of(value, &len);
+
+	return text_or_absent(text, pg_mbcliplen(text, len, int_argument(call, 1, 0)));
+}
+
+static CdiValue
+fn_replace(const CdiValue *value, const json_t *call)
+{
+	int			len;
+	const char *text = text_of(value, &len);
+	const char *from = string_argument(call, 1);
+	const char *to = string_argument(call, 2);
+	int			from_len = strlen(from);
+	StringInfoData out;
+
+	if (from_len == 0)
+		return cdi_value_string(text, len);
+	initStringInfo(&out);
+	for (int i = 0; i < len;)
+	{
+		if (len - i >= from_len && memcmp(text + i, from, from_len) == 0)
+		{
+			appendStringInfoString(&out, to);
+			i += from_len;
+		}
+		else
+			appendStringInfoChar(&out, text[i++]);
+	}
+	return text_or_absent(out.data, out.len);
+}
+
+/* Part number n (from 0; negative from the end) between separators */
+static CdiValue
+fn_split(const CdiValue *value, const json_t *call)
+{
+	int			len;
+	const char *text = text_of(value, &len);
+	const char *separator = string_argument(call, 1);
+	int			wanted = int_argument(call, 2, 0);
+	int			separator_len = strlen(separator);
+	int			parts = 1;
+	int			start = 0;
+
+	if (separator_len == 0)
+		return absent;
+	for (int i = 0; i + separator_len <= len; i++)
+		if (memcmp(text + i, separator, separator_len) == 0)
+		{
+			parts++;
+			i += separator_len - 1;
+		}
+	if (wanted < 0)
+		wanted += parts;
+	if (wanted < 0 || wanted >= parts)
+		return absent;
+	for (int i = 0;; i++)
+	{
+		bool		at_end = i + separator_len > len;
+
+		if (at_end || memcmp(text + i, separator, separator_len) == 0)
+		{
+			if (wanted-- == 0)
+				return text_or_absent(text + start, (at_end ? len : i) - start);
+			i += separator_len - 1;
+			start = i + 1;
+		}
+	}
+}
+
+static CdiValue
+fn_join(const CdiValue *value, const json_t *call)
+{
+	const char *separator = string_argument(call, 1);
+	Jsonb	   *array;
+	JsonbIterator *it;
+	JsonbIteratorToken token;
+	JsonbValue	element;
+	StringInfoData out;
+
+	if (value->type != CDI_CONTAINER && value->type != CDI_JSON)
+		return *value;
+	array = cdi_value_jsonb(value);
+	initStringInfo(&out);
+	it = JsonbIteratorInit(&array->root);
+	while ((token = JsonbIteratorNext(&it, &element, true)) != WJB_DONE)
+	{
+		CdiValue	part;
+
+		if (token != WJB_ELEM || element.type == jbvNull)
+			continue;
+		part = cdi_value_from_jsonb(&element);
+		if (out.len > 0)
+			appendStringInfoString(&out, separator);
+		appendStringInfoString(&out, cdi_value_text(&part));
+	}
+	return text_or_absent(out.data, out.len);
+}
+
+static CdiValue
+fn_prefix(const CdiValue *value, const json_t *call)
+{
+	char	   *text = psprintf("%s%s", string_argument(call, 1), cdi_value_text(value));
+
+	return cdi_value_string(text, strlen(text));
+}
+
+static CdiValue
+fn_urlencode(const CdiValue *value, const json_t *call)
+{
+	int			len;
+	const char *text = text_of(value, &len);
+	StringInfoData out;
+
+	initStringInfo(&out);
+	for (int i = 0; i < len; i++)
+	{
+		unsigned char c = text[i];
+
+		/* unreserved characters of RFC 3986 */
+		if ((keep_alnum(c) && c < 0x80) || c == '-' || c == '.' || c == '_' || c == '~')
+			appendStringInfoChar(&out, c);
+		else
+			appendStringInfo(&out, "%%%02X", c);
+	}
+	return cdi_value_string(out.data, out.len);
+}
+
+static CdiValue
+fn_base64(const CdiValue *value, const json_t *call)
+{
+	int			len;
+	const char *text = text_of(value, &len);
+	int			size = pg_b64_enc_len(len) + 1;
+	char	   *out = palloc(size);
+
+	return cdi_value_string(out, pg_b64_encode(text, len, out, size));
+}
+
+/* ---- numbers ---- */
+
+/* By the grammar of RFC 8259: what a JSON document can hold as it stands */
+static bool
+is_number(const char *text, int len)
+{
+	const char *end = text + len;
+
+#define SOME_DIGITS \
+	do { \
+		if (text >= end || *text < '0' || *text > '9') \
+			return false; \
+		while (text < end && *text >= '0' && *text <= '9') \
+			text++; \
+	} while (0)
+
+	if (text < end && *text == '-')
+		text++;
+	if (text < end && *text == '0')
+		text++;
+	else
+		SOME_DIGITS;
+	if (text < end && *text == '.')
+	{
+		text++;
+		SOME_DIGITS;
+	}
+	if (text < end && (*text == 'e' || *text == 'E'))
+	{
+		text++;
+		if (text < end && (*text == '+' || *text == '-'))
+			text++;
+		SOME_DIGITS;
+	}
+	return text == end;
+}
+
+static CdiValue
+number_value(const char *text)
+{
+	CdiValue	result = {.type = CDI_NUMBER,.data = text,.len = strlen(text)};
+
+	return result;
+}
+
+static CdiValue
+fn_tonumber(const CdiValue *value, const json_t *call)
+{
+	CdiValue	text;
+
+	if (value->type == CDI_NUMBER)
+		return *value;
+	if (value->type == CDI_BOOL)
+		return number_value(value->boolean ? "1" : "0");
+	text = fn_trim(value, NULL);
+	if (text.type == CDI_ABSENT || !is_number(text.data, text.len))
+		return absent;
+	text.type = CDI_NUMBER;
+	return text;
+}
+
+/* The value as numeric; false where it is no number, or none that fits */
+static bool
+numeric_of(const CdiValue *value, Numeric *result)
+{
+	CdiValue	number = fn_tonumber(value, NULL);
+	char	   *text;
+	const char *exponent;
+
+	if (number.type != CDI_NUMBER)
+		return false;
+	text = pnstrdup(number.data, number.len);
+	exponent = strpbrk(text, "eE");
+	if (exponent && labs(strtol(exponent + 1, NULL, 10)) > 10000)
+		return false;
+	*result = DatumGetNumeric(DirectFunctionCall3(numeric_in, CStringGetDatum(text),
+												  ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
+	return true;
+}
+
+static CdiValue
+numeric_text(Datum number)
+{
+	return number_value(DatumGetCString(DirectFunctionCall1(numeric_out, number)));
+}
+
+static CdiValue
+fn_int(const CdiValue *value, const json_t *call)
+{
+	Numeric		number;
+
+	if (!numeric_of(value, &number))
+		return absent;
+	return numeric_text(DirectFunctionCall2(numeric_trunc, NumericGetDatum(number), Int32GetDatum(0)));
+}
+
+static CdiValue
+fn_round(const CdiValue *value, const json_t *call)
+{
+	Numeric		number;
+
+	if (!numeric_of(value, &number))
+		return absent;
+	return numeric_text(DirectFunctionCall2(numeric_round, NumericGetDatum(number),
+											Int32GetDatum(int_argument(call, 1, 0))));
+}
+
+/* Smallest units of a currency with two decimals: times 100, rounded */
+static CdiValue
+fn_cents(const CdiValue *value, const json_t *call)
+{
+	Numeric		number;
+
+	if (!numeric_of(value, &number))
+		return absent;
+	return numeric_text(DirectFunctionCall2(numeric_round,
+											DirectFunctionCall2(numeric_mul, NumericGetDatum(number),
+																NumericGetDatum(int64_to_numeric(100))),
+											Int32GetDatum(0)));
+}
+
+/* ---- times ---- */
+
+/*
+ * ISO 8601 as events carry it; a number is seconds since 1970, from 1e11 on
+ * milliseconds (1e11 seconds are the year 5138).
+ */
+static bool
+time_of(const CdiValue *value, TimestampTz *result)
+{
+	Numeric		number;
+	int64		microseconds;
+	CdiText		text;
+
+	if (value->type == CDI_STRING)
+	{
+		CdiValue	trimmed = fn_trim(value, NULL);
+
+		if (trimmed.type == CDI_ABSENT)
+			return false;
+		text.data = trimmed.data;
+		text.len = trimmed.len;
+		if (cdi_iso8601_parse(text, result))
+			return true;
+	}
+	if (!numeric_of(value, &number))
+		return false;
+	{
+		Datum		seconds = NumericGetDatum(number);
+		Datum		limit = NumericGetDatum(int64_to_numeric(INT64CONST(100000000000)));
+		Datum		size = DirectFunctionCall1(numeric_abs, seconds);
+		bool		in_milliseconds = DatumGetBool(DirectFunctionCall2(numeric_ge, size, limit));
+
+		if (DatumGetBool(DirectFunctionCall2(numeric_ge, size,
+											 NumericGetDatum(int64_to_numeric(INT64CONST(200000000000000))))))
+			return false;
+		microseconds = DatumGetInt64(DirectFunctionCall1(numeric_int8,
+														 DirectFunctionCall2(numeric_mul, seconds,
+																			 NumericGetDatum(int64_to_numeric(in_milliseconds ? 1000 : USECS_PER_SEC)))));
+	}
+	*result = microseconds - (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
+	return IS_VALID_TIMESTAMP(*result);
+}
+
+static int64
+floor_div(int64 value, int64 by)
+{
+	int64		result = value / by;
+
+	return value % by < 0 ? result - 1 : result;
+}
+
+static CdiValue
+epoch(const CdiValue *value, int64 unit)
+{
+	TimestampTz time;
+
+	if (!time_of(value, &time))
+		return absent;
+	time += (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
+	return number_value(psprintf(INT64_FORMAT, floor_div(time, unit)));
+}
+
+static CdiValue
+fn_epoch_s(const CdiValue *value, const json_t *call)
+{
+	return epoch(value, USECS_PER_SEC);
+}
+
+static CdiValue
+fn_epoch_ms(const CdiValue *value, const json_t *call)
+{
+	return epoch(value, 1000);
+}
+
+static CdiValue
+fn_epoch_us(const CdiValue *value, const json_t *call)
+{
+	return epoch(value, 1);
+}
+
+typedef enum
+{
+	DATE_ONLY, SECONDS, MILLISECONDS
+} TimeForm;
+
+static CdiValue
+format_time(const CdiValue *value, TimeForm form)
+{
+	TimestampTz time;
+	struct pg_tm tm;
+	fsec_t		fraction;
+	char	   *text;
+
+	if (!time_of(value, &time) || timestamp2tm(time, NULL, &tm, &fraction, NULL, NULL) != 0 ||
+		tm.tm_year < 1 || tm.tm_year > 9999)
+		return absent;
+	text = psprintf("%04d-%02d-%02d", tm.tm_year, tm.tm_mon, tm.tm_mday);
+	if (form != DATE_ONLY)
+		text = psprintf("%sT%02d:%02d:%02d", text, tm.tm_hour, tm.tm_min, tm.tm_sec);
+	if (form == MILLISECONDS)
+		text = psprintf("%s.%03d", text, (int) (fraction / 1000));
+	if (form != DATE_ONLY)
+		text = psprintf("%sZ", text);
+	return cdi_value_string(text, strlen(text));
+}
+
+static CdiValue
+fn_iso8601(const CdiValue *value, const json_t *call)
+{
+	return format_time(value, SECONDS);
+}
+
+static CdiValue
+fn_iso_ms(const CdiValue *value, const json_t *call)
+{
+	return format_time(value, MILLISECONDS);
+}
+
+static CdiValue
+fn_date(const CdiValue *value, const json_t *call)
+{
+	return format_time(value, DATE_ONLY);
+}
+
+/* ---- hashes ---- */
+
+char *
+cdi_hex_digest(int type, const char *data, int len)
+{
+	uint8		digest[PG_SHA512_DIGEST_LENGTH];
+	int			size = type == PG_MD5 ? 16 : type == PG_SHA1 ? 20 : PG_SHA256_DIGEST_LENGTH;
+	char	   *hex = palloc(size * 2 + 1);
+	pg_cryptohash_ctx *context = pg_cryptohash_create((pg_cryptohash_type) type);
+
+	if (context == NULL || pg_cryptohash_init(context) < 0 ||
+		pg_cryptohash_update(context, (const uint8 *) data, len) < 0 ||
+		pg_cryptohash_final(context, digest, size) < 0)
+		elog(ERROR, "could not compute a digest");
+	pg_cryptohash_free(context);
+	hex_encode((char *) digest, size, hex);
+	hex[size * 2] = '\0';
+	return hex;
+}
+
+static CdiValue
+digest(const CdiValue *value, int type)
+{
+	int			len;
+	const char *text = text_of(value, &len);
+	char	   *hex;
+
+	if (len == 0)
+		return absent;
+	hex = cdi_hex_digest(type, text, len);
+	return cdi_value_string(hex, strlen(hex));
+}
+
+static CdiValue
+fn_sha256(const CdiValue *value, const json_t *call)
+{
+	return digest(value, PG_SHA256);
+}
+
+static CdiValue
+fn_sha1(const CdiValue *value, const json_t *call)
+{
+	return digest(value, PG_SHA1);
+}
+
+static CdiValue
+fn_md5(const CdiValue *value, const json_t *call)
+{
+	return digest(value, PG_MD5);
+}
+
+/* 64 hexadecimal digits are a hash already and pass in lower case. */
+static CdiValue
+fn_sha256_unless_hashed(const CdiValue *value, const json_t *call)
+{
+	int			len;
+	const char *text = text_of(value, &len);
+
+	if (len == 64 && strspn(pnstrdup(text, len), "0123456789abcdefABCDEF") == 64)
+		return fn_lower(value, NULL);
+	return digest(value, PG_SHA256);
+}
+
+/* ---- types ---- */
+
+static CdiValue
+fn_tostring(const CdiValue *value, const json_t *call)
+{
+	char	   *text = cdi_value_text(value);
+
+	return cdi_value_string(text, strlen(text));
+}
+
+static CdiValue
+fn_tobool(const CdiValue *value, const json_t *call)
+{
+	CdiValue	result = {.type = CDI_BOOL};
+	char	   *text = cdi_value_text(value);
+
+	if (value->type == CDI_BOOL)
+		return *value;
+	result.boolean = pg_strcasecmp(text, "true") == 0 || strcmp(text, "1") == 0;
+	if (!result.boolean && pg_strcasecmp(text, "false") != 0 && strcmp(text, "0") != 0)
+		return absent;
+	return result;
+}
+
+/* The value as a string that holds its JSON text */
+static CdiValue
+fn_json(const CdiValue *value, const json_t *call)
+{
+	StringInfoData out;
+
+	initStringInfo(&out);
+	cdi_value_append(&out, value);
+	return cdi_value_string(out.data, out.len);
+}
+
+static CdiValue
+fn_default(const CdiValue *value, const json_t *call)
+{
+	const char *text;
+
+	if (!cdi_value_empty(value))
+		return *value;
+	text = string_argument(call, 1);
+	return cdi_value_string(text, strlen(text));
+}
+
+static const CdiMapFunction functions[] = {
+	{"alnum", 0, 0, "", fn_alnum},
+	{"base64", 0, 0, "", fn_base64},
+	{"cents", 0, 0, "", fn_cents},
+	{"date", 0, 0, "", fn_date},
+	{"default", 1, 1, "s", fn_default},
+	{"digits", 0, 0, "", fn_digits},
+	{"digits_nolead0", 0, 0, "", fn_digits_nolead0},
+	{"e164", 0, 1, "s", fn_e164},
+	{"epoch_ms", 0, 0, "", fn_epoch_ms},
+	{"epoch_s", 0, 0, "", fn_epoch_s},
+	{"epoch_us", 0, 0, "", fn_epoch_us},
+	{"int", 0, 0, "", fn_int},
+	{"iso8601", 0, 0, "", fn_iso8601},
+	{"iso_ms", 0, 0, "", fn_iso_ms},
+	{"join", 1, 1, "s", fn_join},
+	{"json", 0, 0, "", fn_json},
+	{"lower", 0, 0, "", fn_lower},
+	{"md5", 0, 0, "", fn_md5},
+	{"nopunct", 0, 0, "", fn_nopunct},
+	{"nospace", 0, 0, "", fn_nospace},
+	{"prefix", 1, 1, "s", fn_prefix},
+	{"replace", 2, 2, "ss", fn_replace},
+	{"round", 0, 1, "i", fn_round},
+	{"sha1", 0, 0, "", fn_sha1},
+	{"sha256", 0, 0, "", fn_sha256},
+	{"sha256_unless_hashed", 0, 0, "", fn_sha256_unless_hashed},
+	{"split", 2, 2, "si", fn_split},
+	{"tobool", 0, 0, "", fn_tobool},
+	{"tonumber", 0, 0, "", fn_tonumber},
+	{"tostring", 0, 0, "", fn_tostring},
+	{"trim", 0, 0, "", fn_trim},
+	{"truncate", 1, 1, "i", fn_truncate},
+	{"truncate_bytes", 1, 1, "i", fn_truncate_bytes},
+	{"upper", 0, 0, "", fn_upper},
+	{"urlencode", 0, 0, "", fn_urlencode},
+};
+
+const CdiMapFunction *
+cdi_map_function(const char *name, size_t len)
+{
+	for (int i = 0; i < lengthof(functions); i++)
+		if (strlen(functions[i].name) == len && memcmp(functions[i].name, name, len) == 0)
+			return &functions[i];
+	return NULL;
+}
+
+CdiValue
+cdi_map_call(const CdiValue *value, const json_t *step)
+{
+	const json_t *call = json_is_array(step) ? step : NULL;
+	const char *name = json_string_value(call ? json_array_get(call, 0) : step);
+	const CdiMapFunction *function = cdi_map_function(name, strlen(name));
+
+	Assert(function != NULL);	/* checked when the specification was */
+	if ((value->type == CDI_ABSENT || value->type == CDI_NULL) && function->call != fn_default)
+		return *value;
+	return function->call(value, call);
+}

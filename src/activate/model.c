@@ -1,0 +1,315 @@
+/*
+ * model.c
+ *		The query of a sync, run as the role that declared it.
+ *
+ * The query is somebody's SQL and runs in a cage: as its declarer, in a
+ * security-restricted context, in a subtransaction that is read-only (so that
+ * no function in it writes, either), with the search_path it was declared
+ * under and settings that make its text the same wherever it runs, and with a
+ * time limit.  Only then do rows reach code that runs as the owner of the
+ * data: as text and jsonb in a tuplestore.
+ */
+#include "activate/model.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "common/cryptohash.h"
+#include "common/sha2.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "parser/parser.h"
+#include "tcop/tcopprot.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/plancache.h"
+#include "utils/resowner.h"
+#include "utils/timeout.h"
+
+#include "base/errors.h"
+
+#define FETCH_ROWS 1000
+
+#define INVALID_SYNC(...) \
+	ereport(ERROR, \
+			(errcode(ERRCODE_CDI_INVALID_SYNC), \
+			 errmsg("model of sync \"%s\" cannot be used", model->sync), \
+			 errdetail(__VA_ARGS__)))
+
+typedef struct Cage
+{
+	MemoryContext context;
+	ResourceOwner owner;
+	Oid			user;
+	int			sec_context;
+	int			guc_level;
+	bool		timeout;
+} Cage;
+
+static void
+set_option(const char *name, const char *value)
+{
+	(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+}
+
+static void
+enter(Cage *cage, const CdiModel *model)
+{
+	cage->context = CurrentMemoryContext;
+	cage->owner = CurrentResourceOwner;
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(cage->context);
+	/* the subtransaction's end gives the outer value back */
+	XactReadOnly = true;
+	GetUserIdAndSecContext(&cage->user, &cage->sec_context);
+	SetUserIdAndSecContext(model->run_as, cage->sec_context | SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_RESTRICTED_OPERATION);
+	cage->guc_level = NewGUCNestLevel();
+	/* pg_temp last: otherwise it comes first */
+	set_option("search_path", psprintf("%s%spg_temp", model->search_path, *model->search_path ? ", " : ""));
+	set_option("TimeZone", "UTC");
+	set_option("DateStyle", "ISO, MDY");
+	set_option("IntervalStyle", "iso_8601");
+	set_option("extra_float_digits", "1");
+	set_option("bytea_output", "hex");
+	cage->timeout = cdi_activate_model_timeout > 0 && !get_timeout_active(STATEMENT_TIMEOUT);
+	if (cage->timeout)
+		enable_timeout_after(STATEMENT_TIMEOUT, cdi_activate_model_timeout);
+}
+
+static void
+end_timeout(const Cage *cage)
+{
+	if (cage->timeout)
+		disable_timeout(STATEMENT_TIMEOUT, false);
+}
+
+static void
+leave(Cage *cage)
+{
+	end_timeout(cage);
+	AtEOXact_GUC(true, cage->guc_level);
+	SetUserIdAndSecContext(cage->user, cage->sec_context);
+	ReleaseCurrentSubTransaction();
+	MemoryContextSwitchTo(cage->context);
+	CurrentResourceOwner = cage->owner;
+}
+
+/* In PG_CATCH: the subtransaction ends here, whatever a caller does next. */
+static void
+leave_failed(Cage *cage)
+{
+	ErrorData  *error;
+
+	end_timeout(cage);
+	MemoryContextSwitchTo(cage->context);
+	error = CopyErrorData();
+	FlushErrorState();
+	RollbackAndReleaseCurrentSubTransaction();
+	MemoryContextSwitchTo(cage->context);
+	CurrentResourceOwner = cage->owner;
+	ReThrowError(error);
+}
+
+/* A syntax error points into the model, not into the caller's statement. */
+static void
+point_into_model(void *query)
+{
+	int			position = geterrposition();
+
+	if (position > 0)
+	{
+		errposition(0);
+		internalerrposition(position);
+		internalerrquery(query);
+	}
+}
+
+/*
+ * The query without what stands before and after its one statement, checked
+ * to be a SELECT.
+ */
+static char *
+single_select(const CdiModel *model)
+{
+	ErrorContextCallback callback = {.callback = point_into_model,.arg = (void *) model->query};
+	List	   *statements;
+	RawStmt    *statement;
+
+	callback.previous = error_context_stack;
+	error_context_stack = &callback;
+	statements = pg_parse_query(model->query);
+	error_context_stack = callback.previous;
+	if (list_length(statements) != 1)
+		INVALID_SYNC("It must be one statement, not %d.", list_length(statements));
+	statement = linitial_node(RawStmt, statements);
+	if (!IsA(statement->stmt, SelectStmt) || ((SelectStmt *) statement->stmt)->intoClause != NULL)
+		INVALID_SYNC("It must be a SELECT.");
+	if (((SelectStmt *) statement->stmt)->lockingClause != NIL)
+		INVALID_SYNC("It must not lock rows (FOR UPDATE, FOR SHARE).");
+	if (statement->stmt_len == 0)
+		return pstrdup(model->query + statement->stmt_location);
+	return pnstrdup(model->query + statement->stmt_location, statement->stmt_len);
+}
+
+static SPIPlanPtr
+prepare(const CdiModel *model, const char *query)
+{
+	SPIPlanPtr	plan = SPI_prepare(query, 0, NULL);
+
+	if (plan == NULL)
+		INVALID_SYNC("%s", SPI_result_code_string(SPI_result));
+	return plan;
+}
+
+static void
+check_columns(const CdiModel *model, const char *query)
+{
+	SPIPlanPtr	plan = prepare(model, query);
+	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(plan));
+	TupleDesc	desc = source->resultDesc;
+	bool		found = false;
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		const char *name = NameStr(TupleDescAttr(desc, i)->attname);
+
+		for (int k = 0; k < i; k++)
+			if (strcmp(name, NameStr(TupleDescAttr(desc, k)->attname)) == 0)
+				INVALID_SYNC("Column \"%s\" is there twice.", name);
+		found |= strcmp(name, model->primary_key) == 0;
+	}
+	if (!found)
+		INVALID_SYNC("It has no column \"%s\", which is to be the primary key.", model->primary_key);
+	SPI_freeplan(plan);
+}
+
+/* A subquery: data-modifying WITH is refused there by the parser. */
+static char *
+wrapped(const CdiModel *model, const char *query)
+{
+	return psprintf("SELECT model.%s::pg_catalog.text, pg_catalog.to_jsonb(model) FROM (%s\n) AS model",
+					quote_identifier(model->primary_key), query);
+}
+
+void
+cdi_model_check(const CdiModel *model)
+{
+	char	   *query = single_select(model);
+	Cage		cage;
+
+	enter(&cage, model);
+	PG_TRY();
+	{
+		Portal		portal;
+		SPIPlanPtr	plan;
+
+		check_columns(model, query);
+		plan = prepare(model, wrapped(model, query));
+		/* Opening checks privileges; nothing is fetched. */
+		portal = SPI_cursor_open(NULL, plan, NULL, NULL, true);
+		SPI_cursor_close(portal);
+		SPI_freeplan(plan);
+		leave(&cage);
+	}
+	PG_CATCH();
+	{
+		leave_failed(&cage);
+	}
+	PG_END_TRY();
+}
+
+static void
+hash_payload(Jsonb *payload, StringInfo text, pg_uuid_t *hash)
+{
+	uint8		digest[PG_SHA256_DIGEST_LENGTH];
+	pg_cryptohash_ctx *context = pg_cryptohash_create(PG_SHA256);
+
+	/* the text, not the bytes of jsonb: those may differ by version */
+	resetStringInfo(text);
+	(void) JsonbToCString(text, &payload->root, VARSIZE(payload));
+	if (context == NULL || pg_cryptohash_init(context) < 0 ||
+		pg_cryptohash_update(context, (const uint8 *) text->data, text->len) < 0 ||
+		pg_cryptohash_final(context, digest, sizeof(digest)) < 0)
+		elog(ERROR, "could not compute SHA-256");
+	pg_cryptohash_free(context);
+	memcpy(hash->data, digest, UUID_LEN);
+}
+
+static void
+stream(const CdiModel *model, const char *query, CdiModelRows *rows)
+{
+	SPIPlanPtr	plan = prepare(model, wrapped(model, query));
+	Portal		portal = SPI_cursor_open(NULL, plan, NULL, NULL, true);
+	MemoryContext batch = AllocSetContextCreate(CurrentMemoryContext, "cdi rows of a model",
+												ALLOCSET_DEFAULT_SIZES);
+	StringInfoData buffer;
+
+	initStringInfo(&buffer);
+	for (;;)
+	{
+		MemoryContext old;
+		uint64		n;
+
+		SPI_cursor_fetch(portal, true, FETCH_ROWS);
+		n = SPI_processed;
+		if (n == 0)
+			break;
+		old = MemoryContextSwitchTo(batch);
+		for (uint64 i = 0; i < n; i++)
+		{
+			HeapTuple	tuple = SPI_tuptable->vals[i];
+			bool		nulls[3] = {false};
+			Datum		values[3];
+			pg_uuid_t	hash;
+
+			rows->queried++;
+			values[0] = SPI_getbinval(tuple, SPI_tuptable->tupdesc, 1, &nulls[0]);
+			if (nulls[0] || VARSIZE_ANY_EXHDR(DatumGetTextPP(values[0])) > CDI_MAX_PRIMARY_KEY)
+			{
+				rows->invalid++;
+				continue;
+			}
+			values[2] = SPI_getbinval(tuple, SPI_tuptable->tupdesc, 2, &nulls[2]);
+			hash_payload(DatumGetJsonbP(values[2]), &buffer, &hash);
+			values[1] = UUIDPGetDatum(&hash);
+			tuplestore_putvalues(rows->store, rows->desc, values, nulls);
+		}
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(batch);
+		SPI_freetuptable(SPI_tuptable);
+	}
+	SPI_cursor_close(portal);
+	SPI_freeplan(plan);
+	MemoryContextDelete(batch);
+	pfree(buffer.data);
+}
+
+CdiModelRows *
+cdi_model_run(const CdiModel *model)
+{
+	CdiModelRows *rows = palloc0(sizeof(CdiModelRows));
+	char	   *query = single_select(model);
+	Cage		cage;
+
+	rows->desc = CreateTemplateTupleDesc(3);
+	TupleDescInitEntry(rows->desc, 1, "primary_key", TEXTOID, -1, 0);
+	TupleDescInitEntry(rows->desc, 2, "hash", UUIDOID, -1, 0);
+	TupleDescInitEntry(rows->desc, 3, "payload", JSONBOID, -1, 0);
+	/* Made out here, its files outlive the subtransaction. */
+	rows->store = tuplestore_begin_heap(true, false, work_mem);
+	enter(&cage, model);
+	PG_TRY();
+	{
+		check_columns(model, query);
+		stream(model, query, rows);
+		leave(&cage);
+	}
+	PG_CATCH();
+	{
+		leave_failed(&cage);
+	}
+	PG_END_TRY();
+	return rows;
+}

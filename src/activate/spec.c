@@ -1,0 +1,499 @@
+/*
+ * spec.c
+ *		Load and check the specification of a destination, and the settings of
+ *		one destination against it.
+ *
+ * What is not understood is refused: a member that this version does not know
+ * would otherwise be a promise that nobody keeps.
+ */
+#include "activate/activate.h"
+
+#include "utils/guc.h"
+#include "utils/memutils.h"
+
+#include "base/errors.h"
+
+#define INVALID(...) \
+	ereport(ERROR, \
+			(errcode(ERRCODE_CDI_INVALID_SPEC), \
+			 errmsg("destination specification is not valid"), \
+			 errdetail(__VA_ARGS__)))
+
+#define BAD_SETTING(...) \
+	ereport(ERROR, \
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE), \
+			 errmsg("settings do not fit destination specification \"%s\"", spec->name), \
+			 errdetail(__VA_ARGS__)))
+
+static const CdiMapRules row_rules = {.row = true};
+static const CdiMapRules request_rules = {.secrets = true};
+static const CdiMapRules body_rules = {.secrets = true,.items = true};
+
+static void
+check_object(const json_t *node, const char *const *known, const char *where)
+{
+	const char *key;
+	json_t	   *member;
+
+	if (!json_is_object(node))
+		INVALID("%s must be an object.", where);
+	json_object_foreach((json_t *) node, key, member)
+	{
+		bool		found = false;
+
+		for (int i = 0; known[i] != NULL; i++)
+			found |= strcmp(known[i], key) == 0;
+		if (!found)
+			INVALID("%s: unknown member \"%s\".", where, key);
+	}
+}
+
+static const char *
+required_string(const json_t *node, const char *name, const char *where)
+{
+	const char *value = cdi_json_string(node, name);
+
+	if (value == NULL || *value == '\0')
+		INVALID("%s: member \"%s\" must be a string that is not empty.", where, name);
+	return value;
+}
+
+static void
+check_array_of_strings(const json_t *node, const char *where)
+{
+	json_t	   *element;
+	size_t		i;
+
+	if (node == NULL)
+		return;
+	if (!json_is_array(node))
+		INVALID("%s must be an array of strings.", where);
+	json_array_foreach(node, i, element)
+		if (!json_is_string(element))
+			INVALID("%s must be an array of strings.", where);
+}
+
+/* ---- settings ---- */
+
+static const char *const setting_types[] = {"string", "integer", "number", "boolean", "object", NULL};
+
+static bool
+has_type(const json_t *value, const char *type)
+{
+	if (strcmp(type, "string") == 0)
+		return json_is_string(value);
+	if (strcmp(type, "integer") == 0)
+		return json_is_integer(value);
+	if (strcmp(type, "number") == 0)
+		return json_is_number(value);
+	if (strcmp(type, "boolean") == 0)
+		return json_is_boolean(value);
+	return json_is_object(value);
+}
+
+static void
+check_settings_schema(const json_t *schema)
+{
+	static const char *const members[] = {"type", "required", "properties", NULL};
+	static const char *const property_members[] = {"type", "enum", "default", "secret", "minimum", "maximum",
+	"description", NULL};
+	const char *name;
+	json_t	   *property;
+	json_t	   *element;
+	size_t		i;
+
+	check_object(schema, members, "settings");
+	if (!json_is_object(json_object_get(schema, "properties")))
+		INVALID("settings.properties must be an object.");
+	json_object_foreach(json_object_get(schema, "properties"), name, property)
+	{
+		char	   *where = psprintf("settings.properties.%s", name);
+		const char *type;
+		json_t	   *secret = json_object_get(property, "secret");
+		json_t	   *otherwise = json_object_get(property, "default");
+		bool		known = false;
+
+		check_object(property, property_members, where);
+		type = required_string(property, "type", where);
+		for (i = 0; setting_types[i] != NULL; i++)
+			known |= strcmp(setting_types[i], type) == 0;
+		if (!known)
+			INVALID("%s: type must be string, integer, number, boolean or object.", where);
+		if (secret != NULL && !json_is_true(secret) &&
+			!(json_is_string(secret) && strcmp(json_string_value(secret), "allowed") == 0))
+			INVALID("%s: secret must be true or \"allowed\".", where);
+		if (secret != NULL && strcmp(type, "string") != 0 && strcmp(type, "object") != 0)
+			INVALID("%s: a secret is a string or an object of strings.", where);
+		if (json_is_true(secret) && otherwise != NULL)
+			INVALID("%s: a secret has no default.", where);
+		if (otherwise != NULL && !has_type(otherwise, type))
+			INVALID("%s: the default is not of type %s.", where, type);
+	}
+	check_array_of_strings(json_object_get(schema, "required"), "settings.required");
+	json_array_foreach(json_object_get(schema, "required"), i, element)
+		if (json_object_get(json_object_get(schema, "properties"), json_string_value(element)) == NULL)
+			INVALID("settings.required: there is no property \"%s\".", json_string_value(element));
+}
+
+static void
+check_secret_setting(const CdiSpec *spec, const char *name, const json_t *value)
+{
+	if (!json_is_string(value) || !cdi_secret_is_reference(json_string_value(value)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("setting \"%s\" must refer to a secret", name),
+				 errdetail("Secrets are not stored in the database."),
+				 errhint("Put it into a file below cdi.secret_directory and write \"file:NAME\", or into the server's environment and write \"env:CDI_NAME\".")));
+}
+
+/* Headers that carry credentials must not stand in plain settings. */
+static bool
+is_credential_header(const char *name)
+{
+	static const char *const names[] = {"authorization", "proxy-authorization", "cookie", "x-api-key", "api-key",
+	"x-auth-token"};
+
+	for (int i = 0; i < lengthof(names); i++)
+		if (pg_strcasecmp(names[i], name) == 0)
+			return true;
+	return false;
+}
+
+static void
+check_setting(const CdiSpec *spec, const char *name, const json_t *property, const json_t *value)
+{
+	const char *type = cdi_json_string(property, "type");
+	json_t	   *secret = json_object_get(property, "secret");
+	json_t	   *limit;
+	const char *inner;
+	json_t	   *member;
+
+	if (json_is_true(secret) && strcmp(type, "string") == 0)
+		check_secret_setting(spec, name, value);
+	if (!has_type(value, type))
+		BAD_SETTING("Setting \"%s\" must be of type %s.", name, type);
+	if (json_is_object(value))
+		json_object_foreach((json_t *) value, inner, member)
+		{
+			if (json_is_true(secret))
+				check_secret_setting(spec, psprintf("%s.%s", name, inner), member);
+			if (!json_is_string(member))
+				BAD_SETTING("Setting \"%s\" must be an object of strings.", name);
+			if (secret == NULL && is_credential_header(inner))
+				ereport(ERROR,
+						(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						 errmsg("setting \"%s\" holds what looks like a credential: \"%s\"", name, inner),
+						 errhint("Use a setting that takes references to secrets.")));
+		}
+	if ((limit = json_object_get(property, "enum")) != NULL)
+	{
+		bool		found = false;
+		size_t		i;
+
+		json_array_foreach(limit, i, member)
+			found |= json_equal(member, (json_t *) value);
+		if (!found)
+			BAD_SETTING("Setting \"%s\" has a value that is not in the list of allowed ones.", name);
+	}
+	if ((limit = json_object_get(property, "minimum")) != NULL &&
+		json_number_value(value) < json_number_value(limit))
+		BAD_SETTING("Setting \"%s\" must be at least %s.", name, cdi_json_number(limit));
+	if ((limit = json_object_get(property, "maximum")) != NULL &&
+		json_number_value(value) > json_number_value(limit))
+		BAD_SETTING("Setting \"%s\" must be at most %s.", name, cdi_json_number(limit));
+}
+
+json_t *
+cdi_settings_check(const CdiSpec *spec, const json_t *settings, MemoryContext context)
+{
+	json_t	   *schema = json_object_get(spec->root, "settings");
+	json_t	   *properties = json_object_get(schema, "properties");
+	json_t	   *result;
+	const char *name;
+	json_t	   *value;
+	size_t		i;
+
+	if (!json_is_object(settings))
+		BAD_SETTING("Settings must be an object.");
+	result = cdi_json_own(context, json_deep_copy(settings));
+	json_object_foreach((json_t *) settings, name, value)
+	{
+		json_t	   *property = json_object_get(properties, name);
+
+		if (property == NULL)
+			BAD_SETTING("There is no setting \"%s\".", name);
+		check_setting(spec, name, property, value);
+	}
+	json_array_foreach(json_object_get(schema, "required"), i, value)
+		if (json_object_get(settings, json_string_value(value)) == NULL)
+			BAD_SETTING("Setting \"%s\" is missing.", json_string_value(value));
+	json_object_foreach(properties, name, value)
+	{
+		json_t	   *otherwise = json_object_get(value, "default");
+
+		if (otherwise != NULL && json_object_get(result, name) == NULL)
+			json_object_set(result, name, otherwise);
+	}
+	return result;
+}
+
+/* ---- the rest ---- */
+
+static void
+check_auth(const json_t *auth, const char *where)
+{
+	static const char *const members[] = {"type", "when", "header", "name", "value", "token", "username", "password",
+		"algorithm", "key", "prefix", "encoding", NULL};
+	static const struct
+	{
+		const char *type;
+		const char *needs[3];
+	}			types[] = {
+		{"none", {NULL}},
+		{"header", {"header", "value", NULL}},
+		{"bearer", {"token", NULL}},
+		{"basic", {"username", NULL}},
+		{"query", {"name", "value", NULL}},
+		{"hmac", {"header", "key", NULL}},
+	};
+	const char *type;
+	const char *key;
+	json_t	   *member;
+
+	check_object(auth, members, where);
+	type = required_string(auth, "type", where);
+	for (int i = 0;; i++)
+	{
+		if (i == lengthof(types))
+			INVALID("%s: type \"%s\" is not known; there are none, header, bearer, basic, query and hmac.", where, type);
+		if (strcmp(types[i].type, type) != 0)
+			continue;
+		for (int k = 0; types[i].needs[k] != NULL; k++)
+			(void) required_string(auth, types[i].needs[k], where);
+		break;
+	}
+	json_object_foreach((json_t *) auth, key, member)
+	{
+		if (strcmp(key, "when") == 0)
+			cdi_map_check_condition(member, request_rules, psprintf("%s.when", where));
+		else if (!json_is_string(member))
+			INVALID("%s.%s must be a string.", where, key);
+		else
+			cdi_map_check(member, request_rules, psprintf("%s.%s", where, key));
+	}
+	if (strcmp(type, "hmac") == 0)
+	{
+		const char *algorithm = cdi_json_string(auth, "algorithm");
+		const char *encoding = cdi_json_string(auth, "encoding");
+
+		if (algorithm && strcmp(algorithm, "sha256") != 0 && strcmp(algorithm, "sha1") != 0)
+			INVALID("%s: algorithm must be sha256 or sha1.", where);
+		if (encoding && strcmp(encoding, "hex") != 0 && strcmp(encoding, "base64") != 0)
+			INVALID("%s: encoding must be hex or base64.", where);
+	}
+}
+
+static void
+check_request(const json_t *request, const char *where)
+{
+	static const char *const members[] = {"method", "url", "headers", "body", "timeout", "idempotency", NULL};
+	static const char *const body_members[] = {"format", "template", NULL};
+	static const char *const idempotency_members[] = {"header", NULL};
+	json_t	   *part;
+	const char *format;
+
+	check_object(request, members, where);
+	cdi_map_check(json_object_get(request, "method"), request_rules, psprintf("%s.method", where));
+	(void) required_string(request, "method", where);
+	(void) required_string(request, "url", where);
+	cdi_map_check(json_object_get(request, "url"), request_rules, psprintf("%s.url", where));
+	if ((part = json_object_get(request, "headers")) != NULL)
+		cdi_map_check(part, request_rules, psprintf("%s.headers", where));
+	if ((part = json_object_get(request, "timeout")) != NULL)
+	{
+		int			value;
+
+		if (!json_is_string(part) ||
+			!parse_int(json_string_value(part), &value, GUC_UNIT_MS, NULL) || value < 1 || value > 600000)
+			INVALID("%s.timeout must be a duration such as \"10s\", at most 10min.", where);
+	}
+	if ((part = json_object_get(request, "idempotency")) != NULL)
+	{
+		check_object(part, idempotency_members, psprintf("%s.idempotency", where));
+		(void) required_string(part, "header", psprintf("%s.idempotency", where));
+	}
+	part = json_object_get(request, "body");
+	if (part == NULL)
+		return;
+	check_object(part, body_members, psprintf("%s.body", where));
+	format = required_string(part, "format", psprintf("%s.body", where));
+	if (strcmp(format, "json") == 0)
+	{
+		if (json_object_get(part, "template") == NULL)
+			INVALID("%s.body: member \"template\" is missing.", where);
+		cdi_map_check(json_object_get(part, "template"), body_rules, psprintf("%s.body.template", where));
+	}
+	else if (strcmp(format, "ndjson") != 0)
+		INVALID("%s.body: format must be json or ndjson.", where);
+}
+
+static void
+check_batch(const json_t *batch, const char *where)
+{
+	static const char *const members[] = {"max_items", "max_bytes", NULL};
+	const char *key;
+	json_t	   *value;
+
+	check_object(batch, members, where);
+	json_object_foreach((json_t *) batch, key, value)
+	{
+		if (!json_is_string(value) && !(json_is_integer(value) && json_integer_value(value) > 0))
+			INVALID("%s.%s must be a positive integer or a template.", where, key);
+		cdi_map_check(value, (CdiMapRules) {0}, psprintf("%s.%s", where, key));
+	}
+}
+
+static void
+check_action(const char *name, const json_t *action)
+{
+	static const char *const members[] = {"description", "ops", "map", "require", "group_by", "batch", "request",
+	"response", NULL};
+	char	   *where = psprintf("actions.%s", name);
+	json_t	   *part;
+	size_t		i;
+
+	check_object(action, members, where);
+	check_array_of_strings(json_object_get(action, "ops"), psprintf("%s.ops", where));
+	if (json_array_size(json_object_get(action, "ops")) == 0)
+		INVALID("%s: member \"ops\" must list some of insert, update and delete.", where);
+	json_array_foreach(json_object_get(action, "ops"), i, part)
+		if (strcmp(json_string_value(part), "insert") != 0 && strcmp(json_string_value(part), "update") != 0 &&
+			strcmp(json_string_value(part), "delete") != 0)
+			INVALID("%s.ops: unknown operation \"%s\".", where, json_string_value(part));
+	if (json_object_get(action, "map") == NULL || json_object_get(action, "request") == NULL)
+		INVALID("%s: members \"map\" and \"request\" are needed.", where);
+	cdi_map_check(json_object_get(action, "map"), row_rules, psprintf("%s.map", where));
+	check_array_of_strings(json_object_get(action, "require"), psprintf("%s.require", where));
+	json_array_foreach(json_object_get(action, "require"), i, part)
+		if (json_object_get(json_object_get(action, "map"), json_string_value(part)) == NULL)
+			INVALID("%s.require: the map has no member \"%s\".", where, json_string_value(part));
+	if ((part = json_object_get(action, "group_by")) != NULL)
+		cdi_map_check(part, row_rules, psprintf("%s.group_by", where));
+	if ((part = json_object_get(action, "batch")) != NULL)
+		check_batch(part, psprintf("%s.batch", where));
+	check_request(json_object_get(action, "request"), psprintf("%s.request", where));
+	if ((part = json_object_get(action, "response")) != NULL)
+		cdi_response_check(part, psprintf("%s.response", where));
+}
+
+static void
+check_spec(CdiSpec *spec)
+{
+	static const char *const members[] = {"$schema", "name", "version", "title", "description", "reference", "unverified",
+		"settings", "vars", "egress", "auth", "limits", "default_action", "actions", "tests", NULL};
+	static const char *const egress_members[] = {"allow_hosts", NULL};
+	static const char *const limit_members[] = {"concurrency", NULL};
+	json_t	   *root = spec->root;
+	const char *name;
+	json_t	   *part;
+	json_t	   *member;
+	size_t		i;
+
+	check_object(root, members, "specification");
+	if (strcmp(required_string(root, "$schema", "specification"), "cdi-dest-1") != 0)
+		INVALID("$schema must be \"cdi-dest-1\".");
+	spec->name = required_string(root, "name", "specification");
+	spec->version = required_string(root, "version", "specification");
+	if ((part = json_object_get(root, "settings")) != NULL)
+		check_settings_schema(part);
+	if ((part = json_object_get(root, "vars")) != NULL)
+	{
+		if (!json_is_object(part))
+			INVALID("vars must be an object of strings.");
+		json_object_foreach(part, name, member)
+		{
+			if (!json_is_string(member) || strstr(json_string_value(member), "vars."))
+				INVALID("vars.%s must be a string that uses no other variable.", name);
+			cdi_map_check(member, (CdiMapRules) {0}, psprintf("vars.%s", name));
+		}
+	}
+	if ((part = json_object_get(root, "egress")) != NULL)
+	{
+		check_object(part, egress_members, "egress");
+		check_array_of_strings(json_object_get(part, "allow_hosts"), "egress.allow_hosts");
+	}
+	if ((part = json_object_get(root, "limits")) != NULL)
+	{
+		check_object(part, limit_members, "limits");
+		member = json_object_get(part, "concurrency");
+		if (member && (!json_is_integer(member) || json_integer_value(member) < 1 || json_integer_value(member) > 256))
+			INVALID("limits.concurrency must be an integer from 1 to 256.");
+	}
+	if ((part = json_object_get(root, "auth")) != NULL)
+	{
+		if (json_is_array(part))
+			json_array_foreach(part, i, member)
+				check_auth(member, psprintf("auth[%d]", (int) i));
+		else
+			check_auth(part, "auth");
+	}
+	part = json_object_get(root, "actions");
+	if (!json_is_object(part) || json_object_size(part) == 0)
+		INVALID("actions must be an object with at least one action.");
+	json_object_foreach(part, name, member)
+		check_action(name, member);
+	if ((member = json_object_get(root, "default_action")) != NULL &&
+		(!json_is_string(member) || json_object_get(part, json_string_value(member)) == NULL))
+		INVALID("default_action must name an action.");
+	if ((part = json_object_get(root, "tests")) != NULL && !json_is_array(part))
+		INVALID("tests must be an array.");
+}
+
+CdiSpec *
+cdi_spec_load(MemoryContext parent, const char *text, bool tests)
+{
+	MemoryContext context = AllocSetContextCreate(parent, "cdi destination specification",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	CdiSpec    *spec = palloc0(sizeof(CdiSpec));
+	char	   *error = NULL;
+
+	spec->context = context;
+	spec->root = cdi_json_parse(context, text, strlen(text), &error);
+	if (spec->root == NULL)
+		INVALID("It is no JSON that can be used: %s.", error);
+	check_spec(spec);
+	MemoryContextSwitchTo(old);
+	if (tests)
+		cdi_spec_run_tests(spec);
+	return spec;
+}
+
+json_t *
+cdi_spec_action(const CdiSpec *spec, const char *action)
+{
+	return json_object_get(json_object_get(spec->root, "actions"), action);
+}
+
+const char *
+cdi_spec_default_action(const CdiSpec *spec)
+{
+	const char *name = cdi_json_string(spec->root, "default_action");
+	json_t	   *actions = json_object_get(spec->root, "actions");
+
+	if (name == NULL && json_object_size(actions) == 1)
+		name = json_object_iter_key(json_object_iter(actions));
+	return name;
+}
+
+bool
+cdi_action_serves(const json_t *action, const char *operation)
+{
+	json_t	   *served;
+	size_t		i;
+
+	json_array_foreach(json_object_get(action, "ops"), i, served)
+		if (strcmp(json_string_value(served), operation) == 0)
+			return true;
+	return false;
+}

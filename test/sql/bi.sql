@@ -51,7 +51,7 @@ FROM cdi_bi.channel_performance;
 -- Syncs: three rows queued, one behind the cursor; one dead letter; one failed request.
 BEGIN;
 INSERT INTO cdi.destinations (destination_id, name, spec_name, spec_version) VALUES (-1, 'bi destination', 'webhook', '1');
-INSERT INTO cdi.syncs (sync_id, name, destination_id, action, model, primary_key, run_as) VALUES (-1, 'bi sync', -1, 'upsert', 'SELECT 1 AS id', 'id', 'nobody');
+INSERT INTO cdi.syncs (sync_id, name, destination_id, action, model, primary_key, run_as, search_path) VALUES (-1, 'bi sync', -1, 'upsert', 'SELECT 1 AS id', 'id', 'nobody', 'public');
 INSERT INTO cdi.sync_runs (sync_id, started_at, finished_at, queried, added) VALUES (-1, now() - interval '1 hour', now() - interval '59 minutes', 1, 1), (-1, now() - interval '90 seconds', now() - interval '88.5 seconds', 3, 2);
 INSERT INTO cdi.sync_rows VALUES (-1, 'a', gen_random_uuid(), '{}', now());
 INSERT INTO cdi.outbox SELECT (SELECT position FROM cdi.push_cursor) + i, now() - interval '30 seconds', -1, 1, 'upsert', i::text, gen_random_uuid(), '{}' FROM generate_series(0, 2) i;

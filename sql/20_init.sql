@@ -398,6 +398,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     highest bigint;
+    last bigint;
     version integer;
 BEGIN
     IF current_setting('server_encoding') <> 'UTF8' THEN
@@ -428,17 +429,17 @@ BEGIN
         WHERE NOT EXISTS (SELECT FROM cdi.identity_key);
     INSERT INTO cdi.sources (name) SELECT 'sql'
         WHERE NOT EXISTS (SELECT FROM cdi.sources WHERE name = 'sql');
-    -- Whoever cached them forgets them with this transaction, if it is rolled back.
-    PERFORM cdi._sources_changed();
     INSERT INTO cdi.conversions (name, event, value_property) SELECT 'order', 'Order Completed', 'revenue'
         WHERE NOT EXISTS (SELECT FROM cdi.conversions);
 
     -- A restore may bring rows beyond the sequence's own state.
-    SELECT greatest((SELECT max(position) FROM cdi.events),
+    SELECT last_value - (NOT is_called)::integer INTO last FROM cdi.event_position;
+    SELECT greatest((SELECT max(position) FROM cdi.events WHERE position > last),   -- few blocks, by the BRIN index
+                    (SELECT max(position) FROM cdi.outbox),
                     (SELECT max(position) FROM cdi.identity_links), (SELECT max(watermark) FROM cdi.identity_runs),
                     (SELECT position FROM cdi.watermark)) INTO highest;
     -- Only then: writers of this moment draw from it, and it must not go back.
-    IF highest > (SELECT last_value - (NOT is_called)::integer FROM cdi.event_position) THEN
+    IF highest > last THEN
         PERFORM setval('cdi.event_position', highest);
     END IF;
 

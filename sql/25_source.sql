@@ -1,10 +1,21 @@
 -- Sources, their write keys and who may send to them (src/ingest/source.c).
 
-CREATE OR REPLACE FUNCTION cdi._sources_changed()
-RETURNS void
-LANGUAGE C VOLATILE
+-- Backends keep these tables in memory; whoever changes them, every backend
+-- reads them anew after the commit, and after a rollback.
+CREATE OR REPLACE FUNCTION cdi._configuration_changed()
+RETURNS trigger
+LANGUAGE C
 AS 'MODULE_PATHNAME', 'cdi_sources_changed';
-COMMENT ON FUNCTION cdi._sources_changed() IS 'Internal: let every backend read sources, identifier types and the identity key anew, at commit.';
+COMMENT ON FUNCTION cdi._configuration_changed() IS 'Internal: trigger of the tables that backends keep in memory.';
+
+CREATE OR REPLACE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON cdi.sources
+    FOR EACH STATEMENT EXECUTE FUNCTION cdi._configuration_changed();
+CREATE OR REPLACE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON cdi.source_grants
+    FOR EACH STATEMENT EXECUTE FUNCTION cdi._configuration_changed();
+CREATE OR REPLACE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON cdi.identifier_types
+    FOR EACH STATEMENT EXECUTE FUNCTION cdi._configuration_changed();
+CREATE OR REPLACE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON cdi.identity_key
+    FOR EACH STATEMENT EXECUTE FUNCTION cdi._configuration_changed();
 
 CREATE OR REPLACE FUNCTION cdi._new_write_key()
 RETURNS text
@@ -27,7 +38,6 @@ BEGIN
     END IF;
     INSERT INTO cdi.sources (name, write_key_hash)
     VALUES (cdi_create_source.name, sha256(convert_to(write_key, 'UTF8')));
-    PERFORM cdi._sources_changed();
     RETURN write_key;
 EXCEPTION
     WHEN unique_violation THEN
@@ -71,7 +81,6 @@ BEGIN
         write_key_hash = sha256(convert_to(write_key, 'UTF8')),
         rotated_at = clock_timestamp()
     WHERE s.source_id = id;
-    PERFORM cdi._sources_changed();
     RETURN write_key;
 END
 $$;
@@ -86,7 +95,6 @@ DECLARE
     id integer := cdi._require_source(name);
 BEGIN
     UPDATE cdi.sources s SET enabled = true WHERE s.source_id = id;
-    PERFORM cdi._sources_changed();
 END
 $$;
 COMMENT ON FUNCTION cdi_enable_source(text) IS 'Lets a disabled source send events again.';
@@ -100,7 +108,6 @@ DECLARE
     id integer := cdi._require_source(name);
 BEGIN
     UPDATE cdi.sources s SET enabled = false WHERE s.source_id = id;
-    PERFORM cdi._sources_changed();
 END
 $$;
 COMMENT ON FUNCTION cdi_disable_source(text) IS 'Refuses further events of a source: ZC102 in SQL, 401 over HTTP.';
@@ -133,7 +140,6 @@ BEGIN
     FOR verb IN SELECT cdi._verbs() LOOP
         EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', verb, role);
     END LOOP;
-    PERFORM cdi._sources_changed();
 END
 $$;
 COMMENT ON FUNCTION cdi_grant_source(text, name) IS 'Lets a role send events to a source through the SQL verbs. The role can neither read nor change events by this.';
@@ -154,7 +160,6 @@ BEGIN
             EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM %I', verb, role);
         END LOOP;
     END IF;
-    PERFORM cdi._sources_changed();
 END
 $$;
 COMMENT ON FUNCTION cdi_revoke_source(text, name) IS 'Takes back cdi_grant_source().';

@@ -116,15 +116,18 @@ BEGIN
     END IF;
     -- The rows leave with the units they stand for and come in again.
     WITH chosen AS (
-        SELECT f.failed_id FROM cdi.failed_events f
+        SELECT f.failed_id, sum(length(f.payload)) OVER (ORDER BY f.failed_id) AS bytes FROM (
+        SELECT f.* FROM cdi.failed_events f
         WHERE (failed_ids IS NULL OR f.failed_id = ANY (failed_ids))
           AND (cdi_replay.source IS NULL OR f.source_id = (SELECT s.source_id FROM cdi.sources s WHERE s.name = cdi_replay.source))
           AND (cdi_replay.stage IS NULL OR f.stage = cdi_replay.stage)
         ORDER BY f.failed_id
         LIMIT max_events
-        FOR UPDATE SKIP LOCKED
+        FOR UPDATE SKIP LOCKED) f
     ), removed AS (
-        DELETE FROM cdi.failed_events f USING chosen c WHERE f.failed_id = c.failed_id
+        -- what does not fit into memory stays for the next call
+        DELETE FROM cdi.failed_events f USING chosen c
+        WHERE f.failed_id = c.failed_id AND (c.bytes <= 100000000 OR c.bytes = length(f.payload))
         RETURNING f.*
     ), counted AS (
         INSERT INTO cdi.pipeline_deltas (source_id, hour, received, failed)

@@ -243,7 +243,8 @@ BEGIN
     ) a ON a.sync_id = s.sync_id
     LEFT JOIN (
         SELECT o.sync_id, count(*) AS waiting, min(o.queued_at) AS oldest
-        FROM cdi.outbox o WHERE o.position > (SELECT c.position FROM cdi.push_cursor c)
+        FROM cdi.outbox o LEFT JOIN cdi.push_cursor c ON c.sync_id = o.sync_id
+        WHERE o.position > coalesce(c.position, 0)
         GROUP BY o.sync_id
     ) w ON w.sync_id = s.sync_id
     LEFT JOIN (

@@ -67,7 +67,6 @@ AS $$
 DECLARE
     f regprocedure;
 BEGIN
-    PERFORM cdi._sources_changed();
     EXECUTE format('GRANT USAGE ON SCHEMA cdi, cdi_bi TO %I', role);
     EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA cdi, cdi_bi TO %I', role);
     EXECUTE format('REVOKE ALL ON cdi.identity_key FROM %I', role);

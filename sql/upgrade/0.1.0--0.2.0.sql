@@ -6,3 +6,6 @@ DROP VIEW IF EXISTS cdi.pipeline_counts;
 -- Columns changed.
 DROP FUNCTION cdi._batch_events();
 
+-- A trigger now does what it was called for.
+DROP FUNCTION cdi._sources_changed();
+

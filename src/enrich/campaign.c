@@ -167,6 +167,17 @@ read_query(CdiEvent *event, CdiText url)
 	}
 }
 
+/* An empty string is no value: the page's address may still have one. */
+static CdiText
+campaign_text(JsonbContainer *campaign, const char *key)
+{
+	CdiText		text = cdi_jsonb_text(campaign, key);
+
+	if (text.len == 0)
+		text.data = NULL;
+	return text;
+}
+
 static void
 enrich(CdiEvent *event)
 {
@@ -179,11 +190,11 @@ enrich(CdiEvent *event)
 
 	if (campaign != NULL)
 	{
-		event->campaign_source = cdi_jsonb_text(campaign, "source");
-		event->campaign_medium = cdi_jsonb_text(campaign, "medium");
-		event->campaign_name = cdi_jsonb_text(campaign, "name");
-		event->campaign_term = cdi_jsonb_text(campaign, "term");
-		event->campaign_content = cdi_jsonb_text(campaign, "content");
+		event->campaign_source = campaign_text(campaign, "source");
+		event->campaign_medium = campaign_text(campaign, "medium");
+		event->campaign_name = campaign_text(campaign, "name");
+		event->campaign_term = campaign_text(campaign, "term");
+		event->campaign_content = campaign_text(campaign, "content");
 	}
 	if (properties != NULL && event->type.len == 4 && memcmp(event->type.data, "page", 4) == 0)
 	{

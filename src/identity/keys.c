@@ -10,8 +10,11 @@
 
 #include <openssl/sha.h>
 
+#include "catalog/namespace.h"
 #include "catalog/pg_collation.h"
 #include "executor/spi.h"
+#include "nodes/value.h"
+#include "port/pg_bswap.h"
 #include "utils/builtins.h"
 #include "utils/formatting.h"
 #include "utils/inval.h"
@@ -102,11 +105,23 @@ cdi_message_key(int32 source_id, CdiText message_id, pg_uuid_t *key)
 	/* A leading zero keeps message ids apart from every identifier type. */
 	unsigned char head[5] = {0};
 
-	memcpy(head + 1, &source_id, sizeof(source_id));
+	/* The same on every machine: stored keys travel with a dump. */
+	uint32		id = pg_hton32((uint32) source_id);
+
+	memcpy(head + 1, &id, sizeof(id));
 	keyed_hash(head, sizeof(head), message_id, key);
 }
 
 #define MAX_IDENTIFIER_LENGTH 512
+
+/* ICU's root collation; a server without ICU has only the database's own. */
+static Oid
+unicode_collation(void)
+{
+	Oid			collation = get_collation_oid(list_make2(makeString("pg_catalog"), makeString("und-x-icu")), true);
+
+	return OidIsValid(collation) ? collation : DEFAULT_COLLATION_OID;
+}
 
 CdiText
 cdi_identifier_normalise(const char *type, CdiText value)
@@ -136,8 +151,8 @@ cdi_identifier_normalise(const char *type, CdiText value)
 
 			if (c >= 0x80)
 			{
-				/* letters beyond ASCII: fold as Unicode says, locale apart */
-				value.data = str_tolower(value.data, value.len, DEFAULT_COLLATION_OID);
+				/* Letters beyond ASCII: as Unicode says, whatever the database's locale. */
+				value.data = str_tolower(value.data, value.len, unicode_collation());
 				value.len = strlen(value.data);
 				return value;
 			}

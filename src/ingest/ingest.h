@@ -65,6 +65,8 @@ typedef struct CdiEvent
 	Jsonb	   *envelope_context;	/* context of the batch, or NULL */
 	CdiText		envelope_sent_at;
 	CdiText		default_type;	/* type implied by the endpoint, or NULL */
+	bool		element;		/* of an array or batch: a replay takes it as a
+								 * call, whatever it looks like */
 	int32		attempts;		/* tries before this one; replay only */
 
 	/* where it ended */

@@ -227,6 +227,7 @@ typedef struct AddState
 	CdiText		type;
 	CdiText		sent_at;
 	Jsonb	   *context;
+	bool		element;
 } AddState;
 
 static void
@@ -236,9 +237,21 @@ add_element(void *arg, CdiText element)
 	CdiEvent   *event = cdi_batch_add(state->batch, state->origin, state->source_id);
 
 	event->payload = element;
+	event->element = state->element;
 	event->default_type = state->type;
 	event->envelope_sent_at = state->sent_at;
 	event->envelope_context = state->context;
+}
+
+static void
+check_size(int size)
+{
+	if (size > (int64) cdi_ingest_max_event * 1024)
+		ereport(ERROR,
+				(errcode(ERRCODE_CDI_EVENT_TOO_LARGE),
+				 errmsg("event is larger than cdi.ingest_max_event"),
+				 errdetail("The event has %d bytes, the limit is %d kB.",
+						   size, cdi_ingest_max_event)));
 }
 
 /*
@@ -252,12 +265,7 @@ slice_to_jsonb(CdiText slice)
 	char	   *copy;
 	Datum		datum;
 
-	if (slice.len > (int64) cdi_ingest_max_event * 1024)
-		ereport(ERROR,
-				(errcode(ERRCODE_CDI_EVENT_TOO_LARGE),
-				 errmsg("event is larger than cdi.ingest_max_event"),
-				 errdetail("The event has %d bytes, the limit is %d kB.",
-						   slice.len, cdi_ingest_max_event)));
+	check_size(slice.len);
 	if (!pg_verify_mbstr(PG_UTF8, slice.data, slice.len, true))
 		ereport(ERROR,
 				(errcode(ERRCODE_CDI_INVALID_ENCODING),
@@ -344,7 +352,10 @@ cdi_parse_body(CdiBatch *batch, int32 origin, int32 source_id,
 	{
 		well_formed = scan_array(whole, NULL, NULL);
 		if (well_formed)
+		{
+			state.element = true;
 			scan_array(whole, add_element, &state);
+		}
 	}
 	else
 	{
@@ -356,6 +367,7 @@ cdi_parse_body(CdiBatch *batch, int32 origin, int32 source_id,
 			 parse_envelope(batch, &envelope, &state)))
 		{
 			state.type.data = NULL;
+			state.element = true;
 			scan_array(envelope.batch, add_element, &state);
 		}
 		else if (well_formed)
@@ -433,6 +445,7 @@ cdi_parse_jsonb(CdiBatch *batch, int32 origin, int32 source_id, Jsonb *body)
 			continue;
 		event = cdi_batch_add(batch, origin++, source_id);
 		event->json = JsonbValueToJsonb(&value);
+		event->element = true;
 		event->envelope_sent_at = sent_at;
 		event->envelope_context = context;
 	}
@@ -458,7 +471,9 @@ cdi_stage_parse(CdiBatch *batch)
 				CHECK_FOR_INTERRUPTS();
 				if (event->outcome != CDI_PENDING)
 					continue;
-				if (event->json == NULL && event->payload.data != NULL)
+				if (event->json != NULL)
+					check_size(VARSIZE(event->json));
+				else if (event->payload.data != NULL)
 					event->json = slice_to_jsonb(event->payload);
 				if (event->json != NULL && !JB_ROOT_IS_OBJECT(event->json))
 					ereport(ERROR,

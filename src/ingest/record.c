@@ -45,12 +45,24 @@ envelope_of(const CdiEvent *event)
 {
 	JsonbParseState *state = NULL;
 
-	if (event->default_type.data == NULL && event->envelope_sent_at.data == NULL &&
-		event->envelope_context == NULL)
+	if (!event->element && event->default_type.data == NULL &&
+		event->envelope_sent_at.data == NULL && event->envelope_context == NULL)
 		return NULL;
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	push_text(&state, "type", event->default_type);
 	push_text(&state, "sentAt", event->envelope_sent_at);
+	if (event->element)
+	{
+		JsonbValue	value;
+
+		value.type = jbvString;
+		value.val.string.val = "element";
+		value.val.string.len = 7;
+		pushJsonbValue(&state, WJB_KEY, &value);
+		value.type = jbvBool;
+		value.val.boolean = true;
+		pushJsonbValue(&state, WJB_VALUE, &value);
+	}
 	if (event->envelope_context != NULL)
 	{
 		JsonbValue	value;

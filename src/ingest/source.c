@@ -12,6 +12,7 @@
 #include "access/xact.h"
 #include "common/cryptohash.h"
 #include "common/sha2.h"
+#include "commands/trigger.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -243,7 +244,11 @@ cdi_sources_changed(PG_FUNCTION_ARGS)
 	CacheInvalidateRelcacheByRelid(cdi_relation_oid("sources"));
 	CacheInvalidateRelcacheByRelid(cdi_relation_oid("identifier_types"));
 	CacheInvalidateRelcacheByRelid(cdi_relation_oid("identity_key"));
-	PG_RETURN_VOID();
+
+	/* version 0.1.0 calls it as a function of its own */
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		PG_RETURN_VOID();
+	return PointerGetDatum(NULL);
 }
 
 PG_FUNCTION_INFO_V1(cdi_random_bytes);

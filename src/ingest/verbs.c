@@ -287,6 +287,7 @@ cdi_replay_rows(PG_FUNCTION_ARGS)
 		Jsonb	   *envelope = nulls[ENVELOPES][i] ? NULL : DatumGetJsonbP(columns[ENVELOPES][i]);
 		CdiText		type = {NULL, 0};
 		CdiText		sent_at = {NULL, 0};
+		JsonbValue	member;
 		int			first = batch->count;
 		MemoryContext old = MemoryContextSwitchTo(batch->context);
 
@@ -295,29 +296,35 @@ cdi_replay_rows(PG_FUNCTION_ARGS)
 			type = cdi_jsonb_text(&envelope->root, "type");
 			sent_at = cdi_jsonb_text(&envelope->root, "sentAt");
 		}
-		if (cdi_parse_body(batch, i, DatumGetInt32(columns[0][i]), VARDATA_ANY(payload),
-						   VARSIZE_ANY_EXHDR(payload),
-						   type.data ? pnstrdup(type.data, type.len) : NULL) == 0)
+		if (envelope != NULL && cdi_jsonb_member(&envelope->root, "element", &member) != NULL)
 		{
-			/* "[]" was an event of its own and must not vanish */
 			CdiEvent   *event = cdi_batch_add(batch, i, DatumGetInt32(columns[0][i]));
 
 			event->payload.data = VARDATA_ANY(payload);
 			event->payload.len = VARSIZE_ANY_EXHDR(payload);
+			event->element = true;
+			if (type.data != NULL)
+			{
+				event->default_type.data = pnstrdup(type.data, type.len);
+				event->default_type.len = type.len;
+			}
 		}
+		else
+			cdi_parse_body(batch, i, DatumGetInt32(columns[0][i]), VARDATA_ANY(payload),
+						   VARSIZE_ANY_EXHDR(payload),
+						   type.data ? pnstrdup(type.data, type.len) : NULL);
 		for (int k = first; k < batch->count; k++)
 		{
 			CdiEvent   *event = &batch->events[k];
-			JsonbValue	context;
 
 			event->received_at = DatumGetTimestampTz(columns[1][i]);
 			event->attempts = DatumGetInt32(columns[4][i]);
 			if (event->envelope_sent_at.data == NULL)
 				event->envelope_sent_at = sent_at;
 			if (envelope != NULL && event->envelope_context == NULL &&
-				cdi_jsonb_member(&envelope->root, "context", &context) != NULL &&
-				context.type == jbvBinary && JsonContainerIsObject(context.val.binary.data))
-				event->envelope_context = JsonbValueToJsonb(&context);
+				cdi_jsonb_member(&envelope->root, "context", &member) != NULL &&
+				member.type == jbvBinary && JsonContainerIsObject(member.val.binary.data))
+				event->envelope_context = JsonbValueToJsonb(&member);
 		}
 		MemoryContextSwitchTo(old);
 	}

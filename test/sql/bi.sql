@@ -54,8 +54,9 @@ INSERT INTO cdi.destinations (destination_id, name, spec_name, spec_version) VAL
 INSERT INTO cdi.syncs (sync_id, name, destination_id, action, model, primary_key, run_as, search_path) VALUES (-1, 'bi sync', -1, 'upsert', 'SELECT 1 AS id', 'id', 'nobody', 'public');
 INSERT INTO cdi.sync_runs (sync_id, started_at, finished_at, queried, added) VALUES (-1, now() - interval '1 hour', now() - interval '59 minutes', 1, 1), (-1, now() - interval '90 seconds', now() - interval '88.5 seconds', 3, 2);
 INSERT INTO cdi.sync_rows VALUES (-1, 'a', gen_random_uuid(), '{}', now());
-INSERT INTO cdi.outbox SELECT (SELECT position FROM cdi.push_cursor) + i, now() - interval '30 seconds', -1, 1, 'upsert', i::text, gen_random_uuid(), '{}' FROM generate_series(0, 2) i;
-INSERT INTO cdi.failed_deliveries (position, failed_at, sync_id, operation, primary_key, hash, class, attempts) VALUES (-1, now(), -1, 'upsert', 'x', gen_random_uuid(), 'rejected', 1);
+INSERT INTO cdi.push_cursor VALUES (-1, 1000);
+INSERT INTO cdi.outbox (position, queued_at, sync_id, run_id, operation, primary_key, hash, idempotency_key, payload) SELECT 1000 + i, now() - interval '30 seconds', -1, 1, 'upsert', i::text, gen_random_uuid(), gen_random_uuid(), '{}' FROM generate_series(0, 2) i;
+INSERT INTO cdi.failed_deliveries (position, failed_at, sync_id, run_id, operation, primary_key, hash, idempotency_key, payload, class, attempts) VALUES (-1, now(), -1, 1, 'upsert', 'x', gen_random_uuid(), gen_random_uuid(), '{}', 'rejected', 1);
 INSERT INTO cdi.deliveries (sent_at, sync_id, destination_id, attempt, rows, accepted, primary_keys, class, error, milliseconds, idempotency_key) VALUES
     (now() - interval '2 days', -1, -1, 1, 9, 9, '{}', 'ok', 'too old', 1, 'k'),
     (now() - interval '1 hour', -1, -1, 1, 2, 0, '{}', 'retry', 'refused', 100, 'k'),

@@ -30,7 +30,7 @@ BEGIN
     COMMENT ON TABLE cdi.storage IS 'Version of the storage that cdi_init() made.';
 
     CREATE SEQUENCE cdi.event_position;
-    COMMENT ON SEQUENCE cdi.event_position IS 'Positions of events. Advanced only by cdi, under the lock that cdi_watermark() rests on.';
+    COMMENT ON SEQUENCE cdi.event_position IS 'Positions of events and outbox rows. Advanced only by cdi, under the lock that cdi_watermark() rests on.';
 
     CREATE TABLE cdi.watermark (
         only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
@@ -152,6 +152,7 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    COMMENT ON SEQUENCE cdi.event_position IS 'Positions of events. Advanced only by cdi, under the lock that cdi_watermark() rests on.';
     ALTER TABLE cdi.events ADD COLUMN page_host text;
     COMMENT ON COLUMN cdi.events.page_host IS 'Host of the page''s own address.';
 

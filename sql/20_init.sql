@@ -436,7 +436,6 @@ BEGIN
     -- A restore may bring rows beyond the sequence's own state.
     SELECT last_value - (NOT is_called)::integer INTO last FROM cdi.event_position;
     SELECT greatest((SELECT max(position) FROM cdi.events WHERE position > last),   -- few blocks, by the BRIN index
-                    (SELECT max(position) FROM cdi.outbox),
                     (SELECT max(position) FROM cdi.identity_links), (SELECT max(watermark) FROM cdi.identity_runs),
                     (SELECT position FROM cdi.watermark)) INTO highest;
     -- Only then: writers of this moment draw from it, and it must not go back.

@@ -223,6 +223,7 @@ BEGIN
            r.removed AS last_run_removed,
            r.unchanged AS last_run_unchanged,
            r.invalid AS last_run_invalid,
+           r.queued AS last_run_queued,
            coalesce(a.acknowledged, 0) AS acknowledged,
            coalesce(w.waiting, 0) AS waiting,
            coalesce(extract(epoch FROM now() - w.oldest), 0)::double precision AS oldest_waiting_seconds,
@@ -241,12 +242,11 @@ BEGIN
     LEFT JOIN (
         SELECT y.sync_id, count(*) AS acknowledged FROM cdi.sync_rows y GROUP BY y.sync_id
     ) a ON a.sync_id = s.sync_id
-    LEFT JOIN (
-        SELECT o.sync_id, count(*) AS waiting, min(o.queued_at) AS oldest
-        FROM cdi.outbox o LEFT JOIN cdi.push_cursor c ON c.sync_id = o.sync_id
-        WHERE o.position > coalesce(c.position, 0)
-        GROUP BY o.sync_id
-    ) w ON w.sync_id = s.sync_id
+    LEFT JOIN cdi.push_cursor c ON c.sync_id = s.sync_id
+    LEFT JOIN LATERAL (
+        SELECT count(*) AS waiting, min(o.queued_at) AS oldest
+        FROM cdi.outbox o WHERE o.sync_id = s.sync_id AND o.position > coalesce(c.position, 0)
+    ) w ON true
     LEFT JOIN (
         SELECT l.sync_id, count(*) AS dead_letters, max(l.failed_at) AS latest_dead_letter_at
         FROM cdi.failed_deliveries l GROUP BY l.sync_id
@@ -270,9 +270,10 @@ BEGIN
     COMMENT ON COLUMN cdi_bi.sync_health.last_run_changed IS 'Rows that differ from what it has.';
     COMMENT ON COLUMN cdi_bi.sync_health.last_run_removed IS 'Rows that it has and the model no longer returns.';
     COMMENT ON COLUMN cdi_bi.sync_health.last_run_unchanged IS 'Rows that it has as they are.';
-    COMMENT ON COLUMN cdi_bi.sync_health.last_run_invalid IS 'Rows that cannot be sent, for example without a primary key.';
+    COMMENT ON COLUMN cdi_bi.sync_health.last_run_invalid IS 'Rows that cannot be sent: without a primary key of their own.';
+    COMMENT ON COLUMN cdi_bi.sync_health.last_run_queued IS 'Rows that the last run queued to be sent.';
     COMMENT ON COLUMN cdi_bi.sync_health.acknowledged IS 'Rows that the destination has acknowledged and holds now.';
-    COMMENT ON COLUMN cdi_bi.sync_health.waiting IS 'Rows queued beyond the position up to which the push worker is done with everything.';
+    COMMENT ON COLUMN cdi_bi.sync_health.waiting IS 'Rows queued beyond the position up to which the push worker is done with the sync.';
     COMMENT ON COLUMN cdi_bi.sync_health.oldest_waiting_seconds IS 'Seconds since the oldest of them was queued.';
     COMMENT ON COLUMN cdi_bi.sync_health.dead_letters IS 'Rows that were rejected or ran out of retries.';
     COMMENT ON COLUMN cdi_bi.sync_health.latest_dead_letter_at IS 'When the latest of them failed.';

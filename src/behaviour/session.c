@@ -84,36 +84,25 @@ gap_length(WindowObject winobj)
 	return gap->day * USECS_PER_DAY + gap->time;
 }
 
-/*
- * The row that lies ahead rows after the current one; false where the
- * partition ends before it.
- */
-static bool
-read_row(WindowObject winobj, int ahead, SessionRow *row)
+static text *
+campaign_of(Datum value, bool isnull)
 {
-	Datum		values[ARG_CAMPAIGN + 1];
-	bool		isnull[ARG_CAMPAIGN + 1];
-	bool		isout;
+	text	   *campaign = isnull ? NULL : DatumGetTextPP(value);
 
-	for (int i = 0; i <= ARG_CAMPAIGN; i++)
-	{
-		if (ahead == 0)
-		{
-			values[i] = WinGetFuncArgCurrent(winobj, i, &isnull[i]);
-			continue;
-		}
-		values[i] = WinGetFuncArgInPartition(winobj, i, ahead, WINDOW_SEEK_CURRENT,
-											 false, &isnull[i], &isout);
-		if (isout)
-			return false;
-	}
+	return campaign && VARSIZE_ANY_EXHDR(campaign) > 0 ? campaign : NULL;
+}
+
+static void
+read_row(WindowObject winobj, SessionRow *row)
+{
+	bool		isnull[ARG_CAMPAIGN + 1];
+	Datum		value;
+
+	row->event_id = WinGetFuncArgCurrent(winobj, ARG_EVENT_ID, &isnull[ARG_EVENT_ID]);
+	row->at = DatumGetTimestampTz(WinGetFuncArgCurrent(winobj, ARG_TIMESTAMP, &isnull[ARG_TIMESTAMP]));
 	row->valid = !isnull[ARG_EVENT_ID] && !isnull[ARG_TIMESTAMP];
-	row->event_id = values[ARG_EVENT_ID];
-	row->at = DatumGetTimestampTz(values[ARG_TIMESTAMP]);
-	row->campaign = isnull[ARG_CAMPAIGN] ? NULL : DatumGetTextPP(values[ARG_CAMPAIGN]);
-	if (row->campaign && VARSIZE_ANY_EXHDR(row->campaign) == 0)
-		row->campaign = NULL;
-	return true;
+	value = WinGetFuncArgCurrent(winobj, ARG_CAMPAIGN, &isnull[ARG_CAMPAIGN]);
+	row->campaign = campaign_of(value, isnull[ARG_CAMPAIGN]);
 }
 
 static void
@@ -142,26 +131,18 @@ same_campaign(const CdiSessionState *state, text *campaign)
 		memcmp(VARDATA(state->campaign), VARDATA_ANY(campaign), len) == 0;
 }
 
-/* Does the row begin a session, after one whose last event was at last_at? */
+/* Is there more than the gap between two events that follow each other? */
 static bool
-begins_session(const CdiSessionState *state, TimestampTz last_at,
-			   const SessionRow *row, int64 gap)
+is_pause(TimestampTz last_at, TimestampTz at, int64 gap)
 {
-	if (!state->begun)
-		return true;
-	if (row->at < last_at)
+	if (at < last_at)
 		ereport(ERROR,
 				(errcode(ERRCODE_WINDOWING_ERROR),
 				 errmsg("sessions need their events in order of time"),
 				 errhint("Use OVER (PARTITION BY person ORDER BY the timestamp that the function gets).")));
-	if (TIMESTAMP_NOT_FINITE(row->at) || TIMESTAMP_NOT_FINITE(last_at))
-	{
-		if (row->at != last_at)
-			return true;
-	}
-	else if (row->at - last_at > gap)
-		return true;
-	return row->campaign && !same_campaign(state, row->campaign);
+	if (TIMESTAMP_NOT_FINITE(at) || TIMESTAMP_NOT_FINITE(last_at))
+		return at != last_at;
+	return at - last_at > gap;
 }
 
 /*
@@ -173,12 +154,13 @@ take_row(WindowObject winobj, CdiSessionState *state, SessionRow *row, int64 gap
 {
 	bool		begins;
 
-	read_row(winobj, 0, row);
+	read_row(winobj, row);
 	/* Rows before this one are not needed any more. */
 	WinSetMarkPosition(winobj, WinGetCurrentPosition(winobj));
 	if (!row->valid)
 		return false;
-	begins = begins_session(state, state->last_at, row, gap);
+	begins = !state->begun || is_pause(state->last_at, row->at, gap) ||
+		(row->campaign && !same_campaign(state, row->campaign));
 	if (begins)
 	{
 		state->begun = true;
@@ -207,6 +189,59 @@ cdi_session_id(PG_FUNCTION_ARGS)
 	PG_RETURN_UUID_P(&state->session_id);
 }
 
+/* An argument at a row ahead of the current one; *isout where there is none. */
+static Datum
+argument_ahead(WindowObject winobj, int argument, int ahead, bool *isnull, bool *isout)
+{
+	return WinGetFuncArgInPartition(winobj, argument, ahead, WINDOW_SEEK_CURRENT,
+									false, isnull, isout);
+}
+
+/*
+ * Does the row ahead belong to the session whose event before it was at
+ * *last_at?  Fetching from another row costs more than the current one's, so
+ * the time comes first: it decides for most.  A row that belongs to no session
+ * at all says *skip.
+ */
+static bool
+in_session(WindowObject winobj, const CdiSessionState *state, int ahead,
+		   int64 gap, TimestampTz *last_at, bool *skip)
+{
+	TimestampTz at;
+	text	   *campaign;
+	Datum		value;
+	bool		isnull;
+	bool		isout;
+
+	*skip = false;
+	value = argument_ahead(winobj, ARG_TIMESTAMP, ahead, &isnull, &isout);
+	if (isout)
+		return false;
+	at = DatumGetTimestampTz(value);
+	if (!isnull && is_pause(*last_at, at, gap))
+		return false;
+	if (!isnull)
+		(void) argument_ahead(winobj, ARG_EVENT_ID, ahead, &isnull, &isout);
+	if (isnull)
+	{
+		*skip = true;
+		return true;
+	}
+	value = argument_ahead(winobj, ARG_CAMPAIGN, ahead, &isnull, &isout);
+	campaign = campaign_of(value, isnull);
+	if (campaign && !same_campaign(state, campaign))
+		return false;
+	*last_at = at;
+	return true;
+}
+
+static bool
+is_direct(text *channel)
+{
+	return VARSIZE_ANY_EXHDR(channel) == strlen(CHANNEL_DIRECT) &&
+		memcmp(VARDATA_ANY(channel), CHANNEL_DIRECT, strlen(CHANNEL_DIRECT)) == 0;
+}
+
 /*
  * cdi_session_channel(event_id uuid, "timestamp" timestamptz, campaign text,
  *					   gap interval, channel text)
@@ -222,35 +257,24 @@ cdi_session_channel(PG_FUNCTION_ARGS)
 	int64		gap = gap_length(winobj);
 	TimestampTz last_at;
 	SessionRow	row;
+	Datum		channel;
+	bool		isnull;
+	bool		isout;
+	bool		skip;
 
 	if (!take_row(winobj, state, &row, gap))
 		PG_RETURN_NULL();
 
 	last_at = row.at;
-	for (int ahead = 0;;)
+	channel = WinGetFuncArgCurrent(winobj, ARG_CHANNEL, &isnull);
+	for (int ahead = 1; isnull || is_direct(DatumGetTextPP(channel)); ahead++)
 	{
-		bool		isnull;
-		bool		isout;
-		Datum		value = ahead == 0 ?
-			WinGetFuncArgCurrent(winobj, ARG_CHANNEL, &isnull) :
-			WinGetFuncArgInPartition(winobj, ARG_CHANNEL, ahead, WINDOW_SEEK_CURRENT,
-									 false, &isnull, &isout);
-
-		if (!isnull)
-		{
-			text	   *channel = DatumGetTextPP(value);
-
-			if (VARSIZE_ANY_EXHDR(channel) != strlen(CHANNEL_DIRECT) ||
-				memcmp(VARDATA_ANY(channel), CHANNEL_DIRECT, strlen(CHANNEL_DIRECT)) != 0)
-				PG_RETURN_TEXT_P(channel);
-		}
-		do
-		{
-			if (!read_row(winobj, ++ahead, &row))
-				PG_RETURN_TEXT_P(cstring_to_text(CHANNEL_DIRECT));
-		} while (!row.valid);
-		if (begins_session(state, last_at, &row, gap))
+		if (!in_session(winobj, state, ahead, gap, &last_at, &skip))
 			PG_RETURN_TEXT_P(cstring_to_text(CHANNEL_DIRECT));
-		last_at = row.at;
+		if (skip)
+			isnull = true;
+		else
+			channel = argument_ahead(winobj, ARG_CHANNEL, ahead, &isnull, &isout);
 	}
+	PG_RETURN_DATUM(channel);
 }

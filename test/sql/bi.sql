@@ -48,22 +48,27 @@ SELECT sum(first_touch_value) = sum(last_touch_value) AS first_and_last, sum(las
        round(sum(linear_conversions)::numeric, 6) = (SELECT count(*) FROM cdi.conversion_events WHERE converted_at >= date_trunc('month', now()) - interval '13 months') AS conversions
 FROM cdi_bi.channel_performance;
 
--- Syncs: three rows queued, one behind the cursor; one dead letter; one failed request.
+-- Syncs: three rows queued, one behind the cursor; one dead letter; one failed
+-- request; another sync has not run yet.
 BEGIN;
 INSERT INTO cdi.destinations (destination_id, name, spec_name, spec_version) VALUES (-1, 'bi destination', 'webhook', '1');
-INSERT INTO cdi.syncs (sync_id, name, destination_id, action, model, primary_key, run_as, search_path) VALUES (-1, 'bi sync', -1, 'upsert', 'SELECT 1 AS id', 'id', 'nobody', 'public');
-INSERT INTO cdi.sync_runs (sync_id, started_at, finished_at, queried, added) VALUES (-1, now() - interval '1 hour', now() - interval '59 minutes', 1, 1), (-1, now() - interval '90 seconds', now() - interval '88.5 seconds', 3, 2);
-INSERT INTO cdi.sync_rows VALUES (-1, 'a', gen_random_uuid(), '{}', now());
-INSERT INTO cdi.push_cursor VALUES (-1, 1000);
-INSERT INTO cdi.outbox (position, queued_at, sync_id, run_id, operation, primary_key, hash, idempotency_key, payload) SELECT 1000 + i, now() - interval '30 seconds', -1, 1, 'upsert', i::text, gen_random_uuid(), gen_random_uuid(), '{}' FROM generate_series(0, 2) i;
-INSERT INTO cdi.failed_deliveries (position, failed_at, sync_id, run_id, operation, primary_key, hash, idempotency_key, payload, class, attempts) VALUES (-1, now(), -1, 1, 'upsert', 'x', gen_random_uuid(), gen_random_uuid(), '{}', 'rejected', 1);
+INSERT INTO cdi.syncs (sync_id, name, destination_id, action, model, primary_key, run_as, search_path) VALUES
+    (-1, 'bi sync', -1, 'upsert', 'SELECT 1 AS id', 'id', 'nobody', 'public'),
+    (-2, 'bi sync that never ran', -1, 'upsert', 'SELECT 1 AS id', 'id', 'nobody', 'public');
+INSERT INTO cdi.sync_runs (sync_id, started_at, finished_at, queried, added, queued) VALUES (-1, now() - interval '1 hour', now() - interval '59 minutes', 1, 1, 1), (-1, now() - interval '90 seconds', now() - interval '88.5 seconds', 3, 2, 2);
+INSERT INTO cdi.sync_rows (sync_id, primary_key, hash, payload, acknowledged_at) VALUES (-1, 'a', gen_random_uuid(), '{}', now());
+INSERT INTO cdi.push_cursor (sync_id, position) VALUES (-1, 10), (-3, 1000);
+INSERT INTO cdi.outbox (position, queued_at, sync_id, run_id, operation, primary_key, hash, idempotency_key, payload)
+    SELECT 10 + i, now() - interval '30 seconds', -1, 1, 'insert', i::text, gen_random_uuid(), gen_random_uuid(), '{}' FROM generate_series(0, 2) i;
+INSERT INTO cdi.failed_deliveries (position, failed_at, sync_id, run_id, operation, primary_key, hash, idempotency_key, payload, class, attempts)
+    VALUES (-1, now(), -1, 1, 'insert', 'x', gen_random_uuid(), gen_random_uuid(), '{}', 'rejected', 1);
 INSERT INTO cdi.deliveries (sent_at, sync_id, destination_id, attempt, rows, accepted, primary_keys, class, error, milliseconds, idempotency_key) VALUES
     (now() - interval '2 days', -1, -1, 1, 9, 9, '{}', 'ok', 'too old', 1, 'k'),
-    (now() - interval '1 hour', -1, -1, 1, 2, 0, '{}', 'retry', 'refused', 100, 'k'),
+    (now() - interval '1 hour', -1, -1, 1, 2, 0, '{}', 'retryable', 'refused', 100, 'k'),
     (now() - interval '30 minutes', -1, -1, 2, 2, 1, '{}', 'ok', NULL, 300, 'k');
-SELECT sync, destination, action, enabled, last_run_seconds, last_run_queried, last_run_added, acknowledged, waiting, oldest_waiting_seconds, dead_letters,
+SELECT sync, destination, action, enabled, last_run_seconds, last_run_queried, last_run_added, last_run_queued, acknowledged, waiting, oldest_waiting_seconds, dead_letters,
        requests_last_day, rows_sent_last_day, rows_accepted_last_day, median_request_seconds_last_day, latest_error_last_day
-FROM cdi_bi.sync_health WHERE sync = 'bi sync';
+FROM cdi_bi.sync_health WHERE sync LIKE 'bi sync%' ORDER BY sync;
 ROLLBACK;
 
 -- Old partitions are not read for the daily events.

@@ -14,8 +14,12 @@
 CdiBatch *
 cdi_batch_create(MemoryContext parent, TimestampTz received_at)
 {
-	MemoryContext context = AllocSetContextCreate(parent, "cdi batch",
-												  ALLOCSET_DEFAULT_SIZES);
+	/*
+	 * Nothing of a batch is freed before its end, and most of it are slices of
+	 * jsonb, which an allocation set would round up to powers of two.
+	 */
+	MemoryContext context = GenerationContextCreate(parent, "cdi batch",
+													ALLOCSET_DEFAULT_SIZES);
 	CdiBatch   *batch = MemoryContextAllocZero(context, sizeof(CdiBatch));
 
 	batch->context = context;

@@ -296,6 +296,7 @@ static bool
 insert_without_waiting(CdiBatch *batch, Keys *keys, int *sorted, int n)
 {
 	TupleTableSlot **slots;
+	TupleDesc	descriptor;
 	int			kept = 0;
 
 	for (int i = 0; i < n; i++)
@@ -321,10 +322,12 @@ insert_without_waiting(CdiBatch *batch, Keys *keys, int *sorted, int n)
 	if (kept == 0)
 		return true;
 
+	/* Slots would pin the relation's own descriptor, each for itself. */
+	descriptor = CreateTupleDescCopy(RelationGetDescr(keys->current.heap));
 	slots = palloc(sizeof(TupleTableSlot *) * kept);
 	for (int i = 0; i < kept; i++)
 	{
-		slots[i] = MakeSingleTupleTableSlot(RelationGetDescr(keys->current.heap), &TTSOpsHeapTuple);
+		slots[i] = MakeSingleTupleTableSlot(descriptor, &TTSOpsHeapTuple);
 		ExecStoreHeapTuple(form_key(keys, &batch->events[sorted[i]].event_id), slots[i], true);
 	}
 	heap_multi_insert(keys->current.heap, slots, kept, GetCurrentCommandId(true), 0, keys->bulk);

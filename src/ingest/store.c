@@ -38,6 +38,8 @@ void
 cdi_rows_return(FunctionCallInfo fcinfo, CdiFormRow form, int ncolumns)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	MemoryContext row_context;
+	MemoryContext old;
 	Datum	   *values;
 	bool	   *nulls;
 
@@ -48,12 +50,17 @@ cdi_rows_return(FunctionCallInfo fcinfo, CdiFormRow form, int ncolumns)
 	InitMaterializedSRF(fcinfo, 0);
 	values = palloc(sizeof(Datum) * ncolumns);
 	nulls = palloc(sizeof(bool) * ncolumns);
+	row_context = AllocSetContextCreate(CurrentMemoryContext, "cdi row", ALLOCSET_DEFAULT_SIZES);
+	old = MemoryContextSwitchTo(row_context);
 	for (int i = 0; i < cdi_rows->n; i++)
 	{
 		memset(nulls, false, sizeof(bool) * ncolumns);
 		if (form(cdi_rows->batch, &cdi_rows->batch->events[cdi_rows->index[i]], values, nulls))
 			tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+		MemoryContextReset(row_context);
 	}
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(row_context);
 }
 
 void

@@ -11,6 +11,8 @@ INDEXES = "ALTER TABLE {0} ADD PRIMARY KEY (identifier); CREATE INDEX ON {0} (pe
 class Identity:
     def __init__(self, database, links):
         self.db = pq.Connection("dbname=" + database)
+        if self.db.value("SELECT count(*) FROM pg_available_extensions WHERE name = 'pgrouting'") == "0":
+            raise SystemExit("missing: pgRouting (Debian package postgresql-15-pgrouting)")
         with open(os.path.join(HERE, "identity.sql")) as file:
             statements = file.read().replace(":size", str(links))
         # Workers would resolve before the clock starts.  This is one transaction, and they are off at its end.

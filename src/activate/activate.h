@@ -152,7 +152,14 @@ typedef struct CdiMapFunction
 extern const CdiMapFunction *cdi_map_function(const char *name, size_t len);
 /* step: a name, or an array of name and arguments */
 extern CdiValue cdi_map_call(const CdiValue *value, const json_t *step);
-extern char *cdi_hex_digest(int type, const char *data, int len);
+typedef enum CdiDigest
+{
+	CDI_MD5,
+	CDI_SHA1,
+	CDI_SHA256
+} CdiDigest;
+
+extern char *cdi_hex_digest(CdiDigest type, const char *data, int len);
 
 /* request.c */
 typedef struct CdiHeader

@@ -10,11 +10,10 @@
 #include "activate/activate.h"
 
 #include <locale.h>
+#include <openssl/evp.h>
 #include <wctype.h>
 
 #include "common/base64.h"
-#include "common/cryptohash.h"
-#include "common/sha2.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
@@ -644,26 +643,30 @@ fn_date(const CdiValue *value, const json_t *call)
 
 /* ---- hashes ---- */
 
+/*
+ * OpenSSL's own interface: the server's registers contexts with a resource
+ * owner, and there is none outside of transactions.
+ */
 char *
-cdi_hex_digest(int type, const char *data, int len)
+cdi_hex_digest(CdiDigest type, const char *data, int len)
 {
-	uint8		digest[PG_SHA512_DIGEST_LENGTH];
-	int			size = type == PG_MD5 ? 16 : type == PG_SHA1 ? 20 : PG_SHA256_DIGEST_LENGTH;
-	char	   *hex = palloc(size * 2 + 1);
-	pg_cryptohash_ctx *context = pg_cryptohash_create((pg_cryptohash_type) type);
+	const EVP_MD *algorithm = type == CDI_MD5 ? EVP_md5() : type == CDI_SHA1 ? EVP_sha1() : EVP_sha256();
+	uint8		digest[EVP_MAX_MD_SIZE];
+	unsigned int size = 0;
+	char	   *hex;
 
-	if (context == NULL || pg_cryptohash_init(context) < 0 ||
-		pg_cryptohash_update(context, (const uint8 *) data, len) < 0 ||
-		pg_cryptohash_final(context, digest, size) < 0)
-		elog(ERROR, "could not compute a digest");
-	pg_cryptohash_free(context);
+	if (EVP_Digest(data, len, digest, &size, algorithm, NULL) != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("OpenSSL refuses to compute a digest")));
+	hex = palloc(size * 2 + 1);
 	hex_encode((char *) digest, size, hex);
 	hex[size * 2] = '\0';
 	return hex;
 }
 
 static CdiValue
-digest(const CdiValue *value, int type)
+digest(const CdiValue *value, CdiDigest type)
 {
 	int			len;
 	const char *text = text_of(value, &len);
@@ -678,19 +681,19 @@ digest(const CdiValue *value, int type)
 static CdiValue
 fn_sha256(const CdiValue *value, const json_t *call)
 {
-	return digest(value, PG_SHA256);
+	return digest(value, CDI_SHA256);
 }
 
 static CdiValue
 fn_sha1(const CdiValue *value, const json_t *call)
 {
-	return digest(value, PG_SHA1);
+	return digest(value, CDI_SHA1);
 }
 
 static CdiValue
 fn_md5(const CdiValue *value, const json_t *call)
 {
-	return digest(value, PG_MD5);
+	return digest(value, CDI_MD5);
 }
 
 /* 64 hexadecimal digits are a hash already and pass in lower case. */
@@ -702,7 +705,7 @@ fn_sha256_unless_hashed(const CdiValue *value, const json_t *call)
 
 	if (len == 64 && strspn(pnstrdup(text, len), "0123456789abcdefABCDEF") == 64)
 		return fn_lower(value, NULL);
-	return digest(value, PG_SHA256);
+	return digest(value, CDI_SHA256);
 }
 
 /* ---- types ---- */

@@ -8,11 +8,10 @@
  */
 #include "activate/activate.h"
 
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
+
 #include "common/base64.h"
-#include "common/cryptohash.h"
-#include "common/hmac.h"
-#include "common/sha1.h"
-#include "common/sha2.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -189,16 +188,15 @@ signature(const json_t *auth, const char *key, const CdiRequest *request)
 	const char *algorithm = cdi_json_string(auth, "algorithm");
 	const char *encoding = cdi_json_string(auth, "encoding");
 	bool		sha1 = algorithm && strcmp(algorithm, "sha1") == 0;
-	int			size = sha1 ? SHA1_DIGEST_LENGTH : PG_SHA256_DIGEST_LENGTH;
-	uint8		digest[PG_SHA256_DIGEST_LENGTH];
-	pg_hmac_ctx *context = pg_hmac_create(sha1 ? PG_SHA1 : PG_SHA256);
+	uint8		digest[EVP_MAX_MD_SIZE];
+	unsigned int size = 0;
 	char	   *hex;
 
-	if (context == NULL || pg_hmac_init(context, (const uint8 *) key, strlen(key)) < 0 ||
-		pg_hmac_update(context, (const uint8 *) request->body, request->body_len) < 0 ||
-		pg_hmac_final(context, digest, size) < 0)
-		elog(ERROR, "could not compute a signature");
-	pg_hmac_free(context);
+	if (HMAC(sha1 ? EVP_sha1() : EVP_sha256(), key, strlen(key), (const uint8 *) request->body,
+			 request->body_len, digest, &size) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("OpenSSL refuses to compute a signature")));
 	if (encoding && strcmp(encoding, "base64") == 0)
 		return base64(digest, size);
 	hex = palloc0(size * 2 + 1);
@@ -284,7 +282,7 @@ request_key(CdiItem **items, int nitems)
 	initStringInfo(&keys);
 	for (int i = 0; i < nitems; i++)
 		appendStringInfoString(&keys, items[i]->key);
-	return cdi_hex_digest(PG_SHA256, keys.data, keys.len);
+	return cdi_hex_digest(CDI_SHA256, keys.data, keys.len);
 }
 
 CdiRequest *

@@ -71,7 +71,7 @@ typedef enum StepNumber
 static struct
 {
 	Step		steps[STEPS];
-	int64		watermark;		/* when push and partitions were last thought of */
+	int64		watermark;		/* when partitions were last thought of */
 	uint64		commits;		/* when counters were last compacted */
 } keeper = {
 	.steps = {
@@ -93,30 +93,21 @@ first_bool(int column)
 }
 
 /*
- * What lies between the old and the new watermark is now final: rows of the
- * outbox are for the push worker, and what the default partition caught is for
- * a partition of its own.
+ * What lies between the old and the new watermark is now final: what the
+ * default partition caught is for a partition of its own.
  */
 static bool
 advance(void)
 {
 	static CdiPlan plan = {
-		.query = "SELECT EXISTS (SELECT FROM cdi.outbox WHERE position > $1 AND position <= $2),"
-		" EXISTS (SELECT FROM cdi.events_default)",
-		.nargs = 2,.argtypes = {INT8OID, INT8OID}
+		.query = "SELECT EXISTS (SELECT FROM cdi.events_default)"
 	};
 	int64		watermark = cdi_watermark_advance();
 
-	/* Storage of an older version has no outbox. */
-	if (watermark > keeper.watermark && OidIsValid(cdi_relation_oid("outbox")))
+	if (watermark > keeper.watermark)
 	{
-		cdi_plan_execute(&plan, (Datum[])
-						 {
-							 Int64GetDatum(keeper.watermark), Int64GetDatum(watermark)
-						 }, NULL);
+		cdi_plan_execute(&plan, NULL, NULL);
 		if (first_bool(1))
-			cdi_worker_wake_at_commit(CDI_WAKE_PUSH);
-		if (first_bool(2))
 			keeper.steps[PARTITIONS].due = true;
 		keeper.watermark = watermark;
 	}

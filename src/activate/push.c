@@ -1,0 +1,687 @@
+/*
+ * push.c
+ *		The push worker: sends the outbox to destinations.
+ *
+ *	wait -> take answers -> write results -> read the outbox -> send -> wait
+ *
+ * It waits for its latch (a sync has run, something was changed), for curl's
+ * sockets, and for the time at which something is due; with nothing queued it
+ * waits for the latch alone.  Each destination has its own queues, its own
+ * limit of requests in flight and its own pauses, so one that is dead or slow
+ * delays no other.  While anything is on the network no transaction is open.
+ *
+ * A crash loses nothing: the cursor of a sync passes a row only in the
+ * transaction that records how it ended.  What was sent and not recorded is
+ * sent again, with the same idempotency key: at least once.
+ */
+#include "activate/push.h"
+
+#include "common/pg_prng.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "utils/memutils.h"
+#include "utils/wait_event.h"
+
+#include "base/errors.h"
+#include "worker/worker.h"
+
+/* Requests in flight over all destinations */
+#define MAX_INFLIGHT 512
+/* Failures in a row after which a destination gets one request at a time */
+#define OPEN_AFTER 5
+#define SECRETS_FOR (10 * USECS_PER_SEC)
+#define WRITE_ATTEMPTS 3
+
+static CdiPushState *push;
+
+static TimestampTz
+later(int64 milliseconds)
+{
+	return GetCurrentTimestamp() + milliseconds * 1000;
+}
+
+/* Doubles with every attempt; between half and all of it, so that nothing beats in time */
+static int64
+backoff(int attempt)
+{
+	double		wait = (double) cdi_activate_retry_delay * (UINT64CONST(1) << Min(Max(attempt - 1, 0), 30));
+
+	wait = Min(wait, (double) cdi_activate_retry_max_delay);
+	return (int64) Max(wait * (0.5 + pg_prng_double(&pg_global_prng_state) / 2), 1);
+}
+
+static void
+pause_destination(PushDestination *destination, int64 milliseconds)
+{
+	destination->resume_at = Max(destination->resume_at, later(milliseconds));
+}
+
+/* The destination's settings are at fault: no row is, so none pays for it. */
+static void
+pause_for_settings(PushDestination *destination, int sqlstate, const char *error)
+{
+	pause_destination(destination, cdi_activate_retry_max_delay);
+	if (destination->warned)
+		return;
+	destination->warned = true;
+	ereport(WARNING,
+			(errcode(sqlstate),
+			 errmsg("destination \"%s\" pauses", destination->name),
+			 errdetail("%s.", error),
+			 errhint("It is tried again from time to time, and at once after cdi_alter_destination().")));
+}
+
+/* ---- sending ---- */
+
+static void
+refresh_secrets(PushDestination *destination)
+{
+	if (destination->secrets_read != 0 && GetCurrentTimestamp() - destination->secrets_read < SECRETS_FOR)
+		return;
+	destination->target.secrets = NULL;
+	MemoryContextReset(destination->secrets_context);
+	destination->target.secrets = cdi_secrets_resolve(destination->target.spec, destination->target.settings,
+													  destination->secrets_context);
+	destination->secrets_read = GetCurrentTimestamp();
+}
+
+static CdiItem *
+map_row(PushLane *lane, PushRow *row)
+{
+	CdiItem    *item = palloc0(sizeof(CdiItem));
+
+	item->operation = row->operation;
+	item->primary_key = row->primary_key;
+	item->key = row->key;
+	item->row = row->payload;
+	cdi_item_map(&lane->destination->target, lane->action, item);
+	return item;
+}
+
+/*
+ * Build the request as it is sent, and send it.  Where it cannot be built the
+ * destination pauses and the request waits.
+ */
+static void
+send_request(PushRequest *request, CdiItem **items)
+{
+	PushLane   *lane = request->lane;
+	PushDestination *destination = lane->destination;
+	volatile bool built = false;
+
+	PG_TRY();
+	{
+		request->request = cdi_request_build(&destination->target, lane->action, items, request->nrows);
+		built = true;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(request->context);
+		error = CopyErrorData();
+		FlushErrorState();
+		pause_for_settings(destination, error->sqlerrcode, error->message);
+	}
+	PG_END_TRY();
+	if (!built)
+	{
+		MemoryContextDelete(request->context);
+		request->context = NULL;
+		request->request = NULL;
+		push_request_wait(request, destination->resume_at);
+		return;
+	}
+	request->attempts++;
+	request->sent_at = GetCurrentTimestamp();
+	destination->inflight++;
+	lane->inflight++;
+	push->inflight++;
+	cdi_http_start(push->http, request->request, destination->target.spec, request);
+}
+
+static MemoryContext
+request_context(PushLane *lane)
+{
+	return AllocSetContextCreate(lane->context, "cdi request", ALLOCSET_DEFAULT_SIZES);
+}
+
+/* The same rows again: they are mapped anew, the settings may have changed. */
+static void
+send_waiting(PushRequest *request)
+{
+	MemoryContext old;
+	CdiItem   **items;
+	int			n = 0;
+
+	dlist_delete(&request->node);
+	request->context = request_context(request->lane);
+	old = MemoryContextSwitchTo(request->context);
+	items = palloc(sizeof(CdiItem *) * request->nrows);
+	for (int i = 0; i < request->nrows; i++)
+	{
+		CdiItem    *item = map_row(request->lane, request->rows[i]);
+
+		if (item->error)
+			push_row_end(push, request->rows[i], PUSH_FAILED, "invalid", 0, request->attempts, item->error);
+		else
+		{
+			request->rows[n] = request->rows[i];
+			items[n++] = item;
+		}
+	}
+	request->nrows = n;
+	if (n == 0)
+		push_request_free(request);
+	else
+		send_request(request, items);
+	MemoryContextSwitchTo(old);
+}
+
+/* As many pending rows as go together; false where there is none to send. */
+static bool
+send_pending(PushLane *lane)
+{
+	MemoryContext context = request_context(lane);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	int			most = lane->limits.max_items;
+	PushRow   **rows = palloc(sizeof(PushRow *) * Min(most, lane->nrows));
+	CdiItem   **items = palloc(sizeof(CdiItem *) * Min(most, lane->nrows));
+	int64		bytes = 0;
+	int			n = 0;
+	PushRequest *request;
+	dlist_mutable_iter it;
+
+	dlist_foreach_modify(it, &lane->pending)
+	{
+		PushRow    *row = dlist_container(PushRow, queue, it.cur);
+		CdiItem    *item;
+
+		if (n == most)
+			break;
+		if (!push_row_first_of_key(row))
+			continue;
+		item = map_row(lane, row);
+		if (item->error)
+		{
+			dlist_delete(&row->queue);
+			push_row_end(push, row, PUSH_FAILED, "invalid", 0, 0, item->error);
+			continue;
+		}
+		if (n > 0 && bytes + item->len + 1 > lane->limits.max_bytes)
+			break;
+		if (n > 0 && item->group != NULL && strcmp(item->group, items[0]->group) != 0)
+			continue;
+		dlist_delete(&row->queue);
+		bytes += item->len + 1;
+		rows[n] = row;
+		items[n++] = item;
+	}
+	if (n == 0)
+	{
+		MemoryContextSwitchTo(old);
+		MemoryContextDelete(context);
+		return false;
+	}
+	request = push_request_create(lane, rows, n, 0, 0);
+	request->context = context;
+	send_request(request, items);
+	MemoryContextSwitchTo(old);
+	return true;
+}
+
+/* Sends one request of the lane, if it has one that may go. */
+static bool
+send_from_lane(PushLane *lane, bool careful, TimestampTz now)
+{
+	bool		waiting = false;
+
+	if (!lane->enabled || lane->action == NULL)
+		return false;
+	if (!dlist_is_empty(&lane->waiting))
+		waiting = dlist_container(PushRequest, node, dlist_head_node(&lane->waiting))->due <= now;
+
+	/*
+	 * A destination that fails is tried with something else first: if that
+	 * goes through, it was the request that is bad and not the destination.
+	 */
+	if ((careful || !waiting) && !dlist_is_empty(&lane->pending) && send_pending(lane))
+		return true;
+	if (!waiting)
+		return false;
+	send_waiting(dlist_container(PushRequest, node, dlist_head_node(&lane->waiting)));
+	return true;
+}
+
+static int
+allowed_inflight(const PushDestination *destination)
+{
+	json_t	   *limit;
+
+	if (destination->failures >= OPEN_AFTER)
+		return 1;
+	limit = json_object_get(json_object_get(destination->target.spec->root, "limits"), "concurrency");
+	return limit ? Min(cdi_activate_concurrency, (int) json_integer_value(limit)) : cdi_activate_concurrency;
+}
+
+static bool
+may_send(const PushDestination *destination)
+{
+	return destination->enabled && destination->usable && destination->settings_text == NULL &&
+		push->inflight < MAX_INFLIGHT && destination->inflight < allowed_inflight(destination);
+}
+
+static bool
+secrets_available(PushDestination *destination)
+{
+	MemoryContext old = CurrentMemoryContext;
+	volatile bool available = true;
+
+	PG_TRY();
+	{
+		refresh_secrets(destination);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(destination->context);
+		error = CopyErrorData();
+		FlushErrorState();
+		pause_for_settings(destination, error->sqlerrcode,
+						   psprintf("%s: %s", error->message, error->detail ? error->detail : ""));
+		available = false;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(old);
+	return available;
+}
+
+static bool
+has_work(PushDestination *destination)
+{
+	dlist_iter	it;
+
+	dlist_foreach(it, &destination->lanes)
+	{
+		PushLane   *lane = dlist_container(PushLane, node, it.cur);
+
+		if (lane->enabled && (!dlist_is_empty(&lane->pending) || !dlist_is_empty(&lane->waiting)))
+			return true;
+	}
+	return false;
+}
+
+/* One request; lanes take turns. */
+static bool
+send_to(PushDestination *destination, TimestampTz now)
+{
+	dlist_mutable_iter it;
+
+	if (!may_send(destination) || destination->resume_at > now || !has_work(destination) ||
+		!secrets_available(destination))
+		return false;
+	dlist_foreach_modify(it, &destination->lanes)
+	{
+		PushLane   *lane = dlist_container(PushLane, node, it.cur);
+
+		if (send_from_lane(lane, destination->failures >= OPEN_AFTER, now))
+		{
+			dlist_delete(&lane->node);
+			dlist_push_tail(&destination->lanes, &lane->node);
+			return true;
+		}
+	}
+	return false;
+}
+
+/* Round and round, one request each, until nobody may send any more */
+static void
+send_all(void)
+{
+	bool		sent = true;
+	dlist_iter	it;
+
+	while (sent)
+	{
+		TimestampTz now = GetCurrentTimestamp();
+
+		sent = false;
+		dlist_foreach(it, &push->destinations)
+			if (send_to(dlist_container(PushDestination, node, it.cur), now))
+			sent = true;
+	}
+}
+
+/* ---- answers ---- */
+
+/* Gives rows [from, to) of a request to a new one that is due at once. */
+static void
+send_part_again(PushLane *lane, PushRow **rows, int n, int attempts, TimestampTz due)
+{
+	if (n > 0)
+		push_request_wait(push_request_create(lane, rows, n, attempts, due), due);
+}
+
+typedef struct Tally
+{
+	int			accepted;
+	int			failed;
+	PushRow   **again;			/* rows to be sent again later */
+	int			nagain;
+	PushRow   **rest;			/* rows to be sent again at once */
+	int			nrest;
+	const char *again_class;
+	const char *again_error;
+} Tally;
+
+/* What becomes of one row */
+static void
+settle_row(PushRequest *request, PushRow *row, CdiClass class, const char *error, int status, Tally *tally)
+{
+	switch (class)
+	{
+		case CDI_CLASS_OK:
+			push_row_end(push, row, PUSH_ACCEPTED, NULL, 0, request->attempts, NULL);
+			tally->accepted++;
+			break;
+		case CDI_CLASS_RETRYABLE:
+		case CDI_CLASS_THROTTLED:
+			if (request->attempts >= cdi_activate_retry_limit)
+			{
+				push_row_end(push, row, PUSH_FAILED, cdi_class_name(class), status, request->attempts, error);
+				tally->failed++;
+			}
+			else
+				tally->again[tally->nagain++] = row;
+			break;
+		case CDI_CLASS_AUTH:
+			tally->again[tally->nagain++] = row;
+			break;
+		default:
+			push_row_end(push, row, PUSH_FAILED, "rejected", status, request->attempts, error);
+			tally->failed++;
+	}
+}
+
+static void
+note_health(PushDestination *destination, const CdiAnswer *answer, const CdiVerdict *verdict, int64 wait)
+{
+	switch (verdict->class)
+	{
+		case CDI_CLASS_RETRYABLE:
+			destination->failures++;
+			if (answer->retry_after > 0)
+				pause_destination(destination, wait);
+			else if (destination->failures >= OPEN_AFTER)
+				pause_destination(destination, backoff(destination->failures - OPEN_AFTER + 1));
+			break;
+		case CDI_CLASS_THROTTLED:
+			pause_destination(destination, wait);
+			break;
+		case CDI_CLASS_AUTH:
+			destination->secrets_read = 0;	/* perhaps it was changed */
+			/* not the answer's text: this goes to the server's log */
+			if (answer->failure)
+				pause_for_settings(destination, ERRCODE_CDI_EGRESS_REFUSED, answer->error);
+			else
+				pause_for_settings(destination, ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
+								   psprintf("It answered with HTTP status %d", answer->status));
+			break;
+		default:
+			destination->failures = 0;
+			destination->warned = false;
+	}
+}
+
+static void
+take_answer(PushRequest *request, const CdiAnswer *answer)
+{
+	PushLane   *lane = request->lane;
+	PushDestination *destination = lane->destination;
+	MemoryContext old = MemoryContextSwitchTo(request->context);
+	CdiVerdict *verdict = cdi_response_read(&destination->target, lane->action, answer, request->nrows);
+	int64		wait = Max(backoff(request->attempts), (int64) answer->retry_after * 1000);
+	bool		halve = request->nrows > 1 && verdict->nrows == 0 &&
+		(verdict->class == CDI_CLASS_SPLIT || (verdict->class == CDI_CLASS_REJECTED && verdict->split));
+	Tally		tally = {0};
+
+	destination->inflight--;
+	lane->inflight--;
+	push->inflight--;
+	note_health(destination, answer, verdict, wait);
+	tally.again = palloc(sizeof(PushRow *) * request->nrows);
+	tally.rest = palloc(sizeof(PushRow *) * request->nrows);
+
+	if (halve)
+	{
+		int			half = request->nrows / 2;
+		TimestampTz now = GetCurrentTimestamp();
+
+		push_delivery_add(push, request, 0, answer, "split", verdict->error);
+		send_part_again(lane, request->rows, half, 0, now);
+		send_part_again(lane, request->rows + half, request->nrows - half, 0, now);
+	}
+	else
+	{
+		for (int i = 0; i < request->nrows; i++)
+		{
+			CdiClass	class = verdict->class;
+			const char *error = verdict->error;
+			bool		named = false;
+
+			for (int k = 0; k < verdict->nrows; k++)
+				if (verdict->rows[k] == i)
+				{
+					named = true;
+					class = verdict->row_classes[k];
+					error = verdict->row_errors[k];
+				}
+			/* A refusal that names rows is about those: the others go again. */
+			if (verdict->class == CDI_CLASS_REJECTED && verdict->nrows > 0 && !named)
+				tally.rest[tally.nrest++] = request->rows[i];
+			else
+				settle_row(request, request->rows[i], class, error, answer->status, &tally);
+		}
+		push_delivery_add(push, request, tally.accepted, answer, cdi_class_name(verdict->class),
+						  verdict->error ? verdict->error : verdict->nrows > 0 ? verdict->row_errors[0] : NULL);
+		send_part_again(lane, tally.again, tally.nagain,
+						verdict->class == CDI_CLASS_AUTH ? request->attempts - 1 : request->attempts, later(wait));
+		send_part_again(lane, tally.rest, tally.nrest, 0, GetCurrentTimestamp());
+	}
+	MemoryContextSwitchTo(old);
+	push_request_free(request);
+}
+
+static void
+take_answers(void)
+{
+	CdiAnswer	answer;
+	void	   *owner;
+
+	cdi_http_step(push->http);
+	while (cdi_http_result(push->http, &answer, &owner))
+		take_answer(owner, &answer);
+}
+
+/* ---- the loop ---- */
+
+/*
+ * The database may be out of space or the connection be interrupted: try
+ * again for a while.  What cannot be recorded is sent again after a restart.
+ */
+static void
+write_results(void)
+{
+	for (volatile int attempt = 1;; attempt++)
+	{
+		MemoryContext old = CurrentMemoryContext;
+		volatile bool done = false;
+
+		PG_TRY();
+		{
+			push_write(push);
+			done = true;
+		}
+		PG_CATCH();
+		{
+			if (attempt == WRITE_ATTEMPTS)
+				PG_RE_THROW();
+			cdi_worker_catch();
+		}
+		PG_END_TRY();
+		MemoryContextSwitchTo(old);
+		if (done)
+			return;
+		(void) WaitLatch(MyLatch, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 1000, cdi_worker_wait_event());
+	}
+}
+
+/* Lanes that may have more in the outbox than is in memory */
+static bool
+want_rows(void)
+{
+	dlist_iter	it;
+	dlist_iter	inner;
+
+	dlist_foreach(it, &push->destinations)
+	{
+		PushDestination *destination = dlist_container(PushDestination, node, it.cur);
+
+		dlist_foreach(inner, &destination->lanes)
+		{
+			PushLane   *lane = dlist_container(PushLane, node, inner.cur);
+
+			if (lane->more && lane->enabled && destination->enabled &&
+				lane->nrows <= CDI_LANE_ROWS / 2 && lane->bytes <= CDI_LANE_BYTES / 2)
+				return true;
+		}
+	}
+	return false;
+}
+
+/* A change waits until nothing is in flight that was sent under the old one. */
+static bool
+want_compile(void)
+{
+	dlist_iter	it;
+
+	dlist_foreach(it, &push->destinations)
+	{
+		PushDestination *destination = dlist_container(PushDestination, node, it.cur);
+
+		if (destination->settings_text != NULL && destination->inflight == 0)
+			return true;
+	}
+	return false;
+}
+
+static void
+look_everywhere(void)
+{
+	dlist_iter	it;
+	dlist_iter	inner;
+
+	dlist_foreach(it, &push->destinations)
+		dlist_foreach(inner, &dlist_container(PushDestination, node, it.cur)->lanes)
+		dlist_container(PushLane, node, inner.cur)->more = true;
+}
+
+/* Milliseconds until something is due that no answer announces; -1: never */
+static long
+time_to_wait(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz next = DT_NOEND;
+	dlist_iter	it;
+	dlist_iter	inner;
+
+	if (push->armed != CDI_ARMED)
+		return -1;
+	dlist_foreach(it, &push->destinations)
+	{
+		PushDestination *destination = dlist_container(PushDestination, node, it.cur);
+
+		if (!may_send(destination))
+			continue;
+		dlist_foreach(inner, &destination->lanes)
+		{
+			PushLane   *lane = dlist_container(PushLane, node, inner.cur);
+
+			if (!lane->enabled || lane->action == NULL)
+				continue;
+			if (!dlist_is_empty(&lane->waiting))
+				next = Min(next, Max(destination->resume_at,
+									 dlist_container(PushRequest, node, dlist_head_node(&lane->waiting))->due));
+			if (!dlist_is_empty(&lane->pending) && destination->resume_at > now)
+				next = Min(next, destination->resume_at);
+		}
+	}
+	if (next == DT_NOEND)
+		return -1;
+	return next <= now ? 0 : (long) Min((next - now) / 1000 + 1, 24 * 60 * 60 * 1000);
+}
+
+static void
+initialise(void)
+{
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "cdi push worker", ALLOCSET_DEFAULT_SIZES);
+
+	push = MemoryContextAllocZero(context, sizeof(CdiPushState));
+	push->scratch = AllocSetContextCreate(context, "cdi push worker, one round", ALLOCSET_DEFAULT_SIZES);
+	push->context = context;
+	dlist_init(&push->destinations);
+	push->record.context = AllocSetContextCreate(context, "cdi results", ALLOCSET_DEFAULT_SIZES);
+	push_record_reset(push);
+	push->http = cdi_http_create(context);
+}
+
+void
+cdi_push_main(Datum arg)
+{
+	WaitEventSet *events;
+	WaitEvent	event[3];
+	bool		look = true;
+
+	if (!cdi_worker_start(CDI_WORKER_PUSH, arg))
+		proc_exit(0);
+	initialise();
+	events = CreateWaitEventSet(TopMemoryContext, 3);
+	AddWaitEventToSet(events, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+	AddWaitEventToSet(events, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+	AddWaitEventToSet(events, WL_SOCKET_READABLE, cdi_http_fd(push->http), NULL, NULL);
+
+	for (;;)
+	{
+		int			n;
+
+		MemoryContextReset(push->scratch);
+		MemoryContextSwitchTo(push->scratch);
+		if (cdi_worker_interrupts())
+			look = true;
+		take_answers();
+		if (want_compile())
+			push_compile(push);
+		if (push->record.ndeliveries > 0 || push->record.nended > 0)
+			write_results();
+		if (look)
+			look_everywhere();
+		if (look || (push->armed == CDI_ARMED && want_rows()))
+			push_read(push);
+		look = false;
+		if (push->armed == CDI_ARMED)
+			send_all();
+		/* a row that cannot be mapped ends, and a refused host answers, at once */
+		if (push->record.nended > 0 || cdi_http_has_result(push->http))
+			continue;
+
+		n = WaitEventSetWait(events, time_to_wait(), event, lengthof(event), cdi_worker_wait_event());
+		for (int i = 0; i < n; i++)
+			if (event[i].events & WL_LATCH_SET)
+			{
+				ResetLatch(MyLatch);
+				look = true;
+			}
+	}
+}

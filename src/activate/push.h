@@ -1,0 +1,178 @@
+/*
+ * push.h
+ *		Queues of the push worker; private to push*.c.
+ *
+ *	destination		one per row of cdi.destinations that has syncs: how it is
+ *					doing, and how much it may be sent at a time
+ *	  lane			one per sync: its part of the outbox that is in memory
+ *		row			pending, bound to a request, or ended
+ *		request		in flight, or waiting for its time to be sent (again)
+ *
+ * A row is sent only when no earlier row of its key is left.  Rows that ended
+ * stay until that is recorded, and the cursor of a lane is the position before
+ * its first row that has not.
+ */
+#ifndef CDI_PUSH_H
+#define CDI_PUSH_H
+
+#include "activate/http_client.h"
+
+#include "lib/ilist.h"
+#include "utils/hsearch.h"
+#include "utils/timestamp.h"
+
+/* Of a lane in memory: more is read when half of it is left. */
+#define CDI_LANE_ROWS 2000
+#define CDI_LANE_BYTES (8 * 1024 * 1024)
+
+typedef struct PushDestination
+{
+	dlist_node	node;
+	int32		destination_id;
+	char	   *name;
+	bool		enabled;
+	bool		seen;			/* by the latest reading of the configuration */
+	char	   *version;		/* of destination and specification */
+	MemoryContext context;		/* of what was made from them */
+	CdiTarget	target;
+	char	   *settings_text;	/* to be compiled after the transaction */
+	char	   *spec_text;
+	bool		usable;
+	MemoryContext secrets_context;
+	TimestampTz secrets_read;
+
+	int			inflight;
+	int			failures;		/* in a row; nothing else came through */
+	TimestampTz resume_at;		/* sent nothing before */
+	bool		warned;
+	dlist_head	lanes;
+} PushDestination;
+
+typedef struct PushLane
+{
+	dlist_node	node;			/* in destination->lanes, next in turn first */
+	PushDestination *destination;
+	int32		sync_id;
+	char	   *action_name;
+	json_t	   *action;			/* NULL until compiled, or unknown */
+	CdiBatchLimits limits;
+	bool		enabled;
+	bool		seen;
+	bool		more;			/* the outbox may have more rows than were read */
+	int64		cursor;			/* as recorded */
+	int64		read;			/* position up to which rows were read */
+	MemoryContext context;
+	HTAB	   *keys;			/* rows of each key that have not ended */
+	dlist_head	rows;			/* not recorded as ended, by position */
+	dlist_head	pending;		/* those that no request has */
+	dlist_head	waiting;		/* requests, by the time they are due */
+	int			nrows;
+	int64		bytes;
+	int			inflight;
+} PushLane;
+
+/* Why a row ended */
+typedef enum PushEnd
+{
+	PUSH_OPEN,
+	PUSH_ACCEPTED,
+	PUSH_FAILED
+} PushEnd;
+
+typedef struct PushRow
+{
+	dlist_node	node;			/* in lane->rows */
+	dlist_node	queue;			/* in lane->pending, or in the ended rows */
+	dlist_node	by_key;
+	PushLane   *lane;
+	int64		position;
+	uint64		key_hash;
+	PushEnd		end;
+	const char *class;			/* of a failed row */
+	int			status;
+	int			attempts;
+	char	   *error;			/* in the context of what is to be recorded */
+	int			size;
+	char		key[37];		/* idempotency key */
+	char	   *operation;
+	char	   *primary_key;
+	Jsonb	   *payload;
+} PushRow;
+
+typedef struct PushRequest
+{
+	dlist_node	node;			/* in lane->waiting */
+	PushLane   *lane;
+	TimestampTz due;
+	TimestampTz sent_at;
+	int			attempts;
+	int			nrows;
+	PushRow   **rows;
+	MemoryContext context;		/* of the request as it is sent; else NULL */
+	CdiRequest *request;
+} PushRequest;
+
+/* A row of cdi.deliveries to be */
+typedef struct PushDelivery
+{
+	dlist_node	node;
+	TimestampTz sent_at;
+	int32		sync_id;
+	int32		destination_id;
+	int			attempt;
+	int			rows;
+	int			accepted;
+	char	   *primary_keys;	/* text of an array */
+	int			status;
+	const char *class;
+	const char *error;
+	double		milliseconds;
+	char	   *key;
+} PushDelivery;
+
+/* What the next transaction writes */
+typedef struct PushRecord
+{
+	MemoryContext context;
+	dlist_head	deliveries;
+	dlist_head	ended;			/* rows */
+	int			ndeliveries;
+	int			nended;
+} PushRecord;
+
+typedef struct CdiPushState
+{
+	MemoryContext context;
+	MemoryContext scratch;		/* reset in every round of the loop */
+	CdiHttp    *http;
+	dlist_head	destinations;
+	PushRecord	record;
+	CdiArmed	armed;
+	bool		warned;			/* that this is a copy */
+	int			inflight;
+} CdiPushState;
+
+/* push_queue.c */
+extern PushLane *push_lane_create(CdiPushState *push, PushDestination *destination, int32 sync_id);
+extern void push_lane_reset(PushLane *lane, int64 cursor);
+extern void push_lane_drop(PushLane *lane);
+extern PushRow *push_row_add(PushLane *lane, int64 position, const char *operation,
+							 const char *primary_key, const char *key, Jsonb *payload);
+extern bool push_row_first_of_key(PushRow *row);
+extern void push_row_end(CdiPushState *push, PushRow *row, PushEnd end, const char *class, int status,
+						 int attempts, const char *error);
+extern void push_row_forget(PushRow *row);
+extern PushRequest *push_request_create(PushLane *lane, PushRow **rows, int nrows, int attempts, TimestampTz due);
+extern void push_request_wait(PushRequest *request, TimestampTz due);
+extern void push_request_free(PushRequest *request);
+extern void push_delivery_add(CdiPushState *push, const PushRequest *request, int accepted,
+							  const CdiAnswer *answer, const char *class, const char *error);
+extern void push_record_reset(CdiPushState *push);
+
+/* push_store.c: each one short transaction */
+extern void push_read(CdiPushState *push);
+extern void push_write(CdiPushState *push);
+/* Takes over changed destinations, each once nothing of it is in flight. */
+extern void push_compile(CdiPushState *push);
+
+#endif							/* CDI_PUSH_H */

@@ -1,0 +1,237 @@
+/*
+ * push_queue.c
+ *		Rows, lanes and requests of the push worker, in memory.
+ */
+#include "activate/push.h"
+
+#include "common/hashfn.h"
+#include "utils/memutils.h"
+
+typedef struct KeyEntry
+{
+	uint64		hash;
+	dlist_head	rows;
+} KeyEntry;
+
+static void
+make_empty(PushLane *lane)
+{
+	HASHCTL		control = {.keysize = sizeof(uint64),.entrysize = sizeof(KeyEntry),.hcxt = lane->context};
+
+	lane->keys = hash_create("cdi keys on their way", 256, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	dlist_init(&lane->rows);
+	dlist_init(&lane->pending);
+	dlist_init(&lane->waiting);
+	lane->nrows = 0;
+	lane->bytes = 0;
+	lane->more = true;
+}
+
+PushLane *
+push_lane_create(CdiPushState *push, PushDestination *destination, int32 sync_id)
+{
+	PushLane   *lane = MemoryContextAllocZero(push->context, sizeof(PushLane));
+
+	lane->destination = destination;
+	lane->sync_id = sync_id;
+	lane->context = AllocSetContextCreate(push->context, "cdi lane", ALLOCSET_DEFAULT_SIZES);
+	make_empty(lane);
+	dlist_push_tail(&destination->lanes, &lane->node);
+	return lane;
+}
+
+/* Start from a cursor that is not the lane's own; nothing is in flight. */
+void
+push_lane_reset(PushLane *lane, int64 cursor)
+{
+	Assert(lane->inflight == 0);
+	MemoryContextReset(lane->context);
+	make_empty(lane);
+	lane->cursor = lane->read = cursor;
+}
+
+void
+push_lane_drop(PushLane *lane)
+{
+	Assert(lane->inflight == 0);
+	dlist_delete(&lane->node);
+	MemoryContextDelete(lane->context);
+	if (lane->action_name)
+		pfree(lane->action_name);
+	pfree(lane);
+}
+
+PushRow *
+push_row_add(PushLane *lane, int64 position, const char *operation, const char *primary_key,
+			 const char *key, Jsonb *payload)
+{
+	int			operation_size = strlen(operation) + 1;
+	int			key_size = strlen(primary_key) + 1;
+	Size		header = MAXALIGN(sizeof(PushRow));
+	Size		size = header + MAXALIGN(VARSIZE(payload)) + operation_size + key_size;
+	PushRow    *row = MemoryContextAllocZero(lane->context, size);
+	KeyEntry   *entry;
+	bool		found;
+
+	/* one piece of memory for all of it */
+	row->payload = (Jsonb *) ((char *) row + header);
+	memcpy(row->payload, payload, VARSIZE(payload));
+	row->operation = (char *) row->payload + MAXALIGN(VARSIZE(payload));
+	memcpy(row->operation, operation, operation_size);
+	row->primary_key = row->operation + operation_size;
+	memcpy(row->primary_key, primary_key, key_size);
+	strlcpy(row->key, key, sizeof(row->key));
+	row->lane = lane;
+	row->position = position;
+	row->size = size;
+	/* two keys with one hash only wait for each other */
+	row->key_hash = hash_bytes_extended((const unsigned char *) primary_key, key_size - 1, 0);
+	entry = hash_search(lane->keys, &row->key_hash, HASH_ENTER, &found);
+	if (!found)
+		dlist_init(&entry->rows);
+	dlist_push_tail(&entry->rows, &row->by_key);
+	dlist_push_tail(&lane->rows, &row->node);
+	dlist_push_tail(&lane->pending, &row->queue);
+	lane->nrows++;
+	lane->bytes += size;
+	return row;
+}
+
+bool
+push_row_first_of_key(PushRow *row)
+{
+	KeyEntry   *entry = hash_search(row->lane->keys, &row->key_hash, HASH_FIND, NULL);
+
+	return dlist_head_node(&entry->rows) == &row->by_key;
+}
+
+/*
+ * The row has ended and waits to be recorded.  It must be in no queue: neither
+ * pending nor of a request that will be sent again.
+ */
+void
+push_row_end(CdiPushState *push, PushRow *row, PushEnd end, const char *class, int status,
+			 int attempts, const char *error)
+{
+	KeyEntry   *entry = hash_search(row->lane->keys, &row->key_hash, HASH_FIND, NULL);
+
+	Assert(row->end == PUSH_OPEN);
+	dlist_delete(&row->by_key);
+	if (dlist_is_empty(&entry->rows))
+		hash_search(row->lane->keys, &row->key_hash, HASH_REMOVE, NULL);
+	row->end = end;
+	row->class = class;
+	row->status = status;
+	row->attempts = attempts;
+	row->error = error ? MemoryContextStrdup(push->record.context, error) : NULL;
+	dlist_push_tail(&push->record.ended, &row->queue);
+	push->record.nended++;
+}
+
+/* The end of the row is recorded. */
+void
+push_row_forget(PushRow *row)
+{
+	PushLane   *lane = row->lane;
+
+	dlist_delete(&row->node);
+	lane->nrows--;
+	lane->bytes -= row->size;
+	pfree(row);
+}
+
+PushRequest *
+push_request_create(PushLane *lane, PushRow **rows, int nrows, int attempts, TimestampTz due)
+{
+	PushRequest *request = MemoryContextAllocZero(lane->context, sizeof(PushRequest) + nrows * sizeof(PushRow *));
+
+	request->lane = lane;
+	request->attempts = attempts;
+	request->due = due;
+	request->nrows = nrows;
+	request->rows = (PushRow **) (request + 1);
+	memcpy(request->rows, rows, nrows * sizeof(PushRow *));
+	return request;
+}
+
+void
+push_request_wait(PushRequest *request, TimestampTz due)
+{
+	dlist_head *waiting = &request->lane->waiting;
+	dlist_iter	it;
+
+	request->due = due;
+	dlist_foreach(it, waiting)
+	{
+		if (dlist_container(PushRequest, node, it.cur)->due > due)
+		{
+			dlist_insert_before(it.cur, &request->node);
+			return;
+		}
+	}
+	dlist_push_tail(waiting, &request->node);
+}
+
+void
+push_request_free(PushRequest *request)
+{
+	if (request->context)
+		MemoryContextDelete(request->context);
+	pfree(request);
+}
+
+static void
+append_array_element(StringInfo out, const char *text)
+{
+	appendStringInfoChar(out, '"');
+	for (; *text; text++)
+	{
+		if (*text == '"' || *text == '\\')
+			appendStringInfoChar(out, '\\');
+		appendStringInfoChar(out, *text);
+	}
+	appendStringInfoChar(out, '"');
+}
+
+void
+push_delivery_add(CdiPushState *push, const PushRequest *request, int accepted,
+				  const CdiAnswer *answer, const char *class, const char *error)
+{
+	MemoryContext old = MemoryContextSwitchTo(push->record.context);
+	PushDelivery *delivery = palloc0(sizeof(PushDelivery));
+	StringInfoData keys;
+
+	initStringInfo(&keys);
+	appendStringInfoChar(&keys, '{');
+	for (int i = 0; i < request->nrows; i++)
+	{
+		if (i > 0)
+			appendStringInfoChar(&keys, ',');
+		append_array_element(&keys, request->rows[i]->primary_key);
+	}
+	appendStringInfoChar(&keys, '}');
+	delivery->sent_at = request->sent_at;
+	delivery->sync_id = request->lane->sync_id;
+	delivery->destination_id = request->lane->destination->destination_id;
+	delivery->attempt = request->attempts;
+	delivery->rows = request->nrows;
+	delivery->accepted = accepted;
+	delivery->primary_keys = keys.data;
+	delivery->status = answer->status;
+	delivery->class = class;
+	delivery->error = error ? pstrdup(error) : NULL;
+	delivery->milliseconds = answer->milliseconds;
+	delivery->key = pstrdup(request->request ? request->request->key : "");
+	dlist_push_tail(&push->record.deliveries, &delivery->node);
+	push->record.ndeliveries++;
+	MemoryContextSwitchTo(old);
+}
+
+void
+push_record_reset(CdiPushState *push)
+{
+	MemoryContextReset(push->record.context);
+	dlist_init(&push->record.deliveries);
+	dlist_init(&push->record.ended);
+	push->record.ndeliveries = push->record.nended = 0;
+}

@@ -1,0 +1,114 @@
+"""The other end of a sync, which behaves as the path asks it to.
+
+Usage: receiver.py PORT REQUESTS_FILE
+
+Writes one JSON line per request (path, headers, body as it came) before it
+answers.  Paths begin with one of:
+    /ok         200
+    /fail       500, always
+    /flaky      503 for the first three requests, then 200
+    /throttle   429 with Retry-After: 1 for the first request, then 200
+    /reject     422 where a row has "bad": true, else 200
+    /partial    200 that names the bad rows by index
+    /small      413 for more than two rows, else 200
+    /denied     401
+    /moved      302 to /ok
+    /reset      closes the connection in the middle of the answer, then 200
+    /endless    200 with a body that does not end
+    /slow       200 after two seconds
+    /hold       200 once the file REQUESTS_FILE.release exists
+    /echo       422 with the request's headers as the body
+"""
+import collections
+import http.server
+import json
+import os
+import socket
+import sys
+import threading
+import time
+
+port, requests_file = int(sys.argv[1]), sys.argv[2]
+lock = threading.Lock()
+count = collections.Counter()
+
+
+class Receiver(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        kind = self.path.split("/")[1].split("?")[0]
+        with lock:
+            count[self.path] += 1
+            number = count[self.path]
+            with open(requests_file, "a") as file:
+                file.write(json.dumps({"path": self.path, "method": self.command, "time": time.time(),
+                                       "headers": dict(self.headers), "body": body.decode()}) + "\n")
+        document = json.loads(body)
+        rows = document if isinstance(document, list) else [{"row": document}]
+        bad = [i for i, item in enumerate(rows) if item["row"].get("bad")]
+        status, headers, answer = 200, {}, {"ok": True}
+        if kind == "fail":
+            status, answer = 500, {"error": "out of order"}
+        elif kind == "flaky" and number <= 3:
+            status, answer = 503, {"error": "come back"}
+        elif kind == "throttle" and number == 1:
+            status, headers, answer = 429, {"Retry-After": "1"}, {"error": "too fast"}
+        elif kind == "reject" and bad:
+            status, answer = 422, {"error": "a row is bad"}
+        elif kind == "partial" and bad:
+            answer = {"errors": [{"index": i, "message": "row %d is bad" % i} for i in bad]}
+        elif kind == "small" and len(rows) > 2:
+            status, answer = 413, {"error": "too large"}
+        elif kind == "denied":
+            status, answer = 401, {"error": "who are you"}
+        elif kind == "echo":
+            status, answer = 422, dict(self.headers)
+        elif kind == "moved":
+            status, headers = 302, {"Location": "/ok/moved"}
+        elif kind == "slow":
+            time.sleep(2)
+        elif kind == "hold":
+            while not os.path.exists(requests_file + ".release"):
+                time.sleep(0.05)
+        elif kind == "reset" and number == 1:
+            self.send_response(200)
+            self.send_header("Content-Length", "100")
+            self.end_headers()
+            self.wfile.write(b"half")
+            self.wfile.flush()
+            self.connection.shutdown(socket.SHUT_RDWR)
+            self.close_connection = True
+            return
+        elif kind == "endless":
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            try:
+                while True:
+                    self.wfile.write(b"10000\r\n" + b"x" * 0x10000 + b"\r\n")
+            except OSError:
+                self.close_connection = True
+            return
+        text = json.dumps(answer).encode()
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    do_PUT = do_PATCH = do_POST
+
+    def log_message(self, *_):
+        pass
+
+
+class Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+
+Server(("127.0.0.1", port), Receiver).serve_forever()

@@ -225,7 +225,7 @@ out_of_memory(void)
 }
 
 CdiHttp *
-cdi_http_create(MemoryContext context)
+cdi_client_create(MemoryContext context)
 {
 	CdiHttp    *http = calloc(1, sizeof(CdiHttp));
 	struct epoll_event event = {.events = EPOLLIN};
@@ -258,7 +258,7 @@ cdi_http_create(MemoryContext context)
 }
 
 int
-cdi_http_fd(const CdiHttp *http)
+cdi_client_fd(const CdiHttp *http)
 {
 	return http->epoll;
 }
@@ -362,7 +362,7 @@ set_options(Transfer *transfer, const CdiRequest *request)
 }
 
 void
-cdi_http_start(CdiHttp *http, const CdiRequest *request, const CdiSpec *spec, void *owner)
+cdi_client_start(CdiHttp *http, const CdiRequest *request, const CdiSpec *spec, void *owner)
 {
 	Transfer   *transfer = new_transfer(http);
 	sigset_t	old;
@@ -419,7 +419,7 @@ collect(CdiHttp *http)
 }
 
 void
-cdi_http_step(CdiHttp *http)
+cdi_client_step(CdiHttp *http)
 {
 	struct epoll_event events[MAX_EVENTS];
 	sigset_t	old;
@@ -479,13 +479,13 @@ explain_failure(Transfer *transfer, CdiAnswer *answer)
 }
 
 bool
-cdi_http_has_result(const CdiHttp *http)
+cdi_client_has_result(const CdiHttp *http)
 {
 	return !dlist_is_empty((dlist_head *) &http->done);
 }
 
 bool
-cdi_http_result(CdiHttp *http, CdiAnswer *answer, void **owner)
+cdi_client_result(CdiHttp *http, CdiAnswer *answer, void **owner)
 {
 	Transfer   *transfer;
 	long		status = 0;

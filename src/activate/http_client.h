@@ -14,27 +14,27 @@
 typedef struct CdiHttp CdiHttp;
 
 /* Released when the context is reset.  Raises where the system refuses. */
-extern CdiHttp *cdi_http_create(MemoryContext context);
+extern CdiHttp *cdi_client_create(MemoryContext context);
 
-/* Readable when cdi_http_step() has something to do. */
-extern int	cdi_http_fd(const CdiHttp *http);
+/* Readable when cdi_client_step() has something to do. */
+extern int	cdi_client_fd(const CdiHttp *http);
 
 /*
  * Starts a request.  It and what it points to must live until its result is
  * taken.  Never waits.
  */
-extern void cdi_http_start(CdiHttp *http, const CdiRequest *request, const CdiSpec *spec, void *owner);
+extern void cdi_client_start(CdiHttp *http, const CdiRequest *request, const CdiSpec *spec, void *owner);
 
 /* Does what can be done without waiting. */
-extern void cdi_http_step(CdiHttp *http);
+extern void cdi_client_step(CdiHttp *http);
 
 /*
  * Takes a result; false where there is none.  The answer's texts live until
- * the next call of this function or cdi_http_step().
+ * the next call of this function or cdi_client_step().
  */
-extern bool cdi_http_result(CdiHttp *http, CdiAnswer *answer, void **owner);
+extern bool cdi_client_result(CdiHttp *http, CdiAnswer *answer, void **owner);
 
-extern bool cdi_http_has_result(const CdiHttp *http);
+extern bool cdi_client_has_result(const CdiHttp *http);
 
 /* Whether an address (struct sockaddr) may be connected to. */
 extern bool cdi_egress_allowed(const void *address, bool allow_private);

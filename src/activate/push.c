@@ -138,7 +138,7 @@ send_request(PushRequest *request, CdiItem **items)
 	destination->inflight++;
 	lane->inflight++;
 	push->inflight++;
-	cdi_http_start(push->http, request->request, destination->target.spec, request);
+	cdi_client_start(push->http, request->request, destination->target.spec, request);
 }
 
 static MemoryContext
@@ -500,8 +500,8 @@ take_answers(void)
 	CdiAnswer	answer;
 	void	   *owner;
 
-	cdi_http_step(push->http);
-	while (cdi_http_result(push->http, &answer, &owner))
+	cdi_client_step(push->http);
+	while (cdi_client_result(push->http, &answer, &owner))
 		take_answer(owner, &answer);
 }
 
@@ -634,7 +634,7 @@ initialise(void)
 	dlist_init(&push->destinations);
 	push->record.context = AllocSetContextCreate(context, "cdi results", ALLOCSET_DEFAULT_SIZES);
 	push_record_reset(push);
-	push->http = cdi_http_create(context);
+	push->http = cdi_client_create(context);
 }
 
 void
@@ -650,7 +650,7 @@ cdi_push_main(Datum arg)
 	events = CreateWaitEventSet(TopMemoryContext, 3);
 	AddWaitEventToSet(events, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
 	AddWaitEventToSet(events, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
-	AddWaitEventToSet(events, WL_SOCKET_READABLE, cdi_http_fd(push->http), NULL, NULL);
+	AddWaitEventToSet(events, WL_SOCKET_READABLE, cdi_client_fd(push->http), NULL, NULL);
 
 	for (;;)
 	{
@@ -673,7 +673,7 @@ cdi_push_main(Datum arg)
 		if (push->armed == CDI_ARMED)
 			send_all();
 		/* a row that cannot be mapped ends, and a refused host answers, at once */
-		if (push->record.nended > 0 || cdi_http_has_result(push->http))
+		if (push->record.nended > 0 || cdi_client_has_result(push->http))
 			continue;
 
 		n = WaitEventSetWait(events, time_to_wait(), event, lengthof(event), cdi_worker_wait_event());

@@ -71,7 +71,7 @@ BEGIN
     EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA cdi, cdi_bi TO %I', role);
     EXECUTE format('REVOKE ALL ON cdi.identity_key FROM %I', role);
     EXECUTE format('GRANT INSERT, UPDATE, DELETE ON cdi.sources, cdi.source_grants, cdi.identifier_types, cdi.conversions, '
-        'cdi.destinations, cdi.destination_specs, cdi.syncs, cdi.failed_events, cdi.pipeline_deltas, cdi.failed_deliveries TO %I', role);
+        'cdi.failed_events, cdi.pipeline_deltas, cdi.failed_deliveries TO %I', role);
     EXECUTE format('GRANT USAGE ON ALL SEQUENCES IN SCHEMA cdi TO %I', role);
     FOR f IN
         SELECT p.oid::regprocedure

@@ -20,6 +20,7 @@
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/wait_event.h"
 
@@ -626,6 +627,15 @@ time_to_wait(void)
 static void
 initialise(void)
 {
+	/*
+	 * Every statement of this process follows an index, from a few keys to a
+	 * few rows.  A plan that was made while the outbox was small must not read
+	 * all of it once it has grown.
+	 */
+	static const char *const settings[][2] = {
+		{"enable_seqscan", "off"}, {"enable_hashjoin", "off"}, {"enable_mergejoin", "off"},
+		{"enable_bitmapscan", "off"}, {"plan_cache_mode", "force_generic_plan"},
+	};
 	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "cdi push worker", ALLOCSET_DEFAULT_SIZES);
 
 	push = MemoryContextAllocZero(context, sizeof(CdiPushState));
@@ -635,6 +645,8 @@ initialise(void)
 	push->record.context = AllocSetContextCreate(context, "cdi results", ALLOCSET_DEFAULT_SIZES);
 	push_record_reset(push);
 	push->http = cdi_client_create(context);
+	for (int i = 0; i < lengthof(settings); i++)
+		SetConfigOption(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_OVERRIDE);
 }
 
 void

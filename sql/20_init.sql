@@ -156,6 +156,8 @@ BEGIN
     ALTER TABLE cdi.events ADD COLUMN page_host text;
     COMMENT ON COLUMN cdi.events.page_host IS 'Host of the page''s own address.';
 
+    INSERT INTO cdi.conversions (name, event, value_property) VALUES ('order', 'Order Completed', 'revenue') ON CONFLICT DO NOTHING;
+
     CREATE TABLE cdi.identity_map (
         identifier uuid NOT NULL,
         person_id uuid NOT NULL,
@@ -430,8 +432,6 @@ BEGIN
         WHERE NOT EXISTS (SELECT FROM cdi.identity_key);
     INSERT INTO cdi.sources (name) SELECT 'sql'
         WHERE NOT EXISTS (SELECT FROM cdi.sources WHERE name = 'sql');
-    INSERT INTO cdi.conversions (name, event, value_property) SELECT 'order', 'Order Completed', 'revenue'
-        WHERE NOT EXISTS (SELECT FROM cdi.conversions);
 
     -- A restore may bring rows beyond the sequence's own state.
     SELECT last_value - (NOT is_called)::integer INTO last FROM cdi.event_position;

@@ -51,6 +51,10 @@ def say(text):
     print("   " + text, flush=True)
 
 
+# When a part has used up its time: it then starts no further round.
+deadline = float("inf")
+
+
 def interleave(repetitions, **contenders):
     """A B C, A B C, ...: what else the machine does meets all alike.
 
@@ -58,6 +62,9 @@ def interleave(repetitions, **contenders):
     Returns the results of each, one per round."""
     results = {name: [] for name in contenders}
     for number in range(repetitions):
+        if number > 0 and time.time() > deadline:
+            say("no time for more rounds")
+            break
         order = list(contenders) if number % 2 == 0 else list(contenders)[::-1]
         for name in order:
             results[name].append(contenders[name]())

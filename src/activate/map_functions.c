@@ -219,7 +219,7 @@ fn_e164(const CdiValue *value, const json_t *call)
 	char	   *out;
 	int			n;
 
-	if (digits.type == CDI_ABSENT)
+	if (digits.type == CDI_ABSENT || trimmed.type == CDI_ABSENT)
 		return absent;
 	if (*trimmed.data == '+')
 		country = "";

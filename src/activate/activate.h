@@ -149,6 +149,11 @@ typedef struct CdiMapFunction
 	CdiValue	(*call) (const CdiValue *value, const json_t *call);	/* call[0] is the name */
 } CdiMapFunction;
 
+/* map_numbers.c */
+extern const CdiMapFunction cdi_map_number_functions[];
+extern const int cdi_map_number_function_count;
+
+extern CdiValue cdi_map_trim(const CdiValue *value, const json_t *call);
 extern const CdiMapFunction *cdi_map_function(const char *name, size_t len);
 /* step: a name, or an array of name and arguments */
 extern CdiValue cdi_map_call(const CdiValue *value, const json_t *step);

@@ -264,11 +264,19 @@ push_compile(CdiPushState *push)
 		PushDestination *destination = dlist_container(PushDestination, node, it.cur);
 
 		/* Answers to what is in flight are read by the old one. */
-		if (destination->settings_text != NULL && destination->inflight == 0)
+		bool		changed = destination->settings_text != NULL && destination->inflight == 0;
+
+		if (changed)
 			compile(push, destination);
 		dlist_foreach(inner, &destination->lanes)
 		{
 			PushLane   *lane = dlist_container(PushLane, node, inner.cur);
+			dlist_iter	waiting;
+
+			/* what waited for better settings goes at once */
+			if (changed)
+				dlist_foreach(waiting, &lane->waiting)
+					dlist_container(PushRequest, node, waiting.cur)->due = 0;
 
 			lane->action = destination->usable ?
 				cdi_spec_action(destination->target.spec, lane->action_name) : NULL;

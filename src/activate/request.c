@@ -162,7 +162,7 @@ add_headers(CdiRequest *request, const CdiScope *scope, const json_t *node)
 	{
 		if (token == WJB_KEY)
 			name = pnstrdup(part.val.string.val, part.val.string.len);
-		else if (token == WJB_VALUE && part.type != jbvNull)
+		else if (token == WJB_VALUE && name != NULL && part.type != jbvNull)
 		{
 			CdiValue	text = cdi_value_from_jsonb(&part);
 

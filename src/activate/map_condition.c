@@ -1,0 +1,77 @@
+/*
+ * map_condition.c
+ *		Conditions of mappings, credentials and rules: {"eq": ["$.a", 1]}.
+ */
+#include "activate/activate.h"
+
+#include "miscadmin.h"
+
+/* Same type and same content; numbers by value */
+static bool
+same_value(const CdiValue *a, const CdiValue *b)
+{
+	if (a->type == CDI_ABSENT || b->type == CDI_ABSENT)
+		return a->type == b->type;
+	return compareJsonbContainers(&cdi_value_jsonb(a)->root, &cdi_value_jsonb(b)->root) == 0;
+}
+
+/* In conditions a string that names a root is a path. */
+static CdiValue
+operand(const CdiScope *scope, const json_t *node)
+{
+	static const char *const roots[] = {"$", "@", "settings", "secret", "item", "status"};
+
+	if (json_is_string(node))
+	{
+		const char *text = json_string_value(node);
+
+		size_t		root = strcspn(text, ".[");
+
+		for (int i = 0; i < lengthof(roots); i++)
+			if (strlen(roots[i]) == root && memcmp(roots[i], text, root) == 0)
+				return cdi_map_path(scope, text);
+	}
+	return cdi_map_evaluate(scope, node);
+}
+
+bool
+cdi_map_condition(const CdiScope *scope, const json_t *condition)
+{
+	const char *name = json_object_iter_key(json_object_iter((json_t *) condition));
+	const json_t *value = json_object_get(condition, name);
+	json_t	   *part;
+	size_t		i;
+
+	check_stack_depth();
+	if (strcmp(name, "all") == 0)
+	{
+		json_array_foreach(value, i, part)
+			if (!cdi_map_condition(scope, part))
+				return false;
+		return true;
+	}
+	if (strcmp(name, "any") == 0)
+	{
+		json_array_foreach(value, i, part)
+			if (cdi_map_condition(scope, part))
+				return true;
+		return false;
+	}
+	if (strcmp(name, "not") == 0)
+		return !cdi_map_condition(scope, value);
+	if (strcmp(name, "exists") == 0 || strcmp(name, "empty") == 0)
+	{
+		CdiValue	found = operand(scope, value);
+
+		return *name == 'e' && name[1] == 'x' ?
+			found.type != CDI_ABSENT && found.type != CDI_NULL : cdi_value_empty(&found);
+	}
+	else
+	{
+		/* eq, ne */
+		CdiValue	a = operand(scope, json_array_get(value, 0));
+		CdiValue	b = operand(scope, json_array_get(value, 1));
+
+		return same_value(&a, &b) == (strcmp(name, "eq") == 0);
+	}
+}

@@ -48,23 +48,29 @@ count_received(CdiBatch *batch, int32 source_id)
 	batch->received[i].events++;
 }
 
+void
+cdi_batch_reserve(CdiBatch *batch, int events)
+{
+	int			capacity = batch->count + events;
+
+	if (capacity <= batch->capacity)
+		return;
+	if (batch->events == NULL)
+		batch->events = MemoryContextAllocHuge(batch->context,
+											   (Size) capacity * sizeof(CdiEvent));
+	else
+		batch->events = repalloc_huge(batch->events,
+									  (Size) capacity * sizeof(CdiEvent));
+	batch->capacity = capacity;
+}
+
 CdiEvent *
 cdi_batch_add(CdiBatch *batch, int32 origin, int32 source_id)
 {
 	CdiEvent   *event;
 
 	if (batch->count == batch->capacity)
-	{
-		int			capacity = Max(16, batch->capacity * 2);
-
-		if (batch->events == NULL)
-			batch->events = MemoryContextAllocHuge(batch->context,
-												   (Size) capacity * sizeof(CdiEvent));
-		else
-			batch->events = repalloc_huge(batch->events,
-										  (Size) capacity * sizeof(CdiEvent));
-		batch->capacity = capacity;
-	}
+		cdi_batch_reserve(batch, Max(4, batch->count));
 	event = &batch->events[batch->count++];
 	memset(event, 0, sizeof(CdiEvent));
 	event->origin = origin;

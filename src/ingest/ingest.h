@@ -60,8 +60,10 @@ typedef struct CdiEvent
 	int32		source_id;
 	CdiText		payload;		/* bytes as received; of a replay or SQL call:
 								 * the call as text, made when it is needed */
-	Jsonb	   *json;			/* the call, once parsed; NULL where a SQL verb
-								 * filled in the fields below itself */
+	JsonbContainer *call;		/* the call, once parsed, in the request's own
+								 * jsonb; NULL where a SQL verb filled in the
+								 * fields below itself */
+	int			call_size;
 	Jsonb	   *envelope_context;	/* context of the batch, or NULL */
 	CdiText		envelope_sent_at;
 	CdiText		default_type;	/* type implied by the endpoint, or NULL */
@@ -132,6 +134,8 @@ extern void cdi_ingest_init(void);
 
 /* batch.c */
 extern CdiBatch *cdi_batch_create(MemoryContext parent, TimestampTz received_at);
+/* Room for so many events more, where their number is known. */
+extern void cdi_batch_reserve(CdiBatch *batch, int events);
 extern CdiEvent *cdi_batch_add(CdiBatch *batch, int32 origin, int32 source_id);
 extern void cdi_batch_destroy(CdiBatch *batch);
 extern void cdi_event_fail(CdiBatch *batch, CdiEvent *event, const char *stage,

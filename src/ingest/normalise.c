@@ -73,7 +73,7 @@ fail(CdiBatch *batch, CdiEvent *event, int sqlstate, const char *message,
 }
 
 static void
-check_depth(CdiBatch *batch, CdiEvent *event, Jsonb *json)
+check_depth(CdiBatch *batch, CdiEvent *event, JsonbContainer *container, int size)
 {
 	JsonbIterator *iterator;
 	JsonbIteratorToken token;
@@ -81,9 +81,9 @@ check_depth(CdiBatch *batch, CdiEvent *event, Jsonb *json)
 	int			depth = 0;
 
 	/* A level takes eight bytes: the header and its one element's entry. */
-	if (json == NULL || VARSIZE(json) <= 8 * MAX_DEPTH)
+	if (container == NULL || size <= 8 * MAX_DEPTH)
 		return;
-	iterator = JsonbIteratorInit(&json->root);
+	iterator = JsonbIteratorInit(container);
 	while ((token = JsonbIteratorNext(&iterator, &value, false)) != WJB_DONE)
 	{
 		if (token == WJB_END_ARRAY || token == WJB_END_OBJECT)
@@ -175,11 +175,18 @@ take_time_member(CdiBatch *batch, CdiEvent *event, const char *name,
 	take_time(batch, event, name, text, field);
 }
 
+static void
+check_depth_of(CdiBatch *batch, CdiEvent *event, Jsonb *json)
+{
+	if (json != NULL)
+		check_depth(batch, event, &json->root, VARSIZE(json) - VARHDRSZ);
+}
+
 /* Members of the call become fields of the event; the rest goes to extra. */
 static void
 extract(CdiBatch *batch, CdiEvent *event)
 {
-	JsonbIterator *iterator = JsonbIteratorInit(&event->json->root);
+	JsonbIterator *iterator = JsonbIteratorInit(event->call);
 	JsonbIteratorToken token;
 	JsonbValue	key;
 	JsonbValue	value;
@@ -429,15 +436,15 @@ cdi_stage_normalise(CdiBatch *batch)
 		CHECK_FOR_INTERRUPTS();
 		if (event->outcome != CDI_PENDING)
 			continue;
-		check_depth(batch, event, event->json);
-		if (event->json != NULL && event->outcome == CDI_PENDING)
+		check_depth(batch, event, event->call, event->call_size);
+		if (event->call != NULL && event->outcome == CDI_PENDING)
 			extract(batch, event);
 		else
 		{
-			check_depth(batch, event, event->properties);
-			check_depth(batch, event, event->traits);
+			check_depth_of(batch, event, event->properties);
+			check_depth_of(batch, event, event->traits);
 		}
-		check_depth(batch, event, event->context);	/* may be the envelope's */
+		check_depth_of(batch, event, event->context);	/* may be the envelope's */
 		if (event->outcome == CDI_PENDING)
 			check(batch, event);
 		if (event->outcome == CDI_PENDING)

@@ -395,6 +395,13 @@ cdi_parse_write_key(const char *body, int len)
 	return envelope.write_key;
 }
 
+static void
+set_call(CdiEvent *event, Jsonb *json)
+{
+	event->call = &json->root;
+	event->call_size = VARSIZE(json) - VARHDRSZ;
+}
+
 int
 cdi_parse_jsonb(CdiBatch *batch, int32 origin, int32 source_id, Jsonb *body)
 {
@@ -421,7 +428,7 @@ cdi_parse_jsonb(CdiBatch *batch, int32 origin, int32 source_id, Jsonb *body)
 		{
 			CdiEvent   *event = cdi_batch_add(batch, origin, source_id);
 
-			event->json = body;
+			set_call(event, body);
 			MemoryContextSwitchTo(old);
 			return 1;
 		}
@@ -436,6 +443,7 @@ cdi_parse_jsonb(CdiBatch *batch, int32 origin, int32 source_id, Jsonb *body)
 			value.type == jbvBinary && JsonContainerIsObject(value.val.binary.data))
 			context = JsonbValueToJsonb(&value);
 	}
+	cdi_batch_reserve(batch, JsonContainerSize(calls));
 	iterator = JsonbIteratorInit(calls);
 	while ((token = JsonbIteratorNext(&iterator, &value, true)) != WJB_DONE)
 	{
@@ -444,7 +452,13 @@ cdi_parse_jsonb(CdiBatch *batch, int32 origin, int32 source_id, Jsonb *body)
 		if (token != WJB_ELEM)
 			continue;
 		event = cdi_batch_add(batch, origin++, source_id);
-		event->json = JsonbValueToJsonb(&value);
+		if (value.type == jbvBinary)
+		{
+			event->call = value.val.binary.data;
+			event->call_size = value.val.binary.len;
+		}
+		else
+			set_call(event, JsonbValueToJsonb(&value));
 		event->element = true;
 		event->envelope_sent_at = sent_at;
 		event->envelope_context = context;
@@ -471,11 +485,12 @@ cdi_stage_parse(CdiBatch *batch)
 				CHECK_FOR_INTERRUPTS();
 				if (event->outcome != CDI_PENDING)
 					continue;
-				if (event->json != NULL)
-					check_size(VARSIZE(event->json));
+				if (event->call != NULL)
+					check_size(event->call_size);
 				else if (event->payload.data != NULL)
-					event->json = slice_to_jsonb(event->payload);
-				if (event->json != NULL && !JB_ROOT_IS_OBJECT(event->json))
+					set_call(event, slice_to_jsonb(event->payload));
+				if (event->call != NULL &&
+					(!JsonContainerIsObject(event->call) || JsonContainerIsScalar(event->call)))
 					ereport(ERROR,
 							(errcode(ERRCODE_CDI_INVALID_EVENT),
 							 errmsg("event must be a JSON object")));

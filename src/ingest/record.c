@@ -86,9 +86,9 @@ payload_of(CdiEvent *event)
 	CdiText		payload = event->payload;
 	bytea	   *result;
 
-	if (payload.data == NULL && event->json != NULL)
+	if (payload.data == NULL && event->call != NULL)
 	{
-		payload.data = JsonbToCString(NULL, &event->json->root, VARSIZE(event->json));
+		payload.data = JsonbToCString(NULL, event->call, event->call_size);
 		payload.len = strlen(payload.data);
 	}
 	result = palloc(VARHDRSZ + payload.len);

@@ -166,6 +166,7 @@ add_headers(CdiRequest *request, const CdiScope *scope, const json_t *node)
 		{
 			CdiValue	text = cdi_value_from_jsonb(&part);
 
+			Assert(name != NULL);	/* a key comes before its value */
 			add_header(request, name, cdi_value_text(&text));
 		}
 	}

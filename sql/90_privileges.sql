@@ -54,7 +54,7 @@ SELECT p.oid::regprocedure
 FROM pg_extension e
 JOIN pg_proc p ON p.pronamespace IN (e.extnamespace, 'cdi'::regnamespace)
 WHERE e.extname = 'cdi'
-  AND p.proname IN ('_workers', 'cdi_watermark', 'cdi_person', 'cdi_resolve', 'cdi_attribution', 'cdi_channel',
+  AND p.proname IN ('_workers', 'cdi_watermark', 'cdi_person', 'cdi_person_of', 'cdi_resolve', 'cdi_attribution', 'cdi_channel',
                     'cdi_campaign_key', 'cdi_session_id', 'cdi_session_channel', 'cdi_first', 'cdi_last', 'cdi_property_number')
 $$;
 COMMENT ON FUNCTION cdi._reader_functions() IS 'Internal: the functions that a reader may call.';
@@ -78,13 +78,13 @@ BEGIN
         FROM pg_depend d JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid
         WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
           AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'cdi')
-          AND p.proname NOT IN ('cdi_init', 'cdi_drop_data', 'cdi_grant_admin', '_grant_storage') AND p.proname NOT LIKE '%create_storage%'
+          AND p.proname NOT IN ('cdi_init', 'cdi_drop_data', 'cdi_grant_reader', 'cdi_grant_admin', '_grant_storage') AND p.proname NOT LIKE '%create_storage%'
     LOOP
         EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I WITH GRANT OPTION', f, role);
     END LOOP;
 END
 $$;
-COMMENT ON FUNCTION cdi_grant_admin(name) IS 'Lets a role administer sources, conversions, destinations and syncs, replay failed events and grant the other two roles.';
+COMMENT ON FUNCTION cdi_grant_admin(name) IS 'Lets a role administer sources, conversions, destinations and syncs, replay failed events and let roles send events (cdi_grant_source). Readers are granted by the owner.';
 
 CREATE OR REPLACE FUNCTION cdi._grant_storage()
 RETURNS void

@@ -27,6 +27,12 @@ typedef enum CdiSiteKind
 extern CdiSiteKind cdi_site_kind(const char *name, int len);
 
 /*
+ * channel.c: the click id that a parameter of an address is, whatever its
+ * case, or data == NULL.
+ */
+extern CdiText cdi_channel_click_id(CdiText parameter);
+
+/*
  * model.c: rule models.  A model gives each touchpoint of a path a weight that
  * is not negative, at least one of them positive; credit is weight over total.
  */

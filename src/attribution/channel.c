@@ -79,6 +79,21 @@ static const ClickId click_ids[] = {
 	{"_kx", "email", false},	/* Klaviyo */
 };
 
+CdiText
+cdi_channel_click_id(CdiText parameter)
+{
+	CdiText		found = {NULL, 0};
+
+	for (int i = 0; i < lengthof(click_ids) && found.data == NULL; i++)
+		if ((int) strlen(click_ids[i].name) == parameter.len &&
+			pg_strncasecmp(click_ids[i].name, parameter.data, parameter.len) == 0)
+		{
+			found.data = click_ids[i].name;
+			found.len = parameter.len;
+		}
+	return found;
+}
+
 /* In lower case and without spaces around it. */
 static void
 fold_word(FunctionCallInfo fcinfo, int argument, Word *word)

@@ -12,12 +12,8 @@
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
+#include "attribution/attribution.h"
 #include "ingest/stages.h"
-
-static const char *const click_ids[] = {
-	"gclid", "gbraid", "wbraid", "dclid", "fbclid", "msclkid", "ttclid", "twclid",
-	"li_fat_id", "sccid", "ScCid", "rdt_cid", "epik", "yclid", "irclickid", "awc", NULL
-};
 
 static int
 hex_value(char c)
@@ -158,12 +154,7 @@ read_query(CdiEvent *event, CdiText url)
 				set_if_absent(&event->campaign_content, value);
 		}
 		else if (event->click_id_type.data == NULL)
-			for (const char *const *id = click_ids; *id != NULL; id++)
-				if (text_is(name, *id))
-				{
-					event->click_id_type.data = *id;
-					event->click_id_type.len = strlen(*id);
-				}
+			event->click_id_type = cdi_channel_click_id(name);
 	}
 }
 

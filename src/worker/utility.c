@@ -70,6 +70,23 @@ option(List *options, const char *name)
 	return NULL;
 }
 
+/* As have_createdb_privilege(), which minor versions up to 15.18 do not have. */
+static bool
+may_create_databases(void)
+{
+	HeapTuple	tuple;
+	bool		result;
+
+	if (superuser())
+		return true;
+	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	result = ((Form_pg_authid) GETSTRUCT(tuple))->rolcreatedb;
+	ReleaseSysCache(tuple);
+	return result;
+}
+
 /* Database that must be without workers for the command, or InvalidOid. */
 static Oid
 database_to_empty(Node *command)
@@ -106,9 +123,9 @@ database_to_empty(Node *command)
 		return InvalidOid;
 
 	if (IsA(command, CreatedbStmt))
-		allowed = have_createdb_privilege() && (is_template(oid) || owns_database(oid));
+		allowed = may_create_databases() && (is_template(oid) || owns_database(oid));
 	else if (IsA(command, RenameStmt))
-		allowed = have_createdb_privilege() && owns_database(oid);
+		allowed = may_create_databases() && owns_database(oid);
 	else
 		allowed = owns_database(oid);
 	/* these three fail in the database itself; a copy of it may be made */

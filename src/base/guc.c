@@ -7,6 +7,7 @@
  */
 #include "base/base.h"
 
+#include <ctype.h>
 #include <limits.h>
 
 #include "utils/guc.h"
@@ -18,6 +19,9 @@ int			cdi_activate_retry_delay = 1000;
 int			cdi_activate_retry_limit = 8;
 int			cdi_activate_retry_max_delay = 5 * 60 * 1000;
 char	   *cdi_collector_address = NULL;
+char	   *cdi_collector_allowed_origins = NULL;
+char	   *cdi_collector_cookie_domain = NULL;
+char	   *cdi_collector_default_source = NULL;
 int			cdi_collector_max_body = 4096;
 int			cdi_collector_max_pending = 4096;
 int			cdi_collector_port = 0;
@@ -28,6 +32,19 @@ int			cdi_identity_bulk_threshold = 100000;
 int			cdi_ingest_dedupe_window = 30 * 24 * 60;
 int			cdi_ingest_max_event = 1024;
 char	   *cdi_secret_directory = NULL;
+
+/* It goes into a header. */
+static bool
+check_cookie_domain(char **value, void **extra, GucSource source)
+{
+	for (const char *c = *value; *c != '\0'; c++)
+		if (!isalnum((unsigned char) *c) && *c != '.' && *c != '-')
+		{
+			GUC_check_errdetail("A domain has letters, digits, points and hyphens.");
+			return false;
+		}
+	return true;
+}
 
 void
 cdi_guc_define(void)
@@ -61,6 +78,20 @@ cdi_guc_define(void)
 							   "Address that the HTTP collector listens on.",
 							   NULL, &cdi_collector_address,
 							   "127.0.0.1", PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("cdi.collector_allowed_origins",
+							   "Origins whose pages may send events, as patterns separated by commas.",
+							   "For example https://shop.example, https://*.shop.example. A source can have a list of its own.",
+							   &cdi_collector_allowed_origins,
+							   "*", PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("cdi.collector_cookie_domain",
+							   "Domain of the cookies that the collector sets.",
+							   "Without it a cookie belongs to the collector's own host.",
+							   &cdi_collector_cookie_domain,
+							   "", PGC_SUSET, 0, check_cookie_domain, NULL, NULL);
+	DefineCustomStringVariable("cdi.collector_default_source",
+							   "Source of requests in a protocol without write keys that name none that is known.",
+							   NULL, &cdi_collector_default_source,
+							   "", PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("cdi.collector_max_body",
 							"Largest request body that the collector takes, before and after decompression.",
 							NULL, &cdi_collector_max_body,

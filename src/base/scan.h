@@ -65,6 +65,8 @@ extern bool cdi_scan_element(CdiScan *scan, CdiText *value);
 
 /* Number of elements, -1 where the array's own level is malformed. */
 extern int	cdi_scan_count(CdiText array);
+/* The same of an array of events; -1 also where it has too many to be that. */
+extern int	cdi_scan_calls(CdiText array);
 
 /* A member's value, the last one of that name; data == NULL where absent. */
 extern CdiText cdi_scan_get(CdiText object, const char *name);

@@ -6,10 +6,9 @@
  *	collector.c	the worker: its loop, what it listens on, how it ends
  *	group.c		group commit: many requests, one transaction, then the answers
  *	inflate.c	compressed bodies, with a limit on what they become
- *	segment.c	the dialect of Segment's SDKs: paths, parsing, answers
+ *	request.c	what a request asks for, and who sent it
+ *	dialect.h	the protocols of the SDKs, one file each
  *	metrics.c	/metrics and /health
- *
- * A further dialect is one more file with a CdiDialect in it.
  */
 #ifndef CDI_COLLECT_H
 #define CDI_COLLECT_H
@@ -17,66 +16,9 @@
 #include "base/base.h"
 #include "lib/stringinfo.h"
 
+#include "collect/dialect.h"
 #include "collect/http.h"
 #include "ingest/ingest.h"
-
-/* What is wrong with one event of a request. */
-typedef struct CdiComplaint
-{
-	int			index;			/* of the event in the request */
-	int			sqlstate;
-	const char *message;
-} CdiComplaint;
-
-/* More of them than this are counted but not listed in an answer. */
-#define CDI_MAX_COMPLAINTS	100
-
-/* What became of a request's events. */
-typedef struct CdiAnswer
-{
-	int			received;
-	int			stored;
-	int			duplicate;
-	int			failed;
-	int			withheld;
-	bool		whole;			/* the body was one event, and it failed */
-	int			ncomplaints;
-	CdiComplaint *complaints;
-} CdiAnswer;
-
-typedef struct CdiRoute
-{
-	const char *path;
-	const char *type;			/* of the events, where the path implies it */
-} CdiRoute;
-
-/*
- * The protocol of a family of SDKs.  All functions are called outside of the
- * HTTP library, so they may palloc and raise.
- */
-typedef struct CdiDialect
-{
-	const char *name;
-	const CdiRoute *routes;		/* the last one has no path */
-
-	/* The write key in a body that came without one in its headers; the body
-	 * may be malformed.  Does not raise. */
-	CdiText		(*write_key) (const char *body, int len);
-
-	/* The body's events into the batch; returns their number. */
-	int			(*parse) (CdiBatch *batch, int32 origin, int32 source_id,
-						  const char *body, int len, const CdiRoute *route);
-
-	/* Both write the answer's body; the first returns its HTTP status. */
-	int			(*answer) (const CdiAnswer *answer, StringInfo out);
-	void		(*refuse) (const char *code, const char *message, StringInfo out);
-} CdiDialect;
-
-/* segment.c */
-extern const CdiDialect cdi_segment_dialect;
-
-/* The documented word for what is wrong (docs/collect.md). */
-extern const char *cdi_collect_code(int sqlstate);
 
 /* Events whose message id another transaction holds, and their request. */
 typedef struct CdiParked CdiParked;

@@ -79,6 +79,7 @@ get_options(CdiHttpOptions *options)
 	options->max_memory = Max((size_t) MIN_BODY_MEMORY, 8 * options->max_body);
 	options->max_pending = cdi_collector_max_pending;
 	options->max_connections = connection_limit();
+	options->allowed_origins = cdi_collector_allowed_origins;
 }
 
 static void

@@ -57,14 +57,15 @@ struct CdiRequest
 	CdiText		path;			/* without query and trailing slash */
 	CdiText		rest;			/* of the path, what a "*" stands for */
 	CdiText		query;			/* as sent, without "?" */
+	CdiText		user;			/* of Authorization: Basic */
 	CdiText		body;			/* decompressed; not in answer and refuse */
 
 	/* From unpack.  The first key that belongs to a source counts; Basic user
 	 * and ?writeKey= are added around them. */
 	int			nkeys;
 	CdiText		keys[CDI_MAX_KEYS];
-	const char *source;			/* instead of a key: the source of this name;
-								 * only with verify */
+	const char *source;			/* instead of a key: the source of this name,
+								 * which verify then has to make sure of */
 	CdiText		envelope;		/* JSON object, or nothing */
 	CdiText		type;			/* event type that the endpoint implies; only
 								 * where translate is NULL */
@@ -75,7 +76,11 @@ struct CdiRequest
 	bool		from_device;	/* sent by a person's device, so that address and
 								 * user agent are that person's (unpack sees it
 								 * preset for browsers) */
-	void	   *private_data;	/* the dialect's own, palloc'd; not in answer */
+	bool		not_mine;		/* the body is another dialect's: the next one with
+								 * this path gets it */
+	void	   *private_data;	/* the dialect's own, palloc'd; in answer only where
+								 * the route is a page */
+	char		memo[64];		/* the dialect's own, kept until answer */
 
 	/* A request that can never succeed: 0, or its status.  It is recorded as
 	 * one failed event with the body's bytes. */
@@ -139,6 +144,8 @@ struct CdiDialect
 {
 	const char *name;			/* stored with failed events: never renamed */
 	const CdiRoute *routes;		/* the last one has no path */
+	bool		keyless;		/* its SDKs need no key: cdi.collector_default_source
+								 * takes what has none that is known */
 
 	/* Keys, elements and envelope of a request; or refused_*. */
 	void		(*unpack) (CdiRequest *request);
@@ -176,8 +183,8 @@ extern void cdi_request_refuse_json(CdiRequest *request, const char *detail);
 /* Set-Cookie for a first-party identifier, as the settings want it: palloc'd */
 extern const char *cdi_request_cookie_header(const char *name, CdiText value);
 
-/* 128 random bits as a UUID; buffer of 37 bytes */
-extern void cdi_request_uuid(char *buffer);
+/* A random UUID into a buffer of 37 bytes; false where there is no randomness. */
+extern bool cdi_request_uuid(char *buffer);
 
 /* {"success": ...} as Segment's API answers; what a dialect without wishes of
  * its own uses. */
@@ -191,8 +198,9 @@ extern const char *cdi_collect_code(int sqlstate);
 /* dialect.c */
 extern const CdiDialect *const cdi_dialects[];	/* ended by NULL */
 extern const CdiDialect *cdi_dialect_find(const char *name);
-/* The dialect and route of a path; route is NULL where there is none. */
-extern const CdiRoute *cdi_dialect_route(const char *path, const CdiDialect **dialect);
+/* The dialect's route for a path, or NULL; *rest is what a "*" stands for. */
+extern const CdiRoute *cdi_dialect_route(const CdiDialect *dialect, const char *path,
+										 const char **rest);
 
 /* one file each */
 extern const CdiDialect cdi_amplitude_dialect;

@@ -37,11 +37,66 @@
 /* The same failure is logged once per second. */
 #define LOG_INTERVAL_MS		1000
 
+/* What the request said about its events; NULL where nothing. */
+static const CdiEnvelope *
+make_envelope(CdiBatch *batch, const CdiJob *job)
+{
+	const CdiRequest *request = &job->request;
+	Jsonb	   *client = cdi_request_client(request, cdi_source_by_id(job->source_id));
+	CdiEnvelope *envelope;
+
+	if (client == NULL && request->dialect->translate == NULL && request->type.data == NULL)
+		return NULL;
+	envelope = MemoryContextAllocZero(batch->context, sizeof(CdiEnvelope));
+	envelope->client = client;
+	envelope->type = request->type;
+	if (request->dialect->translate != NULL)
+	{
+		envelope->dialect = request->dialect->name;
+		envelope->text = request->envelope;
+	}
+	return envelope;
+}
+
+static void
+add_events(CdiBatch *batch, CdiJob *job, int32 origin)
+{
+	CdiRequest *request = &job->request;
+	const CdiEnvelope *envelope;
+
+	if (request->route->flags & CDI_ROUTE_PAGE)
+		return;
+	if (request->refused_status != 0)
+	{
+		/* as it came, not as far as it could be decoded */
+		CdiEvent   *event = cdi_batch_add(batch, origin, job->source_id);
+
+		event->payload.data = request->http->body ? request->http->body : request->query.data;
+		event->payload.len = request->http->body ? (int) request->http->length : request->query.len;
+		cdi_event_fail(batch, event, "collect", request->refused_sqlstate,
+					   request->refused_message, request->refused_detail, NULL);
+		return;
+	}
+	envelope = make_envelope(batch, job);
+	if (request->dialect->translate == NULL)
+	{
+		cdi_parse_body(batch, origin, job->source_id, request->body.data, request->body.len,
+					   envelope);
+		return;
+	}
+	cdi_batch_reserve(batch, request->nelements);
+	for (int i = 0; i < request->nelements; i++)
+	{
+		CdiEvent   *event = cdi_batch_add(batch, origin, job->source_id);
+
+		event->payload = request->elements[i];
+		event->envelope = envelope;
+	}
+}
+
 static void
 add_job(CdiBatch *batch, CdiJob *job, int32 origin, CdiKeyMemo *memo)
 {
-	CdiEvent   *event;
-
 	job->first = batch->count;
 	job->denied = NULL;
 	if (job->parked != NULL)
@@ -49,27 +104,16 @@ add_job(CdiBatch *batch, CdiJob *job, int32 origin, CdiKeyMemo *memo)
 	else
 	{
 		cdi_request_authenticate(job, memo);
-		if (job->denied != NULL)
-			;
-		else if (job->refused_status != 0)
-		{
-			/* as it came, not as far as it could be decoded */
-			event = cdi_batch_add(batch, origin, job->source_id);
-			event->payload.data = job->request->body ? job->request->body : "";
-			event->payload.len = job->request->length;
-			cdi_event_fail(batch, event, "collect", job->refused_sqlstate,
-						   job->refused_message, job->refused_detail, NULL);
-		}
-		else
-			job->dialect->parse(batch, origin, job->source_id,
-								job->body, job->length, job->route);
+		if (job->denied == NULL)
+			add_events(batch, job, origin);
 	}
 	job->count = batch->count - job->first;
 }
 
 static void
-add_complaint(CdiAnswer *counts, int index, const CdiFailure *failure)
+add_complaint(CdiAnswer *counts, int index, const CdiEvent *event)
 {
+	const CdiFailure *failure = event->failure;
 	CdiComplaint *complaint;
 
 	if (counts->ncomplaints >= CDI_MAX_COMPLAINTS)
@@ -80,6 +124,8 @@ add_complaint(CdiAnswer *counts, int index, const CdiFailure *failure)
 	complaint->index = index;
 	complaint->sqlstate = failure->sqlstate;
 	complaint->message = pstrdup(failure->message);
+	complaint->message_id = event->message_id.data == NULL ? NULL :
+		pnstrdup(event->message_id.data, event->message_id.len);
 }
 
 /* Count one event that has ended.  Allocates in the current context. */
@@ -100,7 +146,7 @@ cdi_answer_tally(CdiAnswer *counts, const CdiEvent *event, int index)
 			break;
 		case CDI_FAILED:
 			counts->failed++;
-			add_complaint(counts, index, event->failure);
+			add_complaint(counts, index, event);
 			break;
 		case CDI_PENDING:
 		case CDI_PARKED:
@@ -113,11 +159,13 @@ cdi_answer_tally(CdiAnswer *counts, const CdiEvent *event, int index)
 static bool
 is_whole_body(const CdiJob *job, const CdiEvent *event)
 {
-	const char *start = job->body;
-	const char *end = job->body + job->length;
+	const char *start = job->request.body.data;
+	const char *end = start + job->request.body.len;
 
 	if (job->count != 1)
 		return false;
+	if (job->request.dialect->translate != NULL)
+		return true;
 	while (start < end && strchr(" \t\r\n", *start) != NULL)
 		start++;
 	return event->payload.data == NULL || event->payload.data <= start;
@@ -135,19 +183,13 @@ finish_job(CdiCollector *collector, CdiBatch *batch, CdiJob *job)
 	}
 	if (job->denied != NULL)
 	{
-		collector->refused_keys++;
-		cdi_request_refuse(job->request, job->dialect, 401, job->denied,
-			   strcmp(job->denied, "missing_write_key") == 0 ?
-			   "no write key: send it as Basic user, as writeKey in the body or as ?writeKey=" :
-			   strcmp(job->denied, "source_disabled") == 0 ?
-			   "the source of this write key is disabled" :
-			   "no source has this write key", 0);
+		cdi_request_deny(job);
 		return;
 	}
-	if (job->refused_status != 0)
+	if (job->request.refused_status != 0)
 	{
-		cdi_request_refuse(job->request, job->dialect, job->refused_status,
-			   job->refused_code, job->refused_message, 0);
+		cdi_request_refuse(&job->request, job->request.refused_status,
+						   job->request.refused_code, job->request.refused_message, 0);
 		return;
 	}
 	for (int i = 0; i < job->count; i++)
@@ -163,7 +205,7 @@ finish_job(CdiCollector *collector, CdiBatch *batch, CdiJob *job)
 			cdi_answer_tally(&counts, &batch->events[job->first + i], i);
 		counts.whole = counts.failed == 1 &&
 			is_whole_body(job, &batch->events[job->first]);
-		cdi_request_answer(job->request, job->dialect, &counts);
+		cdi_request_answer(&job->request, &counts);
 	}
 }
 
@@ -317,8 +359,8 @@ commit_jobs(CdiCollector *collector, CdiJob *jobs, int n, int *attempts)
 	}
 	for (int i = 0; i < n; i++)
 		if (jobs[i].parked == NULL)
-			cdi_request_refuse_for_now(jobs[i].request, jobs[i].dialect, "database_unavailable",
-						   "the database cannot store events now; send them again");
+			cdi_request_refuse_for_now(&jobs[i].request, "database_unavailable",
+									   "the database cannot store events now; send them again");
 }
 
 bool
@@ -348,8 +390,7 @@ cdi_collect_group(void)
 			if (njobs == capacity)
 				jobs = repalloc(jobs, sizeof(CdiJob) * (capacity *= 2));
 			memset(&jobs[njobs], 0, sizeof(CdiJob));
-			jobs[njobs].parked = parked;
-			jobs[njobs++].dialect = cdi_parked_dialect(parked);
+			jobs[njobs++].parked = parked;
 		}
 	}
 
@@ -360,7 +401,7 @@ cdi_collect_group(void)
 		if (njobs == capacity)
 			jobs = repalloc(jobs, sizeof(CdiJob) * (capacity *= 2));
 		if (cdi_request_admit(request, &jobs[njobs]))
-			bytes += jobs[njobs++].length;
+			bytes += jobs[njobs++].request.body.len;
 	}
 	if (njobs > 0)
 		commit_jobs(collector, jobs, njobs, &attempts);
@@ -370,12 +411,12 @@ cdi_collect_group(void)
 void
 cdi_collect_give_up(void)
 {
-	CdiHttpRequest *request;
+	CdiRequest	request = {.dialect = &cdi_segment_dialect};
 
 	cdi_parked_refuse_late(DT_NOEND);
-	while ((request = cdi_http_next(cdi_collector.server)) != NULL)
-		cdi_request_refuse_for_now(request, &cdi_segment_dialect, "shutting_down",
-					   "the collector is shutting down; send the request again");
+	while ((request.http = cdi_http_next(cdi_collector.server)) != NULL)
+		cdi_request_refuse_for_now(&request, "shutting_down",
+								   "the collector is shutting down; send the request again");
 }
 
 bool

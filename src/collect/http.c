@@ -154,7 +154,7 @@ static void
 free_request(CdiHttpServer *server, Request *request)
 {
 	cdi_http_drop_body(server, request);
-	free(request->origin);
+	free(request->query);
 	if (request->response != NULL && !request->cached)
 		MHD_destroy_response(request->response);
 	free(request);
@@ -205,6 +205,8 @@ on_request_line(void *arg, const char *uri, struct MHD_Connection *mhd)
 	request = calloc(1, sizeof(Request));
 	if (request == NULL)
 		return NULL;
+	request->query = strchr(uri, '?') ? strdup(strchr(uri, '?') + 1) : NULL;
+	request->public.query = request->query ? request->query : "";
 	request->connection = connection;
 	connection->request = request;
 	cdi_http_set_state(server, connection, CONNECTION_RECEIVING);

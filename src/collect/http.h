@@ -29,6 +29,7 @@ typedef struct CdiHttpOptions
 	size_t		max_memory;		/* bytes kept of all bodies together */
 	unsigned	max_pending;	/* requests handed over and not yet answered */
 	unsigned	max_connections;
+	const char *allowed_origins;	/* of preflights: patterns, comma-separated */
 } CdiHttpOptions;
 
 typedef enum CdiHttpMethod
@@ -57,10 +58,11 @@ typedef struct CdiHttpRequest
 	bool		has_length;		/* Content-Length was there */
 	bool		compressed;		/* Content-Encoding names gzip or deflate */
 	bool		has_user;		/* Authorization: Basic was there */
-	char		path[128];		/* without query and trailing slash; an empty
+	char		path[256];		/* without query and trailing slash; an empty
 								 * string where it is longer */
 	char		user[128];		/* its user name; empty where malformed */
-	char		query_key[128]; /* ?writeKey= */
+	const char *query;			/* as sent, without "?"; may be empty */
+	const char *origin;			/* NULL where absent */
 	char	   *body;			/* not NUL-terminated; NULL where empty */
 	size_t		length;
 	uint64_t	announced;		/* bytes sent or announced by the client */
@@ -68,10 +70,22 @@ typedef struct CdiHttpRequest
 } CdiHttpRequest;
 
 /* Flags of an answer */
-#define CDI_HTTP_RETRY_AFTER	(1 << 0)	/* Retry-After: 1 */
-#define CDI_HTTP_ALLOW_POST		(1 << 1)	/* Allow: POST, OPTIONS */
-#define CDI_HTTP_ALLOW_GET		(1 << 2)	/* Allow: GET, HEAD, OPTIONS */
-#define CDI_HTTP_METRICS		(1 << 3)	/* Content-Type of OpenMetrics */
+#define CDI_HTTP_ALLOW_POST		(1 << 0)	/* Allow: POST, OPTIONS */
+#define CDI_HTTP_ALLOW_GET		(1 << 1)	/* Allow: GET, HEAD, OPTIONS */
+#define CDI_HTTP_NO_STORE		(1 << 2)	/* Cache-Control: no-store */
+#define CDI_HTTP_NO_CORS		(1 << 3)	/* the origin may not read it */
+
+typedef struct CdiHttpAnswer
+{
+	int			status;
+	const char *body;			/* copied */
+	size_t		length;
+	const char *content_type;	/* a literal; NULL: application/json */
+	int			flags;
+	int			retry_after;	/* seconds; 0: no such header */
+	const char *cookie;			/* Set-Cookie, or NULL */
+	const char *location;		/* or NULL */
+} CdiHttpAnswer;
 
 typedef struct CdiHttpStats
 {
@@ -105,9 +119,21 @@ extern void cdi_http_run(CdiHttpServer *server);
 
 extern CdiHttpRequest *cdi_http_next(CdiHttpServer *server);
 
-/* Copies the body; the request is gone afterwards. */
+/* A header of a request not yet answered; NULL where absent. */
+extern const char *cdi_http_header(const CdiHttpRequest *request, const char *name);
+
+/* Address of the client, as text; false where it is not known.  Behind trusted
+ * proxies it is the one that they name (proxy.c). */
+#define CDI_HTTP_ADDRESS_SIZE	64
+extern bool cdi_http_client_address(const CdiHttpRequest *request, char *address);
+
+/* Is the origin in a comma-separated list of patterns, each with at most one
+ * asterisk? */
+extern bool cdi_http_origin_allowed(const char *patterns, const char *origin);
+
+/* The request is gone afterwards. */
 extern void cdi_http_answer(CdiHttpServer *server, CdiHttpRequest *request,
-							int status, const char *body, size_t length, int flags);
+							const CdiHttpAnswer *answer);
 
 extern const CdiHttpStats *cdi_http_stats(CdiHttpServer *server);
 

@@ -2,8 +2,10 @@
  * http_answer.c
  *		Answers: made when they are known, sent when the library asks again.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "collect/http_private.h"
 
@@ -12,7 +14,7 @@ static const char overload_body[] =
 
 /* Headers that SDKs are known to send, where the preflight names none. */
 static const char default_allow_headers[] =
-"Authorization, Content-Type, Content-Encoding, AnonymousId, SentAt, Rsa-Recovered, X-Retry-Count, X-Write-Key";
+"Authorization, Content-Type, Content-Encoding, AnonymousId, SentAt, Rsa-Recovered, X-Retry-Count, X-Write-Key, SP-Anonymous";
 
 static void
 add_header(struct MHD_Response *response, const char *name, const char *value)
@@ -30,70 +32,86 @@ add_cors(struct MHD_Response *response, const char *origin)
 }
 
 static struct MHD_Response *
-make_response(const char *body, size_t length, int flags)
+make_response(const CdiHttpAnswer *answer)
 {
 	struct MHD_Response *response;
 
-	response = MHD_create_response_from_buffer(length, (void *) body, MHD_RESPMEM_MUST_COPY);
+	response = MHD_create_response_from_buffer(answer->length, (void *) answer->body,
+											   MHD_RESPMEM_MUST_COPY);
 	if (response == NULL)
 		return NULL;
-	add_header(response, "Content-Type",
-			   (flags & CDI_HTTP_METRICS) ?
-			   "application/openmetrics-text; version=1.0.0; charset=utf-8" :
-			   "application/json");
-	if (flags & CDI_HTTP_RETRY_AFTER)
-		add_header(response, "Retry-After", "1");
-	if (flags & CDI_HTTP_ALLOW_POST)
+	if (answer->status != MHD_HTTP_NO_CONTENT)
+		add_header(response, "Content-Type",
+				   answer->content_type ? answer->content_type : "application/json");
+	if (answer->retry_after > 0)
+	{
+		char		seconds[16];
+
+		snprintf(seconds, sizeof(seconds), "%d", answer->retry_after);
+		add_header(response, "Retry-After", seconds);
+	}
+	if (answer->flags & CDI_HTTP_ALLOW_POST)
 		add_header(response, "Allow", "POST, OPTIONS");
-	if (flags & CDI_HTTP_ALLOW_GET)
+	if (answer->flags & CDI_HTTP_ALLOW_GET)
 		add_header(response, "Allow", "GET, HEAD, OPTIONS");
+	if (answer->flags & CDI_HTTP_NO_STORE)
+		add_header(response, "Cache-Control", "no-store, no-cache, must-revalidate");
+	if (answer->cookie != NULL)
+		add_header(response, "Set-Cookie", answer->cookie);
+	if (answer->location != NULL)
+		add_header(response, "Location", answer->location);
 	return response;
 }
 
 static struct MHD_Response *
-cached_response(CdiHttpServer *server, int status, const char *body, size_t length, int flags)
+cached_response(CdiHttpServer *server, const CdiHttpAnswer *answer)
 {
 	CachedResponse *entry;
 
 	for (int i = 0; i < server->cached; i++)
 	{
 		entry = &server->cache[i];
-		if (entry->status == status && entry->flags == flags && entry->length == length &&
-			memcmp(entry->body, body, length) == 0)
+		if (entry->status == answer->status && entry->flags == answer->flags &&
+			entry->retry_after == answer->retry_after &&
+			entry->content_type == answer->content_type && entry->length == answer->length &&
+			memcmp(entry->body, answer->body, answer->length) == 0)
 			return entry->response;
 	}
-	if (length > CACHED_LENGTH || server->cached == CACHED_RESPONSES)
+	if (answer->length > CACHED_LENGTH || server->cached == CACHED_RESPONSES)
 		return NULL;
 	entry = &server->cache[server->cached];
-	entry->response = make_response(body, length, flags);
+	entry->response = make_response(answer);
 	if (entry->response == NULL)
 		return NULL;
-	entry->status = status;
-	entry->flags = flags;
-	entry->length = length;
-	memcpy(entry->body, body, length);
+	entry->status = answer->status;
+	entry->flags = answer->flags;
+	entry->retry_after = answer->retry_after;
+	entry->content_type = answer->content_type;
+	entry->length = answer->length;
+	memcpy(entry->body, answer->body, answer->length);
 	server->cached++;
 	return entry->response;
 }
 
 void
-cdi_http_answer(CdiHttpServer *server, CdiHttpRequest *public,
-				int status, const char *body, size_t length, int flags)
+cdi_http_answer(CdiHttpServer *server, CdiHttpRequest *public, const CdiHttpAnswer *answer)
 {
 	Request    *request = (Request *) public;
 
 	cdi_http_drop_body(server, request);
-	request->status = status;
-	if (request->origin == NULL && !server->quiesced)
+	request->status = answer->status;
+	if (public->origin == NULL && answer->cookie == NULL && answer->location == NULL &&
+		!server->quiesced)
 	{
-		request->response = cached_response(server, status, body, length, flags);
+		request->response = cached_response(server, answer);
 		request->cached = request->response != NULL;
 	}
 	if (request->response == NULL)
 	{
-		request->response = make_response(body, length, flags);
-		if (request->response != NULL && request->origin != NULL)
-			add_cors(request->response, request->origin);
+		request->response = make_response(answer);
+		if (request->response != NULL && public->origin != NULL &&
+			(answer->flags & CDI_HTTP_NO_CORS) == 0)
+			add_cors(request->response, public->origin);
 		if (request->response != NULL && server->quiesced)
 			add_header(request->response, "Connection", "close");
 	}
@@ -101,6 +119,37 @@ cdi_http_answer(CdiHttpServer *server, CdiHttpRequest *public,
 	server->again = true;
 	/* Out of memory: the handler sees no response and closes the connection. */
 	MHD_resume_connection(request->connection->mhd);
+}
+
+/* Does the pattern, with at most one "*", match all of the text? */
+static bool
+matches(const char *pattern, size_t length, const char *text)
+{
+	const char *star = memchr(pattern, '*', length);
+	size_t		before = star ? (size_t) (star - pattern) : length;
+	size_t		after = star ? length - before - 1 : 0;
+	size_t		size = strlen(text);
+
+	if (star == NULL)
+		return size == length && strncasecmp(text, pattern, length) == 0;
+	return size >= before + after && strncasecmp(text, pattern, before) == 0 &&
+		strncasecmp(text + size - after, star + 1, after) == 0;
+}
+
+bool
+cdi_http_origin_allowed(const char *patterns, const char *origin)
+{
+	while (patterns != NULL && *patterns != '\0')
+	{
+		size_t		length;
+
+		patterns += strspn(patterns, ", ");
+		length = strcspn(patterns, ", ");
+		if (length > 0 && matches(patterns, length, origin))
+			return true;
+		patterns += length;
+	}
+	return false;
 }
 
 /* Hand a response to the library. */
@@ -113,12 +162,13 @@ cdi_http_send(CdiHttpServer *server, Connection *connection, int status,
 	return MHD_queue_response(connection->mhd, status, response);
 }
 
-/* CORS: whatever the browser asks for, from wherever.  No cookie is involved;
- * the write key is what decides. */
+/* CORS: whatever headers the browser asks for, for the origins allowed.  The
+ * write key is what decides in the end. */
 enum MHD_Result
 cdi_http_send_preflight(CdiHttpServer *server, Request *request)
 {
 	struct MHD_Connection *mhd = request->connection->mhd;
+	const char *origin = request->public.origin;
 	struct MHD_Response *response;
 	const char *headers =
 		MHD_lookup_connection_value(mhd, MHD_HEADER_KIND, "Access-Control-Request-Headers");
@@ -128,33 +178,38 @@ cdi_http_send_preflight(CdiHttpServer *server, Request *request)
 	if (response == NULL)
 		return MHD_NO;
 	add_header(response, "Allow", "GET, HEAD, POST, OPTIONS");
-	if (request->origin != NULL)
+	if (origin != NULL && cdi_http_origin_allowed(server->options.allowed_origins, origin))
 	{
-		add_cors(response, request->origin);
+		add_cors(response, origin);
 		add_header(response, "Access-Control-Allow-Methods", "GET, POST, OPTIONS");
 		add_header(response, "Access-Control-Allow-Headers",
 				   headers ? headers : default_allow_headers);
-		add_header(response, "Access-Control-Max-Age", "7200");
+		add_header(response, "Access-Control-Max-Age", "3600");
 	}
 	result = cdi_http_send(server, request->connection, MHD_HTTP_NO_CONTENT, response);
 	MHD_destroy_response(response);
 	return result;
 }
 
+static const CdiHttpAnswer overload = {
+	.status = 503,
+	.body = overload_body,
+	.length = sizeof(overload_body) - 1,
+	.retry_after = 1
+};
+
 enum MHD_Result
 cdi_http_send_overload(CdiHttpServer *server, Request *request)
 {
 	server->stats.overloads++;
-	if (request->origin != NULL)
+	if (request->public.origin != NULL)
 	{
-		struct MHD_Response *response;
+		struct MHD_Response *response = make_response(&overload);
 		enum MHD_Result result;
 
-		response = make_response(overload_body, sizeof(overload_body) - 1,
-								 CDI_HTTP_RETRY_AFTER);
 		if (response == NULL)
 			return MHD_NO;
-		add_cors(response, request->origin);
+		add_cors(response, request->public.origin);
 		result = cdi_http_send(server, request->connection, 503, response);
 		MHD_destroy_response(response);
 		return result;
@@ -165,8 +220,7 @@ cdi_http_send_overload(CdiHttpServer *server, Request *request)
 bool
 cdi_http_make_responses(CdiHttpServer *server)
 {
-	server->overload = make_response(overload_body, sizeof(overload_body) - 1,
-									 CDI_HTTP_RETRY_AFTER);
+	server->overload = make_response(&overload);
 	return server->overload != NULL;
 }
 

@@ -46,7 +46,7 @@ struct Request
 	bool		overloaded;		/* body is dropped, answer is 503 */
 	bool		cut;			/* mid-body: no regular answer is possible */
 	bool		cached;			/* response belongs to the server */
-	char	   *origin;
+	char	   *query;
 	int			status;
 	struct MHD_Response *response;
 };
@@ -55,6 +55,8 @@ typedef struct CachedResponse
 {
 	int			status;
 	int			flags;
+	int			retry_after;
+	const char *content_type;
 	size_t		length;
 	char		body[CACHED_LENGTH];
 	struct MHD_Response *response;

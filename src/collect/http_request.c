@@ -17,6 +17,12 @@ header(struct MHD_Connection *mhd, const char *name)
 	return MHD_lookup_connection_value(mhd, MHD_HEADER_KIND, name);
 }
 
+const char *
+cdi_http_header(const CdiHttpRequest *request, const char *name)
+{
+	return header(((const Request *) request)->connection->mhd, name);
+}
+
 static int
 base64_value(unsigned char c)
 {
@@ -72,17 +78,6 @@ decode_user(const char *encoded, char *user, size_t size)
 	user[length] = '\0';
 }
 
-static void
-copy_bounded(char *to, size_t size, const char *from)
-{
-	size_t		length = from ? strlen(from) : 0;
-
-	if (length >= size)
-		length = 0;
-	memcpy(to, from ? from : "", length);
-	to[length] = '\0';
-}
-
 void
 cdi_http_read_headers(CdiHttpServer *server, Request *request, const char *url, const char *method)
 {
@@ -108,19 +103,13 @@ cdi_http_read_headers(CdiHttpServer *server, Request *request, const char *url, 
 		public->path[length] = '\0';
 	}
 
-	if ((value = header(mhd, "Origin")) != NULL)
-		request->origin = strdup(value);
-	if (public->method != CDI_HTTP_POST)
-		return;
-
+	public->origin = header(mhd, "Origin");
 	value = header(mhd, "Authorization");
 	if (value != NULL && strncasecmp(value, "Basic ", 6) == 0)
 	{
 		public->has_user = true;
 		decode_user(value + 6, public->user, sizeof(public->user));
 	}
-	copy_bounded(public->query_key, sizeof(public->query_key),
-				 MHD_lookup_connection_value(mhd, MHD_GET_ARGUMENT_KIND, "writeKey"));
 	value = header(mhd, "Content-Encoding");
 	public->compressed = value != NULL &&
 		(strcasecmp(value, "gzip") == 0 || strcasecmp(value, "x-gzip") == 0 ||
@@ -129,11 +118,13 @@ cdi_http_read_headers(CdiHttpServer *server, Request *request, const char *url, 
 	public->has_length = value != NULL;
 	if (value != NULL)
 		public->announced = strtoull(value, NULL, 10);
-	else if (header(mhd, "Transfer-Encoding") == NULL)
+	else if (public->method == CDI_HTTP_POST && header(mhd, "Transfer-Encoding") == NULL)
 		public->flaw = CDI_HTTP_NO_LENGTH;
 	if (public->announced > server->options.max_body)
 		public->flaw = CDI_HTTP_TOO_LARGE;
-	if (server->stats.pending >= server->options.max_pending)
+	/* Who watches us is answered all the more when we are busy. */
+	if (server->stats.pending >= server->options.max_pending &&
+		strcmp(public->path, "/health") != 0 && strcmp(public->path, "/metrics") != 0)
 		request->overloaded = true;
 }
 

@@ -10,23 +10,12 @@
 /* Lives in the group's context. */
 typedef struct CdiJob
 {
-	CdiHttpRequest *request;
-	const CdiDialect *dialect;
-	const CdiRoute *route;
+	CdiRequest	request;
 	CdiParked  *parked;			/* comes again; has no body of its own here */
 
-	const char *body;			/* decoded */
-	int			length;
-
-	/* A body that cannot be parsed is refused so, and recorded. */
-	int			refused_status;
-	const char *refused_code;
-	int			refused_sqlstate;
-	const char *refused_message;
-	const char *refused_detail;
-
 	/* Result of an attempt; counts only after its commit. */
-	const char *denied;			/* code of a 401 */
+	const char *denied;			/* code of a refusal, of denied_status */
+	int			denied_status;
 	int32		source_id;
 	int			first;			/* events of the batch */
 	int			count;
@@ -41,8 +30,8 @@ typedef struct CdiKeyMemo
 	struct
 	{
 		CdiText		key;
-		int32		source_id;
-		const char *denied;
+		int32		source_id;	/* 0: nobody's */
+		bool		enabled;
 	}			entries[CDI_KEY_MEMO];
 } CdiKeyMemo;
 
@@ -51,15 +40,16 @@ typedef struct CdiKeyMemo
  * returns false.  authenticate needs a transaction; it sets source_id, or
  * denied.
  */
-extern bool cdi_request_admit(CdiHttpRequest *request, CdiJob *job);
+extern bool cdi_request_admit(CdiHttpRequest *http, CdiJob *job);
 extern void cdi_request_authenticate(CdiJob *job, CdiKeyMemo *memo);
-extern void cdi_request_refuse(CdiHttpRequest *request, const CdiDialect *dialect,
-							   int status, const char *code, const char *message,
-							   int flags);
-extern void cdi_request_refuse_for_now(CdiHttpRequest *request, const CdiDialect *dialect,
-									   const char *code, const char *message);
-extern void cdi_request_answer(CdiHttpRequest *request, const CdiDialect *dialect,
-							   const CdiAnswer *counts);
+/* What the request itself says about its sender; NULL where nothing. */
+extern Jsonb *cdi_request_client(const CdiRequest *request, const CdiSource *source);
+extern void cdi_request_deny(const CdiJob *job);
+extern void cdi_request_refuse(const CdiRequest *request, int status, const char *code,
+							   const char *message, int flags);
+extern void cdi_request_refuse_for_now(const CdiRequest *request, const char *code,
+									   const char *message);
+extern void cdi_request_answer(const CdiRequest *request, const CdiAnswer *counts);
 
 /* group.c: count one event that has ended; allocates in the current context */
 extern void cdi_answer_tally(CdiAnswer *counts, const CdiEvent *event, int index);
@@ -72,6 +62,5 @@ extern void cdi_parked_refuse_late(TimestampTz now);
 /* The parked requests, where it is time to try again; else NULL. */
 extern CdiParked *cdi_parked_due(TimestampTz now);
 extern CdiParked *cdi_parked_next(CdiParked *parked);
-extern const CdiDialect *cdi_parked_dialect(CdiParked *parked);
 
 #endif							/* CDI_JOB_H */

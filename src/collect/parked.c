@@ -21,9 +21,7 @@
 typedef struct ParkedEvent
 {
 	CdiText		payload;
-	CdiText		sent_at;
-	CdiText		type;
-	Jsonb	   *context;
+	const CdiEnvelope *envelope;
 	int			index;			/* in the request */
 	bool		done;
 } ParkedEvent;
@@ -32,8 +30,7 @@ struct CdiParked
 {
 	CdiParked  *next;
 	MemoryContext context;
-	CdiHttpRequest *request;
-	const CdiDialect *dialect;
+	CdiRequest	request;		/* without its body */
 	int32		source_id;
 	CdiAnswer	answer;			/* so far */
 	int			nevents;
@@ -45,22 +42,6 @@ struct CdiParked
 /*
  * After the commit
  */
-static CdiText
-copy_text(CdiText text)
-{
-	CdiText		copy = {NULL, text.len};
-
-	if (text.data != NULL)
-	{
-		char	   *data = MemoryContextAllocHuge(CurrentMemoryContext, text.len + 1);
-
-		memcpy(data, text.data, text.len);
-		data[text.len] = '\0';
-		copy.data = data;
-	}
-	return copy;
-}
-
 void
 cdi_parked_park(CdiBatch *batch, const CdiJob *job, int nparked)
 {
@@ -69,12 +50,15 @@ cdi_parked_park(CdiBatch *batch, const CdiJob *job, int nparked)
 												  ALLOCSET_SMALL_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	CdiParked  *parked = palloc0(sizeof(CdiParked));
-	Jsonb	   *shared = NULL;
-	Jsonb	   *shared_copy = NULL;
+	const CdiEnvelope *shared = NULL;
+	const CdiEnvelope *shared_copy = NULL;
 
 	parked->context = context;
 	parked->request = job->request;
-	parked->dialect = job->dialect;
+	parked->request.body = parked->request.envelope = CDI_NO_TEXT;
+	parked->request.nkeys = parked->request.nelements = 0;
+	parked->request.elements = NULL;
+	parked->request.private_data = NULL;
 	parked->source_id = job->source_id;
 	parked->events = palloc0(sizeof(ParkedEvent) * nparked);
 	parked->deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), PARKED_LIMIT_MS);
@@ -90,19 +74,13 @@ cdi_parked_park(CdiBatch *batch, const CdiJob *job, int nparked)
 		}
 		again = &parked->events[parked->nevents++];
 		again->index = i;
-		again->payload = copy_text(event->payload);
-		again->sent_at = copy_text(event->envelope_sent_at);
-		again->type = copy_text(event->default_type);
-		if (event->envelope_context != NULL && event->envelope_context != shared)
+		again->payload = cdi_text_copy(event->payload);
+		if (event->envelope != shared)
 		{
-			Size		size = VARSIZE(event->envelope_context);
-
-			shared = event->envelope_context;
-			shared_copy = palloc(size);
-			memcpy(shared_copy, shared, size);
+			shared = event->envelope;
+			shared_copy = cdi_envelope_copy(shared);
 		}
-		if (event->envelope_context != NULL)
-			again->context = shared_copy;
+		again->envelope = shared_copy;
 	}
 	parked->nleft = parked->nevents;
 	parked->next = collector->parked;
@@ -145,9 +123,7 @@ cdi_parked_add(CdiParked *parked, CdiBatch *batch, int32 origin)
 			continue;
 		event = cdi_batch_add(batch, origin, parked->source_id);
 		event->payload = again->payload;
-		event->default_type = again->type;
-		event->envelope_sent_at = again->sent_at;
-		event->envelope_context = again->context;
+		event->envelope = again->envelope;
 	}
 }
 
@@ -175,7 +151,7 @@ cdi_parked_finish(CdiBatch *batch, const CdiJob *job)
 	MemoryContextSwitchTo(old);
 	if (parked->nleft == 0)
 	{
-		cdi_request_answer(parked->request, parked->dialect, &parked->answer);
+		cdi_request_answer(&parked->request, &parked->answer);
 		unpark(parked);
 	}
 }
@@ -193,7 +169,7 @@ cdi_parked_refuse_late(TimestampTz now)
 		next = parked->next;
 		if (parked->deadline > now)
 			continue;
-		cdi_request_refuse_for_now(parked->request, parked->dialect, "message_id_busy",
+		cdi_request_refuse_for_now(&parked->request, "message_id_busy",
 					   "another transaction holds a message id of this request; send it again");
 		unpark(parked);
 	}
@@ -215,12 +191,6 @@ CdiParked *
 cdi_parked_next(CdiParked *parked)
 {
 	return parked->next;
-}
-
-const CdiDialect *
-cdi_parked_dialect(CdiParked *parked)
-{
-	return parked->dialect;
 }
 
 int

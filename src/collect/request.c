@@ -4,245 +4,309 @@
  */
 #include "postgres.h"
 
+#include "mb/pg_wchar.h"
+#include "utils/fmgrprotos.h"
+#include "utils/jsonb.h"
+
 #include "base/errors.h"
 #include "collect/job.h"
 
-static const CdiDialect *const dialects[] = {
-	&cdi_segment_dialect,
-	NULL
-};
+#define COOKIE_SECONDS	(365 * 24 * 60 * 60)
 
 const char *
-cdi_collect_code(int sqlstate)
+cdi_request_header(const CdiRequest *request, const char *name)
 {
-	static char code[6];
+	return cdi_http_header(request->http, name);
+}
 
-	switch (sqlstate)
-	{
-		case ERRCODE_CDI_INVALID_JSON:
-			return "invalid_json";
-		case ERRCODE_CDI_INVALID_EVENT:
-			return "invalid_event";
-		case ERRCODE_CDI_INVALID_TYPE:
-			return "invalid_type";
-		case ERRCODE_CDI_NO_IDENTIFIER:
-			return "no_identifier";
-		case ERRCODE_CDI_INVALID_TIMESTAMP:
-			return "invalid_timestamp";
-		case ERRCODE_CDI_EVENT_TOO_LARGE:
-			return "event_too_large";
-		case ERRCODE_CDI_INVALID_ENCODING:
-			return "invalid_encoding";
-		case ERRCODE_CDI_INVALID_COMPRESSION:
-			return "invalid_compression";
-		case ERRCODE_UNTRANSLATABLE_CHARACTER:
-			return "invalid_character";
-		case ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE:
-			return "number_out_of_range";
-	}
-	strlcpy(code, unpack_sql_state(sqlstate), sizeof(code));
-	return code;
+const char *
+cdi_request_cookie_header(const char *name, CdiText value)
+{
+	bool		domain = cdi_collector_cookie_domain != NULL && *cdi_collector_cookie_domain != '\0';
+
+	return psprintf("%s=%.*s; Max-Age=%d; Path=/%s%s; Secure; HttpOnly; SameSite=None",
+					name, value.len, value.data, COOKIE_SECONDS,
+					domain ? "; Domain=" : "", domain ? cdi_collector_cookie_domain : "");
 }
 
 /*
  * Answers
  */
 static void
-send_reply(CdiHttpRequest *request, int status, int flags)
+send_reply(const CdiRequest *request, const CdiReply *reply, int flags, int retry_after)
 {
-	cdi_http_answer(cdi_collector.server, request, status,
-					cdi_collector.reply.data, cdi_collector.reply.len, flags);
+	CdiHttpAnswer answer = {
+		.status = reply->status,
+		.body = reply->body->data,
+		.length = reply->body->len,
+		.content_type = reply->content_type,
+		.flags = flags | (reply->no_store ? CDI_HTTP_NO_STORE : 0),
+		.retry_after = retry_after,
+		.cookie = reply->cookie,
+		.location = reply->location
+	};
+
+	cdi_http_answer(cdi_collector.server, request->http, &answer);
+}
+
+static void
+begin_reply(CdiReply *reply, int status)
+{
+	memset(reply, 0, sizeof(*reply));
+	reply->status = status;
+	reply->body = &cdi_collector.reply;
+	resetStringInfo(reply->body);
+}
+
+static void
+refuse(const CdiRequest *request, int status, const char *code, const char *message,
+	   int flags, int retry_after)
+{
+	CdiReply	reply;
+
+	begin_reply(&reply, status);
+	request->dialect->refuse(request, status, code, message, &reply);
+	send_reply(request, &reply, flags, retry_after);
 }
 
 void
-cdi_request_refuse(CdiHttpRequest *request, const CdiDialect *dialect, int status,
-	   const char *code, const char *message, int flags)
+cdi_request_refuse(const CdiRequest *request, int status, const char *code,
+				   const char *message, int flags)
 {
-	resetStringInfo(&cdi_collector.reply);
-	dialect->refuse(code, message, &cdi_collector.reply);
-	send_reply(request, status, flags);
+	refuse(request, status, code, message, flags, 0);
 }
 
 void
-cdi_request_refuse_for_now(CdiHttpRequest *request, const CdiDialect *dialect,
-			   const char *code, const char *message)
+cdi_request_refuse_for_now(const CdiRequest *request, const char *code, const char *message)
 {
-	cdi_request_refuse(request, dialect, 503, code, message, CDI_HTTP_RETRY_AFTER);
+	refuse(request, 503, code, message, 0, 1);
 }
 
 void
-cdi_request_answer(CdiHttpRequest *request, const CdiDialect *dialect, const CdiAnswer *counts)
+cdi_request_answer(const CdiRequest *request, const CdiAnswer *counts)
 {
-	int			status;
+	CdiReply	reply;
 
-	resetStringInfo(&cdi_collector.reply);
-	status = dialect->answer(counts, &cdi_collector.reply);
-	send_reply(request, status, 0);
+	begin_reply(&reply, 200);
+	request->dialect->answer(request, counts, &reply);
+	send_reply(request, &reply, 0, 0);
+}
+
+static const struct
+{
+	const char *code;
+	const char *message;
+}			denials[] =
+{
+	{"missing_write_key", "no write key: send it where the SDK puts it, as Basic user or as ?writeKey="},
+	{"unknown_write_key", "no source has this write key"},
+	{"source_disabled", "the source of this write key is disabled"},
+	{"invalid_signature", "the signature is not that of the source's secret over this body"},
+	{"origin_not_allowed", "the source takes nothing from pages of this origin"},
+};
+
+void
+cdi_request_deny(const CdiJob *job)
+{
+	const char *message = job->denied;
+
+	for (int i = 0; i < lengthof(denials); i++)
+		if (strcmp(denials[i].code, job->denied) == 0)
+			message = denials[i].message;
+	cdi_collector.refused_keys++;
+	refuse(&job->request, job->denied_status, job->denied, message, 0, 0);
 }
 
 /*
- * Requests that need no transaction.  Returns false where it does.
+ * Pages of our own
  */
-static const CdiRoute *
-find_route(const char *path, const CdiDialect **dialect)
-{
-	for (int i = 0; dialects[i] != NULL; i++)
-		for (const CdiRoute *route = dialects[i]->routes; route->path != NULL; route++)
-			if (strcmp(route->path, path) == 0)
-			{
-				*dialect = dialects[i];
-				return route;
-			}
-	*dialect = &cdi_segment_dialect;
-	return NULL;
-}
-
 static bool
-serve_page(CdiHttpRequest *request)
+serve_page(CdiRequest *request)
 {
-	StringInfo	reply = &cdi_collector.reply;
-	bool		metrics = strcmp(request->path, "/metrics") == 0;
+	bool		metrics = strcmp(request->http->path, "/metrics") == 0;
+	CdiReply	reply;
 
-	if (!metrics && strcmp(request->path, "/health") != 0)
+	if (!metrics && strcmp(request->http->path, "/health") != 0)
 		return false;
 	if (request->method != CDI_HTTP_GET && request->method != CDI_HTTP_HEAD)
 	{
-		cdi_request_refuse(request, &cdi_segment_dialect, 405, "method_not_allowed",
-			   "use GET here", CDI_HTTP_ALLOW_GET);
+		cdi_request_refuse(request, 405, "method_not_allowed", "use GET here", CDI_HTTP_ALLOW_GET);
 		return true;
 	}
-	resetStringInfo(reply);
+	begin_reply(&reply, 200);
 	if (metrics)
 	{
-		cdi_collect_metrics(reply);
-		send_reply(request, 200, CDI_HTTP_METRICS);
+		cdi_collect_metrics(reply.body);
+		reply.content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 	}
-	else if (cdi_collect_health(reply))
-		send_reply(request, 200, 0);
-	else
-		send_reply(request, 503, CDI_HTTP_RETRY_AFTER);
+	else if (!cdi_collect_health(reply.body))
+		reply.status = 503;
+	send_reply(request, &reply, 0, reply.status == 503 ? 1 : 0);
 	return true;
 }
 
 /*
- * Into the job goes what the request's body really is.
+ * Into the request goes what its body really is.
  */
 static void
-refuse_body(CdiJob *job, int status, const char *code, int sqlstate,
+refuse_body(CdiRequest *request, int status, const char *code, int sqlstate,
 			const char *message, const char *detail)
 {
-	job->refused_status = status;
-	job->refused_code = code;
-	job->refused_sqlstate = sqlstate;
-	job->refused_message = message;
-	job->refused_detail = detail;
+	if (request->refused_status != 0)
+		return;
+	request->refused_status = status;
+	request->refused_code = code;
+	request->refused_sqlstate = sqlstate;
+	request->refused_message = message;
+	request->refused_detail = detail;
 }
 
 static void
-refuse_too_large(CdiJob *job, const char *when, uint64 bytes)
+refuse_too_large(CdiRequest *request, const char *when, uint64 bytes)
 {
-	refuse_body(job, 413, "body_too_large", ERRCODE_CDI_EVENT_TOO_LARGE,
+	refuse_body(request, 413, "body_too_large", ERRCODE_CDI_EVENT_TOO_LARGE,
 				"request body is larger than cdi.collector_max_body",
 				psprintf("The body has at least " UINT64_FORMAT " bytes %s, the limit is %d kB.",
 						 bytes, when, cdi_collector_max_body));
 }
 
 static void
-decode_body(CdiJob *job)
+decode_body(CdiRequest *request)
 {
-	CdiHttpRequest *request = job->request;
+	const CdiHttpRequest *http = request->http;
 	char	   *inflated;
 	size_t		length;
 	bool		gzip;
 
-	job->body = request->body ? request->body : "";
-	job->length = request->length;
-	if (request->flaw == CDI_HTTP_TOO_LARGE)
-		refuse_too_large(job, "as sent", request->announced);
+	request->body.data = http->body ? http->body : "";
+	request->body.len = http->length;
+	if (http->flaw == CDI_HTTP_TOO_LARGE)
+		refuse_too_large(request, "as sent", http->announced);
 
-	if (request->body == NULL || request->length == 0)
+	if (http->body == NULL || http->length == 0)
 		return;
-	gzip = request->length >= 2 &&
-		(unsigned char) request->body[0] == 0x1f && (unsigned char) request->body[1] == 0x8b;
+	gzip = http->length >= 2 &&
+		(unsigned char) http->body[0] == 0x1f && (unsigned char) http->body[1] == 0x8b;
 	/* A proxy may have inflated the body and left the header. */
-	if (!gzip && (!request->compressed ||
-				  request->body[0] == '{' || request->body[0] == '['))
+	if (!gzip && (!http->compressed || http->body[0] == '{' || http->body[0] == '['))
 		return;
-	switch (cdi_collect_inflate(request->body, request->length,
+	switch (cdi_collect_inflate(http->body, http->length,
 								(size_t) cdi_collector_max_body * 1024, &inflated, &length))
 	{
 		case CDI_INFLATE_OK:
 			break;
 		case CDI_INFLATE_CORRUPT:
-			if (job->refused_status == 0)
-				refuse_body(job, 400, "invalid_compression", ERRCODE_CDI_INVALID_COMPRESSION,
-							"request body is not valid gzip or deflate data",
-							"The data is corrupt or ends too early.");
+			refuse_body(request, 400, "invalid_compression", ERRCODE_CDI_INVALID_COMPRESSION,
+						"request body is not valid gzip or deflate data",
+						"The data is corrupt or ends too early.");
 			break;
 		case CDI_INFLATE_TOO_LARGE:
-			if (job->refused_status == 0)
-				refuse_too_large(job, "after decompression", (uint64) length + 1);
+			refuse_too_large(request, "after decompression", (uint64) length + 1);
 			break;
 	}
 	/* Of a refused body this still shows the write key, if it came so far. */
-	job->body = inflated;
-	job->length = length;
+	request->body.data = inflated;
+	request->body.len = length;
+}
+
+/* Browsers say so; what they tell of address and agent is the visitor's. */
+static bool
+from_browser(const CdiRequest *request)
+{
+	return request->http->origin != NULL || cdi_request_header(request, "Sec-Fetch-Mode") != NULL;
+}
+
+/* The methods that a route takes, or false and an answer */
+static bool
+check_method(CdiRequest *request)
+{
+	int			flags = request->route->flags;
+
+	if (request->method == CDI_HTTP_POST)
+	{
+		if (request->http->flaw != CDI_HTTP_NO_LENGTH)
+			return true;
+		cdi_request_refuse(request, 411, "length_required",
+						   "send Content-Length, or the body in chunks", 0);
+		return false;
+	}
+	if (request->method != CDI_HTTP_OTHER && (flags & (CDI_ROUTE_GET | CDI_ROUTE_PAGE)))
+		return true;
+	cdi_request_refuse(request, 405, "method_not_allowed", "use POST here", CDI_HTTP_ALLOW_POST);
+	return false;
 }
 
 /* A request becomes a job, or is answered at once: then false. */
 bool
-cdi_request_admit(CdiHttpRequest *request, CdiJob *job)
+cdi_request_admit(CdiHttpRequest *http, CdiJob *job)
 {
+	CdiRequest *request = &job->request;
+	bool		device = false;
+
 	memset(job, 0, sizeof(*job));
-	job->request = request;
-	job->route = find_route(request->path, &job->dialect);
-	if (job->route == NULL)
+	request->http = http;
+	request->method = http->method;
+	request->path = cdi_text(http->path);
+	request->query = cdi_text(http->query);
+	request->user = cdi_text(http->user);
+	request->dialect = &cdi_segment_dialect;
+	for (int i = 0; cdi_dialects[i] != NULL; i++)
+	{
+		const char *rest;
+		const CdiRoute *route = cdi_dialect_route(cdi_dialects[i], http->path, &rest);
+
+		if (route == NULL)
+			continue;
+		if (request->route == NULL)
+		{
+			request->dialect = cdi_dialects[i];
+			request->route = route;
+			if (!check_method(request))
+				return false;
+			decode_body(request);
+			device = from_browser(request);
+		}
+		request->dialect = cdi_dialects[i];
+		request->route = route;
+		request->rest = cdi_text(rest);
+		request->not_mine = false;
+		request->nkeys = request->nelements = 0;
+		request->envelope = request->type = CDI_NO_TEXT;
+		request->from_device = device;
+		request->dialect->unpack(request);
+		if (!request->not_mine)
+			break;
+	}
+	if (request->route == NULL)
 	{
 		if (!serve_page(request))
-			cdi_request_refuse(request, job->dialect, 404, "not_found", "there is nothing at this path", 0);
+			cdi_request_refuse(request, 404, "not_found", "there is nothing at this path", 0);
 		return false;
 	}
-	if (request->method != CDI_HTTP_POST)
+	if (request->not_mine)
+		refuse_body(request, 400, "invalid_event", ERRCODE_CDI_INVALID_EVENT,
+					"the body is of no kind that is taken at this path", NULL);
+	if ((request->route->flags & CDI_ROUTE_PUBLIC) && request->refused_status == 0)
 	{
-		cdi_request_refuse(request, job->dialect, 405, "method_not_allowed",
-			   "use POST here", CDI_HTTP_ALLOW_POST);
+		CdiAnswer	nothing = {0};
+
+		cdi_request_answer(request, &nothing);
 		return false;
 	}
-	if (request->flaw == CDI_HTTP_NO_LENGTH)
-	{
-		cdi_request_refuse(request, job->dialect, 411, "length_required",
-			   "send Content-Length, or the body in chunks", 0);
-		return false;
-	}
-	decode_body(job);
 	return true;
 }
 
-void
-cdi_request_authenticate(CdiJob *job, CdiKeyMemo *memo)
+/*
+ * Who sent it
+ */
+
+/* Is there a source for the key?  Puts it into the job then. */
+static bool
+try_key(CdiJob *job, CdiKeyMemo *memo, CdiText key)
 {
-	CdiHttpRequest *request = job->request;
-	CdiText		key = {NULL, 0};
 	const CdiSource *source;
 	int			i;
 
-	if (request->has_user)
-	{
-		key.data = request->user;
-		key.len = strlen(request->user);
-	}
-	if (key.len == 0)
-		key = job->dialect->write_key(job->body, job->length);
-	if (key.len == 0)
-	{
-		key.data = request->query_key;
-		key.len = strlen(request->query_key);
-	}
-	if (key.len == 0)
-	{
-		job->denied = "missing_write_key";
-		return;
-	}
 	for (i = 0; i < memo->used; i++)
 		if (memo->entries[i].key.len == key.len &&
 			memcmp(memo->entries[i].key.data, key.data, key.len) == 0)
@@ -256,9 +320,117 @@ cdi_request_authenticate(CdiJob *job, CdiKeyMemo *memo)
 			i = 0;
 		memo->entries[i].key = key;
 		memo->entries[i].source_id = source ? source->source_id : 0;
-		memo->entries[i].denied = source == NULL ? "unknown_write_key" :
-			!source->enabled ? "source_disabled" : NULL;
+		memo->entries[i].enabled = source && source->enabled;
 	}
+	if (memo->entries[i].source_id == 0)
+		return false;
 	job->source_id = memo->entries[i].source_id;
-	job->denied = memo->entries[i].denied;
+	job->denied = memo->entries[i].enabled ? NULL : "source_disabled";
+	return true;
+}
+
+static void
+take_source(CdiJob *job, const char *name)
+{
+	const CdiSource *source = cdi_source_by_name(name);
+
+	if (source == NULL)
+		job->denied = "unknown_write_key";
+	else
+	{
+		job->source_id = source->source_id;
+		job->denied = source->enabled ? NULL : "source_disabled";
+	}
+}
+
+/* The places of a key, in order of precedence: the first that fits counts. */
+static void
+find_source(CdiJob *job, CdiKeyMemo *memo)
+{
+	CdiRequest *request = &job->request;
+	CdiText		key = request->user;
+	bool		any = false;
+
+	job->denied = NULL;
+	if (request->source != NULL)
+	{
+		take_source(job, request->source);
+		return;
+	}
+	if (key.len > 0 && try_key(job, memo, key))
+		return;
+	any = key.len > 0;
+	for (int i = 0; i < request->nkeys; i++)
+	{
+		if (try_key(job, memo, request->keys[i]))
+			return;
+		any = true;
+	}
+	if (request->query.len > 0)
+	{
+		key = cdi_form_get(request->query, "writeKey");
+		if (key.len > 0 && try_key(job, memo, key))
+			return;
+		any = any || key.len > 0;
+	}
+	if (cdi_collector_default_source != NULL && *cdi_collector_default_source != '\0' &&
+		request->dialect->keyless)
+		take_source(job, cdi_collector_default_source);
+	else
+		job->denied = any ? "unknown_write_key" : "missing_write_key";
+}
+
+void
+cdi_request_authenticate(CdiJob *job, CdiKeyMemo *memo)
+{
+	CdiRequest *request = &job->request;
+
+	find_source(job, memo);
+	job->denied_status = 401;
+	if (job->denied == NULL && request->dialect->verify != NULL && request->refused_status == 0)
+		job->denied = request->dialect->verify(request, job->source_id);
+}
+
+/*
+ * What the request itself says about its sender
+ */
+static bool
+says_yes(const CdiRequest *request, const char *header)
+{
+	const char *value = cdi_request_header(request, header);
+
+	return value != NULL && strcmp(value, "1") == 0;
+}
+
+Jsonb *
+cdi_request_client(const CdiRequest *request, const CdiSource *source)
+{
+	bool		gpc = says_yes(request, "Sec-GPC");
+	bool		dnt = says_yes(request, "DNT");
+	bool		device = !request->anonymous && request->from_device;
+	StringInfoData json;
+	Jsonb	   *result;
+
+	if (!gpc && !dnt && !device)
+		return NULL;
+	initStringInfo(&json);
+	cdi_write_open(&json, NULL, '{');
+	if (device)
+	{
+		const char *agent = cdi_request_header(request, "User-Agent");
+		char		address[CDI_HTTP_ADDRESS_SIZE];
+
+		if (cdi_http_client_address(request->http, address))
+			cdi_write_string(&json, "ip", address);
+		if (agent != NULL && pg_verify_mbstr(PG_UTF8, agent, strlen(agent), true))
+			cdi_write_string(&json, "userAgent", agent);
+	}
+	if (gpc)
+		cdi_write_bool(&json, "globalPrivacyControl", true);
+	if (dnt)
+		cdi_write_bool(&json, "doNotTrack", true);
+	cdi_write_close(&json, '}');
+	result = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(json.data)));
+	pfree(json.data);
+	return result;
 }

@@ -11,10 +11,8 @@
  */
 #include "postgres.h"
 
-#include "utils/json.h"
-
 #include "base/errors.h"
-#include "collect/collect.h"
+#include "collect/dialect.h"
 
 static const CdiRoute routes[] = {
 	{"/v1/batch", NULL},
@@ -36,20 +34,21 @@ static const CdiRoute routes[] = {
 	{NULL, NULL}
 };
 
-static int
-parse(CdiBatch *batch, int32 origin, int32 source_id,
-	  const char *body, int len, const CdiRoute *route)
+/* The body is what the pipeline takes; only its key is looked for. */
+static void
+unpack(CdiRequest *request)
 {
-	return cdi_parse_body(batch, origin, source_id, body, len, route->type);
+	if (request->user.len == 0 && cdi_scan_kind(request->body) == '{')
+		cdi_request_add_key(request, cdi_scan_string(cdi_scan_get(request->body, "writeKey")));
+	if (request->route->type != NULL)
+		request->type = cdi_text(request->route->type);
 }
 
 static void
 append_code(StringInfo out, const char *code, const char *message)
 {
-	appendStringInfoString(out, "\"code\":");
-	escape_json(out, code);
-	appendStringInfoString(out, ",\"message\":");
-	escape_json(out, message);
+	cdi_write_string(out, "code", code);
+	cdi_write_string(out, "message", message);
 }
 
 static void
@@ -60,9 +59,11 @@ append_counts(StringInfo out, const CdiAnswer *answer)
 					 answer->failed, answer->withheld);
 }
 
-static int
-answer(const CdiAnswer *answer, StringInfo out)
+void
+cdi_segment_answer(const CdiRequest *request, const CdiAnswer *answer, CdiReply *reply)
 {
+	StringInfo	out = reply->body;
+
 	if (answer->whole && answer->ncomplaints > 0)
 	{
 		const CdiComplaint *complaint = &answer->complaints[0];
@@ -72,7 +73,8 @@ answer(const CdiAnswer *answer, StringInfo out)
 		appendStringInfoChar(out, ',');
 		append_counts(out, answer);
 		appendStringInfoChar(out, '}');
-		return complaint->sqlstate == ERRCODE_CDI_EVENT_TOO_LARGE ? 413 : 400;
+		reply->status = complaint->sqlstate == ERRCODE_CDI_EVENT_TOO_LARGE ? 413 : 400;
+		return;
 	}
 	appendStringInfoString(out, "{\"success\":true,");
 	append_counts(out, answer);
@@ -90,12 +92,14 @@ answer(const CdiAnswer *answer, StringInfo out)
 		appendStringInfoChar(out, ']');
 	}
 	appendStringInfoChar(out, '}');
-	return 200;
 }
 
-static void
-refuse(const char *code, const char *message, StringInfo out)
+void
+cdi_segment_refuse(const CdiRequest *request, int status, const char *code,
+				   const char *message, CdiReply *reply)
 {
+	StringInfo	out = reply->body;
+
 	appendStringInfoString(out, "{\"success\":false,");
 	append_code(out, code, message);
 	appendStringInfoChar(out, '}');
@@ -104,8 +108,7 @@ refuse(const char *code, const char *message, StringInfo out)
 const CdiDialect cdi_segment_dialect = {
 	.name = "segment",
 	.routes = routes,
-	.write_key = cdi_parse_write_key,
-	.parse = parse,
-	.answer = answer,
-	.refuse = refuse
+	.unpack = unpack,
+	.answer = cdi_segment_answer,
+	.refuse = cdi_segment_refuse
 };

@@ -11,6 +11,7 @@
 #define CDI_INGEST_H
 
 #include "base/base.h"
+#include "lib/stringinfo.h"
 #include "utils/jsonb.h"
 
 #define CDI_MAX_IDENTIFIERS	8
@@ -53,6 +54,23 @@ typedef struct CdiIdentifier
 	pg_uuid_t	key;
 } CdiIdentifier;
 
+/*
+ * What a request said about its events, shared by all of them (envelope.c).
+ */
+typedef struct CdiEnvelope
+{
+	const char *dialect;		/* whose payloads these are; NULL: they are calls
+								 * of Segment's specification */
+	CdiText		text;			/* what the dialect needs besides */
+	CdiText		type;			/* type of call that the endpoint implies */
+	CdiText		sent_at;
+	Jsonb	   *context;		/* of calls that have none */
+	Jsonb	   *client;			/* members for every call's context: what the
+								 * request's own headers and address say */
+	bool		element;		/* of an array or batch: a replay takes it as a
+								 * call, whatever it looks like */
+} CdiEnvelope;
+
 typedef struct CdiEvent
 {
 	/* what came in */
@@ -64,11 +82,7 @@ typedef struct CdiEvent
 								 * jsonb; NULL where a SQL verb filled in the
 								 * fields below itself */
 	int			call_size;
-	Jsonb	   *envelope_context;	/* context of the batch, or NULL */
-	CdiText		envelope_sent_at;
-	CdiText		default_type;	/* type implied by the endpoint, or NULL */
-	bool		element;		/* of an array or batch: a replay takes it as a
-								 * call, whatever it looks like */
+	const CdiEnvelope *envelope;	/* or NULL */
 	int32		attempts;		/* tries before this one; replay only */
 
 	/* where it ended */
@@ -144,21 +158,27 @@ extern void cdi_event_fail(CdiBatch *batch, CdiEvent *event, const char *stage,
 
 /*
  * parse.c: bytes or jsonb become events.  A body that is no JSON, or no call,
- * array or {"batch": [...]}, becomes one failed event with those bytes.  type
- * is the one that the endpoint implies ("track"), or NULL.  Returns the
- * number of events added.
+ * array or {"batch": [...]}, becomes one failed event with those bytes.  Its
+ * own members come before those of the envelope, which may be NULL.  Returns
+ * the number of events added.
  */
 extern int	cdi_parse_body(CdiBatch *batch, int32 origin, int32 source_id,
-						   const char *body, int len, const char *type);
+						   const char *body, int len, const CdiEnvelope *envelope);
 extern int	cdi_parse_jsonb(CdiBatch *batch, int32 origin, int32 source_id,
 							Jsonb *body);
 
 /*
- * Write key in a body that came without one in its headers: the string member
- * "writeKey" of the top-level object.  Returns data == NULL where there is
- * none.  Never raises.
+ * ../collect/dialect.c: an element of a dialect's request as a call, appended.
+ * Raises what is wrong with it.
  */
-extern CdiText cdi_parse_write_key(const char *body, int len);
+extern void cdi_dialect_translate(const CdiEnvelope *envelope, CdiText payload,
+								  TimestampTz received_at, StringInfo call);
+
+/* envelope.c; results live in the current context */
+extern Jsonb *cdi_envelope_to_jsonb(const CdiEnvelope *envelope);	/* NULL of NULL */
+extern CdiEnvelope *cdi_envelope_from_jsonb(Jsonb *jsonb);
+extern CdiEnvelope *cdi_envelope_copy(const CdiEnvelope *envelope);
+extern CdiText cdi_text_copy(CdiText text); /* with a NUL behind it */
 
 /*
  * pipeline.c: run all stages after parse over the batch.  On return every
@@ -171,6 +191,7 @@ extern void cdi_ingest_batch(CdiBatch *batch);
 
 /* source.c: NULL where there is none; transaction required. */
 extern const CdiSource *cdi_source_by_name(const char *name);
+extern const CdiSource *cdi_source_by_id(int32 source_id);
 extern const CdiSource *cdi_source_by_write_key(const char *write_key, int len);
 /* Raises ZC103 unless the current user may send to the source. */
 extern void cdi_source_check_grant(const CdiSource *source);

@@ -13,6 +13,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 
+#include "base/scan.h"
 #include "identity/identity.h"
 #include "ingest/rows.h"
 #include "ingest/stages.h"
@@ -20,11 +21,11 @@
 
 #define LINK_COLUMNS 8
 
+/* A group's traits describe the group; those of any other call its person. */
 static bool
 sets_traits(const CdiEvent *event)
 {
-	return event->traits != NULL && event->type.len == 8 &&
-		memcmp(event->type.data, "identify", 8) == 0 &&
+	return event->traits != NULL && !cdi_text_is(event->type, "group") &&
 		JB_ROOT_COUNT(event->traits) > 0;
 }
 

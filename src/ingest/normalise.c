@@ -15,6 +15,7 @@
 #include "utils/numeric.h"
 
 #include "base/errors.h"
+#include "base/scan.h"
 #include "identity/identity.h"
 #include "ingest/stages.h"
 #include "ingest/iso8601.h"
@@ -182,6 +183,69 @@ check_depth_of(CdiBatch *batch, CdiEvent *event, Jsonb *json)
 		check_depth(batch, event, &json->root, VARSIZE(json) - VARHDRSZ);
 }
 
+/* Of members that say what the browser asked for, the header's word counts. */
+static bool
+is_signal(const JsonbValue *key)
+{
+	CdiText		name = {key->val.string.val, key->val.string.len};
+
+	return cdi_text_is(name, "globalPrivacyControl") || cdi_text_is(name, "doNotTrack");
+}
+
+/* The context, with the members of client that it lacks. */
+static Jsonb *
+add_client(Jsonb *context, Jsonb *client)
+{
+	JsonbParseState *state = NULL;
+	JsonbContainer *parts[2] = {context ? &context->root : NULL, &client->root};
+
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	for (int i = 0; i < 2; i++)
+	{
+		JsonbIterator *iterator;
+		JsonbIteratorToken token;
+		JsonbValue	key;
+		JsonbValue	value;
+		JsonbValue	other;
+
+		if (parts[i] == NULL)
+			continue;
+		iterator = JsonbIteratorInit(parts[i]);
+		while ((token = JsonbIteratorNext(&iterator, &key, true)) != WJB_DONE)
+		{
+			bool		elsewhere;
+
+			if (token != WJB_KEY)
+				continue;
+			(void) JsonbIteratorNext(&iterator, &value, true);
+			elsewhere = parts[1 - i] != NULL &&
+				getKeyJsonValueFromContainer(parts[1 - i], key.val.string.val,
+											 key.val.string.len, &other) != NULL;
+			if (elsewhere && is_signal(&key) == (i == 0))
+				continue;
+			pushJsonbValue(&state, WJB_KEY, &key);
+			pushJsonbValue(&state, WJB_VALUE, &value);
+		}
+	}
+	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
+}
+
+/* What the request said besides. */
+static void
+apply_envelope(CdiBatch *batch, CdiEvent *event)
+{
+	const CdiEnvelope *envelope = event->envelope;
+
+	if (envelope->type.data != NULL)
+		event->type = envelope->type;
+	if (event->sent_at == DT_NOBEGIN && envelope->sent_at.data != NULL)
+		take_time(batch, event, "sentAt", envelope->sent_at, &event->sent_at);
+	if (event->context == NULL)
+		event->context = envelope->context;
+	if (envelope->client != NULL)
+		event->context = add_client(event->context, envelope->client);
+}
+
 /* Members of the call become fields of the event; the rest goes to extra. */
 static void
 extract(CdiBatch *batch, CdiEvent *event)
@@ -250,14 +314,15 @@ extract(CdiBatch *batch, CdiEvent *event)
 	if (extra != NULL)
 		event->extra = JsonbValueToJsonb(pushJsonbValue(&extra, WJB_END_OBJECT, NULL));
 
-	if (event->default_type.data != NULL)
-		event->type = event->default_type;
 	if (event->original_timestamp == DT_NOBEGIN)
 		event->original_timestamp = timestamp;
-	if (event->sent_at == DT_NOBEGIN && event->envelope_sent_at.data != NULL)
-		take_time(batch, event, "sentAt", event->envelope_sent_at, &event->sent_at);
-	if (event->context == NULL)
-		event->context = event->envelope_context;
+	if (event->envelope != NULL)
+		apply_envelope(batch, event);
+	/* RudderStack's SDKs put what Segment's call traits there. */
+	if (event->traits == NULL && cdi_text_is(event->type, "identify") && event->context != NULL &&
+		cdi_jsonb_member(&event->context->root, "traits", &value) != NULL &&
+		value.type == jbvBinary && JsonContainerIsObject(value.val.binary.data))
+		event->traits = JsonbValueToJsonb(&value);
 	if (batch->history)
 	{
 		if (received_at != DT_NOBEGIN)
@@ -267,13 +332,6 @@ extract(CdiBatch *batch, CdiEvent *event)
 		/* What lies ahead was not received: no partitions for it. */
 		event->received_at = Min(event->received_at, batch->received_at);
 	}
-}
-
-static bool
-text_is(CdiText text, const char *word)
-{
-	return text.data != NULL && text.len == (int) strlen(word) &&
-		memcmp(text.data, word, text.len) == 0;
 }
 
 static void
@@ -312,7 +370,7 @@ static void
 find_identifiers(CdiEvent *event, const CdiIdentifierType *types, int ntypes)
 {
 	/* A group's traits describe the group. */
-	bool		has_person_traits = !text_is(event->type, "group");
+	bool		has_person_traits = !cdi_text_is(event->type, "group");
 
 	for (int i = 0; i < ntypes; i++)
 	{
@@ -327,7 +385,7 @@ find_identifiers(CdiEvent *event, const CdiIdentifierType *types, int ntypes)
 	}
 
 	/* An alias does not say whether the previous id was anonymous: it is both. */
-	if (text_is(event->type, "alias"))
+	if (cdi_text_is(event->type, "alias"))
 		for (int i = 0; i < ntypes; i++)
 			if (strcmp(types[i].name, "user_id") == 0 ||
 				strcmp(types[i].name, "anonymous_id") == 0)
@@ -355,7 +413,7 @@ check(CdiBatch *batch, CdiEvent *event)
 			 "Use track, identify, page, screen, group or alias.");
 		return;
 	}
-	while (*known != NULL && !text_is(event->type, *known))
+	while (*known != NULL && !cdi_text_is(event->type, *known))
 		known++;
 	if (*known == NULL)
 	{
@@ -364,7 +422,10 @@ check(CdiBatch *batch, CdiEvent *event)
 			 "Use track, identify, page, screen, group or alias.");
 		return;
 	}
-	if (event->user_id.data == NULL && event->anonymous_id.data == NULL)
+	/* In other protocols what is known of a group need not come from anyone. */
+	if (event->user_id.data == NULL && event->anonymous_id.data == NULL &&
+		!(event->envelope != NULL && event->envelope->dialect != NULL &&
+		  cdi_text_is(event->type, "group") && event->group_id.data != NULL))
 		fail(batch, event, ERRCODE_CDI_NO_IDENTIFIER,
 			 "the call has neither a user id nor an anonymous id", NULL,
 			 "Send \"userId\" or \"anonymousId\".");

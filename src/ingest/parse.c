@@ -3,8 +3,8 @@
  *		Bytes become events.
  *
  * A request body is one call, an array of calls, or an envelope with a member
- * "batch".  The splitter below walks only the outer one or two levels and
- * skips over values, so that a call that is no valid JSON inside costs its
+ * "batch".  The splitter walks only the outer one or two levels (base/scan.h)
+ * and skips over values, so that a call that is no valid JSON inside costs its
  * neighbours nothing and keeps its bytes; the calls themselves are parsed by
  * the server's own JSON parser.
  */
@@ -16,231 +16,58 @@
 #include "utils/memutils.h"
 
 #include "base/errors.h"
+#include "base/scan.h"
 #include "ingest/ingest.h"
 #include "ingest/stages.h"
 
-typedef struct Scanner
-{
-	const char *at;
-	const char *end;
-} Scanner;
-
-static void
-skip_space(Scanner *scanner)
-{
-	while (scanner->at < scanner->end &&
-		   (*scanner->at == ' ' || *scanner->at == '\n' ||
-			*scanner->at == '\t' || *scanner->at == '\r'))
-		scanner->at++;
-}
-
-static bool
-take(Scanner *scanner, char c)
-{
-	skip_space(scanner);
-	if (scanner->at < scanner->end && *scanner->at == c)
-	{
-		scanner->at++;
-		return true;
-	}
-	return false;
-}
-
-/* Past the closing quote; scanner->at is behind the opening one. */
-static bool
-skip_string(Scanner *scanner)
-{
-	while (scanner->at < scanner->end)
-	{
-		char		c = *scanner->at++;
-
-		if (c == '"')
-			return true;
-		if (c == '\\')
-			scanner->at++;
-	}
-	return false;
-}
-
-/* Step over one value of any kind; false where it does not end. */
-static bool
-skip_value(Scanner *scanner, CdiText *value)
-{
-	const char *start;
-
-	skip_space(scanner);
-	start = scanner->at;
-	if (start >= scanner->end)
-		return false;
-	if (take(scanner, '"'))
-	{
-		if (!skip_string(scanner))
-			return false;
-	}
-	else if (*start == '{' || *start == '[')
-	{
-		int			depth = 0;
-
-		do
-		{
-			char		c;
-
-			if (scanner->at >= scanner->end)
-				return false;
-			c = *scanner->at++;
-			if (c == '"')
-			{
-				if (!skip_string(scanner))
-					return false;
-			}
-			else if (c == '{' || c == '[')
-				depth++;
-			else if (c == '}' || c == ']')
-				depth--;
-		} while (depth > 0);
-	}
-	else
-	{
-		while (scanner->at < scanner->end && strchr(",]} \n\t\r", *scanner->at) == NULL)
-			scanner->at++;
-		if (scanner->at == start)
-			return false;
-	}
-	if (scanner->at > scanner->end)
-		return false;
-	value->data = start;
-	value->len = scanner->at - start;
-	return true;
-}
-
-static bool
-text_equals(CdiText text, const char *word)
-{
-	return text.len == (int) strlen(word) && memcmp(text.data, word, text.len) == 0;
-}
-
 /* Members of the outermost object, as far as the pipeline cares. */
-typedef struct Envelope
+typedef struct Outer
 {
 	CdiText		batch;
 	CdiText		sent_at;
 	CdiText		context;
-	CdiText		write_key;
-} Envelope;
-
-/* The content of a JSON string without escapes, else data == NULL. */
-static CdiText
-plain_string(CdiText value)
-{
-	CdiText		result = {NULL, 0};
-
-	if (value.data != NULL && value.len >= 2 && value.data[0] == '"' &&
-		memchr(value.data, '\\', value.len) == NULL)
-	{
-		result.data = value.data + 1;
-		result.len = value.len - 2;
-	}
-	return result;
-}
+} Outer;
 
 /* false where the object's outer level is malformed */
 static bool
-scan_envelope(const char *body, int len, Envelope *envelope)
+scan_outer(CdiText body, Outer *outer)
 {
-	Scanner		scanner = {body, body + len};
+	CdiScan		scan;
+	CdiText		key;
+	CdiText		value;
 
-	memset(envelope, 0, sizeof(*envelope));
-	if (!take(&scanner, '{'))
-		return false;
-	if (!take(&scanner, '}'))
+	memset(outer, 0, sizeof(*outer));
+	cdi_scan_object(&scan, body);
+	while (cdi_scan_member(&scan, &key, &value))
 	{
-		do
-		{
-			CdiText		key;
-			CdiText		value;
-
-			skip_space(&scanner);
-			if (scanner.at >= scanner.end || *scanner.at != '"' ||
-				!skip_value(&scanner, &key) || !take(&scanner, ':') ||
-				!skip_value(&scanner, &value))
-				return false;
-			if (text_equals(key, "\"batch\""))
-				envelope->batch = value;
-			else if (text_equals(key, "\"sentAt\""))
-				envelope->sent_at = value;
-			else if (text_equals(key, "\"context\""))
-				envelope->context = value;
-			else if (text_equals(key, "\"writeKey\""))
-				envelope->write_key = plain_string(value);
-		} while (take(&scanner, ','));
-		if (!take(&scanner, '}'))
-			return false;
+		if (cdi_text_is(key, "batch"))
+			outer->batch = value;
+		else if (cdi_text_is(key, "sentAt"))
+			outer->sent_at = value;
+		else if (cdi_text_is(key, "context"))
+			outer->context = value;
 	}
-	skip_space(&scanner);
-	return scanner.at == scanner.end;
+	return !scan.malformed;
 }
-
-/*
- * An element takes far more memory as an event than as "1," in a body.  No call
- * is this short, so that a body with more elements than that is no array of
- * calls; small ones are split all the same, to show what is wrong with each.
- */
-#define MIN_CALL_LENGTH		24
-#define ALWAYS_SPLIT		1000
-
-/*
- * Calls fn for every element; false where the array's outer level is malformed
- * or its elements are too many to be calls.
- */
-static bool
-scan_array(CdiText array, void (*fn) (void *arg, CdiText element), void *arg)
-{
-	int			count = 0;
-	Scanner		scanner = {array.data, array.data + array.len};
-	CdiText		element;
-
-	if (!take(&scanner, '['))
-		return false;
-	if (!take(&scanner, ']'))
-	{
-		do
-		{
-			if (!skip_value(&scanner, &element))
-				return false;
-			if (++count > ALWAYS_SPLIT && count > array.len / MIN_CALL_LENGTH)
-				return false;
-			if (fn)
-				fn(arg, element);
-		} while (take(&scanner, ','));
-		if (!take(&scanner, ']'))
-			return false;
-	}
-	skip_space(&scanner);
-	return scanner.at == scanner.end;
-}
-
-typedef struct AddState
-{
-	CdiBatch   *batch;
-	int32		origin;
-	int32		source_id;
-	CdiText		type;
-	CdiText		sent_at;
-	Jsonb	   *context;
-	bool		element;
-} AddState;
 
 static void
-add_element(void *arg, CdiText element)
+add_call(CdiBatch *batch, int32 origin, int32 source_id, CdiText call, const CdiEnvelope *envelope)
 {
-	AddState   *state = arg;
-	CdiEvent   *event = cdi_batch_add(state->batch, state->origin, state->source_id);
+	CdiEvent   *event = cdi_batch_add(batch, origin, source_id);
 
-	event->payload = element;
-	event->element = state->element;
-	event->default_type = state->type;
-	event->envelope_sent_at = state->sent_at;
-	event->envelope_context = state->context;
+	event->payload = call;
+	event->envelope = envelope;
+}
+
+static void
+add_calls(CdiBatch *batch, int32 origin, int32 source_id, CdiText array, const CdiEnvelope *envelope)
+{
+	CdiScan		scan;
+	CdiText		call;
+
+	cdi_scan_array(&scan, array);
+	while (cdi_scan_element(&scan, &call))
+		add_call(batch, origin, source_id, call, envelope);
 }
 
 static void
@@ -265,7 +92,6 @@ slice_to_jsonb(CdiText slice)
 	char	   *copy;
 	Datum		datum;
 
-	check_size(slice.len);
 	if (!pg_verify_mbstr(PG_UTF8, slice.data, slice.len, true))
 		ereport(ERROR,
 				(errcode(ERRCODE_CDI_INVALID_ENCODING),
@@ -274,6 +100,26 @@ slice_to_jsonb(CdiText slice)
 	datum = DirectFunctionCall1(jsonb_in, CStringGetDatum(copy));
 	pfree(copy);
 	return DatumGetJsonbP(datum);
+}
+
+/* The event's payload as a call, in whatever dialect it came. */
+static Jsonb *
+payload_to_jsonb(CdiEvent *event)
+{
+	StringInfoData call;
+	CdiText		text;
+	Jsonb	   *result;
+
+	check_size(event->payload.len);
+	if (event->envelope == NULL || event->envelope->dialect == NULL)
+		return slice_to_jsonb(event->payload);
+	initStringInfo(&call);
+	cdi_dialect_translate(event->envelope, event->payload, event->received_at, &call);
+	text.data = call.data;
+	text.len = call.len;
+	result = slice_to_jsonb(text);
+	pfree(call.data);
+	return result;
 }
 
 /* A cancelled statement or a lack of memory says nothing about the event. */
@@ -288,11 +134,11 @@ is_fault_of_event(int sqlstate)
 }
 
 /*
- * Members of the envelope that apply to every call in it.  False where one of
- * them is malformed: without it the calls would mean something else.
+ * Members of the outer object that apply to every call in it.  False where one
+ * of them is malformed: without it the calls would mean something else.
  */
 static bool
-parse_envelope(CdiBatch *batch, const Envelope *envelope, AddState *state)
+parse_outer(CdiBatch *batch, const Outer *outer, CdiEnvelope *envelope)
 {
 	MemoryContext old = MemoryContextSwitchTo(batch->context);
 	volatile bool well_formed = true;
@@ -301,19 +147,24 @@ parse_envelope(CdiBatch *batch, const Envelope *envelope, AddState *state)
 	{
 		JsonbValue	value;
 
-		if (envelope->sent_at.data != NULL &&
-			JsonbExtractScalar(&slice_to_jsonb(envelope->sent_at)->root, &value) &&
-			value.type == jbvString)
+		if (outer->sent_at.data != NULL)
 		{
-			state->sent_at.data = value.val.string.val;
-			state->sent_at.len = value.val.string.len;
+			check_size(outer->sent_at.len);
+			if (JsonbExtractScalar(&slice_to_jsonb(outer->sent_at)->root, &value) &&
+				value.type == jbvString)
+			{
+				envelope->sent_at.data = value.val.string.val;
+				envelope->sent_at.len = value.val.string.len;
+			}
 		}
-		if (envelope->context.data != NULL)
+		if (outer->context.data != NULL)
 		{
-			Jsonb	   *context = slice_to_jsonb(envelope->context);
+			Jsonb	   *context;
 
+			check_size(outer->context.len);
+			context = slice_to_jsonb(outer->context);
 			if (JB_ROOT_IS_OBJECT(context))
-				state->context = context;
+				envelope->context = context;
 			else
 				well_formed = JB_ROOT_IS_SCALAR(context) &&
 					JsonbExtractScalar(&context->root, &value) && value.type == jbvNull;
@@ -334,65 +185,42 @@ parse_envelope(CdiBatch *batch, const Envelope *envelope, AddState *state)
 
 int
 cdi_parse_body(CdiBatch *batch, int32 origin, int32 source_id,
-			   const char *body, int len, const char *type)
+			   const char *body, int len, const CdiEnvelope *envelope)
 {
-	AddState	state = {.batch = batch,.origin = origin,.source_id = source_id};
 	int			before = batch->count;
 	CdiText		whole = {body, len};
-	Scanner		scanner = {body, body + len};
-	bool		well_formed;
+	bool		array = cdi_scan_kind(whole) == '[';
+	Outer		outer = {.batch = {NULL, 0}};
+	bool		well_formed = array ? cdi_scan_calls(whole) >= 0 : scan_outer(whole, &outer);
 
-	if (type != NULL)
+	if (well_formed && (array || outer.batch.data != NULL))
 	{
-		state.type.data = type;
-		state.type.len = strlen(type);
-	}
-	skip_space(&scanner);
-	if (scanner.at < scanner.end && *scanner.at == '[')
-	{
-		well_formed = scan_array(whole, NULL, NULL);
+		CdiEnvelope *own = MemoryContextAllocZero(batch->context, sizeof(CdiEnvelope));
+
+		if (envelope != NULL)
+			*own = *envelope;
+		own->element = true;
+		if (!array)
+		{
+			own->type.data = NULL;
+			well_formed = cdi_scan_calls(outer.batch) >= 0 && parse_outer(batch, &outer, own);
+		}
 		if (well_formed)
-		{
-			state.element = true;
-			scan_array(whole, add_element, &state);
-		}
+			add_calls(batch, origin, source_id, array ? whole : outer.batch, own);
 	}
-	else
-	{
-		Envelope	envelope;
-
-		well_formed = scan_envelope(body, len, &envelope);
-		if (well_formed && envelope.batch.data != NULL &&
-			(well_formed = scan_array(envelope.batch, NULL, NULL) &&
-			 parse_envelope(batch, &envelope, &state)))
-		{
-			state.type.data = NULL;
-			state.element = true;
-			scan_array(envelope.batch, add_element, &state);
-		}
-		else if (well_formed)
-			add_element(&state, whole);
-	}
+	else if (well_formed)
+		add_call(batch, origin, source_id, whole, envelope);
 	if (!well_formed)
 	{
 		CdiEvent   *event = cdi_batch_add(batch, origin, source_id);
 
 		event->payload = whole;
-		event->default_type = state.type;
+		event->envelope = envelope;
 		cdi_event_fail(batch, event, "parse", ERRCODE_CDI_INVALID_JSON,
 					   "body is no call, no array of calls and no batch in valid JSON",
 					   NULL, "Send one JSON object, an array of them, or {\"batch\": [...]}.");
 	}
 	return batch->count - before;
-}
-
-CdiText
-cdi_parse_write_key(const char *body, int len)
-{
-	Envelope	envelope;
-
-	scan_envelope(body, len, &envelope);
-	return envelope.write_key;
 }
 
 static void
@@ -411,8 +239,7 @@ cdi_parse_jsonb(CdiBatch *batch, int32 origin, int32 source_id, Jsonb *body)
 	JsonbIteratorToken token;
 	JsonbValue	value;
 	int			before = batch->count;
-	CdiText		sent_at = {NULL, 0};
-	Jsonb	   *context = NULL;
+	CdiEnvelope *envelope;
 	MemoryContext old;
 
 	if (JsonContainerIsScalar(calls))
@@ -421,6 +248,8 @@ cdi_parse_jsonb(CdiBatch *batch, int32 origin, int32 source_id, Jsonb *body)
 				 errmsg("events must be a JSON object or an array"),
 				 errhint("Pass one call, an array of calls, or {\"batch\": [...]}.")));
 	old = MemoryContextSwitchTo(batch->context);
+	envelope = palloc0(sizeof(CdiEnvelope));
+	envelope->element = true;
 	if (JsonContainerIsObject(calls))
 	{
 		if (getKeyJsonValueFromContainer(calls, "batch", 5, &member) == NULL ||
@@ -436,12 +265,12 @@ cdi_parse_jsonb(CdiBatch *batch, int32 origin, int32 source_id, Jsonb *body)
 		if (getKeyJsonValueFromContainer(&body->root, "sentAt", 6, &value) != NULL &&
 			value.type == jbvString)
 		{
-			sent_at.data = value.val.string.val;
-			sent_at.len = value.val.string.len;
+			envelope->sent_at.data = value.val.string.val;
+			envelope->sent_at.len = value.val.string.len;
 		}
 		if (getKeyJsonValueFromContainer(&body->root, "context", 7, &value) != NULL &&
 			value.type == jbvBinary && JsonContainerIsObject(value.val.binary.data))
-			context = JsonbValueToJsonb(&value);
+			envelope->context = JsonbValueToJsonb(&value);
 	}
 	cdi_batch_reserve(batch, JsonContainerSize(calls));
 	iterator = JsonbIteratorInit(calls);
@@ -459,9 +288,7 @@ cdi_parse_jsonb(CdiBatch *batch, int32 origin, int32 source_id, Jsonb *body)
 		}
 		else
 			set_call(event, JsonbValueToJsonb(&value));
-		event->element = true;
-		event->envelope_sent_at = sent_at;
-		event->envelope_context = context;
+		event->envelope = envelope;
 	}
 	MemoryContextSwitchTo(old);
 	return batch->count - before;
@@ -475,7 +302,7 @@ cdi_stage_parse(CdiBatch *batch)
 
 	while (i < batch->count)
 	{
-		/* The loop re-enters only after a failure, see slice_to_jsonb(). */
+		/* The loop re-enters only after a failure, see slice_to_jsonb. */
 		PG_TRY();
 		{
 			for (; i < batch->count; i++)
@@ -488,7 +315,7 @@ cdi_stage_parse(CdiBatch *batch)
 				if (event->call != NULL)
 					check_size(event->call_size);
 				else if (event->payload.data != NULL)
-					set_call(event, slice_to_jsonb(event->payload));
+					set_call(event, payload_to_jsonb(event));
 				if (event->call != NULL &&
 					(!JsonContainerIsObject(event->call) || JsonContainerIsScalar(event->call)))
 					ereport(ERROR,

@@ -23,62 +23,6 @@ set_cstring(const char *string, int column, Datum *values, bool *nulls)
 		values[column] = CStringGetTextDatum(string);
 }
 
-static void
-push_text(JsonbParseState **state, const char *name, CdiText text)
-{
-	JsonbValue	value;
-
-	if (text.data == NULL)
-		return;
-	value.type = jbvString;
-	value.val.string.val = unconstify(char *, name);
-	value.val.string.len = strlen(name);
-	pushJsonbValue(state, WJB_KEY, &value);
-	value.val.string.val = unconstify(char *, text.data);
-	value.val.string.len = text.len;
-	pushJsonbValue(state, WJB_VALUE, &value);
-}
-
-/* What the request said about its events, for cdi_replay(); NULL where nothing. */
-static Jsonb *
-envelope_of(const CdiEvent *event)
-{
-	JsonbParseState *state = NULL;
-
-	if (!event->element && event->default_type.data == NULL &&
-		event->envelope_sent_at.data == NULL && event->envelope_context == NULL)
-		return NULL;
-	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	push_text(&state, "type", event->default_type);
-	push_text(&state, "sentAt", event->envelope_sent_at);
-	if (event->element)
-	{
-		JsonbValue	value;
-
-		value.type = jbvString;
-		value.val.string.val = "element";
-		value.val.string.len = 7;
-		pushJsonbValue(&state, WJB_KEY, &value);
-		value.type = jbvBool;
-		value.val.boolean = true;
-		pushJsonbValue(&state, WJB_VALUE, &value);
-	}
-	if (event->envelope_context != NULL)
-	{
-		JsonbValue	value;
-
-		value.type = jbvString;
-		value.val.string.val = "context";
-		value.val.string.len = 7;
-		pushJsonbValue(&state, WJB_KEY, &value);
-		value.type = jbvBinary;
-		value.val.binary.data = &event->envelope_context->root;
-		value.val.binary.len = VARSIZE(event->envelope_context) - VARHDRSZ;
-		pushJsonbValue(&state, WJB_VALUE, &value);
-	}
-	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
-}
-
 /* The event's bytes as they came, or the call as text. */
 static bytea *
 payload_of(CdiEvent *event)
@@ -116,7 +60,7 @@ form_failure(CdiBatch *batch, CdiEvent *event, Datum *values, bool *nulls)
 	set_cstring(failure->hint, 6, values, nulls);
 	values[7] = Int32GetDatum(event->attempts + 1);
 	values[8] = PointerGetDatum(payload_of(event));
-	envelope = envelope_of(event);
+	envelope = cdi_envelope_to_jsonb(event->envelope);
 	if (envelope != NULL)
 		values[9] = JsonbPGetDatum(envelope);
 	else

@@ -150,6 +150,16 @@ cdi_source_by_name(const char *name)
 	return NULL;
 }
 
+const CdiSource *
+cdi_source_by_id(int32 source_id)
+{
+	ensure_loaded();
+	for (int i = 0; i < nsources; i++)
+		if (sources[i].source.source_id == source_id)
+			return &sources[i].source;
+	return NULL;
+}
+
 static void
 sha256(const char *data, int len, uint8 *digest)
 {

@@ -284,47 +284,30 @@ cdi_replay_rows(PG_FUNCTION_ARGS)
 	for (int i = 0; i < n; i++)
 	{
 		bytea	   *payload = DatumGetByteaPP(columns[2][i]);
-		Jsonb	   *envelope = nulls[ENVELOPES][i] ? NULL : DatumGetJsonbP(columns[ENVELOPES][i]);
-		CdiText		type = {NULL, 0};
-		CdiText		sent_at = {NULL, 0};
-		JsonbValue	member;
+		int32		source_id = DatumGetInt32(columns[0][i]);
+		CdiEnvelope *envelope;
 		int			first = batch->count;
 		MemoryContext old = MemoryContextSwitchTo(batch->context);
 
-		if (envelope != NULL)
+		envelope = nulls[ENVELOPES][i] ? NULL :
+			cdi_envelope_from_jsonb(DatumGetJsonbP(columns[ENVELOPES][i]));
+		if (envelope != NULL && (envelope->element || envelope->dialect != NULL))
 		{
-			type = cdi_jsonb_text(&envelope->root, "type");
-			sent_at = cdi_jsonb_text(&envelope->root, "sentAt");
-		}
-		if (envelope != NULL && cdi_jsonb_member(&envelope->root, "element", &member) != NULL)
-		{
-			CdiEvent   *event = cdi_batch_add(batch, i, DatumGetInt32(columns[0][i]));
+			CdiEvent   *event = cdi_batch_add(batch, i, source_id);
 
 			event->payload.data = VARDATA_ANY(payload);
 			event->payload.len = VARSIZE_ANY_EXHDR(payload);
-			event->element = true;
-			if (type.data != NULL)
-			{
-				event->default_type.data = pnstrdup(type.data, type.len);
-				event->default_type.len = type.len;
-			}
+			event->envelope = envelope;
 		}
 		else
-			cdi_parse_body(batch, i, DatumGetInt32(columns[0][i]), VARDATA_ANY(payload),
-						   VARSIZE_ANY_EXHDR(payload),
-						   type.data ? pnstrdup(type.data, type.len) : NULL);
+			cdi_parse_body(batch, i, source_id, VARDATA_ANY(payload),
+						   VARSIZE_ANY_EXHDR(payload), envelope);
 		for (int k = first; k < batch->count; k++)
 		{
 			CdiEvent   *event = &batch->events[k];
 
 			event->received_at = DatumGetTimestampTz(columns[1][i]);
 			event->attempts = DatumGetInt32(columns[4][i]);
-			if (event->envelope_sent_at.data == NULL)
-				event->envelope_sent_at = sent_at;
-			if (envelope != NULL && event->envelope_context == NULL &&
-				cdi_jsonb_member(&envelope->root, "context", &member) != NULL &&
-				member.type == jbvBinary && JsonContainerIsObject(member.val.binary.data))
-				event->envelope_context = JsonbValueToJsonb(&member);
 		}
 		MemoryContextSwitchTo(old);
 	}

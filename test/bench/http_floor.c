@@ -67,7 +67,9 @@ main(int argc, char **argv)
 		}
 		cdi_http_run(server);
 		while ((request = cdi_http_next(server)) != NULL)
-			cdi_http_answer(server, request, 200, answer, sizeof(answer) - 1, 0);
+			cdi_http_answer(server, request, &(CdiHttpAnswer) {
+				.status = 200,.body = answer,.length = sizeof(answer) - 1
+			});
 	}
 	cdi_http_stop(server);
 	return 0;

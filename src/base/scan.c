@@ -1,0 +1,631 @@
+/*
+ * scan.c
+ *		JSON text, walked and written without being parsed.
+ *
+ * Only as much of the grammar is looked at as it takes to find the end of a
+ * value: strings with their escapes, and balanced brackets.
+ */
+#include "postgres.h"
+
+#include <stdarg.h>
+
+#include "base/scan.h"
+
+static bool
+is_space(char c)
+{
+	return c == ' ' || c == '\n' || c == '\t' || c == '\r';
+}
+
+CdiText
+cdi_text_trim(CdiText text)
+{
+	while (text.len > 0 && is_space(text.data[0]))
+	{
+		text.data++;
+		text.len--;
+	}
+	while (text.len > 0 && is_space(text.data[text.len - 1]))
+		text.len--;
+	return text;
+}
+
+static void
+skip_space(CdiScan *scan)
+{
+	while (scan->at < scan->end && is_space(*scan->at))
+		scan->at++;
+}
+
+static bool
+take(CdiScan *scan, char c)
+{
+	skip_space(scan);
+	if (scan->at < scan->end && *scan->at == c)
+	{
+		scan->at++;
+		return true;
+	}
+	return false;
+}
+
+/* Past the closing quote; scan->at is behind the opening one. */
+static bool
+skip_string(CdiScan *scan)
+{
+	while (scan->at < scan->end)
+	{
+		char		c = *scan->at++;
+
+		if (c == '"')
+			return true;
+		if (c == '\\')
+		{
+			if (scan->at == scan->end)
+				return false;
+			scan->at++;
+		}
+	}
+	return false;
+}
+
+/* Step over one value of any kind; false where it does not end. */
+static bool
+skip_value(CdiScan *scan, CdiText *value)
+{
+	const char *start;
+
+	skip_space(scan);
+	start = scan->at;
+	if (start >= scan->end)
+		return false;
+	if (take(scan, '"'))
+	{
+		if (!skip_string(scan))
+			return false;
+	}
+	else if (*start == '{' || *start == '[')
+	{
+		int			depth = 0;
+
+		do
+		{
+			char		c;
+
+			if (scan->at >= scan->end)
+				return false;
+			c = *scan->at++;
+			if (c == '"')
+			{
+				if (!skip_string(scan))
+					return false;
+			}
+			else if (c == '{' || c == '[')
+				depth++;
+			else if (c == '}' || c == ']')
+				depth--;
+		} while (depth > 0);
+	}
+	else
+	{
+		while (scan->at < scan->end && strchr(",]} \n\t\r", *scan->at) == NULL)
+			scan->at++;
+		if (scan->at == start)
+			return false;
+	}
+	value->data = start;
+	value->len = scan->at - start;
+	return true;
+}
+
+/* Walks */
+static void
+begin(CdiScan *scan, CdiText text, char bracket)
+{
+	scan->at = text.data;
+	scan->end = text.data + text.len;
+	scan->first = true;
+	scan->open = text.data != NULL && take(scan, bracket);
+	scan->malformed = !scan->open;
+}
+
+/* The walk is over, well or badly. */
+static bool
+end(CdiScan *scan, bool malformed)
+{
+	scan->open = false;
+	skip_space(scan);
+	scan->malformed = malformed || scan->at != scan->end;
+	return false;
+}
+
+/* To the next entry; false at the closing bracket. */
+static bool
+advance(CdiScan *scan, char bracket)
+{
+	if (!scan->open)
+		return false;
+	if (take(scan, bracket))
+		return end(scan, false);
+	if (!scan->first)
+	{
+		if (!take(scan, ','))
+			return end(scan, true);
+		skip_space(scan);
+		if (scan->at < scan->end && *scan->at == bracket)
+			return end(scan, true);
+	}
+	scan->first = false;
+	return true;
+}
+
+void
+cdi_scan_object(CdiScan *scan, CdiText object)
+{
+	begin(scan, object, '{');
+}
+
+bool
+cdi_scan_member(CdiScan *scan, CdiText *key, CdiText *value)
+{
+	CdiText		name;
+
+	if (!advance(scan, '}'))
+		return false;
+	skip_space(scan);
+	if (scan->at >= scan->end || *scan->at != '"' || !skip_value(scan, &name) ||
+		!take(scan, ':') || !skip_value(scan, value))
+		return end(scan, true);
+	*key = cdi_scan_string(name);
+	return true;
+}
+
+void
+cdi_scan_array(CdiScan *scan, CdiText array)
+{
+	begin(scan, array, '[');
+}
+
+bool
+cdi_scan_element(CdiScan *scan, CdiText *value)
+{
+	if (!advance(scan, ']'))
+		return false;
+	if (!skip_value(scan, value))
+		return end(scan, true);
+	return true;
+}
+
+int
+cdi_scan_count(CdiText array)
+{
+	CdiScan		scan;
+	CdiText		element;
+	int			count = 0;
+
+	cdi_scan_array(&scan, array);
+	while (cdi_scan_element(&scan, &element))
+		count++;
+	return scan.malformed ? -1 : count;
+}
+
+/*
+ * An element takes far more memory as an event than as "1," in a body.  No call
+ * is this short, so that a body with more elements than that is no array of
+ * calls; small ones are split all the same, to show what is wrong with each.
+ */
+#define MIN_CALL_LENGTH		24
+#define ALWAYS_SPLIT		1000
+
+int
+cdi_scan_calls(CdiText array)
+{
+	int			count = cdi_scan_count(array);
+
+	return count > ALWAYS_SPLIT && count > array.len / MIN_CALL_LENGTH ? -1 : count;
+}
+
+CdiText
+cdi_scan_get(CdiText object, const char *name)
+{
+	CdiText		result = CDI_NO_TEXT;
+	CdiScan		scan;
+	CdiText		key;
+	CdiText		value;
+
+	cdi_scan_object(&scan, object);
+	while (cdi_scan_member(&scan, &key, &value))
+		if (cdi_text_is(key, name))
+			result = value;
+	return result;
+}
+
+CdiText
+cdi_scan_path(CdiText object,...)
+{
+	va_list		names;
+	const char *name;
+
+	va_start(names, object);
+	while (object.data != NULL && (name = va_arg(names, const char *)) != NULL)
+		object = cdi_scan_get(object, name);
+	va_end(names);
+	return object;
+}
+
+/* Values */
+char
+cdi_scan_kind(CdiText value)
+{
+	char		c;
+
+	value = cdi_text_trim(value);
+	if (value.data == NULL || value.len == 0)
+		return '\0';
+	c = value.data[0];
+	if (c == '-' || (c >= '0' && c <= '9'))
+		return '0';
+	return strchr("{[\"tfn", c) != NULL ? c : '\0';
+}
+
+bool
+cdi_scan_present(CdiText value)
+{
+	char		kind = cdi_scan_kind(value);
+
+	return kind != '\0' && kind != 'n';
+}
+
+static int
+hex_digits(const char *at, const char *end)
+{
+	int			value = 0;
+
+	if (end - at < 4)
+		return -1;
+	for (int i = 0; i < 4; i++)
+	{
+		char		c = at[i];
+
+		value <<= 4;
+		if (c >= '0' && c <= '9')
+			value |= c - '0';
+		else if (c >= 'a' && c <= 'f')
+			value |= c - 'a' + 10;
+		else if (c >= 'A' && c <= 'F')
+			value |= c - 'A' + 10;
+		else
+			return -1;
+	}
+	return value;
+}
+
+static char *
+put_utf8(char *out, uint32 c)
+{
+	if (c < 0x80)
+		*out++ = (char) c;
+	else if (c < 0x800)
+	{
+		*out++ = (char) (0xc0 | (c >> 6));
+		*out++ = (char) (0x80 | (c & 0x3f));
+	}
+	else if (c < 0x10000)
+	{
+		*out++ = (char) (0xe0 | (c >> 12));
+		*out++ = (char) (0x80 | ((c >> 6) & 0x3f));
+		*out++ = (char) (0x80 | (c & 0x3f));
+	}
+	else
+	{
+		*out++ = (char) (0xf0 | (c >> 18));
+		*out++ = (char) (0x80 | ((c >> 12) & 0x3f));
+		*out++ = (char) (0x80 | ((c >> 6) & 0x3f));
+		*out++ = (char) (0x80 | (c & 0x3f));
+	}
+	return out;
+}
+
+/* What follows a backslash; returns where it ends. */
+static const char *
+unescape(const char *at, const char *end, char **out)
+{
+	static const char letters[] = "bfnrt";
+	static const char meanings[] = "\b\f\n\r\t";
+	uint32		c = 0xfffd;
+	const char *letter;
+	int			high;
+	int			low;
+
+	if (at == end)
+		return at;
+	if (*at != 'u')
+	{
+		letter = strchr(letters, *at);
+		*(*out)++ = letter != NULL && *letter != '\0' ? meanings[letter - letters] : *at;
+		return at + 1;
+	}
+	at++;
+	high = hex_digits(at, end);
+	if (high >= 0)
+	{
+		at += 4;
+		if (high >= 0xd800 && high < 0xdc00 && end - at >= 6 && at[0] == '\\' && at[1] == 'u' &&
+			(low = hex_digits(at + 2, end)) >= 0xdc00 && low < 0xe000)
+		{
+			c = 0x10000 + ((uint32) (high - 0xd800) << 10) + (uint32) (low - 0xdc00);
+			at += 6;
+		}
+		else if (high != 0 && (high < 0xd800 || high >= 0xe000))
+			c = (uint32) high;
+	}
+	*out = put_utf8(*out, c);
+	return at;
+}
+
+CdiText
+cdi_scan_string(CdiText value)
+{
+	CdiText		result = CDI_NO_TEXT;
+	const char *at;
+	const char *end;
+	char	   *out;
+
+	value = cdi_text_trim(value);
+	if (value.data == NULL || value.len < 2 || value.data[0] != '"' ||
+		value.data[value.len - 1] != '"')
+		return result;
+	result.data = value.data + 1;
+	result.len = value.len - 2;
+	if (memchr(result.data, '\\', result.len) == NULL)
+		return result;
+
+	/* No escape means more bytes than it has, but for a broken "\u": three. */
+	at = result.data;
+	end = at + result.len;
+	result.data = out = palloc((Size) result.len * 2 + 1);
+	while (at < end)
+	{
+		if (*at != '\\')
+			*out++ = *at++;
+		else
+			at = unescape(at + 1, end, &out);
+	}
+	*out = '\0';
+	result.len = out - result.data;
+	return result;
+}
+
+CdiText
+cdi_scan_scalar(CdiText value)
+{
+	return cdi_scan_kind(value) == '0' ? cdi_text_trim(value) : cdi_scan_string(value);
+}
+
+bool
+cdi_scan_string_is(CdiText value, const char *word)
+{
+	return cdi_text_is(cdi_scan_string(value), word);
+}
+
+/*
+ * Writing
+ */
+static void
+begin_entry(StringInfo out)
+{
+	if (out->len > 0 && strchr("{[:,", out->data[out->len - 1]) == NULL)
+		appendStringInfoCharMacro(out, ',');
+}
+
+static void
+append_string(StringInfo out, CdiText text)
+{
+	static const char hex[] = "0123456789abcdef";
+
+	appendStringInfoCharMacro(out, '"');
+	for (int i = 0; i < text.len; i++)
+	{
+		unsigned char c = (unsigned char) text.data[i];
+
+		if (c == '"' || c == '\\')
+		{
+			appendStringInfoCharMacro(out, '\\');
+			appendStringInfoCharMacro(out, (char) c);
+		}
+		else if (c < 0x20)
+		{
+			appendStringInfoString(out, "\\u00");
+			appendStringInfoCharMacro(out, hex[c >> 4]);
+			appendStringInfoCharMacro(out, hex[c & 15]);
+		}
+		else
+			appendStringInfoCharMacro(out, (char) c);
+	}
+	appendStringInfoCharMacro(out, '"');
+}
+
+void
+cdi_write_key(StringInfo out, CdiText key)
+{
+	begin_entry(out);
+	append_string(out, key);
+	appendStringInfoCharMacro(out, ':');
+}
+
+static void
+write_name(StringInfo out, const char *name)
+{
+	if (name == NULL)
+		begin_entry(out);
+	else
+		cdi_write_key(out, cdi_text(name));
+}
+
+void
+cdi_write_open(StringInfo out, const char *name, char bracket)
+{
+	write_name(out, name);
+	appendStringInfoCharMacro(out, bracket);
+}
+
+void
+cdi_write_close(StringInfo out, char bracket)
+{
+	appendStringInfoCharMacro(out, bracket);
+}
+
+void
+cdi_write_value(StringInfo out, const char *name, CdiText value)
+{
+	if (value.data == NULL)
+		return;
+	write_name(out, name);
+	appendBinaryStringInfo(out, value.data, value.len);
+}
+
+void
+cdi_write_text(StringInfo out, const char *name, CdiText text)
+{
+	if (text.data == NULL)
+		return;
+	write_name(out, name);
+	append_string(out, text);
+}
+
+void
+cdi_write_string(StringInfo out, const char *name, const char *string)
+{
+	cdi_write_text(out, name, cdi_text(string));
+}
+
+void
+cdi_write_bool(StringInfo out, const char *name, bool value)
+{
+	cdi_write_value(out, name, cdi_text(value ? "true" : "false"));
+}
+
+void
+cdi_write_member(StringInfo out, CdiText key, CdiText value)
+{
+	if (value.data == NULL)
+		return;
+	cdi_write_key(out, key);
+	appendBinaryStringInfo(out, value.data, value.len);
+}
+
+/*
+ * Times
+ */
+#define MIN_MICROSECONDS	INT64CONST(-62135596800000000)	/* 0001-01-01 */
+#define END_MICROSECONDS	INT64CONST(253402300800000000)	/* 10000-01-01 */
+
+bool
+cdi_scan_epoch(CdiText value, CdiTimeUnit unit, int64 *microseconds)
+{
+	/* digits behind the point that are worth a microsecond or more */
+	int			decimals = unit == CDI_SECONDS ? 6 : unit == CDI_MILLISECONDS ? 3 : 0;
+	CdiText		digits = cdi_scan_scalar(value);
+	bool		negative = false;
+	bool		point = false;
+	bool		any = false;
+	int64		result = 0;
+
+	if (digits.data != NULL && digits.len > 0 && digits.data[0] == '-')
+	{
+		negative = true;
+		digits.data++;
+		digits.len--;
+	}
+	for (int i = 0; i < digits.len; i++)
+	{
+		char		c = digits.data[i];
+
+		if (c == '.' && any && !point)
+			point = true;
+		else if (c < '0' || c > '9')
+			return false;
+		else
+		{
+			any = true;
+			if (point && decimals-- <= 0)
+				continue;
+			if (result > END_MICROSECONDS)
+				return false;
+			result = result * 10 + (c - '0');
+		}
+	}
+	if (!any)
+		return false;
+	while (decimals-- > 0)
+	{
+		if (result > END_MICROSECONDS)
+			return false;
+		result *= 10;
+	}
+	if (negative)
+		result = -result;
+	if (result < MIN_MICROSECONDS || result >= END_MICROSECONDS)
+		return false;
+	*microseconds = result;
+	return true;
+}
+
+void
+cdi_write_time(StringInfo out, const char *name, int64 microseconds)
+{
+	int64		seconds = microseconds / 1000000;
+	int			fraction = (int) (microseconds % 1000000);
+	int64		days;
+	int			of_day;
+	int64		era;
+	int			day_of_era;
+	int			year_of_era;
+	int			day_of_year;
+	int			month;
+	int			year;
+	char		buffer[64];
+
+	if (fraction < 0)
+	{
+		fraction += 1000000;
+		seconds--;
+	}
+	days = seconds / 86400;
+	of_day = (int) (seconds % 86400);
+	if (of_day < 0)
+	{
+		of_day += 86400;
+		days--;
+	}
+
+	/* Days since 0000-03-01, in eras of 400 years: a year that begins in
+	 * March has its leap day at its end. */
+	days += 719468;
+	era = (days >= 0 ? days : days - 146096) / 146097;
+	day_of_era = (int) (days - era * 146097);
+	year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146096) / 365;
+	day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+	month = (5 * day_of_year + 2) / 153;
+	year = (int) (year_of_era + era * 400) + (month >= 10 ? 1 : 0);
+	snprintf(buffer, sizeof(buffer), "%04d-%02d-%02dT%02d:%02d:%02d.%06dZ",
+			 year, month < 10 ? month + 3 : month - 9,
+			 day_of_year - (153 * month + 2) / 5 + 1,
+			 of_day / 3600, of_day / 60 % 60, of_day % 60, fraction);
+	cdi_write_string(out, name, buffer);
+}
+
+void
+cdi_write_epoch(StringInfo out, const char *name, CdiText value, CdiTimeUnit unit)
+{
+	int64		microseconds;
+
+	if (value.data == NULL)
+		return;
+	if (cdi_scan_epoch(value, unit, &microseconds))
+		cdi_write_time(out, name, microseconds);
+	else if (cdi_scan_kind(value) == '"')
+		cdi_write_value(out, name, value);
+	else
+		cdi_write_text(out, name, value);
+}

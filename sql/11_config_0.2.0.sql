@@ -49,3 +49,12 @@ CREATE TABLE cdi.syncs (
 COMMENT ON TABLE cdi.syncs IS 'Which rows go to which destination: a model query, its primary key and the destination''s action. The model runs as the role that declared the sync, with its search_path of then. Rows are changed by functions only: who could write here could run SQL as any role.';
 SELECT pg_extension_config_dump('cdi.syncs', '');
 SELECT pg_extension_config_dump('cdi.syncs_sync_id_seq', '');
+
+CREATE TABLE cdi.source_keys (
+    key_hash bytea PRIMARY KEY,
+    source_id integer NOT NULL REFERENCES cdi.sources ON DELETE CASCADE,
+    hint text NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE cdi.source_keys IS 'Further write keys of sources: those that SDKs in the field already send (app ids, API keys, measurement ids). Only the SHA-256 is stored, with the first characters as a hint.';
+SELECT pg_extension_config_dump('cdi.source_keys', '');

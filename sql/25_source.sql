@@ -10,6 +10,8 @@ COMMENT ON FUNCTION cdi._configuration_changed() IS 'Internal: trigger of the ta
 
 CREATE OR REPLACE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON cdi.sources
     FOR EACH STATEMENT EXECUTE FUNCTION cdi._configuration_changed();
+CREATE OR REPLACE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON cdi.source_keys
+    FOR EACH STATEMENT EXECUTE FUNCTION cdi._configuration_changed();
 CREATE OR REPLACE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON cdi.source_grants
     FOR EACH STATEMENT EXECUTE FUNCTION cdi._configuration_changed();
 CREATE OR REPLACE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON cdi.identifier_types
@@ -85,6 +87,44 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION cdi_rotate_source(text, interval) IS 'Gives a source a new write key and returns it. The old key works until the grace period ends.';
+
+CREATE OR REPLACE FUNCTION cdi_add_write_key(source text, key text)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    id integer := cdi._require_source(source);
+    hash bytea := sha256(convert_to(key, 'UTF8'));
+BEGIN
+    IF key IS NULL OR octet_length(key) NOT BETWEEN 1 AND 127 THEN
+        RAISE EXCEPTION 'a write key must have 1 to 127 bytes'
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF EXISTS (SELECT FROM cdi.sources s WHERE hash IN (s.write_key_hash, s.previous_key_hash)) THEN
+        RAISE EXCEPTION 'the key is in use already' USING ERRCODE = 'duplicate_object';
+    END IF;
+    INSERT INTO cdi.source_keys (key_hash, source_id, hint) VALUES (hash, id, left(key, 4) || '...');
+EXCEPTION
+    WHEN unique_violation THEN
+        RAISE EXCEPTION 'the key is in use already'
+            USING ERRCODE = 'duplicate_object',
+                  HINT = format('SELECT cdi_remove_write_key(%L) takes it away from its source.', left(key, 4) || '...');
+END
+$$;
+COMMENT ON FUNCTION cdi_add_write_key(text, text) IS 'Gives a source one more write key: the app id, API key or measurement id that its SDKs send already. Stored is its SHA-256.';
+
+CREATE OR REPLACE FUNCTION cdi_remove_write_key(key text)
+RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    DELETE FROM cdi.source_keys k WHERE k.key_hash = sha256(convert_to(key, 'UTF8'));
+    RETURN FOUND;
+END
+$$;
+COMMENT ON FUNCTION cdi_remove_write_key(text) IS 'Takes away a key that cdi_add_write_key() gave. True if it was there.';
 
 CREATE OR REPLACE FUNCTION cdi_enable_source(name text)
 RETURNS void

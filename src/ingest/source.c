@@ -36,7 +36,16 @@ typedef struct CachedSource
 	char	  **grants;			/* role names */
 } CachedSource;
 
+/* A key besides the source's own (cdi.source_keys) */
+typedef struct CachedKey
+{
+	int32		source_id;
+	uint8		hash[PG_SHA256_DIGEST_LENGTH];
+} CachedKey;
+
 static MemoryContext cache_context = NULL;
+static CachedKey *keys = NULL;
+static int	nkeys = 0;
 static CachedSource *sources = NULL;
 static int	nsources = 0;
 static Oid	cached_relation = InvalidOid;
@@ -63,6 +72,31 @@ get_hash(HeapTuple tuple, TupleDesc desc, int column, uint8 *hash)
 		return false;
 	memcpy(hash, VARDATA_ANY(DatumGetByteaPP(datum)), PG_SHA256_DIGEST_LENGTH);
 	return true;
+}
+
+static void
+load_keys(void)
+{
+	static CdiPlan plan = {
+		.query = "SELECT source_id, key_hash FROM cdi.source_keys"
+	};
+
+	nkeys = 0;
+	/* Not there between the new library and ALTER EXTENSION UPDATE. */
+	if (!OidIsValid(cdi_relation_oid("source_keys")))
+		return;
+	cdi_plan_execute_latest(&plan);
+	MemoryContextSwitchTo(cache_context);
+	keys = palloc(sizeof(CachedKey) * Max(SPI_processed, 1));
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		bool		isnull;
+
+		keys[nkeys].source_id = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[i],
+															SPI_tuptable->tupdesc, 1, &isnull));
+		if (get_hash(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 2, keys[nkeys].hash))
+			nkeys++;
+	}
 }
 
 /*
@@ -124,6 +158,7 @@ load(void)
 		}
 		nsources++;
 	}
+	load_keys();
 	loaded = !invalidated;
 	MemoryContextSwitchTo(old);
 	SPI_finish();
@@ -196,6 +231,9 @@ find_key(const uint8 *digest)
 			cached->previous_until > GetCurrentTimestamp())
 			return &cached->source;
 	}
+	for (int i = 0; i < nkeys; i++)
+		if (same_hash(keys[i].hash, digest))
+			return cdi_source_by_id(keys[i].source_id);
 	return NULL;
 }
 

@@ -23,6 +23,7 @@ import { fileURLToPath } from 'node:url'
 
 const root = process.env.CDI_ROOT ?? join(dirname(fileURLToPath(import.meta.url)), '../..')
 const packages = join(process.env.CDI_BUILD ?? join(root, 'build'), 'node')
+const userAgent = 'Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36'
 const require = createRequire(join(packages, 'lib') + '/')
 
 export async function withPage(options, use = async () => {}) {
@@ -61,9 +62,9 @@ export async function withPage(options, use = async () => {}) {
             headless: true,
             chromiumSandbox: false,
             // Some SDKs send nothing for a browser that says it is a robot's.
-            userAgent: 'Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36',
-            args: ['--disable-blink-features=AutomationControlled', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-                '--disable-component-update', '--disable-sync',
+            args: [`--user-agent=${userAgent}`, '--disable-blink-features=AutomationControlled',
+                '--disable-gpu', '--disable-quic', '--no-first-run',
+                '--disable-background-networking', '--disable-component-update', '--disable-sync',
                 '--host-resolver-rules=MAP *.localhost 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1'],
         })
         const page = await context.newPage()

@@ -44,7 +44,8 @@ const answers = [
     // Mixpanel
     [/^\/(track|engage|groups)\/?(\?.*)?$/, 200, 'application/json', (match) =>
         /[?&]verbose=1/.test(match[0]) ? '{"status":1,"error":null}' : '1'],
-    [/^\/import/, 200, 'application/json', JSON.stringify({ code: 200, num_records_imported: 1, status: 'OK' })],
+    [/^\/import/, 200, 'application/json', (match, host, url) =>
+        /[?&]verbose=0/.test(url) ? '1' : JSON.stringify({ code: 200, num_records_imported: 1, status: 'OK' })],
     // PostHog
     [/^\/array\/[^/]+\/config\.js/, 200, 'text/javascript', ''],
     [/^\/array\/[^/]+\/config/, 200, 'application/json', '{"supportedCompression":["gzip","gzip-js"],"hasFeatureFlags":false}'],
@@ -89,7 +90,7 @@ const server = createServer((request, response) => {
             const match = path.exec(request.url)
             if (match) {
                 response.writeHead(status, { ...cors, 'Content-Type': type })
-                response.end(typeof answer === 'function' ? answer(match, host) : answer)
+                response.end(typeof answer === 'function' ? answer(match, host, request.url) : answer)
                 return
             }
         }

@@ -24,13 +24,13 @@ hat = order.create_new_item(item_id="a-1", item_name="Hat")
 hat.set_parameter(name="price", value=9.95)
 hat.set_parameter(name="quantity", value=2)
 order.add_item_to_event(hat)
-status = [ga.send([page, order])]
+# An answer of 400 or more is raised.
+ga.send([page, order])
 old = ga.create_new_event(name="old_tick")
 old.set_event_param(name="i", value=-1)
-status.append(ga.send([old], date=datetime.datetime.now() - datetime.timedelta(hours=1)))
+ga.send([old], date=datetime.datetime.now() - datetime.timedelta(hours=1))
 # Two batches: the protocol takes 25 events at a time.
 ticks = [ga.create_new_event(name="tick") for i in range(30)]
 for i, tick in enumerate(ticks):
     tick.set_event_param(name="i", value=i)
-status.append(ga.send(ticks))
-sys.exit(0 if all(s in (200, 204) for s in status) else 1)
+ga.send(ticks)

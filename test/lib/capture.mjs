@@ -14,7 +14,7 @@ import { join } from 'node:path'
 const [folder, command, ...args] = process.argv.slice(2)
 const gif = Buffer.from('R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7', 'base64')
 // Headers that say something about the machine, or that no collector reads.
-const dropped = /^(host|connection|accept-encoding|accept-language|sec-|pragma|cache-control)/i
+const dropped = /^(host|connection|accept-encoding|accept-language|sec-|pragma|cache-control|transfer-encoding)/i
 let taken = 0
 
 // What each vendor answers: path, status, content type, body.
@@ -70,6 +70,9 @@ const server = createServer((request, response) => {
             if (!dropped.test(request.rawHeaders[i])) {
                 head += `${request.rawHeaders[i]}: ${request.rawHeaders[i + 1]}\r\n`
             }
+        }
+        if (request.headers['transfer-encoding'] !== undefined) {
+            head += `Content-Length: ${body.length}\r\n`
         }
         taken += 1
         writeFileSync(join(folder, `${String(taken).padStart(2, '0')}.http`), Buffer.concat([Buffer.from(head + '\r\n'), body]))

@@ -93,7 +93,7 @@ demo-stop:
 	@cd "$$(test/setup place --look)" && test/demo/demo stop
 
 check:
-	@test/setup packages nodejs npm
+	@test/setup packages nodejs npm chromium
 	@$(IN_PLACE) && test/run
 
 check-sql check-isolation check-tap check-fault check-integration: check-%:

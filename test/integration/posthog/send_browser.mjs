@@ -1,0 +1,22 @@
+// posthog-js in Chromium.
+// Usage: send_browser.mjs HOST API_KEY [OPTIONS-AS-JSON]
+import { withPage } from '../../lib/browser.mjs'
+
+const [host, apiKey, options = '{}'] = process.argv.slice(2)
+await withPage({ sdk: 'posthog', script: 'page.mjs', values: { host, apiKey, options: JSON.parse(options) } }, async (page) => {
+    await page.evaluate(() => {
+        posthog.capture('Order Completed', {
+            revenue: 19.99, tax: 0.1, items: [{ sku: 'a-1', price: 1e21 }], note: 'größer\u2028“quoted”',
+        })
+        posthog.identify('web-1', { email: 'Ada@Example.com' }, { first: 'größer' })
+        posthog.group('company', 'acme', { name: 'Acme' })
+        posthog.alias('web-alias')
+    })
+    // Batches go out every three seconds; the rest when the page is left.
+    await page.waitForTimeout(3300)
+    await page.evaluate(() => {
+        for (let i = 0; i < 10; i++) {
+            posthog.capture('Tick', { i })
+        }
+    })
+})

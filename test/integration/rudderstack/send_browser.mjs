@@ -1,0 +1,25 @@
+// @rudderstack/analytics-js in Chromium.
+// Usage: send_browser.mjs HOST WRITE_KEY [OPTIONS-AS-JSON]
+import { withPage } from '../../lib/browser.mjs'
+
+const [host, writeKey, options = '{}'] = process.argv.slice(2)
+await withPage({ sdk: 'rudderstack', script: 'page.mjs', values: { host, writeKey, options: JSON.parse(options) } }, async (page) => {
+    await page.evaluate(async () => {
+        await new Promise((resolve) => analytics.ready(resolve))
+        analytics.page('Shop', 'Home', { shelf: 3 })
+        analytics.track('Order Completed', {
+            revenue: 19.99, tax: 0.1, items: [{ sku: 'a-1', price: 1e21 }], note: 'größer\u2028“quoted”',
+        })
+        analytics.identify('web-1', { email: 'Ada@Example.com', plan: 'pro' })
+        analytics.group('acme', { name: 'Acme' })
+        analytics.alias('web-1-new', 'web-1')
+    })
+    // A second round after the first has gone out.
+    await page.waitForTimeout(500)
+    await page.evaluate(() => {
+        for (let i = 0; i < 10; i++) {
+            analytics.track('Tick', { i })
+        }
+    })
+    await page.waitForTimeout(1000)
+})

@@ -24,6 +24,8 @@ typedef struct CdiHttpOptions
 {
 	const char *address;		/* "*" or "" listens everywhere */
 	int			port;			/* 0 lets the kernel choose */
+	bool		join;			/* share the port with a process of ours that
+								 * listens there; else nobody may */
 	int			timeout_ms;		/* for receiving one request, and between two */
 	size_t		max_body;		/* bytes kept of a body; more is TOO_LARGE */
 	size_t		max_memory;		/* bytes kept of all bodies together */
@@ -137,9 +139,11 @@ extern void cdi_http_answer(CdiHttpServer *server, CdiHttpRequest *request,
 
 extern const CdiHttpStats *cdi_http_stats(CdiHttpServer *server);
 
-/* Accept no more connections, and close the open ones after their answer. */
+/* Accept what has connected so far and no more, and close the open
+ * connections after their answer. */
 extern void cdi_http_quiesce(CdiHttpServer *server);
-/* Requests that are being received, answered or sent. */
+/* Requests that are being received, answered or sent, or that new connections
+ * may be about to send. */
 extern bool cdi_http_busy(CdiHttpServer *server);
 /* Close everything.  Every request must have been answered. */
 extern void cdi_http_stop(CdiHttpServer *server);

@@ -40,9 +40,7 @@ extern void cdi_limit_answered(int32 source_id, int status, uint64 body_bytes);
 /* Retry-After in whole seconds, at least 1, of what cdi_limit_check returned */
 extern int	cdi_limit_retry_after(int64 milliseconds);
 
-/*
- * Counts of one source of this database; false where nothing is known of it.
- */
+/* What is counted of one source */
 typedef struct CdiActivity
 {
 	int32		source_id;

@@ -1,5 +1,19 @@
 -- Members that version 0.2.0 added.
 
+ALTER TABLE cdi.sources
+    ADD COLUMN rate_limit double precision CHECK (rate_limit BETWEEN 0.001 AND 1000000000),
+    ADD COLUMN rate_burst integer CHECK (rate_burst >= 1),
+    ADD COLUMN max_body integer CHECK (max_body >= 1),
+    ADD COLUMN allowed_origins text[] CHECK (array_position(allowed_origins, NULL) IS NULL),
+    ADD COLUMN keep_original boolean NOT NULL DEFAULT false,
+    ADD COLUMN client_address text NOT NULL DEFAULT 'auto' CHECK (client_address IN ('auto', 'always', 'never'));
+COMMENT ON COLUMN cdi.sources.rate_limit IS 'Events per second that the collectors of the database together take from the source; null: any number. Set by cdi_alter_source(), like the columns below.';
+COMMENT ON COLUMN cdi.sources.rate_burst IS 'Events that may come at once; null: those of one second.';
+COMMENT ON COLUMN cdi.sources.max_body IS 'Largest request body in kB, beside cdi.collector_max_body; null: that alone.';
+COMMENT ON COLUMN cdi.sources.allowed_origins IS 'Origins of web pages that may send, such as https://shop.example; null: all.';
+COMMENT ON COLUMN cdi.sources.keep_original IS 'Whether the bytes of every event are stored as they came.';
+COMMENT ON COLUMN cdi.sources.client_address IS 'Whether the address that an event came from is stored: auto, as the sender''s protocol does; always; never.';
+
 CREATE TABLE cdi.conversions (
     name text PRIMARY KEY,
     event text NOT NULL,

@@ -156,6 +156,23 @@ BEGIN
     ALTER TABLE cdi.events ADD COLUMN page_host text;
     COMMENT ON COLUMN cdi.events.page_host IS 'Host of the page''s own address.';
 
+    CREATE TABLE cdi.original_requests (
+        received_at timestamptz NOT NULL,
+        source_id integer NOT NULL,
+        method text NOT NULL,
+        path text NOT NULL,
+        query text,
+        content_type text,
+        content_encoding text,
+        body bytea NOT NULL,
+        event_ids uuid[] NOT NULL
+    ) PARTITION BY RANGE (received_at);
+    CREATE TABLE cdi.original_requests_default PARTITION OF cdi.original_requests DEFAULT;
+    COMMENT ON TABLE cdi.original_requests IS 'Requests as they came, of the sources that keep_original was set for (cdi_alter_source). They have whatever the client sent, its write key included.';
+    COMMENT ON COLUMN cdi.original_requests.query IS 'What followed the question mark, as sent.';
+    COMMENT ON COLUMN cdi.original_requests.body IS 'The bytes as sent, not decompressed.';
+    COMMENT ON COLUMN cdi.original_requests.event_ids IS 'Events of the request that were stored or known already, in their order: cdi.events.event_id.';
+
     INSERT INTO cdi.conversions (name, event, value_property) VALUES ('order', 'Order Completed', 'revenue') ON CONFLICT DO NOTHING;
 
     CREATE TABLE cdi.identity_map (
@@ -342,7 +359,7 @@ DECLARE
     lower_bound timestamptz := date_trunc('month', at);
     upper_bound timestamptz := date_trunc('month', at) + interval '1 month';
     partition_name text := parent || to_char(at, '_YYYY_MM');
-    key_column text := CASE parent WHEN 'events' THEN 'received_at' WHEN 'outbox' THEN 'queued_at' ELSE 'sent_at' END;
+    key_column text := CASE WHEN parent IN ('events', 'original_requests') THEN 'received_at' WHEN parent = 'outbox' THEN 'queued_at' ELSE 'sent_at' END;
 BEGIN
     IF to_regclass(format('cdi.%I', partition_name)) IS NOT NULL THEN
         RETURN true;
@@ -368,7 +385,7 @@ BEGIN
     RETURN true;
 END
 $$;
-COMMENT ON FUNCTION cdi._ensure_partition(text, timestamptz) IS 'Internal: make the monthly partition of cdi.events, cdi.outbox or cdi.deliveries that holds a time.';
+COMMENT ON FUNCTION cdi._ensure_partition(text, timestamptz) IS 'Internal: make the monthly partition of cdi.events, cdi.original_requests, cdi.outbox or cdi.deliveries that holds a time.';
 
 -- Partitions for now and 30 days ahead, and for what the default partitions caught.
 CREATE OR REPLACE FUNCTION cdi._ensure_partitions()
@@ -382,7 +399,7 @@ DECLARE
     at timestamptz;
     done boolean := true;
 BEGIN
-    FOREACH parent IN ARRAY ARRAY['events', 'outbox', 'deliveries'] LOOP
+    FOREACH parent IN ARRAY ARRAY['events', 'original_requests', 'outbox', 'deliveries'] LOOP
         done := cdi._ensure_partition(parent, now()) AND done;
         done := cdi._ensure_partition(parent, now() + interval '30 days') AND done;
     END LOOP;

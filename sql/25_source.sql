@@ -152,6 +152,71 @@ END
 $$;
 COMMENT ON FUNCTION cdi_disable_source(text) IS 'Refuses further events of a source: ZC102 in SQL, 401 over HTTP.';
 
+-- One member of settings per column.  A new one goes into the list of rules, the
+-- UPDATE and the table; the CHECK of a column is named in the usual way.
+CREATE OR REPLACE FUNCTION cdi_alter_source(name text, settings jsonb)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    rules CONSTANT jsonb := '{
+        "rate_limit": ["number", "a number of events per second from 0.001 to 1000000000, or null for no limit"],
+        "rate_burst": ["integer", "a number of events from 1, or null for those of one second"],
+        "max_body": ["integer", "a number of kB from 1, or null for cdi.collector_max_body alone"],
+        "allowed_origins": ["origins", "an array of origins such as https://shop.example, or null for all"],
+        "keep_original": ["boolean", "true or false, or null for false"],
+        "client_address": ["string", "auto, always or never, or null for auto"]
+    }';
+    id integer := cdi._require_source(name);
+    member text;
+    value jsonb;
+    valid boolean;
+BEGIN
+    IF settings IS NULL OR jsonb_typeof(settings) <> 'object' THEN
+        RAISE EXCEPTION 'settings of a source must be a JSON object'
+            USING ERRCODE = 'invalid_parameter_value',
+                  HINT = 'Its members may be ' || (SELECT string_agg(k, ', ' ORDER BY k) FROM jsonb_object_keys(rules) k) || '.';
+    END IF;
+    FOR member, value IN SELECT e.key, e.value FROM jsonb_each(settings) e LOOP
+        IF NOT rules ? member THEN
+            RAISE EXCEPTION 'a source has no setting "%"', member
+                USING ERRCODE = 'invalid_parameter_value',
+                      HINT = 'There are ' || (SELECT string_agg(k, ', ' ORDER BY k) FROM jsonb_object_keys(rules) k) || '.';
+        END IF;
+        CONTINUE WHEN value = 'null';
+        valid := CASE rules -> member ->> 0
+            WHEN 'number' THEN jsonb_typeof(value) = 'number' AND abs(value::numeric) < 1e300
+            WHEN 'integer' THEN jsonb_typeof(value) = 'number' AND scale(trim_scale(value::numeric)) = 0 AND abs(value::numeric) < 2147483648
+            WHEN 'origins' THEN jsonb_typeof(value) = 'array' AND NOT EXISTS (
+                SELECT FROM jsonb_array_elements(value) o
+                WHERE jsonb_typeof(o) <> 'string' OR o #>> '{}' !~ '^[A-Za-z][A-Za-z0-9+.-]*://[^/?#*\s]+$')
+            ELSE jsonb_typeof(value) = rules -> member ->> 0
+        END;
+        IF NOT valid THEN
+            RAISE check_violation USING CONSTRAINT = 'sources_' || member || '_check';
+        END IF;
+    END LOOP;
+    UPDATE cdi.sources s
+    SET rate_limit = CASE WHEN settings ? 'rate_limit' THEN (settings ->> 'rate_limit')::float8 ELSE s.rate_limit END,
+        rate_burst = CASE WHEN settings ? 'rate_burst' THEN (settings ->> 'rate_burst')::numeric::integer ELSE s.rate_burst END,
+        max_body = CASE WHEN settings ? 'max_body' THEN (settings ->> 'max_body')::numeric::integer ELSE s.max_body END,
+        allowed_origins = CASE WHEN NOT settings ? 'allowed_origins' THEN s.allowed_origins
+                               WHEN settings -> 'allowed_origins' <> 'null'
+                               THEN ARRAY(SELECT lower(o) FROM jsonb_array_elements_text(settings -> 'allowed_origins') o) END,
+        keep_original = CASE WHEN settings ? 'keep_original' THEN coalesce((settings ->> 'keep_original')::boolean, false) ELSE s.keep_original END,
+        client_address = CASE WHEN settings ? 'client_address' THEN coalesce(settings ->> 'client_address', 'auto') ELSE s.client_address END
+    WHERE s.source_id = id;
+EXCEPTION
+    WHEN check_violation THEN
+        GET STACKED DIAGNOSTICS member = CONSTRAINT_NAME;
+        member := substring(member FROM '^sources_(.*)_check$');
+        RAISE EXCEPTION 'setting "%" of a source must be %', member, rules -> member ->> 1
+            USING ERRCODE = 'invalid_parameter_value';
+END
+$$;
+COMMENT ON FUNCTION cdi_alter_source(text, jsonb) IS 'Changes settings of a source, the named members only: rate_limit (events per second, over all collectors of the database), rate_burst (events at once), max_body (kB), allowed_origins (of web pages), keep_original (store bytes as they came), client_address (auto, always, never). A null takes one back to its default.';
+
 -- Verbs that a role which sends events needs.
 CREATE OR REPLACE FUNCTION cdi._verbs()
 RETURNS SETOF regprocedure

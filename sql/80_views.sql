@@ -17,6 +17,36 @@ BEGIN
     GROUP BY s.source_id, s.name;
     COMMENT ON VIEW cdi.pipeline_counts IS 'What became of every event, per source: received = stored + duplicate + failed + withheld at every commit.';
 
+    CREATE OR REPLACE VIEW cdi.stat_sources AS
+    SELECT p.source, p.received, p.stored, p.duplicate, p.failed, p.withheld,
+           coalesce(a.requests, 0) AS requests,
+           coalesce(a.body_bytes, 0) AS body_bytes,
+           coalesce(a.accepted, 0) AS accepted,
+           coalesce(a.refused, 0) AS refused,
+           coalesce(a.rate_limited, 0) AS rate_limited,
+           coalesce(a.too_large, 0) AS too_large,
+           coalesce(a.unavailable, 0) AS unavailable,
+           a.last_request_at, a.since
+    FROM cdi.pipeline_counts p
+    JOIN cdi.sources s ON s.name = p.source
+    LEFT JOIN cdi._source_activity() a USING (source_id);
+    COMMENT ON VIEW cdi.stat_sources IS 'What every source sent. Up to withheld: events, whichever way they came, as counted in the transactions that stored them. From requests on: HTTP requests that named the source by its write key, over all collectors, counted in memory since the time in column since. requests = accepted + refused + rate_limited + too_large + unavailable.';
+    COMMENT ON COLUMN cdi.stat_sources.source IS 'Name of the source.';
+    COMMENT ON COLUMN cdi.stat_sources.received IS 'Events received: stored + duplicate + failed + withheld.';
+    COMMENT ON COLUMN cdi.stat_sources.stored IS 'Events that are in cdi.events, or were.';
+    COMMENT ON COLUMN cdi.stat_sources.duplicate IS 'Events whose message id was stored before.';
+    COMMENT ON COLUMN cdi.stat_sources.failed IS 'Events in cdi.failed_events.';
+    COMMENT ON COLUMN cdi.stat_sources.withheld IS 'Events that consent or the plan withheld.';
+    COMMENT ON COLUMN cdi.stat_sources.requests IS 'HTTP requests that were answered.';
+    COMMENT ON COLUMN cdi.stat_sources.body_bytes IS 'Bytes of their bodies, as sent.';
+    COMMENT ON COLUMN cdi.stat_sources.accepted IS 'Requests answered 2xx.';
+    COMMENT ON COLUMN cdi.stat_sources.refused IS 'Requests answered 4xx, other than those below.';
+    COMMENT ON COLUMN cdi.stat_sources.rate_limited IS 'Requests answered 429: above rate_limit (cdi_alter_source).';
+    COMMENT ON COLUMN cdi.stat_sources.too_large IS 'Requests answered 413: body above max_body or cdi.collector_max_body.';
+    COMMENT ON COLUMN cdi.stat_sources.unavailable IS 'Requests answered 503, which the client shall send again.';
+    COMMENT ON COLUMN cdi.stat_sources.last_request_at IS 'When the last of these answers was given.';
+    COMMENT ON COLUMN cdi.stat_sources.since IS 'Since when requests are counted: the last start of the server. Null where none has come.';
+
     CREATE OR REPLACE VIEW cdi.persons AS
     SELECT m.identifier AS person_id, l.linked_at AS named_at, i.identifiers, coalesce(t.traits, '{}') AS traits
     FROM cdi.identity_map m
@@ -133,10 +163,11 @@ BEGIN
     COMMENT ON VIEW cdi.conversion_events IS 'Tracked events that are declared as conversions, once per declaration, with their value.';
 
     CREATE OR REPLACE VIEW cdi.workers AS
-    SELECT kind, state, pid, database, started_at, failures, retry_at, last_error
+    SELECT kind, number, state, pid, database, started_at, failures, retry_at, last_error
     FROM cdi._workers();
     COMMENT ON VIEW cdi.workers IS 'The launcher and the workers of this database. Empty where cdi is not in shared_preload_libraries.';
     COMMENT ON COLUMN cdi.workers.kind IS 'launcher, collector (HTTP), keeper (watermark, identities, partitions) or push (outbox).';
+    COMMENT ON COLUMN cdi.workers.number IS 'Of a collector: its number, from 1 to cdi.collector_workers.';
     COMMENT ON COLUMN cdi.workers.state IS 'off (not wanted, or nothing to do), waiting (for its start, at retry_at), starting, running or stopping.';
     COMMENT ON COLUMN cdi.workers.failures IS 'How often in a row it ended by itself; the wait before the next start doubles with each.';
     COMMENT ON COLUMN cdi.workers.last_error IS 'The last error that it wrote to the server''s log.';

@@ -30,7 +30,7 @@ BEGIN
     EXECUTE format('GRANT SELECT ON cdi.events, cdi.failed_events, cdi.pipeline_deltas, cdi.pipeline_counts, cdi.watermark, '
         'cdi.identity_links, cdi.identity_map, cdi.identity_runs, cdi.identity_ahead, cdi.identity_merges, cdi.identifier_traits, '
         'cdi.outbox, cdi.push_cursor, cdi.sync_runs, cdi.sync_rows, cdi.deliveries, cdi.failed_deliveries TO %I', role);
-    EXECUTE format('GRANT SELECT (source_id, name, enabled, created_at, rotated_at) ON cdi.sources TO %I', role);
+    EXECUTE format('GRANT SELECT (source_id, name, enabled, created_at, rotated_at, rate_limit, rate_burst, max_body, allowed_origins, keep_original, client_address) ON cdi.sources TO %I', role);
     EXECUTE format('GRANT SELECT ON cdi.identifier_types, cdi.conversions, cdi.destinations, cdi.destination_specs, cdi.syncs TO %I', role);
     FOR v IN
         SELECT c.oid::regclass FROM pg_class c
@@ -54,7 +54,7 @@ SELECT p.oid::regprocedure
 FROM pg_extension e
 JOIN pg_proc p ON p.pronamespace IN (e.extnamespace, 'cdi'::regnamespace)
 WHERE e.extname = 'cdi'
-  AND p.proname IN ('_workers', 'cdi_watermark', 'cdi_person', 'cdi_person_of', 'cdi_resolve', 'cdi_attribution', 'cdi_channel',
+  AND p.proname IN ('_workers', '_source_activity', 'cdi_watermark', 'cdi_person', 'cdi_person_of', 'cdi_resolve', 'cdi_attribution', 'cdi_channel',
                     'cdi_campaign_key', 'cdi_session_id', 'cdi_session_channel', 'cdi_first', 'cdi_last', 'cdi_property_number')
 $$;
 COMMENT ON FUNCTION cdi._reader_functions() IS 'Internal: the functions that a reader may call.';

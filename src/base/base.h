@@ -33,6 +33,7 @@ extern int	cdi_collector_max_body;
 extern int	cdi_collector_max_pending;
 extern int	cdi_collector_port;
 extern int	cdi_collector_timeout;
+extern int	cdi_collector_workers;
 extern bool cdi_egress_allow_private;
 extern bool cdi_enabled;
 extern int	cdi_identity_bulk_threshold;

@@ -26,6 +26,7 @@ int			cdi_collector_max_body = 4096;
 int			cdi_collector_max_pending = 4096;
 int			cdi_collector_port = 0;
 int			cdi_collector_timeout = 30;
+int			cdi_collector_workers = 1;
 bool		cdi_egress_allow_private = false;
 bool		cdi_enabled = false;
 int			cdi_identity_bulk_threshold = 100000;
@@ -108,6 +109,11 @@ cdi_guc_define(void)
 							"Time after which the collector closes an inactive connection.",
 							NULL, &cdi_collector_timeout,
 							30, 1, 3600, PGC_SUSET, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("cdi.collector_workers",
+							"Collectors of a database, which share its port.",
+							"Each is a process and needs one of max_worker_processes.",
+							&cdi_collector_workers,
+							1, 1, 64, PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomBoolVariable("cdi.egress_allow_private",
 							 "Allows requests to loopback, private and link-local addresses.",
 							 "Addresses of cloud metadata services stay refused.",

@@ -7,6 +7,7 @@
  *	group.c		group commit: many requests, one transaction, then the answers
  *	inflate.c	compressed bodies, with a limit on what they become
  *	request.c	what a request asks for, and who sent it
+ *	limit.c		what each source sends, and how much it may
  *	dialect.h	the protocols of the SDKs, one file each
  *	metrics.c	/metrics and /health
  */
@@ -86,5 +87,8 @@ extern CdiInflateResult cdi_collect_inflate(const char *data, size_t len, size_t
 extern void cdi_collect_metrics(StringInfo out);
 extern bool cdi_collect_health(StringInfo out);
 extern void cdi_collect_time_commit(double seconds);
+/* Show the numbers of this collector to its siblings.  Whenever they may have
+ * changed, and once before its HTTP server is stopped. */
+extern void cdi_collect_publish(void);
 
 #endif							/* CDI_COLLECT_H */

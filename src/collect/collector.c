@@ -7,9 +7,15 @@
  * going on.  Whatever requests are complete when it wakes become one
  * transaction (group.c); those that arrive while it commits are the next.
  *
- * On SIGTERM it stops accepting, commits and answers what it has for at most
- * two seconds, and ends.  A crash at any point loses nothing that was
- * acknowledged, and whoever got no answer sends again.
+ * A database may have several, each with a socket, and groups, of its own.
+ * The kernel spreads connections over the sockets, which share the port.  The
+ * first collector binds it for itself alone, so that another database or
+ * server that has it is noticed; the others join while one of them listens
+ * (worker.h: shared memory knows).
+ *
+ * On SIGTERM it accepts what has already connected and no more, commits and
+ * answers what it has for at most two seconds, and ends.  A crash at any point
+ * loses nothing that was acknowledged, and whoever got no answer sends again.
  */
 #include "postgres.h"
 
@@ -27,7 +33,8 @@
 #include "worker/worker.h"
 
 #define DRAIN_MS			2000
-#define LISTEN_RETRY_MS		5000
+#define LISTEN_RETRY_MS		1000
+#define DRAIN_LOOK_MS		100
 
 /* Locks are waited for briefly: DDL on the events table stops everyone. */
 #define LOCK_TIMEOUT		"3s"
@@ -82,6 +89,17 @@ get_options(CdiHttpOptions *options)
 	options->allowed_origins = cdi_collector_allowed_origins;
 }
 
+/* For the log: "cdi collector", "cdi collector 2" */
+static const char *
+own_name(void)
+{
+	static char name[32] = "cdi collector";
+
+	if (cdi_worker_number() > 1)
+		snprintf(name, sizeof(name), "cdi collector %d", cdi_worker_number());
+	return name;
+}
+
 static void
 open_server(void)
 {
@@ -95,20 +113,22 @@ open_server(void)
 	strlcpy(listening_address, cdi_collector_address ? cdi_collector_address : "",
 			sizeof(listening_address));
 	listening_port = cdi_collector_port;
+	options.join = cdi_worker_listen_begin(listening_address, listening_port);
 	cdi_collector.server = cdi_http_start(&options, error, sizeof(error));
+	cdi_worker_listen_end(listening_address, cdi_collector.server ? listening_port : 0);
 	if (cdi_collector.server == NULL)
 	{
 		if (!complained)
 			ereport(LOG,
-					(errmsg("cdi collector cannot listen: %s", error),
+					(errmsg("%s cannot listen: %s", own_name(), error),
 					 errhint("Give every database its own cdi.collector_port; the collector keeps trying.")));
 		complained = true;
 		return;
 	}
 	complained = false;
 	ereport(LOG,
-			(errmsg("cdi collector listens on \"%s\", port %d",
-					listening_address, cdi_http_port(cdi_collector.server))));
+			(errmsg("%s listens on \"%s\", port %d",
+					own_name(), listening_address, cdi_http_port(cdi_collector.server))));
 }
 
 /* Milliseconds until the loop has to go round without being woken. */
@@ -171,11 +191,13 @@ serve(void)
 	while (cdi_collect_group())
 	{
 		cdi_http_run(cdi_collector.server);
+		cdi_collect_publish();
 		QueryCancelPending = false;
 		CHECK_FOR_INTERRUPTS();
 		if (ShutdownRequestPending || ConfigReloadPending)
 			break;
 	}
+	cdi_collect_publish();
 }
 
 static void
@@ -184,7 +206,9 @@ drain(WaitEventSet *set)
 	CdiCollector *collector = &cdi_collector;
 	TimestampTz end = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DRAIN_MS);
 
+	(void) cdi_worker_listen_begin(listening_address, listening_port);
 	cdi_http_quiesce(collector->server);
+	cdi_worker_listen_end(listening_address, 0);
 	for (;;)
 	{
 		long		left;
@@ -193,16 +217,20 @@ drain(WaitEventSet *set)
 		cdi_http_run(collector->server);
 		while (cdi_collect_group())
 			cdi_http_run(collector->server);
+		cdi_collect_publish();
 		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), end);
 		if (left <= 0 || !cdi_http_busy(collector->server))
 			break;
 		timeout = loop_timeout();
+		left = Min(left, DRAIN_LOOK_MS);
 		(void) wait(set, timeout < 0 ? left : Min(timeout, left));
 	}
 	cdi_collect_give_up();
 	cdi_http_run(collector->server);
+	cdi_collect_publish();
 	cdi_http_stop(collector->server);
 	collector->server = NULL;
+	cdi_collect_publish();
 }
 
 /* The configuration was read anew. */
@@ -245,6 +273,7 @@ cdi_collector_main(Datum arg)
 	MemoryContextSwitchTo(TopMemoryContext);
 	initStringInfo(&collector->reply);
 	open_server();
+	cdi_collect_publish();
 	set = make_wait_set();
 
 	while (!ShutdownRequestPending)

@@ -59,6 +59,7 @@ struct CdiRequest
 	CdiText		query;			/* as sent, without "?" */
 	CdiText		user;			/* of Authorization: Basic */
 	CdiText		body;			/* decompressed; not in answer and refuse */
+	int32		source_id;		/* 0 until it is known */
 
 	/* From unpack.  The first key that belongs to a source counts; Basic user
 	 * and ?writeKey= are added around them. */
@@ -155,7 +156,7 @@ struct CdiDialect
 
 	/* NULL, or: may raise and use the database; the source is known and a
 	 * transaction runs.  Returns the code of a refusal (401), or NULL. */
-	const char *(*verify) (CdiRequest *request, int32 source_id);
+	const char *(*verify) (CdiRequest *request);
 
 	/* body is empty and status 200 when they are called.  A page's answer has
 	 * no events. */

@@ -22,6 +22,7 @@
 
 #include "base/errors.h"
 #include "collect/job.h"
+#include "collect/limit.h"
 #include "worker/worker.h"
 
 /* Bounds of one group */
@@ -42,7 +43,7 @@ static const CdiEnvelope *
 make_envelope(CdiBatch *batch, const CdiJob *job)
 {
 	const CdiRequest *request = &job->request;
-	Jsonb	   *client = cdi_request_client(request, cdi_source_by_id(job->source_id));
+	Jsonb	   *client = cdi_request_client(request);
 	CdiEnvelope *envelope;
 
 	if (client == NULL && request->dialect->translate == NULL && request->type.data == NULL)
@@ -69,7 +70,7 @@ add_events(CdiBatch *batch, CdiJob *job, int32 origin)
 	if (request->refused_status != 0)
 	{
 		/* as it came, not as far as it could be decoded */
-		CdiEvent   *event = cdi_batch_add(batch, origin, job->source_id);
+		CdiEvent   *event = cdi_batch_add(batch, origin, job->request.source_id);
 
 		event->payload.data = request->http->body ? request->http->body : request->query.data;
 		event->payload.len = request->http->body ? (int) request->http->length : request->query.len;
@@ -80,14 +81,14 @@ add_events(CdiBatch *batch, CdiJob *job, int32 origin)
 	envelope = make_envelope(batch, job);
 	if (request->dialect->translate == NULL)
 	{
-		cdi_parse_body(batch, origin, job->source_id, request->body.data, request->body.len,
+		cdi_parse_body(batch, origin, job->request.source_id, request->body.data, request->body.len,
 					   envelope);
 		return;
 	}
 	cdi_batch_reserve(batch, request->nelements);
 	for (int i = 0; i < request->nelements; i++)
 	{
-		CdiEvent   *event = cdi_batch_add(batch, origin, job->source_id);
+		CdiEvent   *event = cdi_batch_add(batch, origin, job->request.source_id);
 
 		event->payload = request->elements[i];
 		event->envelope = envelope;
@@ -108,6 +109,11 @@ add_job(CdiBatch *batch, CdiJob *job, int32 origin, CdiKeyMemo *memo)
 			add_events(batch, job, origin);
 	}
 	job->count = batch->count - job->first;
+	if (job->denied == NULL && job->parked == NULL && !job->charged)
+	{
+		cdi_limit_charge(cdi_source_by_id(job->request.source_id), job->count);
+		job->charged = true;
+	}
 }
 
 static void
@@ -279,6 +285,7 @@ attempt(CdiCollector *collector, CdiJob *jobs, int n, int *sqlstate)
 		if (batch->count > 0)
 			cdi_ingest_batch(batch);
 		check_outcomes(batch, jobs, n);
+		cdi_original_store(batch, jobs, n);
 		commit(collector);
 		committed = true;
 	}

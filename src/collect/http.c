@@ -44,6 +44,12 @@
 /* Rounds of MHD_run before the caller gets to see its requests. */
 #define MAX_ROUNDS			4
 
+/* Rounds of accepting what waits, before no more is accepted. */
+#define MAX_LAST_ROUNDS		1000
+
+/* How long who has just connected may take to send, once we end. */
+#define PATIENCE_MS			300
+
 static const char too_large_body[] =
 "{\"success\":false,\"code\":\"body_too_large\",\"message\":\"request body is larger than cdi.collector_max_body\"}";
 
@@ -381,11 +387,9 @@ listen_on(const CdiHttpOptions *options, int *port, char *error, size_t error_si
 		if (fd < 0)
 			continue;
 
-		/*
-		 * Not SO_REUSEPORT: collectors of two databases with one port would
-		 * share it, and each would refuse the other's write keys.
-		 */
 		(void) setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+		if (options->join)
+			(void) setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one));
 		if (ai->ai_family == AF_INET6)
 			(void) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &zero, sizeof(zero));
 		/* Accepted sockets inherit it. */
@@ -393,6 +397,12 @@ listen_on(const CdiHttpOptions *options, int *port, char *error, size_t error_si
 		step = "bind";
 		if (bind(fd, ai->ai_addr, ai->ai_addrlen) == 0)
 		{
+			/*
+			 * Only from here on others may join.  A socket that is bound with
+			 * SO_REUSEPORT would join whoever of this user is there: the
+			 * collector of another database, which knows none of our keys.
+			 */
+			(void) setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one));
 			step = "listen on";
 			if (listen(fd, SOMAXCONN) == 0)
 				break;
@@ -537,9 +547,24 @@ cdi_http_stats(CdiHttpServer *server)
 void
 cdi_http_quiesce(CdiHttpServer *server)
 {
+	uint64_t	accepted;
+
 	if (server->quiesced)
 		return;
+
+	/*
+	 * What the kernel has accepted for this socket and we have not would be
+	 * reset.  What connects between the last look and close() still is.
+	 */
+	for (int round = 0; round < MAX_LAST_ROUNDS; round++)
+	{
+		accepted = server->stats.accepted;
+		(void) MHD_run(server->daemon);
+		if (server->stats.accepted == accepted)
+			break;
+	}
 	server->quiesced = true;
+	server->patience = clock_ms() + PATIENCE_MS;
 	if (MHD_quiesce_daemon(server->daemon) != MHD_INVALID_SOCKET)
 		close(server->listen_fd);
 }
@@ -551,7 +576,8 @@ cdi_http_busy(CdiHttpServer *server)
 		return true;
 	for (Connection *connection = server->first; connection; connection = connection->next)
 		if (connection->state == CONNECTION_RECEIVING ||
-			connection->state == CONNECTION_SENDING)
+			connection->state == CONNECTION_SENDING ||
+			(connection->state == CONNECTION_FRESH && clock_ms() < server->patience))
 			return true;
 	return false;
 }

@@ -24,6 +24,8 @@ typedef struct CdiHttpOptions
 {
 	const char *address;		/* "*" or "" listens everywhere */
 	int			port;			/* 0 lets the kernel choose */
+	bool		join;			/* share the port with a process of ours that
+								 * listens there; else nobody may */
 	int			timeout_ms;		/* for receiving one request, and between two */
 	size_t		max_body;		/* bytes kept of a body; more is TOO_LARGE */
 	size_t		max_memory;		/* bytes kept of all bodies together */
@@ -128,7 +130,7 @@ extern const char *cdi_http_header(const CdiHttpRequest *request, const char *na
 extern bool cdi_http_client_address(const CdiHttpRequest *request, char *address);
 
 /* Is the origin in a comma-separated list of patterns, each with at most one
- * asterisk? */
+ * asterisk?  True of none: it is no page's request. */
 extern bool cdi_http_origin_allowed(const char *patterns, const char *origin);
 
 /* The request is gone afterwards. */
@@ -137,9 +139,11 @@ extern void cdi_http_answer(CdiHttpServer *server, CdiHttpRequest *request,
 
 extern const CdiHttpStats *cdi_http_stats(CdiHttpServer *server);
 
-/* Accept no more connections, and close the open ones after their answer. */
+/* Accept what has connected so far and no more, and close the open
+ * connections after their answer. */
 extern void cdi_http_quiesce(CdiHttpServer *server);
-/* Requests that are being received, answered or sent. */
+/* Requests that are being received, answered or sent, or that new connections
+ * may be about to send. */
 extern bool cdi_http_busy(CdiHttpServer *server);
 /* Close everything.  Every request must have been answered. */
 extern void cdi_http_stop(CdiHttpServer *server);

@@ -139,6 +139,8 @@ matches(const char *pattern, size_t length, const char *text)
 bool
 cdi_http_origin_allowed(const char *patterns, const char *origin)
 {
+	if (origin == NULL)
+		return true;
 	while (patterns != NULL && *patterns != '\0')
 	{
 		size_t		length;

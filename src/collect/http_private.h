@@ -71,6 +71,8 @@ struct CdiHttpServer
 	int			epoll_fd;
 	int			port;
 	bool		quiesced;
+	int64_t		patience;		/* once quiesced: how long new connections are
+								 * given to send a request */
 	bool		again;			/* the library has more to do at once */
 	int64_t		now;
 	Connection *first;			/* by deadline */

@@ -16,7 +16,9 @@ typedef struct CdiJob
 	/* Result of an attempt; counts only after its commit. */
 	const char *denied;			/* code of a refusal, of denied_status */
 	int			denied_status;
-	int32		source_id;
+	bool		checked;		/* against the source's rate, once */
+	bool		charged;
+	int64		wait_ms;		/* until that lets it in */
 	int			first;			/* events of the batch */
 	int			count;
 } CdiJob;
@@ -43,7 +45,7 @@ typedef struct CdiKeyMemo
 extern bool cdi_request_admit(CdiHttpRequest *http, CdiJob *job);
 extern void cdi_request_authenticate(CdiJob *job, CdiKeyMemo *memo);
 /* What the request itself says about its sender; NULL where nothing. */
-extern Jsonb *cdi_request_client(const CdiRequest *request, const CdiSource *source);
+extern Jsonb *cdi_request_client(const CdiRequest *request);
 extern void cdi_request_deny(const CdiJob *job);
 extern void cdi_request_refuse(const CdiRequest *request, int status, const char *code,
 							   const char *message, int flags);
@@ -53,6 +55,9 @@ extern void cdi_request_answer(const CdiRequest *request, const CdiAnswer *count
 
 /* group.c: count one event that has ended; allocates in the current context */
 extern void cdi_answer_tally(CdiAnswer *counts, const CdiEvent *event, int index);
+
+/* original.c: in the transaction of the group; jobs whose source wants it */
+extern void cdi_original_store(CdiBatch *batch, const CdiJob *jobs, int n);
 
 /* parked.c */
 extern void cdi_parked_add(CdiParked *parked, CdiBatch *batch, int32 origin);

@@ -31,7 +31,6 @@ struct CdiParked
 	CdiParked  *next;
 	MemoryContext context;
 	CdiRequest	request;		/* without its body */
-	int32		source_id;
 	CdiAnswer	answer;			/* so far */
 	int			nevents;
 	int			nleft;
@@ -59,7 +58,6 @@ cdi_parked_park(CdiBatch *batch, const CdiJob *job, int nparked)
 	parked->request.nkeys = parked->request.nelements = 0;
 	parked->request.elements = NULL;
 	parked->request.private_data = NULL;
-	parked->source_id = job->source_id;
 	parked->events = palloc0(sizeof(ParkedEvent) * nparked);
 	parked->deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), PARKED_LIMIT_MS);
 	for (int i = 0; i < job->count; i++)
@@ -121,7 +119,7 @@ cdi_parked_add(CdiParked *parked, CdiBatch *batch, int32 origin)
 
 		if (again->done)
 			continue;
-		event = cdi_batch_add(batch, origin, parked->source_id);
+		event = cdi_batch_add(batch, origin, parked->request.source_id);
 		event->payload = again->payload;
 		event->envelope = again->envelope;
 	}

@@ -10,6 +10,7 @@
 
 #include "base/errors.h"
 #include "collect/job.h"
+#include "collect/limit.h"
 
 #define COOKIE_SECONDS	(365 * 24 * 60 * 60)
 
@@ -46,6 +47,8 @@ send_reply(const CdiRequest *request, const CdiReply *reply, int flags, int retr
 		.location = reply->location
 	};
 
+	if (request->source_id != 0)
+		cdi_limit_answered(request->source_id, reply->status, request->http->announced);
 	cdi_http_answer(cdi_collector.server, request->http, &answer);
 }
 
@@ -64,6 +67,8 @@ refuse(const CdiRequest *request, int status, const char *code, const char *mess
 {
 	CdiReply	reply;
 
+	if (!cdi_http_origin_allowed(cdi_collector_allowed_origins, request->http->origin))
+		flags |= CDI_HTTP_NO_CORS;
 	begin_reply(&reply, status);
 	request->dialect->refuse(request, status, code, message, &reply);
 	send_reply(request, &reply, flags, retry_after);
@@ -103,6 +108,7 @@ static const struct
 	{"source_disabled", "the source of this write key is disabled"},
 	{"invalid_signature", "the signature is not that of the source's secret over this body"},
 	{"origin_not_allowed", "the source takes nothing from pages of this origin"},
+	{"rate_limited", "the source sends more events per second than it may; send this again later"},
 };
 
 void
@@ -113,8 +119,10 @@ cdi_request_deny(const CdiJob *job)
 	for (int i = 0; i < lengthof(denials); i++)
 		if (strcmp(denials[i].code, job->denied) == 0)
 			message = denials[i].message;
-	cdi_collector.refused_keys++;
-	refuse(&job->request, job->denied_status, job->denied, message, 0, 0);
+	if (job->denied_status == 401)
+		cdi_collector.refused_keys++;
+	refuse(&job->request, job->denied_status, job->denied, message, 0,
+		   job->denied_status == 429 ? cdi_limit_retry_after(job->wait_ms) : 0);
 }
 
 /*
@@ -324,7 +332,7 @@ try_key(CdiJob *job, CdiKeyMemo *memo, CdiText key)
 	}
 	if (memo->entries[i].source_id == 0)
 		return false;
-	job->source_id = memo->entries[i].source_id;
+	job->request.source_id = memo->entries[i].source_id;
 	job->denied = memo->entries[i].enabled ? NULL : "source_disabled";
 	return true;
 }
@@ -338,7 +346,7 @@ take_source(CdiJob *job, const char *name)
 		job->denied = "unknown_write_key";
 	else
 	{
-		job->source_id = source->source_id;
+		job->request.source_id = source->source_id;
 		job->denied = source->enabled ? NULL : "source_disabled";
 	}
 }
@@ -380,15 +388,60 @@ find_source(CdiJob *job, CdiKeyMemo *memo)
 		job->denied = any ? "unknown_write_key" : "missing_write_key";
 }
 
+static bool
+origin_allowed(const CdiRequest *request, const CdiSource *source)
+{
+	const char *origin = request->http->origin;
+
+	if (!cdi_http_origin_allowed(cdi_collector_allowed_origins, origin))
+		return false;
+	if (origin == NULL || source->any_origin)
+		return true;
+	for (int i = 0; i < source->norigins; i++)
+		if (cdi_http_origin_allowed(source->origins[i], origin))
+			return true;
+	return false;
+}
+
+static void
+deny(CdiJob *job, int status, const char *code)
+{
+	job->denied_status = status;
+	job->denied = code;
+}
+
+/* Who sent it, and may it come in? */
 void
 cdi_request_authenticate(CdiJob *job, CdiKeyMemo *memo)
 {
 	CdiRequest *request = &job->request;
+	const CdiSource *source;
 
 	find_source(job, memo);
 	job->denied_status = 401;
-	if (job->denied == NULL && request->dialect->verify != NULL && request->refused_status == 0)
-		job->denied = request->dialect->verify(request, job->source_id);
+	if (job->denied != NULL)
+		return;
+	source = cdi_source_by_id(request->source_id);
+	if (!origin_allowed(request, source))
+	{
+		deny(job, 403, "origin_not_allowed");
+		return;
+	}
+	if (!job->checked)
+		job->wait_ms = cdi_limit_check(source);
+	job->checked = true;
+	if (job->wait_ms > 0)
+	{
+		deny(job, 429, "rate_limited");
+		return;
+	}
+	if (source->max_body > 0 &&
+		Max(request->http->announced, (uint64) request->body.len) > (uint64) source->max_body * 1024)
+		refuse_body(request, 413, "body_too_large", ERRCODE_CDI_EVENT_TOO_LARGE,
+					"request body is larger than the source may send",
+					psprintf("The limit of source \"%s\" is %d kB.", source->name, source->max_body));
+	if (request->dialect->verify != NULL && request->refused_status == 0)
+		job->denied = request->dialect->verify(request);
 }
 
 /*
@@ -403,11 +456,14 @@ says_yes(const CdiRequest *request, const char *header)
 }
 
 Jsonb *
-cdi_request_client(const CdiRequest *request, const CdiSource *source)
+cdi_request_client(const CdiRequest *request)
 {
+	const CdiSource *source = cdi_source_by_id(request->source_id);
 	bool		gpc = says_yes(request, "Sec-GPC");
 	bool		dnt = says_yes(request, "DNT");
-	bool		device = !request->anonymous && request->from_device;
+	bool		device = !request->anonymous &&
+		(source->client_address == CDI_ADDRESS_ALWAYS ||
+		 (source->client_address == CDI_ADDRESS_AUTO && request->from_device));
 	StringInfoData json;
 	Jsonb	   *result;
 

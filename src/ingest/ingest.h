@@ -16,6 +16,14 @@
 
 #define CDI_MAX_IDENTIFIERS	8
 
+/* When the address that a request came from is kept (cdi.sources). */
+typedef enum CdiClientAddress
+{
+	CDI_ADDRESS_AUTO,			/* where the protocol does so */
+	CDI_ADDRESS_ALWAYS,
+	CDI_ADDRESS_NEVER
+} CdiClientAddress;
+
 /* cdi.sources as the pipeline sees it (source.c); valid until the next
  * transaction. */
 typedef struct CdiSource
@@ -23,6 +31,14 @@ typedef struct CdiSource
 	int32		source_id;
 	char		name[NAMEDATALEN * 2];
 	bool		enabled;
+	bool		keep_original;	/* store the bytes as they came */
+	CdiClientAddress client_address;
+	double		rate_limit;		/* events per second; 0: none */
+	int32		rate_burst;		/* events at once; 0: those of one second */
+	int32		max_body;		/* kB; 0: cdi.collector_max_body alone */
+	bool		any_origin;		/* else only these: */
+	int			norigins;
+	char	  **origins;
 } CdiSource;
 
 /* Where an event ended.  Every event ends in exactly one of the first four. */

@@ -5,7 +5,10 @@
  * The whole of cdi.sources and cdi.source_grants is cached per backend (both
  * are small) and dropped by a relation-cache invalidation, which the SQL
  * functions that change them send.  A key that is not found is looked up again
- * in fresh rows before it is called unknown.
+ * in fresh rows, once per transaction, before it is called unknown.
+ *
+ * What a lookup returned stays valid until the transaction ends, whatever is
+ * read anew meanwhile: rows that were replaced go with the transaction.
  */
 #include "postgres.h"
 
@@ -16,9 +19,11 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "storage/proc.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
 #include "base/errors.h"
@@ -51,6 +56,7 @@ static int	nsources = 0;
 static Oid	cached_relation = InvalidOid;
 static bool loaded = false;
 static bool invalidated = false;	/* since the last load() began */
+static LocalTransactionId loaded_in = InvalidLocalTransactionId;
 
 static void
 invalidate(Datum arg, Oid relid)
@@ -74,29 +80,87 @@ get_hash(HeapTuple tuple, TupleDesc desc, int column, uint8 *hash)
 	return true;
 }
 
+static LocalTransactionId
+current_transaction(void)
+{
+#if PG_VERSION_NUM >= 170000
+	return MyProc->vxid.lxid;
+#else
+	return MyProc->lxid;
+#endif
+}
+
+/* Strings of a text array, in the current memory context */
+static char **
+get_strings(HeapTuple tuple, TupleDesc desc, int column, int *count)
+{
+	bool		isnull;
+	Datum		datum = SPI_getbinval(tuple, desc, column, &isnull);
+	Datum	   *items;
+	char	  **result;
+
+	*count = 0;
+	if (isnull)
+		return NULL;
+	deconstruct_array(DatumGetArrayTypeP(datum), TEXTOID, -1, false, TYPALIGN_INT,
+					  &items, NULL, count);
+	result = palloc(sizeof(char *) * Max(*count, 1));
+	for (int i = 0; i < *count; i++)
+		result[i] = TextDatumGetCString(items[i]);
+	return result;
+}
+
+/* What cdi_alter_source() sets; a null is a limit that there is not. */
 static void
-load_keys(void)
+get_settings(HeapTuple tuple, TupleDesc desc, int column, CdiSource *source)
+{
+	bool		isnull;
+	Datum		datum = SPI_getbinval(tuple, desc, column, &isnull);
+	char	   *address;
+
+	source->rate_limit = isnull ? 0 : DatumGetFloat8(datum);
+	datum = SPI_getbinval(tuple, desc, column + 1, &isnull);
+	source->rate_burst = isnull ? 0 : DatumGetInt32(datum);
+	datum = SPI_getbinval(tuple, desc, column + 2, &isnull);
+	source->max_body = isnull ? 0 : DatumGetInt32(datum);
+	datum = SPI_getbinval(tuple, desc, column + 3, &isnull);
+	source->keep_original = !isnull && DatumGetBool(datum);
+	address = SPI_getvalue(tuple, desc, column + 4);
+	source->client_address = address == NULL ? CDI_ADDRESS_AUTO :
+		strcmp(address, "always") == 0 ? CDI_ADDRESS_ALWAYS :
+		strcmp(address, "never") == 0 ? CDI_ADDRESS_NEVER : CDI_ADDRESS_AUTO;
+	source->origins = get_strings(tuple, desc, column + 5, &source->norigins);
+	source->any_origin = source->origins == NULL;
+}
+
+/* Further keys, into the current memory context */
+static CachedKey *
+load_keys(int *count)
 {
 	static CdiPlan plan = {
 		.query = "SELECT source_id, key_hash FROM cdi.source_keys"
 	};
+	CachedKey  *result;
+	MemoryContext context = CurrentMemoryContext;
 
-	nkeys = 0;
-	/* Not there between the new library and ALTER EXTENSION UPDATE. */
+	*count = 0;
+	/* Not there until the extension is updated to 0.2.0. */
 	if (!OidIsValid(cdi_relation_oid("source_keys")))
-		return;
+		return NULL;
 	cdi_plan_execute_latest(&plan);
-	MemoryContextSwitchTo(cache_context);
-	keys = palloc(sizeof(CachedKey) * Max(SPI_processed, 1));
+	MemoryContextSwitchTo(context);
+	result = palloc(sizeof(CachedKey) * Max(SPI_processed, 1));
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
+		CachedKey  *key = &result[*count];
 		bool		isnull;
 
-		keys[nkeys].source_id = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[i],
-															SPI_tuptable->tupdesc, 1, &isnull));
-		if (get_hash(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 2, keys[nkeys].hash))
-			nkeys++;
+		key->source_id = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[i],
+													 SPI_tuptable->tupdesc, 1, &isnull));
+		if (get_hash(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 2, key->hash))
+			(*count)++;
 	}
+	return result;
 }
 
 /*
@@ -106,32 +170,39 @@ load_keys(void)
 static void
 load(void)
 {
-	static CdiPlan plan = {
-		.query = "SELECT source_id, name, enabled, write_key_hash, previous_key_hash, previous_key_until,"
+#define COLUMNS "SELECT source_id, name, enabled, write_key_hash, previous_key_hash, previous_key_until," \
 		" (SELECT pg_catalog.array_agg(role_name::text) FROM cdi.source_grants g WHERE g.source_id OPERATOR(pg_catalog.=) s.source_id)"
-		" FROM cdi.sources s"
+	static CdiPlan plan = {
+		.query = COLUMNS ", rate_limit, rate_burst, max_body, keep_original, client_address, allowed_origins FROM cdi.sources s"
 	};
+	/* until the extension is updated to 0.2.0 */
+	static CdiPlan plan_0_1 = {
+		.query = COLUMNS ", NULL::float8, NULL::int4, NULL::int4, false, 'auto', NULL::text[] FROM cdi.sources s"
+	};
+	static bool registered = false;
 	CdiOwnerScope scope;
 	MemoryContext old = CurrentMemoryContext;
+	MemoryContext context;
+	CachedSource *rows;
+	int			nrows;
+	CachedKey  *further;
+	int			nfurther;
 
-	if (cache_context == NULL)
-	{
-		cache_context = AllocSetContextCreate(CacheMemoryContext, "cdi sources",
-											  ALLOCSET_SMALL_SIZES);
+	if (!registered)
 		CacheRegisterRelcacheCallback(invalidate, (Datum) 0);
-	}
+	registered = true;
 	cdi_owner_enter(&scope);
 	SPI_connect();
 	cached_relation = cdi_relation_oid("sources");
 	loaded = invalidated = false;
-	cdi_plan_execute_latest(&plan);
-	MemoryContextReset(cache_context);
-	MemoryContextSwitchTo(cache_context);
-	nsources = 0;
-	sources = palloc0(sizeof(CachedSource) * Max(SPI_processed, 1));
+	cdi_plan_execute_latest(get_attnum(cached_relation, "rate_limit") != InvalidAttrNumber ?
+							&plan : &plan_0_1);
+	context = AllocSetContextCreate(TopTransactionContext, "cdi sources", ALLOCSET_SMALL_SIZES);
+	MemoryContextSwitchTo(context);
+	rows = palloc0(sizeof(CachedSource) * Max(SPI_processed, 1));
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
-		CachedSource *cached = &sources[i];
+		CachedSource *cached = &rows[i];
 		HeapTuple	tuple = SPI_tuptable->vals[i];
 		TupleDesc	desc = SPI_tuptable->tupdesc;
 		bool		isnull;
@@ -145,21 +216,21 @@ load(void)
 		cached->has_previous = get_hash(tuple, desc, 5, cached->previous_hash);
 		datum = SPI_getbinval(tuple, desc, 6, &isnull);
 		cached->previous_until = isnull ? DT_NOBEGIN : DatumGetTimestampTz(datum);
-		datum = SPI_getbinval(tuple, desc, 7, &isnull);
-		if (!isnull)
-		{
-			Datum	   *names;
-
-			deconstruct_array(DatumGetArrayTypeP(datum), TEXTOID, -1, false, TYPALIGN_INT,
-							  &names, NULL, &cached->ngrants);
-			cached->grants = palloc(sizeof(char *) * Max(cached->ngrants, 1));
-			for (int k = 0; k < cached->ngrants; k++)
-				cached->grants[k] = TextDatumGetCString(names[k]);
-		}
-		nsources++;
+		cached->grants = get_strings(tuple, desc, 7, &cached->ngrants);
+		get_settings(tuple, desc, 8, &cached->source);
 	}
-	load_keys();
+	nrows = SPI_processed;
+	further = load_keys(&nfurther);
+	MemoryContextSetParent(context, CacheMemoryContext);
+	if (cache_context != NULL)
+		MemoryContextSetParent(cache_context, TopTransactionContext);
+	cache_context = context;
+	sources = rows;
+	nsources = nrows;
+	keys = further;
+	nkeys = nfurther;
 	loaded = !invalidated;
+	loaded_in = current_transaction();
 	MemoryContextSwitchTo(old);
 	SPI_finish();
 	cdi_owner_leave(&scope);
@@ -246,7 +317,7 @@ cdi_source_by_write_key(const char *write_key, int len)
 	sha256(write_key, len, digest);
 	ensure_loaded();
 	found = find_key(digest);
-	if (found == NULL)
+	if (found == NULL && loaded_in != current_transaction())
 	{
 		load();
 		found = find_key(digest);

@@ -271,8 +271,8 @@ cdi_keeper_main(Datum arg)
 
 	if (!cdi_worker_start(CDI_WORKER_KEEPER, arg))
 		proc_exit(0);
-	database = &cdi_worker_shared->databases[DatumGetInt32(arg) / CDI_WORKER_KINDS];
-	slot = &database->slots[CDI_WORKER_KEEPER];
+	database = cdi_worker_database();
+	slot = cdi_worker_slot();
 	SetConfigOption("synchronous_commit", "off", PGC_USERSET, PGC_S_OVERRIDE);
 	MemoryContextSwitchTo(AllocSetContextCreate(TopMemoryContext, "cdi keeper",
 												ALLOCSET_DEFAULT_SIZES));

@@ -31,6 +31,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "collect/limit.h"
 #include "worker/slot.h"
 
 #define SAFETY_SECONDS			60
@@ -106,9 +107,10 @@ listen_settings(void)
 }
 
 static bool
-kind_wanted(const CdiWish *wish, int kind)
+slot_wanted(const CdiWish *wish, int slot)
 {
-	return kind != CDI_WORKER_COLLECTOR || wish->port > 0;
+	return cdi_slot_kind(slot) != CDI_WORKER_COLLECTOR ||
+		(wish->port > 0 && cdi_slot_number(slot) <= wish->collectors);
 }
 
 /* Entry of a database, a new one if need be; NULL where none is free. */
@@ -124,14 +126,17 @@ find_or_add(const CdiWish *wish)
 			return NULL;
 		database->oid = wish->oid;
 		database->holds = 0;
-		database->parked = false;
-		for (int kind = 0; kind < CDI_WORKER_KINDS; kind++)
+		database->nslots = CDI_FIRST_COLLECTOR;
+		for (int i = 0; i < CDI_SLOTS; i++)
 		{
-			CdiSlot    *slot = &database->slots[kind];
+			CdiSlot    *slot = &database->slots[i];
 
 			slot->state = CDI_SLOT_OFF;
 			slot->failures = 0;
 			slot->error.message[0] = '\0';
+			slot->has_stats = false;
+			for (int k = 0; k < CDI_WORKER_STATS; k++)
+				pg_atomic_write_u64(&slot->stats[k], 0);
 		}
 	}
 	database->name = wish->name;
@@ -142,7 +147,8 @@ find_or_add(const CdiWish *wish)
 static void
 scan_databases(void)
 {
-	List	   *wishes = cdi_wish_read();
+	List	   *databases = NIL;
+	List	   *wishes = cdi_wish_read(&databases);
 	TimestampTz now = GetCurrentTimestamp();
 	uint32		listen = listen_settings();
 	bool		complete = true;
@@ -150,8 +156,8 @@ scan_databases(void)
 
 	LWLockAcquire(cdi_worker_shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < cdi_worker_shared->ndatabases; i++)
-		for (int kind = 0; kind < CDI_WORKER_KINDS; kind++)
-			cdi_worker_shared->databases[i].slots[kind].wanted = false;
+		for (int k = 0; k < CDI_SLOTS; k++)
+			cdi_worker_shared->databases[i].slots[k].wanted = false;
 	foreach(cell, wishes)
 	{
 		CdiWish    *wish = lfirst(cell);
@@ -162,14 +168,16 @@ scan_databases(void)
 			complete = false;
 			continue;
 		}
-		for (int kind = 0; kind < CDI_WORKER_KINDS; kind++)
+		for (int i = 0; i < CDI_SLOTS; i++)
 		{
-			CdiSlot    *slot = &database->slots[kind];
+			CdiSlot    *slot = &database->slots[i];
 
-			slot->wanted = kind_wanted(wish, kind);
+			slot->wanted = slot_wanted(wish, i);
 			slot->settings = wish->settings;
-			if (kind == CDI_WORKER_COLLECTOR)
+			if (cdi_slot_kind(i) == CDI_WORKER_COLLECTOR)
 				slot->settings = hash_combine(slot->settings, listen);
+			if (slot->wanted)
+				database->nslots = Max(database->nslots, i + 1);
 			/* Whatever kept it away may have changed: try at once. */
 			if (slot->wanted && (slot->state == CDI_SLOT_OFF || slot->state == CDI_SLOT_WAITING))
 			{
@@ -179,19 +187,35 @@ scan_databases(void)
 		}
 	}
 	LWLockRelease(cdi_worker_shared->lock);
+	cdi_limit_forget_others(databases);
 	list_free_deep(wishes);
+	list_free(databases);
 
 	if (!complete && !launcher.short_of_entries)
 		ereport(LOG,
 				(errmsg("more databases want cdi workers than the server can run"),
-				 errhint("Increase max_worker_processes; every such database needs three.")));
+				 errhint("Increase max_worker_processes; every such database needs two, and cdi.collector_workers more.")));
 	launcher.short_of_entries = !complete;
 }
 
+/* "cdi keeper (shop)", "cdi collector 2 (shop)" */
 static void
-launch(CdiDatabase *database, int kind, int number)
+name_worker(BackgroundWorker *worker, const CdiDatabase *database, int index)
 {
-	CdiSlot    *slot = &database->slots[kind];
+	char		number[16] = "";
+
+	if (cdi_slot_number(index) > 1)
+		snprintf(number, sizeof(number), " %d", cdi_slot_number(index));
+	snprintf(worker->bgw_name, BGW_MAXLEN, "cdi %s%s (%s)",
+			 cdi_worker_names[cdi_slot_kind(index)], number, NameStr(database->name));
+}
+
+/* The worker of slot number index, whose id over all databases is id */
+static void
+launch(CdiDatabase *database, int index, int id)
+{
+	CdiSlot    *slot = &database->slots[index];
+	const char *kind = cdi_worker_names[cdi_slot_kind(index)];
 	BackgroundWorker worker = {0};
 	CdiLaunch	extra;
 
@@ -206,8 +230,7 @@ launch(CdiDatabase *database, int kind, int number)
 	slot->launched_settings = slot->settings;
 	extra.launch = ++slot->launch;
 	extra.database = database->oid;
-	snprintf(worker.bgw_name, BGW_MAXLEN, "cdi %s (%s)", cdi_worker_names[kind],
-			 NameStr(database->name));
+	name_worker(&worker, database, index);
 	LWLockRelease(cdi_worker_shared->lock);
 
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
@@ -217,18 +240,18 @@ launch(CdiDatabase *database, int kind, int number)
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
 	strlcpy(worker.bgw_library_name, "cdi", BGW_MAXLEN);
-	snprintf(worker.bgw_function_name, BGW_MAXLEN, "cdi_%s_main", cdi_worker_names[kind]);
-	snprintf(worker.bgw_type, BGW_MAXLEN, "cdi %s", cdi_worker_names[kind]);
-	worker.bgw_main_arg = Int32GetDatum(number);
+	snprintf(worker.bgw_function_name, BGW_MAXLEN, "cdi_%s_main", kind);
+	snprintf(worker.bgw_type, BGW_MAXLEN, "cdi %s", kind);
+	worker.bgw_main_arg = Int32GetDatum(id);
 	memcpy(worker.bgw_extra, &extra, sizeof(extra));
 	worker.bgw_notify_pid = MyProcPid;
 
-	if (RegisterDynamicBackgroundWorker(&worker, &launcher.handles[number]))
+	if (RegisterDynamicBackgroundWorker(&worker, &launcher.handles[id]))
 	{
 		launcher.short_of_slots = false;
 		return;
 	}
-	launcher.handles[number] = NULL;
+	launcher.handles[id] = NULL;
 	LWLockAcquire(cdi_worker_shared->lock, LW_EXCLUSIVE);
 	slot->state = CDI_SLOT_WAITING;
 	slot->retry_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
@@ -237,7 +260,7 @@ launch(CdiDatabase *database, int kind, int number)
 	if (!launcher.short_of_slots)
 		ereport(LOG,
 				(errmsg("out of background worker slots: could not start \"%s\"", worker.bgw_name),
-				 errhint("Increase max_worker_processes; every database with cdi needs three.")));
+				 errhint("Increase max_worker_processes; every database with cdi needs two, and cdi.collector_workers more.")));
 	launcher.short_of_slots = true;
 }
 
@@ -271,7 +294,7 @@ worker_gone(CdiSlot *slot)
 
 /* Ask a worker to end that is not wanted, or not with these settings. */
 static void
-stop_unwanted(CdiSlot *slot, int number)
+stop_unwanted(CdiSlot *slot, int id)
 {
 	bool		never_attached = false;
 
@@ -286,8 +309,8 @@ stop_unwanted(CdiSlot *slot, int number)
 			never_attached = true;
 	}
 	LWLockRelease(cdi_worker_shared->lock);
-	if (never_attached && launcher.handles[number] != NULL)
-		TerminateBackgroundWorker(launcher.handles[number]);
+	if (never_attached && launcher.handles[id] != NULL)
+		TerminateBackgroundWorker(launcher.handles[id]);
 }
 
 /*
@@ -308,29 +331,29 @@ reconcile(void)
 		/* Only this process gives out and takes back entries. */
 		if (!OidIsValid(database->oid))
 			continue;
-		for (int kind = 0; kind < CDI_WORKER_KINDS; kind++)
+		for (int k = 0; k < database->nslots; k++)
 		{
-			CdiSlot    *slot = &database->slots[kind];
-			int			number = i * CDI_WORKER_KINDS + kind;
+			CdiSlot    *slot = &database->slots[k];
+			int			id = CDI_SLOT_ID(i, k);
 			pid_t		pid;
 
-			if (launcher.handles[number] != NULL &&
-				GetBackgroundWorkerPid(launcher.handles[number], &pid) == BGWH_STOPPED)
+			if (launcher.handles[id] != NULL &&
+				GetBackgroundWorkerPid(launcher.handles[id], &pid) == BGWH_STOPPED)
 			{
-				pfree(launcher.handles[number]);
-				launcher.handles[number] = NULL;
+				pfree(launcher.handles[id]);
+				launcher.handles[id] = NULL;
 				worker_gone(slot);
 			}
-			stop_unwanted(slot, number);
+			stop_unwanted(slot, id);
 			if (slot->state == CDI_SLOT_WAITING && slot->wanted && database->holds == 0 &&
-				launcher.handles[number] == NULL)
+				launcher.handles[id] == NULL)
 			{
 				if (slot->retry_at <= now)
-					launch(database, kind, number);
+					launch(database, k, id);
 				if (slot->state == CDI_SLOT_WAITING)
 					next = Min(next, Max(slot->retry_at, now));
 			}
-			if (slot->wanted || slot->pid != 0 || launcher.handles[number] != NULL)
+			if (slot->wanted || slot->pid != 0 || launcher.handles[id] != NULL)
 				used = true;
 		}
 		if (!used)
@@ -350,9 +373,9 @@ disown_launches(void)
 {
 	LWLockAcquire(cdi_worker_shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < cdi_worker_shared->ndatabases; i++)
-		for (int kind = 0; kind < CDI_WORKER_KINDS; kind++)
+		for (int k = 0; k < CDI_SLOTS; k++)
 		{
-			CdiSlot    *slot = &cdi_worker_shared->databases[i].slots[kind];
+			CdiSlot    *slot = &cdi_worker_shared->databases[i].slots[k];
 
 			if (slot->pid == 0 && slot->state != CDI_SLOT_OFF)
 			{
@@ -376,7 +399,7 @@ cdi_launcher_main(Datum arg)
 
 	launcher.handles = MemoryContextAllocZero(TopMemoryContext,
 											  sizeof(BackgroundWorkerHandle *) *
-											  cdi_worker_shared->ndatabases * CDI_WORKER_KINDS);
+											  CDI_SLOT_ID(cdi_worker_shared->ndatabases, 0));
 	MemoryContextSwitchTo(AllocSetContextCreate(TopMemoryContext, "cdi launcher",
 												ALLOCSET_DEFAULT_SIZES));
 	disown_launches();

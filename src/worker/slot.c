@@ -24,6 +24,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "collect/limit.h"
 #include "worker/slot.h"
 
 /* Running for this long ends a row of failures. */
@@ -51,16 +52,26 @@ shared_size(void)
 					mul_size(max_databases(), sizeof(CdiDatabase)));
 }
 
+static void
+init_slot(CdiSlot *slot)
+{
+	pg_atomic_init_u64(&slot->wakes, 0);
+	SpinLockInit(&slot->error.mutex);
+	for (int i = 0; i < CDI_WORKER_STATS; i++)
+		pg_atomic_init_u64(&slot->stats[i], 0);
+}
+
 void
 cdi_slot_request(void)
 {
-	RequestAddinShmemSpace(shared_size());
-	RequestNamedLWLockTranche("cdi", 1);
+	RequestAddinShmemSpace(add_size(shared_size(), cdi_limit_shmem_size()));
+	RequestNamedLWLockTranche("cdi", CDI_LOCKS);
 }
 
 void
 cdi_slot_create(void)
 {
+	LWLockPadded *locks = GetNamedLWLockTranche("cdi");
 	bool		found;
 
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
@@ -68,7 +79,8 @@ cdi_slot_create(void)
 	if (!found)
 	{
 		memset(cdi_worker_shared, 0, shared_size());
-		cdi_worker_shared->lock = &(GetNamedLWLockTranche("cdi"))->lock;
+		cdi_worker_shared->lock = &locks[CDI_LOCK_WORKERS].lock;
+		cdi_worker_shared->listen_lock = &locks[CDI_LOCK_LISTEN].lock;
 		cdi_worker_shared->ndatabases = max_databases();
 		SpinLockInit(&cdi_worker_shared->launcher_error.mutex);
 		for (int i = 0; i < cdi_worker_shared->ndatabases; i++)
@@ -76,13 +88,11 @@ cdi_slot_create(void)
 			CdiDatabase *database = &cdi_worker_shared->databases[i];
 
 			pg_atomic_init_u64(&database->commits, 0);
-			for (int kind = 0; kind < CDI_WORKER_KINDS; kind++)
-			{
-				pg_atomic_init_u64(&database->slots[kind].wakes, 0);
-				SpinLockInit(&database->slots[kind].error.mutex);
-			}
+			for (int k = 0; k < CDI_SLOTS; k++)
+				init_slot(&database->slots[k]);
 		}
 	}
+	cdi_limit_shmem_create(&locks[CDI_LOCK_LIMIT].lock);
 	LWLockRelease(AddinShmemInitLock);
 }
 
@@ -138,8 +148,14 @@ detach(int code, Datum arg)
 	CdiSlot    *slot = (CdiSlot *) DatumGetPointer(arg);
 	TimestampTz now = GetCurrentTimestamp();
 
+	/* Its socket, if there is one, is closed by the end of the process. */
+	LWLockAcquire(cdi_worker_shared->listen_lock, LW_EXCLUSIVE);
+	slot->listen_port = 0;
+	LWLockRelease(cdi_worker_shared->listen_lock);
+
 	LWLockAcquire(cdi_worker_shared->lock, LW_EXCLUSIVE);
 	slot->pid = 0;
+	slot->parked = false;
 	if (slot->state == CDI_SLOT_STOPPING)
 	{
 		slot->state = slot->wanted ? CDI_SLOT_WAITING : CDI_SLOT_OFF;
@@ -169,15 +185,15 @@ detach(int code, Datum arg)
  * mind.
  */
 bool
-cdi_slot_attach(int number, const CdiLaunch *launch, CdiDatabase **database, CdiSlot **slot)
+cdi_slot_attach(int id, const CdiLaunch *launch, CdiDatabase **database, CdiSlot **slot)
 {
 	bool		taken = false;
 
-	if (cdi_worker_shared == NULL || number < 0 ||
-		number >= cdi_worker_shared->ndatabases * CDI_WORKER_KINDS)
+	if (cdi_worker_shared == NULL || id < 0 ||
+		id >= CDI_SLOT_ID(cdi_worker_shared->ndatabases, 0))
 		return false;
-	*database = &cdi_worker_shared->databases[number / CDI_WORKER_KINDS];
-	*slot = &(*database)->slots[number % CDI_WORKER_KINDS];
+	*database = &cdi_worker_shared->databases[id / CDI_SLOTS];
+	*slot = &(*database)->slots[id % CDI_SLOTS];
 
 	LWLockAcquire(cdi_worker_shared->lock, LW_EXCLUSIVE);
 	if ((*database)->oid == launch->database && (*slot)->launch == launch->launch &&
@@ -243,8 +259,8 @@ cdi_workers(PG_FUNCTION_ARGS)
 	static const char *const states[] = {"off", "waiting", "starting", "running", "stopping"};
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	CdiDatabase *database = palloc(sizeof(CdiDatabase));
-	Datum		values[8] = {0};
-	bool		nulls[8];
+	Datum		values[9] = {0};
+	bool		nulls[9];
 	pid_t		launcher;
 	TimestampTz launcher_started_at;
 	bool		found;
@@ -263,30 +279,35 @@ cdi_workers(PG_FUNCTION_ARGS)
 
 	memset(nulls, true, sizeof(nulls));
 	values[0] = CStringGetTextDatum("launcher");
-	values[1] = CStringGetTextDatum(launcher != 0 ? "running" : "waiting");
-	values[2] = Int32GetDatum(launcher);
-	values[4] = TimestampTzGetDatum(launcher_started_at);
-	nulls[0] = nulls[1] = false;
-	nulls[2] = nulls[4] = launcher == 0;
-	values[7] = error_text(&cdi_worker_shared->launcher_error, &nulls[7]);
+	values[2] = CStringGetTextDatum(launcher != 0 ? "running" : "waiting");
+	values[3] = Int32GetDatum(launcher);
+	values[5] = TimestampTzGetDatum(launcher_started_at);
+	nulls[0] = nulls[2] = false;
+	nulls[3] = nulls[5] = launcher == 0;
+	values[8] = error_text(&cdi_worker_shared->launcher_error, &nulls[8]);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 
-	for (int kind = 0; found && kind < CDI_WORKER_KINDS; kind++)
+	for (int i = 0; found && i < Max(database->nslots, CDI_FIRST_COLLECTOR + 1); i++)
 	{
-		CdiSlot    *slot = &database->slots[kind];
+		CdiSlot    *slot = &database->slots[i];
 
-		values[0] = CStringGetTextDatum(cdi_worker_names[kind]);
-		values[1] = CStringGetTextDatum(states[slot->state]);
-		values[2] = Int32GetDatum(slot->pid);
-		values[3] = NameGetDatum(&database->name);
-		values[4] = TimestampTzGetDatum(slot->started_at);
-		values[5] = Int32GetDatum(slot->failures);
-		values[6] = TimestampTzGetDatum(slot->retry_at);
+		/* One collector is always shown, further ones where they are about. */
+		if (i > CDI_FIRST_COLLECTOR && slot->state == CDI_SLOT_OFF)
+			continue;
+		values[0] = CStringGetTextDatum(cdi_worker_names[cdi_slot_kind(i)]);
+		values[1] = Int32GetDatum(cdi_slot_number(i));
+		values[2] = CStringGetTextDatum(states[slot->state]);
+		values[3] = Int32GetDatum(slot->pid);
+		values[4] = NameGetDatum(&database->name);
+		values[5] = TimestampTzGetDatum(slot->started_at);
+		values[6] = Int32GetDatum(slot->failures);
+		values[7] = TimestampTzGetDatum(slot->retry_at);
 		memset(nulls, false, sizeof(nulls));
-		nulls[2] = nulls[4] = slot->pid == 0;
-		nulls[6] = slot->state != CDI_SLOT_WAITING;
+		nulls[1] = cdi_slot_kind(i) != CDI_WORKER_COLLECTOR;
+		nulls[3] = nulls[5] = slot->pid == 0;
+		nulls[7] = slot->state != CDI_SLOT_WAITING;
 		SpinLockInit(&slot->error.mutex);	/* of the copy */
-		values[7] = error_text(&slot->error, &nulls[7]);
+		values[8] = error_text(&slot->error, &nulls[8]);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;

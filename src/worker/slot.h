@@ -19,6 +19,22 @@
 
 #define CDI_ERROR_LEN	256
 
+/* Slots of a database: keeper, push, then the collectors in order. */
+#define CDI_FIRST_COLLECTOR	2
+#define CDI_SLOTS			(CDI_FIRST_COLLECTOR + CDI_MAX_COLLECTORS)
+
+/* Of the process's worker in all of shared memory: bgw_main_arg */
+#define CDI_SLOT_ID(database, slot)	((database) * CDI_SLOTS + (slot))
+
+/* LWLocks of the tranche "cdi" */
+typedef enum CdiLock
+{
+	CDI_LOCK_WORKERS,
+	CDI_LOCK_LISTEN,
+	CDI_LOCK_LIMIT,
+	CDI_LOCKS
+} CdiLock;
+
 /* Where a worker stands; README.md has the transitions. */
 typedef enum CdiSlotState
 {
@@ -43,6 +59,7 @@ typedef struct CdiSlot
 	CdiSlotState state;
 	bool		wanted;
 	bool		done;			/* it found nothing to do here */
+	bool		parked;			/* a collector that has parked events */
 	pid_t		pid;			/* 0: not attached */
 	int			procno;
 	uint32		launch;			/* number of the launch that may attach */
@@ -53,6 +70,14 @@ typedef struct CdiSlot
 	TimestampTz retry_at;
 	pg_atomic_uint64 wakes;		/* no lock */
 	CdiLastError error;
+
+	/* Where a collector listens, 0 for nowhere; under listen_lock */
+	int			listen_port;
+	uint32		listen_address; /* hash */
+
+	/* no lock; only the worker writes */
+	bool		has_stats;		/* a worker has run here */
+	pg_atomic_uint64 stats[CDI_WORKER_STATS];
 } CdiSlot;
 
 typedef struct CdiDatabase
@@ -60,16 +85,17 @@ typedef struct CdiDatabase
 	Oid			oid;			/* InvalidOid: free */
 	NameData	name;
 	int			holds;			/* transactions that want no worker here */
-	bool		parked;			/* the collector has parked events */
+	int			nslots;			/* slots that have ever been wanted */
 	uint32		checks;			/* grows when workers must look whether the
 								 * extension is still there */
 	pg_atomic_uint64 commits;	/* that woke the keeper; no lock */
-	CdiSlot		slots[CDI_WORKER_KINDS];
+	CdiSlot		slots[CDI_SLOTS];
 } CdiDatabase;
 
 typedef struct CdiWorkerShared
 {
 	LWLock	   *lock;
+	LWLock	   *listen_lock;	/* taken before lock, where both are */
 	pid_t		launcher_pid;
 	int			launcher_procno;
 	TimestampTz launcher_started_at;
@@ -92,25 +118,46 @@ typedef struct CdiWish
 	Oid			oid;
 	NameData	name;
 	bool		enabled;
-	int			port;			/* of the collector, 0: none */
-	uint32		settings;		/* hash of all its cdi.* settings */
+	int			port;			/* of the collectors, 0: none */
+	int			collectors;		/* their number */
+	uint32		settings;		/* hash of all its other cdi.* settings */
 } CdiWish;
 
-/* wish.c; list of CdiWish in the caller's memory context */
-extern List *cdi_wish_read(void);
+/*
+ * wish.c; list of CdiWish in the caller's memory context, and into databases
+ * the oids of all that exist.
+ */
+extern List *cdi_wish_read(List **databases);
 
 /* slot.c; NULL where the library was not preloaded */
 extern CdiWorkerShared *cdi_worker_shared;
 
 extern const char *const cdi_worker_names[CDI_WORKER_KINDS];
 
+static inline CdiWorkerKind
+cdi_slot_kind(int slot)
+{
+	return slot == 0 ? CDI_WORKER_KEEPER : slot == 1 ? CDI_WORKER_PUSH : CDI_WORKER_COLLECTOR;
+}
+
+/* Number among the slots of its kind, from 1 */
+static inline int
+cdi_slot_number(int slot)
+{
+	return slot < CDI_FIRST_COLLECTOR ? 1 : slot - CDI_FIRST_COLLECTOR + 1;
+}
+
 extern void cdi_slot_request(void);
 extern void cdi_slot_create(void);
 extern CdiDatabase *cdi_slot_database(Oid oid); /* lock held; may be NULL */
-extern bool cdi_slot_attach(int number, const CdiLaunch *launch,
+extern bool cdi_slot_attach(int id, const CdiLaunch *launch,
 							CdiDatabase **database, CdiSlot **slot);
 extern void cdi_slot_attach_launcher(void);
 extern void cdi_slot_record_errors(CdiLastError *error);
+
+/* worker.c; where this process is a worker */
+extern CdiDatabase *cdi_worker_database(void);
+extern CdiSlot *cdi_worker_slot(void);
 
 /* wake.c; both with the lock held, in any mode */
 extern void cdi_wake_process(pid_t pid, int procno);

@@ -49,18 +49,21 @@ cdi_wake_process(pid_t pid, int procno)
 		SetLatch(&ProcGlobal->allProcs[procno].procLatch);
 }
 
+static void
+wake_slot(CdiSlot *slot)
+{
+	if (slot->pid == MyProcPid)
+		return;
+	pg_atomic_fetch_add_u64(&slot->wakes, 1);
+	cdi_wake_process(slot->pid, slot->procno);
+}
+
 void
 cdi_wake_kinds(CdiDatabase *database, int kinds)
 {
-	for (int kind = 0; kind < CDI_WORKER_KINDS; kind++)
-	{
-		CdiSlot    *slot = &database->slots[kind];
-
-		if (!(kinds & (1 << kind)) || slot->pid == MyProcPid)
-			continue;
-		pg_atomic_fetch_add_u64(&slot->wakes, 1);
-		cdi_wake_process(slot->pid, slot->procno);
-	}
+	for (int i = 0; i < database->nslots; i++)
+		if (kinds & (1 << cdi_slot_kind(i)))
+			wake_slot(&database->slots[i]);
 }
 
 /* The launcher reads the catalogs again.  Exclusive lock held. */
@@ -111,8 +114,9 @@ transaction_end(ResourceReleasePhase phase, bool is_commit, bool is_top_level, v
 		if (kinds & CDI_WAKE_KEEPER)
 		{
 			pg_atomic_fetch_add_u64(&database->commits, 1);
-			if (database->parked)
-				kinds |= CDI_WAKE_COLLECTOR;
+			for (int i = CDI_FIRST_COLLECTOR; i < database->nslots; i++)
+				if (database->slots[i].parked)
+					wake_slot(&database->slots[i]);
 		}
 		if (check)
 		{
@@ -150,23 +154,9 @@ cdi_wake_check_at_commit(void)
 }
 
 void
-cdi_worker_set_parked(bool parked)
-{
-	CdiDatabase *database;
-
-	if (cdi_worker_shared == NULL)
-		return;
-	LWLockAcquire(cdi_worker_shared->lock, LW_EXCLUSIVE);
-	database = cdi_slot_database(MyDatabaseId);
-	if (database != NULL)
-		database->parked = parked;
-	LWLockRelease(cdi_worker_shared->lock);
-}
-
-void
 cdi_wake_hold(Oid oid)
 {
-	pid_t		pids[CDI_WORKER_KINDS] = {0};
+	pid_t		pids[CDI_SLOTS] = {0};
 	CdiDatabase *database;
 	TimestampTz start = GetCurrentTimestamp();
 	bool		gone = false;
@@ -179,13 +169,13 @@ cdi_wake_hold(Oid oid)
 	{
 		database->holds++;
 		at_end.held[at_end.nheld++] = oid;
-		for (int kind = 0; kind < CDI_WORKER_KINDS; kind++)
+		for (int i = 0; i < database->nslots; i++)
 		{
-			CdiSlot    *slot = &database->slots[kind];
+			CdiSlot    *slot = &database->slots[i];
 
 			if (slot->pid == 0)
 				continue;
-			pids[kind] = slot->pid;
+			pids[i] = slot->pid;
 			slot->state = CDI_SLOT_STOPPING;
 			kill(slot->pid, SIGTERM);
 		}
@@ -196,8 +186,8 @@ cdi_wake_hold(Oid oid)
 	while (!gone && !TimestampDifferenceExceeds(start, GetCurrentTimestamp(), HOLD_WAIT_MS))
 	{
 		gone = true;
-		for (int kind = 0; kind < CDI_WORKER_KINDS; kind++)
-			if (pids[kind] != 0 && BackendPidGetProc(pids[kind]) != NULL)
+		for (int i = 0; i < CDI_SLOTS; i++)
+			if (pids[i] != 0 && BackendPidGetProc(pids[i]) != NULL)
 				gone = false;
 		if (gone)
 			break;

@@ -175,6 +175,7 @@ apply_setting(CdiWish *wish, const Setting *setting)
 {
 	if (setting->unreadable)
 	{
+		/* one collector; their number would have to be known before */
 		wish->enabled = true;
 		wish->port = Max(wish->port, 1);
 	}
@@ -185,9 +186,18 @@ apply_setting(CdiWish *wish, const Setting *setting)
 
 		if (value == NULL || pg_strncasecmp(item, "cdi.", 4) != 0)
 			continue;
+		value++;
+		/* The number of collectors concerns none of them. */
+		if (pg_strncasecmp(item, "cdi.collector_workers=", 22) == 0)
+		{
+			int			workers;
+
+			if (parse_int(value, &workers, 0, NULL) && workers >= 1 && workers <= CDI_MAX_COLLECTORS)
+				wish->collectors = workers;
+			continue;
+		}
 		wish->settings = hash_combine(wish->settings,
 									  hash_bytes((const unsigned char *) item, strlen(item)));
-		value++;
 		/* A value that does not parse is one that the worker will ignore. */
 		if (pg_strncasecmp(item, "cdi.enabled=", 12) == 0)
 			(void) parse_bool(value, &wish->enabled);
@@ -203,7 +213,8 @@ make_wish(Form_pg_database form, List *settings)
 		.oid = form->oid,
 		.name = form->datname,
 		.enabled = cdi_enabled,
-		.port = cdi_collector_port
+		.port = cdi_collector_port,
+		.collectors = cdi_collector_workers
 	};
 	ListCell   *cell;
 
@@ -220,7 +231,7 @@ make_wish(Form_pg_database form, List *settings)
 }
 
 List *
-cdi_wish_read(void)
+cdi_wish_read(List **databases)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	List	   *result = NIL;
@@ -241,6 +252,10 @@ cdi_wish_read(void)
 		Form_pg_database form = (Form_pg_database) GETSTRUCT(tuple);
 		CdiWish		wish = make_wish(form, settings);
 		MemoryContext old;
+
+		old = MemoryContextSwitchTo(caller);
+		*databases = lappend_oid(*databases, form->oid);
+		MemoryContextSwitchTo(old);
 
 		/* A connection limit below -1 marks a database that DROP left behind. */
 		if (!wish.enabled || form->datistemplate || !form->datallowconn || form->datconnlimit < -1)

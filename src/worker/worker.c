@@ -18,6 +18,7 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_extension.h"
 #include "commands/extension.h"
+#include "common/hashfn.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -33,12 +34,14 @@
 #include "utils/snapmgr.h"
 #include "utils/wait_event.h"
 
+#include "collect/limit.h"
 #include "worker/slot.h"
 
 typedef struct CdiWorkerState
 {
 	CdiDatabase *database;
 	CdiSlot    *slot;
+	int			index;			/* of the slot in its database */
 	uint32		checks;			/* of the database, when last looked */
 	Oid			extension;
 	Oid			schema;
@@ -101,6 +104,24 @@ storage_ready(void)
 	return ready;
 }
 
+CdiDatabase *
+cdi_worker_database(void)
+{
+	return worker.database;
+}
+
+CdiSlot *
+cdi_worker_slot(void)
+{
+	return worker.slot;
+}
+
+int
+cdi_worker_number(void)
+{
+	return cdi_slot_number(worker.index);
+}
+
 static uint32
 read_checks(void)
 {
@@ -124,11 +145,15 @@ cdi_worker_start(CdiWorkerKind kind, Datum arg)
 	memcpy(&launch, MyBgworkerEntry->bgw_extra, sizeof(launch));
 	if (!cdi_slot_attach(DatumGetInt32(arg), &launch, &worker.database, &worker.slot))
 		return false;
-	Assert(worker.slot == &worker.database->slots[kind]);
+	worker.index = worker.slot - worker.database->slots;
+	Assert(cdi_slot_kind(worker.index) == kind);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(launch.database, InvalidOid, 0);
 
-	snprintf(name, sizeof(name), "cdi %s", cdi_worker_names[kind]);
+	if (cdi_worker_number() == 1)
+		snprintf(name, sizeof(name), "cdi %s", cdi_worker_names[kind]);
+	else
+		snprintf(name, sizeof(name), "cdi %s %d", cdi_worker_names[kind], cdi_worker_number());
 	pgstat_report_appname(name);
 	worker.checks = read_checks();
 	pgstat_report_activity(STATE_RUNNING, "cdi: look for storage");
@@ -181,6 +206,7 @@ cdi_worker_begin(const char *activity)
 	if (!lock_extension())
 	{
 		CommitTransactionCommand();
+		cdi_limit_reset(MyDatabaseId);
 		worker.slot->done = true;
 		proc_exit(0);
 	}
@@ -224,4 +250,76 @@ cdi_worker_catch(void)
 	FlushErrorState();
 	RESUME_INTERRUPTS();
 	go_idle();
+}
+
+/*
+ * What collectors of one database tell each other
+ */
+void
+cdi_worker_set_parked(bool parked)
+{
+	LWLockAcquire(cdi_worker_shared->lock, LW_EXCLUSIVE);
+	worker.slot->parked = parked;
+	LWLockRelease(cdi_worker_shared->lock);
+}
+
+pg_atomic_uint64 *
+cdi_worker_stats(void)
+{
+	worker.slot->has_stats = true;
+	return worker.slot->stats;
+}
+
+int
+cdi_worker_read_stats(CdiWorkerStats **stats)
+{
+	CdiWorkerKind kind = cdi_slot_kind(worker.index);
+	int			n = 0;
+
+	*stats = palloc(sizeof(CdiWorkerStats) * worker.database->nslots);
+	for (int i = 0; i < worker.database->nslots; i++)
+	{
+		CdiSlot    *slot = &worker.database->slots[i];
+		CdiWorkerStats *one = &(*stats)[n];
+
+		if (cdi_slot_kind(i) != kind || !slot->has_stats)
+			continue;
+		one->number = cdi_slot_number(i);
+		one->running = slot->pid != 0;
+		for (int k = 0; k < CDI_WORKER_STATS; k++)
+			one->values[k] = pg_atomic_read_u64(&slot->stats[k]);
+		n++;
+	}
+	return n;
+}
+
+static uint32
+address_hash(const char *address)
+{
+	return hash_bytes((const unsigned char *) address, strlen(address));
+}
+
+bool
+cdi_worker_listen_begin(const char *address, int port)
+{
+	uint32		hash = address_hash(address);
+	CdiSlot    *slot = worker.slot;
+
+	LWLockAcquire(cdi_worker_shared->listen_lock, LW_EXCLUSIVE);
+	for (int i = CDI_FIRST_COLLECTOR; i < CDI_SLOTS; i++)
+	{
+		CdiSlot    *sibling = &worker.database->slots[i];
+
+		if (sibling != slot && sibling->listen_port == port && sibling->listen_address == hash)
+			return true;
+	}
+	return false;
+}
+
+void
+cdi_worker_listen_end(const char *address, int port)
+{
+	worker.slot->listen_address = address_hash(address);
+	worker.slot->listen_port = port;
+	LWLockRelease(cdi_worker_shared->listen_lock);
 }

@@ -8,10 +8,11 @@
 #define CDI_WORKER_H
 
 #include "base/base.h"
+#include "port/atomics.h"
 
 /*
- * Kinds of worker.  One of each runs per database where cdi.enabled is on; the
- * collector only where cdi.collector_port is set, too.
+ * Kinds of worker.  One of each runs per database where cdi.enabled is on; of
+ * collectors cdi.collector_workers, and only where cdi.collector_port is set.
  *
  *	collector	takes events over HTTP (collect/)
  *	keeper		advances the watermark, resolves identities, makes partitions,
@@ -27,6 +28,9 @@ typedef enum CdiWorkerKind
 
 #define CDI_WORKER_KINDS	3
 
+/* Most collectors of one database; they are numbered from 1. */
+#define CDI_MAX_COLLECTORS	64
+
 /* Bits for cdi_worker_wake_at_commit: */
 #define CDI_WAKE_COLLECTOR	(1 << CDI_WORKER_COLLECTOR)
 #define CDI_WAKE_KEEPER		(1 << CDI_WORKER_KEEPER)
@@ -39,15 +43,15 @@ extern void cdi_worker_init(void);
 /*
  * Wake workers of this database when the current transaction has ended and its
  * locks are released.  After a commit all the named ones; after an abort the
- * keeper (what held the watermark back is gone).  With the keeper goes a
- * collector that has parked events: a message id may be free.  Call it before
+ * keeper (what held the watermark back is gone).  With the keeper go the
+ * collectors that have parked events: a message id may be free.  Call it before
  * the transaction takes what others may wait for.  Does nothing where the
  * library was not preloaded, and never wakes the caller itself.
  */
 extern void cdi_worker_wake_at_commit(int kinds);
 
 /*
- * The collector says whether it holds events whose message id another
+ * A collector says whether it holds events whose message id another
  * transaction has.  To miss no wake-up: set it, try once more, then sleep.
  */
 extern void cdi_worker_set_parked(bool parked);
@@ -99,6 +103,37 @@ extern void cdi_worker_begin(const char *activity);
 extern void cdi_worker_commit(void);
 extern void cdi_worker_abort(void);
 extern void cdi_worker_catch(void);
+
+/*
+ * Numbers that a worker shows to its siblings.  They stay where the worker
+ * ends and are the next one's to go on from; what they mean only the worker
+ * knows.  They are lost when the server restarts.
+ */
+#define CDI_WORKER_STATS	48
+
+typedef struct CdiWorkerStats
+{
+	int			number;			/* of the worker among its siblings */
+	bool		running;
+	uint64		values[CDI_WORKER_STATS];
+} CdiWorkerStats;
+
+/* This worker's own; nobody else writes them. */
+extern pg_atomic_uint64 *cdi_worker_stats(void);
+/* Those of all workers of its kind that have run; palloc'd, by number. */
+extern int	cdi_worker_read_stats(CdiWorkerStats **stats);
+
+/*
+ * Between these two a collector begins or stops to listen, and no other one of
+ * the server does.  The first tells whether a sibling, a collector of the same
+ * database, listens at this address and port; the second notes where this one
+ * now does, port 0 for nowhere.  Nothing in between may raise.
+ */
+extern bool cdi_worker_listen_begin(const char *address, int port);
+extern void cdi_worker_listen_end(const char *address, int port);
+
+/* 1, or of several workers of a kind the one's own */
+extern int	cdi_worker_number(void);
 
 /* For WaitEventSetWait and WaitLatch. */
 extern uint32 cdi_worker_wait_event(void);

@@ -411,7 +411,7 @@ accounts_ok('after bad bodies');
 	is_stored(http_post($port, '/v1/track', {@auth}, track()), 'others are acknowledged meanwhile');
 	sleep 0.5;
 	is(stored($left->{messageId}) . stored($right->{messageId}), '11', 'so are the neighbours in the same batch');
-	like(http_get($port, '/metrics')->{body}, qr/^cdi_collector_parked_requests 1$/m, 'the request is parked');
+	like(http_get($port, '/metrics')->{body}, qr/^cdi_collector_parked_requests\{worker="1"\} 1$/m, 'the request is parked');
 	$session->query_safe('COMMIT');
 	my $answer = http_read($waiting);
 	is(join(',', $answer->{status}, @{ $answer->{json} }{qw(received stored duplicate)}), '200,3,2,1', 'after the commit it is a duplicate');

@@ -10,6 +10,8 @@
 /* Where two have a path in common, the first one looks at the body first. */
 const CdiDialect *const cdi_dialects[] = {
 	&cdi_segment_dialect,
+	&cdi_rudderstack_dialect,
+	&cdi_jitsu_dialect,
 	NULL
 };
 
@@ -127,6 +129,17 @@ cdi_request_add_array(CdiRequest *request, CdiText array)
 	cdi_scan_array(&scan, array);
 	while (cdi_scan_element(&scan, &element))
 		cdi_request_add_element(request, element);
+}
+
+void
+cdi_reply_image(CdiReply *reply)
+{
+	static const char image[43] =
+		"GIF89a\1\0\1\0\200\0\0\0\0\0\377\377\377!\371\4\1\0\0\0\0,\0\0\0\0\1\0\1\0\0\2\1D\0;";
+
+	appendBinaryStringInfo(reply->body, image, sizeof(image));
+	reply->content_type = "image/gif";
+	reply->no_store = true;
 }
 
 CdiText

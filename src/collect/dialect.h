@@ -68,8 +68,9 @@ struct CdiRequest
 	const char *source;			/* instead of a key: the source of this name,
 								 * which verify then has to make sure of */
 	CdiText		envelope;		/* JSON object, or nothing */
-	CdiText		type;			/* event type that the endpoint implies; only
-								 * where translate is NULL */
+	CdiText		type;			/* event type that the endpoint implies; this and
+								 * the next only where translate is NULL */
+	CdiText		anonymous_id;	/* of calls without any id */
 	int			nelements;
 	int			capacity;
 	CdiText    *elements;
@@ -180,6 +181,12 @@ extern void cdi_request_add_element(CdiRequest *request, CdiText element);
 extern void cdi_request_add_array(CdiRequest *request, CdiText array);
 /* 400, invalid_json */
 extern void cdi_request_refuse_json(CdiRequest *request, const char *detail);
+
+/* Does the client see https (by TLS here, or at a proxy that says so)? */
+extern bool cdi_request_secure(const CdiRequest *request);
+
+/* A transparent image of one pixel, 43 bytes */
+extern void cdi_reply_image(CdiReply *reply);
 
 /* Set-Cookie for a first-party identifier, as the settings want it: palloc'd */
 extern const char *cdi_request_cookie_header(const char *name, CdiText value);

@@ -46,11 +46,13 @@ make_envelope(CdiBatch *batch, const CdiJob *job)
 	Jsonb	   *client = cdi_request_client(request);
 	CdiEnvelope *envelope;
 
-	if (client == NULL && request->dialect->translate == NULL && request->type.data == NULL)
+	if (client == NULL && request->dialect->translate == NULL && request->type.data == NULL &&
+		request->anonymous_id.data == NULL)
 		return NULL;
 	envelope = MemoryContextAllocZero(batch->context, sizeof(CdiEnvelope));
 	envelope->client = client;
 	envelope->type = request->type;
+	envelope->anonymous_id = request->anonymous_id;
 	if (request->dialect->translate != NULL)
 	{
 		envelope->dialect = request->dialect->name;

@@ -129,6 +129,9 @@ extern const char *cdi_http_header(const CdiHttpRequest *request, const char *na
 #define CDI_HTTP_ADDRESS_SIZE	64
 extern bool cdi_http_client_address(const CdiHttpRequest *request, char *address);
 
+/* Did it come over TLS? */
+extern bool cdi_http_secure(const CdiHttpRequest *request);
+
 /* Is the origin in a comma-separated list of patterns, each with at most one
  * asterisk?  True of none: it is no page's request. */
 extern bool cdi_http_origin_allowed(const char *patterns, const char *origin);

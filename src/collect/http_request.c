@@ -23,6 +23,13 @@ cdi_http_header(const CdiHttpRequest *request, const char *name)
 	return header(((const Request *) request)->connection->mhd, name);
 }
 
+bool
+cdi_http_secure(const CdiHttpRequest *request)
+{
+	return MHD_get_connection_info(((const Request *) request)->connection->mhd,
+								   MHD_CONNECTION_INFO_GNUTLS_SESSION) != NULL;
+}
+
 static int
 base64_value(unsigned char c)
 {

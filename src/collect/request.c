@@ -20,6 +20,17 @@ cdi_request_header(const CdiRequest *request, const char *name)
 	return cdi_http_header(request->http, name);
 }
 
+/* It decides only on the address that the client is told to go on with, so a
+ * proxy's word needs no trust. */
+bool
+cdi_request_secure(const CdiRequest *request)
+{
+	const char *forwarded = cdi_request_header(request, "X-Forwarded-Proto");
+
+	return cdi_http_secure(request->http) ||
+		(forwarded != NULL && pg_strncasecmp(forwarded, "https", 5) == 0);
+}
+
 const char *
 cdi_request_cookie_header(const char *name, CdiText value)
 {
@@ -279,7 +290,7 @@ cdi_request_admit(CdiHttpRequest *http, CdiJob *job)
 		request->rest = cdi_text(rest);
 		request->not_mine = false;
 		request->nkeys = request->nelements = 0;
-		request->envelope = request->type = CDI_NO_TEXT;
+		request->envelope = request->type = request->anonymous_id = CDI_NO_TEXT;
 		request->from_device = device;
 		request->dialect->unpack(request);
 		if (!request->not_mine)
@@ -294,7 +305,13 @@ cdi_request_admit(CdiHttpRequest *http, CdiJob *job)
 	if (request->not_mine)
 		refuse_body(request, 400, "invalid_event", ERRCODE_CDI_INVALID_EVENT,
 					"the body is of no kind that is taken at this path", NULL);
-	if ((request->route->flags & CDI_ROUTE_PUBLIC) && request->refused_status == 0)
+	if ((request->route->flags & CDI_ROUTE_PAGE) && request->refused_status != 0)
+	{
+		cdi_request_refuse(request, request->refused_status, request->refused_code,
+						   request->refused_message, 0);
+		return false;
+	}
+	if (request->route->flags & CDI_ROUTE_PUBLIC)
 	{
 		CdiAnswer	nothing = {0};
 

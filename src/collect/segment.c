@@ -31,17 +31,85 @@ static const CdiRoute routes[] = {
 	{"/v1/g", "group"},
 	{"/v1/a", "alias"},
 	{"/v1/b", NULL},
+	/* RudderStack's SDK, when a page is left */
+	{"/beacon/v1/batch", NULL},
+	/* what analytics-next measures of itself; nobody's events */
+	{"/v1/m", NULL, CDI_ROUTE_PAGE | CDI_ROUTE_PUBLIC},
+	{"/v1/projects/*", NULL, CDI_ROUTE_PAGE},
 	{NULL, NULL}
 };
 
-/* The body is what the pipeline takes; only its key is looked for. */
+/* "KEY/settings": the key, or a page that there is not */
+static void
+unpack_settings(CdiRequest *request)
+{
+	static const char end[] = "/settings";
+	CdiText		key = request->rest;
+	int			tail = sizeof(end) - 1;
+
+	if (key.len > tail && memcmp(key.data + key.len - tail, end, tail) == 0)
+	{
+		key.len -= tail;
+		cdi_request_add_key(request, key);
+		return;
+	}
+	request->refused_status = 404;
+	request->refused_code = "not_found";
+	request->refused_message = "there is nothing at this path";
+}
+
+/*
+ * The body is what the pipeline takes; only its key is looked for.  The header
+ * is of RudderStack's SDK in the browser.
+ */
 static void
 unpack(CdiRequest *request)
 {
+	const char *anonymous_id = cdi_request_header(request, "AnonymousId");
+
+	if (request->route->flags & CDI_ROUTE_PAGE)
+	{
+		if (request->rest.len > 0)
+			unpack_settings(request);
+		return;
+	}
 	if (request->user.len == 0 && cdi_scan_kind(request->body) == '{')
 		cdi_request_add_key(request, cdi_scan_string(cdi_scan_get(request->body, "writeKey")));
 	if (request->route->type != NULL)
 		request->type = cdi_text(request->route->type);
+	if (anonymous_id != NULL)
+	{
+		request->anonymous_id = cdi_base64_decode(cdi_text(anonymous_id));
+		if (request->anonymous_id.len == 0)
+			request->anonymous_id = CDI_NO_TEXT;
+	}
+}
+
+/*
+ * What analytics-next fetches before it does anything: where to send, and that
+ * no event is held back.
+ */
+static void
+answer_settings(const CdiRequest *request, CdiReply *reply)
+{
+	const char *host = cdi_request_header(request, "Host");
+	StringInfo	out = reply->body;
+
+	cdi_write_open(out, NULL, '{');
+	cdi_write_open(out, "integrations", '{');
+	cdi_write_open(out, "Segment.io", '{');
+	cdi_write_text(out, "apiKey", request->nkeys > 0 ? request->keys[0] : CDI_NO_TEXT);
+	if (host != NULL)
+	{
+		cdi_write_string(out, "apiHost", psprintf("%s/v1", host));
+		cdi_write_string(out, "protocol", cdi_request_secure(request) ? "https" : "http");
+	}
+	cdi_write_close(out, '}');
+	cdi_write_close(out, '}');
+	cdi_write_value(out, "plan", cdi_text("{\"track\":{\"__default\":{\"enabled\":true,\"integrations\":{}}}}"));
+	cdi_write_value(out, "metrics", cdi_text("{\"sampleRate\":0}"));
+	cdi_write_close(out, '}');
+	reply->no_store = true;
 }
 
 static void
@@ -64,6 +132,14 @@ cdi_segment_answer(const CdiRequest *request, const CdiAnswer *answer, CdiReply 
 {
 	StringInfo	out = reply->body;
 
+	if ((request->route->flags & CDI_ROUTE_PAGE) && request->dialect == &cdi_segment_dialect)
+	{
+		if (request->rest.len > 0)
+			answer_settings(request, reply);
+		else
+			appendStringInfoString(out, "{\"success\":true}");
+		return;
+	}
 	if (answer->whole && answer->ncomplaints > 0)
 	{
 		const CdiComplaint *complaint = &answer->complaints[0];

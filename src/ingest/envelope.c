@@ -76,6 +76,7 @@ cdi_envelope_to_jsonb(const CdiEnvelope *envelope)
 	push_text(&state, "envelope", envelope->text);
 	push_text(&state, "type", envelope->type);
 	push_text(&state, "sentAt", envelope->sent_at);
+	push_text(&state, "anonymousId", envelope->anonymous_id);
 	if (envelope->element)
 	{
 		JsonbValue	value;
@@ -122,6 +123,7 @@ cdi_envelope_from_jsonb(Jsonb *jsonb)
 	envelope->text = take_text(jsonb, "envelope");
 	envelope->type = take_text(jsonb, "type");
 	envelope->sent_at = take_text(jsonb, "sentAt");
+	envelope->anonymous_id = take_text(jsonb, "anonymousId");
 	envelope->element = cdi_jsonb_member(&jsonb->root, "element", &value) != NULL;
 	envelope->context = take_object(jsonb, "context");
 	envelope->client = take_object(jsonb, "client");
@@ -170,6 +172,7 @@ cdi_envelope_copy(const CdiEnvelope *envelope)
 	copy->text = cdi_text_copy(envelope->text);
 	copy->type = cdi_text_copy(envelope->type);
 	copy->sent_at = cdi_text_copy(envelope->sent_at);
+	copy->anonymous_id = cdi_text_copy(envelope->anonymous_id);
 	copy->context = copy_jsonb(envelope->context);
 	copy->client = copy_jsonb(envelope->client);
 	return copy;

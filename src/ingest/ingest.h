@@ -80,6 +80,7 @@ typedef struct CdiEnvelope
 	CdiText		text;			/* what the dialect needs besides */
 	CdiText		type;			/* type of call that the endpoint implies */
 	CdiText		sent_at;
+	CdiText		anonymous_id;	/* of calls without any id */
 	Jsonb	   *context;		/* of calls that have none */
 	Jsonb	   *client;			/* members for every call's context: what the
 								 * request's own headers and address say */

@@ -240,6 +240,8 @@ apply_envelope(CdiBatch *batch, CdiEvent *event)
 		event->type = envelope->type;
 	if (event->sent_at == DT_NOBEGIN && envelope->sent_at.data != NULL)
 		take_time(batch, event, "sentAt", envelope->sent_at, &event->sent_at);
+	if (event->user_id.data == NULL && event->anonymous_id.data == NULL)
+		event->anonymous_id = envelope->anonymous_id;
 	if (event->context == NULL)
 		event->context = envelope->context;
 	if (envelope->client != NULL)

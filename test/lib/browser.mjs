@@ -71,7 +71,7 @@ export async function withPage(options, use = async () => {}) {
         const site = `${origin}:${server.address().port}`
         const seen = watch(page, site)
         await page.goto(site + path, { referer: referrer, waitUntil: 'load', timeout })
-        const result = await use(page)
+        const result = await within(timeout, use(page), seen)
         await seen.settle(quiet, timeout)
         // Going elsewhere fires pagehide and lets keepalive requests finish.
         await page.goto('about:blank')
@@ -86,6 +86,20 @@ export async function withPage(options, use = async () => {}) {
         server.close()
         server.closeAllConnections()
         await rm(profile, { recursive: true, force: true, maxRetries: 5 })
+    }
+}
+
+// A script in the page that waits for what never comes would wait for ever.
+async function within(timeout, work, { failed, errors }) {
+    let timer
+    const late = new Promise((resolve, reject) => {
+        timer = setTimeout(() => reject(new Error(
+            [`the script is not done after ${timeout} ms`, ...failed, ...errors].join('\n  '))), timeout)
+    })
+    try {
+        return await Promise.race([work, late])
+    } finally {
+        clearTimeout(timer)
     }
 }
 

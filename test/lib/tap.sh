@@ -39,6 +39,31 @@ write_key()
 	sql "SELECT cdi_create_source('$1')"
 }
 
+# Skip the test where a program is missing: need node npm chromium
+need()
+{
+	local program
+
+	for program in "$@"; do
+		if ! command -v "$program" >/dev/null; then
+			printf '1..0 # SKIP %s is not installed (make check installs it)\n' "$program"
+			exit 0
+		fi
+	done
+}
+
+# npm packages of parts, and of the browser harness (lib); the scripts of the
+# first find theirs by NODE_PLACE: node_packages segment lib
+node_packages()
+{
+	local part
+
+	for part in "$@"; do
+		"$CDI_ROOT/test/setup" node "$part" || exit
+	done
+	export NODE_PLACE=$CDI_BUILD/node/$1
+}
+
 # The launcher starts the collector when it hears of the database.
 wait_for_collector()
 {

@@ -8,7 +8,8 @@ import sys
 from ga4mp import GtagMP
 
 host, measurement_id, api_secret = sys.argv[1:]
-ga = GtagMP(api_secret=api_secret, measurement_id=measurement_id, client_id="1234567890.1795485000")
+client_id = "1234567890.1795485000"
+ga = GtagMP(api_secret, measurement_id, client_id)
 ga._base_domain = host + "/mp/collect"
 
 ga.store.set_user_property(name="plan", value="pro")

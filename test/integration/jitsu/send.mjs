@@ -6,8 +6,13 @@ const require = createRequire(process.env.NODE_PLACE + '/')
 const { jitsuAnalytics } = require('@jitsu/js')
 
 const [host, writeKey] = process.argv.slice(2)
+// The SDK only logs what it could not send.
+console.error = (...message) => {
+    console.warn(...message)
+    process.exitCode = 1
+}
 // Keys of Jitsu have two parts; its server looks at both, cdi at the first.
-const jitsu = jitsuAnalytics({ host, writeKey: `${writeKey}:js` })
+const jitsu = jitsuAnalytics({ host, writeKey: writeKey + ':js' })
 
 await jitsu.page({ name: 'Home', category: 'Shop', path: '/', context: { ip: '203.0.113.7' } })
 await jitsu.identify('node-1', { email: 'Ada@Example.com', plan: 'pro' })

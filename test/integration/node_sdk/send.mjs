@@ -6,7 +6,7 @@ const require = createRequire(process.env.NODE_PLACE + '/')
 const { Analytics } = require('@segment/analytics-node')
 
 const [host, writeKey, burst] = process.argv.slice(2)
-const analytics = new Analytics({ writeKey, host, flushAt: 15, maxRetries: 3 })
+const analytics = new Analytics({ writeKey, host })
 let refused = 0
 analytics.on('error', (error) => {
     console.error(error)

@@ -1,5 +1,5 @@
-// In the page: host, apiKey and options are globals.
+// In the page: host and apiKey are globals.
 import posthog from 'posthog-js'
 
-posthog.init(apiKey, { api_host: host, ...options })
+posthog.init(apiKey, { api_host: host })
 window.posthog = posthog

@@ -1,9 +1,9 @@
 // posthog-js in Chromium.
-// Usage: send_browser.mjs HOST API_KEY [OPTIONS-AS-JSON]
+// Usage: send_browser.mjs HOST API_KEY
 import { withPage } from '../../lib/browser.mjs'
 
-const [host, apiKey, options = '{}'] = process.argv.slice(2)
-await withPage({ sdk: 'posthog', script: 'page.mjs', values: { host, apiKey, options: JSON.parse(options) } }, async (page) => {
+const [host, apiKey] = process.argv.slice(2)
+await withPage({ sdk: 'posthog', script: 'page.mjs', values: { host, apiKey } }, async (page) => {
     await page.evaluate(() => {
         posthog.capture('Order Completed', {
             revenue: 19.99, tax: 0.1, items: [{ sku: 'a-1', price: 1e21 }], note: 'größer\u2028“quoted”',

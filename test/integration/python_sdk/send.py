@@ -6,12 +6,15 @@ import datetime
 import decimal
 import sys
 
-from segment.analytics.client import Client
+import segment.analytics as analytics
 
 host, write_key, how = sys.argv[1:]
 refused = []
-analytics = Client(write_key, host=host, gzip=how == "gzip", max_retries=3,
-                   on_error=lambda error, batch: refused.append(error))
+analytics.write_key = write_key
+analytics.host = host
+analytics.gzip = how == "gzip"
+analytics.max_retries = 3
+analytics.on_error = lambda error, batch: refused.append(error)
 analytics.identify("python-1", {"email": "Ada@Example.com", "born": datetime.date(1815, 12, 10)},
                    message_id=how + "-identify")
 analytics.track("python-1", "Order Completed",

@@ -1,6 +1,6 @@
-// In the page: host, writeKey and options are globals.
+// In the page: host and writeKey are globals.
 import { RudderAnalytics } from '@rudderstack/analytics-js/bundled'
 
 const analytics = new RudderAnalytics()
-analytics.load(writeKey, host, { configUrl: host, ...options })
+analytics.load(writeKey, host, { configUrl: host })
 window.analytics = analytics

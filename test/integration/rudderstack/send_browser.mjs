@@ -1,9 +1,10 @@
 // @rudderstack/analytics-js in Chromium.
-// Usage: send_browser.mjs HOST WRITE_KEY [OPTIONS-AS-JSON]
+// Usage: send_browser.mjs HOST WRITE_KEY [batch]
 import { withPage } from '../../lib/browser.mjs'
 
-const [host, writeKey, options = '{}'] = process.argv.slice(2)
-await withPage({ sdk: 'rudderstack', script: 'page.mjs', values: { host, writeKey, options: JSON.parse(options) } }, async (page) => {
+const [host, writeKey, batch] = process.argv.slice(2)
+const script = batch === 'batch' ? 'page_batch.mjs' : 'page.mjs'
+await withPage({ sdk: 'rudderstack', script, values: { host, writeKey } }, async (page) => {
     await page.evaluate(async () => {
         await new Promise((resolve) => analytics.ready(resolve))
         analytics.page('Shop', 'Home', { shelf: 3 })

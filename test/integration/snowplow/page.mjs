@@ -3,5 +3,9 @@ import {
     newTracker, trackPageView, trackSelfDescribingEvent, trackStructEvent, setUserId, flushBuffer,
 } from '@snowplow/browser-tracker'
 
-newTracker('shop', host, { appId: 'shop', ...options })
+if (Object.keys(options).length === 0) {
+    newTracker('shop', host, { appId: 'shop' })
+} else {
+    newTracker('shop', host, { appId: 'shop', ...options })
+}
 Object.assign(window, { trackPageView, trackSelfDescribingEvent, trackStructEvent, setUserId, flushBuffer })

@@ -108,6 +108,7 @@ static struct
 	uint64_t	outcome[5];		/* of events, as the answers say */
 	uint64_t	idle_lost;
 	uint64_t	idle_answering;
+	char		refusal[512];	/* body of the first */
 	long		rss_before;		/* kB, of the process watched */
 	long		rss_idle;
 } stats;
@@ -483,8 +484,10 @@ acknowledged(Connection *connection, int64_t now)
 }
 
 static void
-answered(Connection *connection, int status, bool closes, int64_t now)
+answered(Connection *connection, int status, bool closes, const char *body, int64_t now)
 {
+	if (status >= 400 && status < 500 && status != 429 && stats.refusal[0] == '\0')
+		snprintf(stats.refusal, sizeof(stats.refusal), "%s", body);
 	forget_io(connection);
 	if (closes)
 		close_connection(connection);
@@ -579,7 +582,7 @@ receive(Connection *connection, int64_t now)
 	}
 	if (status == 200 && !connection->idle)
 		note_outcomes(data, length);
-	answered(connection, status, closes, now);
+	answered(connection, status, closes, strstr(data, "\r\n\r\n") + 4, now);
 }
 
 static void
@@ -777,6 +780,20 @@ percentile(double part)
 }
 
 static void
+print_string(const char *text)
+{
+	putchar('"');
+	for (; *text != '\0'; text++)
+	{
+		if (*text == '"' || *text == '\\')
+			putchar('\\');
+		if ((unsigned char) *text >= ' ' && (unsigned char) *text < 127)
+			putchar(*text);
+	}
+	putchar('"');
+}
+
+static void
 report(double seconds, double cpu)
 {
 	const char *comma = "";
@@ -795,6 +812,11 @@ report(double seconds, double cpu)
 		   stats.refused, stats.unanswered, stats.resets, stats.retries);
 	for (int i = 0; i < 5; i++)
 		printf(", \"%s\": %" PRIu64, outcomes[i], stats.outcome[i]);
+	if (stats.refusal[0] != '\0')
+	{
+		printf(", \"first_refusal\": ");
+		print_string(stats.refusal);
+	}
 	if (options.idle > 0)
 		printf(", \"idle\": %d, \"idle_answering\": %" PRIu64, options.idle, stats.idle_answering);
 	if (options.watch)

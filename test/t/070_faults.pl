@@ -71,7 +71,7 @@ under_load('deploy', 'deploy: collectors restarted by a setting, cdi_init()', su
 	$node->safe_psql('postgres', q(ALTER DATABASE shop SET cdi.ingest_dedupe_window = '20d'));
 	$node->poll_query_until('shop', qq(SELECT count(*) > 0 AND count(*) = count(*) FILTER (WHERE pid NOT IN ($old))
 									   FROM pg_stat_activity WHERE backend_type LIKE 'cdi collector%')) or die 'no new collector';
-	$node->safe_psql('shop', 'SELECT 1 FROM cdi_init()');
+	$node->safe_psql('shop', 'SELECT 1 FROM cdi_init()') for 1 .. 8;
 });
 
 $node->stop;

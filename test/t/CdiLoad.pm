@@ -194,6 +194,7 @@ sub under_load
 			FROM cdi.events WHERE message_id LIKE '$tag-%')),
 		join('|', ($got->{acknowledged}) x 4), "$what: every acknowledged event is stored once, and nothing else");
 	is($node->safe_psql('shop', slurp_file("$ENV{CDI_ROOT}/test/lib/invariant.sql")), '', "$what: every event is accounted for");
+	is($node->safe_psql('shop', 'SELECT count(*) - count(DISTINCT position) FROM cdi.events'), '0', "$what: no two events share a position");
 	note sprintf('%s: %d s', $what, time - $started);
 	return $got;
 }

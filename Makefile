@@ -105,7 +105,7 @@ check-long:
 	@$(IN_PLACE) && test/run long
 
 bench:
-	@test/setup packages nodejs npm wrk postgresql-15-pgrouting
+	@test/setup packages nodejs npm postgresql-15-pgrouting
 	@$(IN_PLACE) && test/bench/run
 
 lint:

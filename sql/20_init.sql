@@ -455,8 +455,9 @@ BEGIN
     SELECT greatest((SELECT max(position) FROM cdi.events WHERE position > last),   -- few blocks, by the BRIN index
                     (SELECT max(position) FROM cdi.identity_links), (SELECT max(watermark) FROM cdi.identity_runs),
                     (SELECT position FROM cdi.watermark)) INTO highest;
-    -- Only then: writers of this moment draw from it, and it must not go back.
-    IF highest > last THEN
+    -- Writers draw from it meanwhile, and it must not go back behind them: what
+    -- they wrote is above the value read first, but not above that of now.
+    IF highest > (SELECT last_value - (NOT is_called)::integer FROM cdi.event_position) THEN
         PERFORM setval('cdi.event_position', highest);
     END IF;
 

@@ -15,6 +15,8 @@ from measure import BUILD, HERE, ROOT, Row, checkpoint, interleave, say
 
 REGISTRY_UNREACHABLE = 75
 CALLS = os.path.join(BUILD, "bench", "calls")
+LOAD = os.path.join(BUILD, "bench", "load")
+IDLE = 5000
 
 
 def free_port():
@@ -38,8 +40,7 @@ def wait_for(url, process=None, seconds=20):
 
 
 def write_calls(db, persons):
-    """Calls for post.lua: each without its message id and opening brace."""
-    os.makedirs(os.path.dirname(CALLS), exist_ok=True)
+    """Calls for load.c: each without its message id and opening brace."""
     with open(CALLS, "w") as file:
         for text in simulated(db, persons):
             call = json.loads(text)
@@ -47,12 +48,34 @@ def write_calls(db, persons):
             file.write("%s\t%s\n" % (call["type"], json.dumps(call, separators=(",", ":"), ensure_ascii=False)[1:]))
 
 
+def build(program, *sources_and_libraries):
+    path = os.path.join(BUILD, "bench", program)
+    subprocess.run(["cc", "-O2", "-Isrc", "-o", path, *sources_and_libraries], cwd=ROOT, check=True)
+    return path
+
+
+def post(port, key, *arguments):
+    """One run of the load generator; nothing may be refused or lost."""
+    post.number += 1
+    out = subprocess.run([LOAD, "--tag", "load%d" % post.number, *map(str, arguments), str(port), key, CALLS],
+                         text=True, stdout=subprocess.PIPE).stdout
+    got = json.loads(out)
+    if got["refused"] or got["unanswered"]:
+        raise SystemExit("port %d: %d requests refused, %d unanswered" % (port, got["refused"], got["unanswered"]))
+    if got.get("idle_answering") != got.get("idle"):
+        raise SystemExit("port %d: %d of %d idle connections still answer" % (port, got["idle_answering"], got["idle"]))
+    return got
+
+
+post.number = 0
+
+
 class Load:
     """A service under load, and whether it kept its word."""
-    number = 0
 
-    def __init__(self, port, key, options, events=1, db=None, table=None, empty=None):
-        self.port, self.key, self.options, self.events = port, key, options, events
+    def __init__(self, port, key, options, *arguments, db=None, table=None, empty=None):
+        self.port, self.key = port, key
+        self.arguments = ["--connections", options.connections, "--seconds", options.seconds, *arguments]
         self.db, self.table, self.empty = db, table, empty
         self.p50, self.p99 = [], []
 
@@ -60,21 +83,65 @@ class Load:
         if self.db:
             self.db(self.empty)
             checkpoint(self.db)
-        Load.number += 1
-        out = subprocess.run(["wrk", "-t1", "-c%d" % self.options.connections, "-d%ds" % self.options.seconds,
-                              "--timeout", "20s", "-s", os.path.join(HERE, "post.lua"),
-                              "http://127.0.0.1:%d" % self.port, "--", CALLS, str(self.events), self.key,
-                              "load%d" % Load.number], check=True, text=True, stdout=subprocess.PIPE).stdout
-        got = json.loads(out.strip().splitlines()[-1])
-        if got["refused"] or got["broken"]:
-            raise SystemExit("port %d: %d requests refused, %d broken" % (self.port, got["refused"], got["broken"]))
-        acknowledged = got["requests"] * self.events
-        # Requests that wrk left unanswered at the end may be stored too.
-        if self.db and int(self.db.value("SELECT count(*) FROM " + self.table)) < acknowledged:
+        got = post(self.port, self.key, *self.arguments)
+        if self.db and int(self.db.value("SELECT count(*) FROM " + self.table)) < got["acknowledged"]:
             raise SystemExit("port %d: more events acknowledged than stored" % self.port)
         self.p50.append(got["p50_ms"])
         self.p99.append(got["p99_ms"])
-        return acknowledged / got["seconds"]
+        return got["acknowledged"] / got["seconds"]
+
+
+class HalfPeak(Load):
+    """At half the rate that the same load reached without a limit; the
+    latency counts from when a request was due."""
+
+    def __init__(self, peak, *arguments, **more):
+        super().__init__(*arguments, **more)
+        self.peak = peak
+
+    def __call__(self):
+        full = self.arguments
+        self.arguments = full + ["--rate", self.peak.last / 2]
+        super().__call__()
+        self.arguments = full
+        return self.p99[-1]
+
+
+class Peak(Load):
+    last = None
+
+    def __call__(self):
+        self.last = super().__call__()
+        return self.last
+
+
+class TwoCollectors(Load):
+    """The same load with two collectors on the port."""
+
+    def __call__(self):
+        set_collectors(self.db, 2)
+        try:
+            return super().__call__()
+        finally:
+            set_collectors(self.db, 1)
+
+
+def collectors(db):
+    return [int(pid) for pid, in db("SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'cdi collector%'"
+                                    " AND datname = current_database()")]
+
+
+def set_collectors(db, number):
+    old = collectors(db)
+    db("DO $$ BEGIN EXECUTE format('ALTER DATABASE %%I SET cdi.collector_workers = %d', current_database()); END $$" % number)
+    for _ in range(200):
+        now = collectors(db)
+        if len(now) == number and (number == len(old) or now != old):
+            break
+        time.sleep(0.1)
+    else:
+        raise SystemExit("%d collectors did not start" % number)
+    time.sleep(0.5)
 
 
 def start_node(key, database):
@@ -96,35 +163,48 @@ def start_node(key, database):
 
 def start_floor():
     """The collector's HTTP layer with nothing behind it."""
-    program = os.path.join(BUILD, "bench", "http_floor")
-    subprocess.run(["cc", "-O2", "-Isrc", "-o", program, "test/bench/http_floor.c",
-                    *glob.glob(os.path.join(ROOT, "src/collect/http*.c")), "-lmicrohttpd"], cwd=ROOT, check=True)
+    program = build("http_floor", "test/bench/http_floor.c",
+                    *glob.glob(os.path.join(ROOT, "src/collect/http*.c")), "-lmicrohttpd")
     process = subprocess.Popen([program], text=True, stdout=subprocess.PIPE)
     return process, int(process.stdout.readline())
 
 
+def memory_per_connection(port, key, pid):
+    """Of a collector that has just started, so that nothing freed is reused."""
+    got = post(port, key, "--seconds", 0, "--idle", IDLE, "--watch", pid)
+    return (got["rss_idle_kb"] - got["rss_before_kb"]) / IDLE
+
+
 def run(database, options):
-    if not shutil.which("wrk"):
-        raise SystemExit("missing: wrk (Debian package wrk)")
+    os.makedirs(os.path.dirname(CALLS), exist_ok=True)
+    build("load", "test/bench/load.c")
     port = free_port()
     settings = pq.Connection("dbname=postgres")
     settings('ALTER DATABASE "%s" SET cdi.collector_port = %d' % (database, port))
     settings.close()
     ingest = Ingest(database, max(options.persons // 2, 300), options.batch)
-    key = ingest.db.value("SELECT cdi_create_source('bench')")
-    write_calls(ingest.db, 300)
+    db = ingest.db
+    key = db.value("SELECT cdi_create_source('bench')")
+    write_calls(db, 300)
     node = floor = None
     try:
         wait_for("http://127.0.0.1:%d/health" % port)
+        memory = memory_per_connection(port, key, collectors(db)[0])
         node, node_port = start_node(key, database)
         floor, floor_port = start_floor()
+        stored = {"db": db, "table": "cdi.events", "empty": EMPTY}
+        single = Peak(port, key, options, **stored)
         loads = {
-            "single": Load(port, key, options, 1, ingest.db, "cdi.events", EMPTY),
+            "single": single,
+            "half": HalfPeak(single, port, key, options, **stored),
+            "held": Load(port, key, options, "--idle", IDLE, **stored),
             "floor": Load(floor_port, key, options),
-            "hundred": Load(port, key, options, 100, ingest.db, "cdi.events", EMPTY),
+            "hundred": Load(port, key, options, "--events", 100, **stored),
         }
+        if int(db.value("SELECT count(*) FROM pg_settings WHERE name = 'cdi.collector_workers'")):
+            loads["two"] = TwoCollectors(port, key, options, **stored)
         if node:
-            loads["node"] = Load(node_port, key, options, 1, ingest.db, "hand.events", "TRUNCATE hand.events")
+            loads["node"] = Load(node_port, key, options, db=db, table="hand.events", empty="TRUNCATE hand.events")
         else:
             say("no Node service to compare with: %s" % node_port)
         got = interleave(max(2, min(3, options.repetitions)), ingest=ingest.cdi, **loads)
@@ -133,17 +213,24 @@ def run(database, options):
             if process:
                 process.terminate()
                 process.wait()
-        ingest.db.close()
-    single = "collector, single events, %d connections" % options.connections
+        db.close()
+    what = "collector, single events, %d connections" % options.connections
     rate = ("cdi_ingest, batches of %d" % options.batch, got["ingest"])
     bare = ("same HTTP layer, no database", got["floor"])
     service = ("fastify + pg, pool of 16", got.get("node"))
     missing = None if node else node_port
     return [
-        Row("collector_ingest", single, "events/s", got["single"], rate, bare, target=0.5),
-        Row("collector_node", single, "events/s", got["single"], service, bare, target=2.5, missing=missing),
-        Row("collector_p99", "  99th percentile of the same", "ms", loads["single"].p99,
+        Row("collector_ingest", what, "events/s", got["single"], rate, bare, target=0.6, enough=10000),
+        Row("collector_node", what, "events/s", got["single"], service, bare, target=2.5, missing=missing),
+        Row("collector_p99", "  99th percentile of the same", "ms", single.p99,
             (service[0], loads["node"].p99 if node else None), (bare[0], loads["floor"].p99), target=1.0,
             missing=missing, note={"p50_ms": {name: load.p50 for name, load in loads.items()}}),
+        Row("collector_half", "  99th percentile at half the rate", "ms", got["half"], limit=50),
         Row("collector_hundred", "collector, bodies of 100 events", "events/s", got["hundred"], rate, target=0.7),
+        Row("collector_two", "two collectors, single events", "events/s", got.get("two", []),
+            ("one collector", got["single"]), target=1.3,
+            missing=None if "two" in got else "no setting cdi.collector_workers"),
+        Row("collector_held", "collector with %d idle connections" % IDLE, "events/s", got["held"],
+            ("without them", got["single"])),
+        Row("collector_memory", "memory per open connection", "KiB", [memory], limit=32),
     ]

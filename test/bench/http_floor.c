@@ -2,7 +2,7 @@
  * http_floor.c
  *		The collector's HTTP layer with no database behind it.
  *
- * Answers 200 to every request at once.  What wrk measures against this is
+ * Answers 200 to every request at once.  What load.c measures against this is
  * the most that the collector could ever acknowledge on the machine.
  *
  *		cc -O2 -Isrc -o build/http_floor test/bench/http_floor.c src/collect/http*.c -lmicrohttpd

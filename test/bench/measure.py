@@ -91,19 +91,21 @@ class Row:
 
     A ratio is that of two values of the same round, and more is better for
     cdi: a unit that ends in /s is a rate, any other a cost, whose ratio is
-    turned over.  target is the least ratio to the alternative, limit the
-    most that cdi's own value may be.  Where the alternative could not be
+    turned over.  target is the least ratio to the alternative, enough a value
+    of cdi's own that will do whatever the ratio, limit the most that it may
+    be.  Where the alternative could not be
     measured, missing says why."""
 
     def __init__(self, name, what, unit, cdi, alternative=None, floor=None, target=None, limit=None,
-                 missing=None, note=None):
+                 enough=None, missing=None, note=None):
         self.name, self.what, self.unit = name, what, unit
         self.cdi, self.target, self.limit, self.missing, self.note = cdi, target, limit, missing, note
+        self.enough = enough
         self.alternative_what, self.alternative = alternative or (None, None)
         self.floor_what, self.floor = floor or (None, None)
 
     def ratios(self, other):
-        if not other:
+        if not other or not self.cdi:
             return None
         pairs = zip(self.cdi, other) if self.unit.endswith("/s") else zip(other, self.cdi)
         return [a / b for a, b in pairs]
@@ -111,8 +113,10 @@ class Row:
     def met(self):
         if self.limit is not None:
             return statistics.median(self.cdi) <= self.limit
-        if self.target is None or not self.alternative:
+        if self.target is None or not self.alternative or not self.cdi:
             return None
+        if self.enough is not None and statistics.median(self.cdi) >= self.enough:
+            return True
         return statistics.median(self.ratios(self.alternative)) >= self.target
 
     def json(self):
@@ -120,7 +124,7 @@ class Row:
                 "alternative": self.alternative_what and dict(spread(self.alternative) or {}, what=self.alternative_what),
                 "floor": self.floor_what and dict(spread(self.floor) or {}, what=self.floor_what),
                 "ratio": spread(self.ratios(self.alternative)), "ratio_to_floor": spread(self.ratios(self.floor)),
-                "target": self.target, "limit": self.limit, "met": self.met(), "missing": self.missing,
+                "target": self.target, "enough": self.enough, "limit": self.limit, "met": self.met(), "missing": self.missing,
                 "note": self.note}
 
     def cells(self):
@@ -134,6 +138,8 @@ class Row:
             wanted = "at most %s" % figure(self.limit)
         elif self.target is not None:
             wanted = "%.2f" % self.target
+            if self.enough is not None:
+                wanted += " or %s" % figure(self.enough)
         met = {True: "yes", False: "NO", None: "-"}[self.met()]
         return (self.what, self.unit, value(self.cdi), self.missing or self.alternative_what or "-",
                 value(self.alternative), ratio(self.ratios(self.alternative)), wanted, met,

@@ -179,6 +179,7 @@ on_connection(void *arg, struct MHD_Connection *mhd, void **context,
 		*context = connection;
 		if (connection == NULL)
 			return;
+		connection->server = server;
 		connection->mhd = mhd;
 		server->stats.accepted++;
 		server->stats.connections++;
@@ -447,7 +448,7 @@ cdi_http_start(const CdiHttpOptions *options, char *error, size_t error_size)
 		snprintf(error, error_size, "out of memory");
 		return NULL;
 	}
-	server->options = *options;
+	cdi_http_configure(server, options);
 	server->now = clock_ms();
 	server->shows_gaps = cdi_http_shows_gaps();
 	server->listen_fd = listen_on(options, &server->port, error, error_size);
@@ -489,7 +490,12 @@ cdi_http_start(const CdiHttpOptions *options, char *error, size_t error_size)
 void
 cdi_http_configure(CdiHttpServer *server, const CdiHttpOptions *options)
 {
+	char		error[128];
+
 	server->options = *options;
+	/* Who sets it has checked it; of a list that is wrong nobody is trusted. */
+	(void) cdi_networks_parse(options->trusted_proxies ? options->trusted_proxies : "",
+							  &server->trusted_proxies, error, sizeof(error));
 }
 
 int

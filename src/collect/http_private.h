@@ -8,6 +8,7 @@
 
 #include <microhttpd.h>
 
+#include "base/network.h"
 #include "collect/http.h"
 
 /* Short answers without headers of their own are built once. */
@@ -33,6 +34,7 @@ typedef struct Connection
 	bool		listed;
 	ConnectionState state;
 	int64_t		deadline;
+	struct CdiHttpServer *server;
 	struct MHD_Connection *mhd;
 	Request    *request;
 } Connection;
@@ -69,6 +71,7 @@ struct CdiHttpServer
 {
 	struct MHD_Daemon *daemon;
 	CdiHttpOptions options;
+	CdiNetworks trusted_proxies;
 	CdiHttpStats stats;
 	int			listen_fd;
 	int			epoll_fd;

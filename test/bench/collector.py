@@ -98,7 +98,8 @@ def start_floor():
     """The collector's HTTP layer with nothing behind it."""
     program = os.path.join(BUILD, "bench", "http_floor")
     subprocess.run(["cc", "-O2", "-Isrc", "-o", program, "test/bench/http_floor.c",
-                    *glob.glob(os.path.join(ROOT, "src/collect/http*.c")), "-lmicrohttpd"], cwd=ROOT, check=True)
+                    *glob.glob(os.path.join(ROOT, "src/collect/http*.c")), "src/collect/proxy.c",
+                    "src/base/network.c", "-lmicrohttpd"], cwd=ROOT, check=True)
     process = subprocess.Popen([program], text=True, stdout=subprocess.PIPE)
     return process, int(process.stdout.readline())
 

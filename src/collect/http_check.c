@@ -13,7 +13,8 @@
  * so method, target, version, names and values lie there in the order of
  * arrival.  Whatever was between them that is not shown (a bare line feed, a
  * folded line, a NUL byte, a line that it gave up at) is a gap of another size
- * than that of CR LF.  Later releases refuse these by themselves when told to
+ * than that of CR LF.  Only a NUL byte or an empty name in the place of CR looks
+ * the same, which no proxy lets through.  Later releases refuse these by themselves when told to
  * (MHD_OPTION_CLIENT_DISCIPLINE_LVL).
  *
  * How a chunked body was framed cannot be seen, and the library takes a bare
@@ -174,12 +175,15 @@ cdi_http_check_head(const CdiHttpServer *server, Request *request,
 
 	if (!old && strcmp(version, "HTTP/1.1") != 0)
 		refuse(&check, 505, "the versions that are understood are HTTP/1.0 and HTTP/1.1");
+	if (!is_token(method, strlen(method)))
+		refuse(&check, 400, "the method has a character that no method has");
 	if (request->bad_target)
 		refuse(&check, 400, "the request target has a character that must be encoded, or an encoded NUL byte");
 	if (server->shows_gaps)
 	{
-		if (version != target + request->target_length + 1)
-			refuse(&check, 400, "the request line has a NUL byte");
+		if (target != method + strlen(method) + 1 ||
+			version != target + request->target_length + 1)
+			refuse(&check, 400, "the request line has a NUL byte or more than one space between its parts");
 		check.end = version + strlen(version);
 	}
 	(void) MHD_get_connection_values_n(mhd, MHD_HEADER_KIND, check_header, &check);
@@ -190,7 +194,8 @@ cdi_http_check_head(const CdiHttpServer *server, Request *request,
 		const union MHD_ConnectionInfo *info =
 			MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
 
-		if (info == NULL || check.end + 4 != method + info->header_size)
+		if (info == NULL || check.end + 4 != method + info->header_size ||
+			memcmp(check.end, "\0\0\0\0", 4) != 0)
 			refuse(&check, 400, "the headers do not end in an empty line after CR LF");
 	}
 	if (check.hosts > 1 || (check.hosts == 0 && !old))

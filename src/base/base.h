@@ -33,6 +33,7 @@ extern int	cdi_collector_max_body;
 extern int	cdi_collector_max_pending;
 extern int	cdi_collector_port;
 extern int	cdi_collector_timeout;
+extern char *cdi_collector_trusted_proxies;
 extern int	cdi_collector_workers;
 extern bool cdi_egress_allow_private;
 extern bool cdi_enabled;

@@ -6,6 +6,7 @@
  * their database's settings when they connect.
  */
 #include "base/base.h"
+#include "base/network.h"
 
 #include <ctype.h>
 #include <limits.h>
@@ -26,6 +27,7 @@ int			cdi_collector_max_body = 4096;
 int			cdi_collector_max_pending = 4096;
 int			cdi_collector_port = 0;
 int			cdi_collector_timeout = 30;
+char	   *cdi_collector_trusted_proxies = NULL;
 int			cdi_collector_workers = 1;
 bool		cdi_egress_allow_private = false;
 bool		cdi_enabled = false;
@@ -45,6 +47,18 @@ check_cookie_domain(char **value, void **extra, GucSource source)
 			return false;
 		}
 	return true;
+}
+
+static bool
+check_networks(char **value, void **extra, GucSource source)
+{
+	CdiNetworks networks;
+	char		error[160];
+
+	if (cdi_networks_parse(*value, &networks, error, sizeof(error)))
+		return true;
+	GUC_check_errdetail("%s", error);
+	return false;
 }
 
 void
@@ -109,6 +123,11 @@ cdi_guc_define(void)
 							"Time after which the collector closes an inactive connection.",
 							NULL, &cdi_collector_timeout,
 							30, 1, 3600, PGC_SUSET, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomStringVariable("cdi.collector_trusted_proxies",
+							   "Addresses and networks of proxies whose X-Forwarded-For is believed.",
+							   "Separated by commas, for example 10.0.0.0/8, 2001:db8::/32.",
+							   &cdi_collector_trusted_proxies,
+							   "", PGC_SUSET, 0, check_networks, NULL, NULL);
 	DefineCustomIntVariable("cdi.collector_workers",
 							"Collectors of a database, which share its port.",
 							"Each is a process and needs one of max_worker_processes.",

@@ -81,6 +81,7 @@ get_options(CdiHttpOptions *options)
 {
 	options->address = cdi_collector_address;
 	options->port = cdi_collector_port;
+	options->trusted_proxies = cdi_collector_trusted_proxies;
 	options->timeout_ms = cdi_collector_timeout * 1000;
 	options->max_body = (size_t) cdi_collector_max_body * 1024;
 	options->max_memory = Max((size_t) MIN_BODY_MEMORY, 8 * options->max_body);

@@ -179,6 +179,7 @@ on_connection(void *arg, struct MHD_Connection *mhd, void **context,
 		*context = connection;
 		if (connection == NULL)
 			return;
+		connection->server = server;
 		connection->mhd = mhd;
 		server->stats.accepted++;
 		server->stats.connections++;
@@ -214,6 +215,7 @@ on_request_line(void *arg, const char *uri, struct MHD_Connection *mhd)
 	request->query = strchr(uri, '?') ? strdup(strchr(uri, '?') + 1) : NULL;
 	request->public.query = request->query ? request->query : "";
 	request->connection = connection;
+	cdi_http_check_target(request, uri);
 	connection->request = request;
 	cdi_http_set_state(server, connection, CONNECTION_RECEIVING);
 	return request;
@@ -251,6 +253,15 @@ hand_over(CdiHttpServer *server, Request *request)
 		server->ready_first = &request->public;
 	server->ready_last = &request->public;
 	server->stats.pending++;
+
+	/*
+	 * A time limit of its own puts the connection on the list that the library
+	 * works through before it reads again.  Otherwise it would first see that
+	 * the client has shut down its side, and drop the answer.  The answer
+	 * takes the limit back, so the list is short.
+	 */
+	(void) MHD_set_connection_option(request->connection->mhd,
+									 MHD_CONNECTION_OPTION_TIMEOUT, UINT_MAX / 2000);
 	MHD_suspend_connection(request->connection->mhd);
 	return MHD_YES;
 }
@@ -286,9 +297,14 @@ on_request(void *arg, struct MHD_Connection *mhd, const char *url,
 	if (!request->started)
 	{
 		const char *expect;
+		const char *wrong;
+		int			status;
 
 		request->started = true;
-		cdi_http_read_headers(server, request, url, method);
+		wrong = cdi_http_check_head(server, request, method, url, version, &status);
+		if (wrong != NULL)
+			return cdi_http_send_malformed(server, request, status, wrong);
+		cdi_http_read_headers(server, request, cdi_http_target_path(url), method);
 		expect = MHD_lookup_connection_value(mhd, MHD_HEADER_KIND, "Expect");
 
 		/* The body has not been sent, or would take too long to skip. */
@@ -432,8 +448,9 @@ cdi_http_start(const CdiHttpOptions *options, char *error, size_t error_size)
 		snprintf(error, error_size, "out of memory");
 		return NULL;
 	}
-	server->options = *options;
+	cdi_http_configure(server, options);
 	server->now = clock_ms();
+	server->shows_gaps = cdi_http_shows_gaps();
 	server->listen_fd = listen_on(options, &server->port, error, error_size);
 	if (server->listen_fd < 0)
 	{
@@ -453,6 +470,9 @@ cdi_http_start(const CdiHttpOptions *options, char *error, size_t error_size)
 							 MHD_OPTION_CONNECTION_TIMEOUT, (unsigned int) 0,
 							 MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) CONNECTION_MEMORY,
 							 MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1,
+#if MHD_VERSION > 0x00097701
+							 MHD_OPTION_CLIENT_DISCIPLINE_LVL, 1,
+#endif
 						 MHD_OPTION_END);
 	if (server->daemon == NULL)
 	{
@@ -470,7 +490,12 @@ cdi_http_start(const CdiHttpOptions *options, char *error, size_t error_size)
 void
 cdi_http_configure(CdiHttpServer *server, const CdiHttpOptions *options)
 {
+	char		error[128];
+
 	server->options = *options;
+	/* Who sets it has checked it; of a list that is wrong nobody is trusted. */
+	(void) cdi_networks_parse(options->trusted_proxies ? options->trusted_proxies : "",
+							  &server->trusted_proxies, error, sizeof(error));
 }
 
 int

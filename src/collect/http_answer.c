@@ -101,7 +101,7 @@ cdi_http_answer(CdiHttpServer *server, CdiHttpRequest *public, const CdiHttpAnsw
 	cdi_http_drop_body(server, request);
 	request->status = answer->status;
 	if (public->origin == NULL && answer->cookie == NULL && answer->location == NULL &&
-		!server->quiesced)
+		!request->last && !server->quiesced)
 	{
 		request->response = cached_response(server, answer);
 		request->cached = request->response != NULL;
@@ -112,7 +112,7 @@ cdi_http_answer(CdiHttpServer *server, CdiHttpRequest *public, const CdiHttpAnsw
 		if (request->response != NULL && public->origin != NULL &&
 			(answer->flags & CDI_HTTP_NO_CORS) == 0)
 			add_cors(request->response, public->origin);
-		if (request->response != NULL && server->quiesced)
+		if (request->response != NULL && (server->quiesced || request->last))
 			add_header(request->response, "Connection", "close");
 	}
 	server->stats.pending--;
@@ -159,6 +159,8 @@ enum MHD_Result
 cdi_http_send(CdiHttpServer *server, Connection *connection, int status,
 			  struct MHD_Response *response)
 {
+	if (connection->state == CONNECTION_WAITING)
+		(void) MHD_set_connection_option(connection->mhd, MHD_CONNECTION_OPTION_TIMEOUT, 0U);
 	cdi_http_set_state(server, connection, CONNECTION_SENDING);
 	server->stats.answers[status / 100]++;
 	return MHD_queue_response(connection->mhd, status, response);
@@ -188,6 +190,8 @@ cdi_http_send_preflight(CdiHttpServer *server, Request *request)
 				   headers ? headers : default_allow_headers);
 		add_header(response, "Access-Control-Max-Age", "3600");
 	}
+	if (request->last)
+		add_header(response, "Connection", "close");
 	result = cdi_http_send(server, request->connection, MHD_HTTP_NO_CONTENT, response);
 	MHD_destroy_response(response);
 	return result;
@@ -204,19 +208,44 @@ enum MHD_Result
 cdi_http_send_overload(CdiHttpServer *server, Request *request)
 {
 	server->stats.overloads++;
-	if (request->public.origin != NULL)
+	if (request->public.origin != NULL || request->last)
 	{
 		struct MHD_Response *response = make_response(&overload);
 		enum MHD_Result result;
 
 		if (response == NULL)
 			return MHD_NO;
-		add_cors(response, request->public.origin);
+		if (request->public.origin != NULL)
+			add_cors(response, request->public.origin);
+		if (request->last)
+			add_header(response, "Connection", "close");
 		result = cdi_http_send(server, request->connection, 503, response);
 		MHD_destroy_response(response);
 		return result;
 	}
 	return cdi_http_send(server, request->connection, 503, server->overload);
+}
+
+/* Before the body: the library reads no more from the connection. */
+enum MHD_Result
+cdi_http_send_malformed(CdiHttpServer *server, Request *request, int status, const char *wrong)
+{
+	struct MHD_Response *response;
+	enum MHD_Result result;
+	char		body[256];
+	int			length;
+
+	length = snprintf(body, sizeof(body), "{\"success\":false,\"code\":\"%s\",\"message\":\"%s\"}",
+					  status == 501 ? "unsupported_transfer_coding" :
+					  status == 505 ? "unsupported_version" : "malformed_request", wrong);
+	response = MHD_create_response_from_buffer(length, body, MHD_RESPMEM_MUST_COPY);
+	if (response == NULL)
+		return MHD_NO;
+	add_header(response, "Content-Type", "application/json");
+	add_header(response, "Connection", "close");
+	result = cdi_http_send(server, request->connection, status, response);
+	MHD_destroy_response(response);
+	return result;
 }
 
 bool

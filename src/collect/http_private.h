@@ -8,6 +8,7 @@
 
 #include <microhttpd.h>
 
+#include "base/network.h"
 #include "collect/http.h"
 
 /* Short answers without headers of their own are built once. */
@@ -33,6 +34,7 @@ typedef struct Connection
 	bool		listed;
 	ConnectionState state;
 	int64_t		deadline;
+	struct CdiHttpServer *server;
 	struct MHD_Connection *mhd;
 	Request    *request;
 } Connection;
@@ -46,6 +48,9 @@ struct Request
 	bool		overloaded;		/* body is dropped, answer is 503 */
 	bool		cut;			/* mid-body: no regular answer is possible */
 	bool		cached;			/* response belongs to the server */
+	bool		last;			/* no further request on its connection */
+	bool		bad_target;
+	size_t		target_length;	/* as it came */
 	char	   *query;
 	int			status;
 	struct MHD_Response *response;
@@ -66,6 +71,7 @@ struct CdiHttpServer
 {
 	struct MHD_Daemon *daemon;
 	CdiHttpOptions options;
+	CdiNetworks trusted_proxies;
 	CdiHttpStats stats;
 	int			listen_fd;
 	int			epoll_fd;
@@ -73,6 +79,7 @@ struct CdiHttpServer
 	bool		quiesced;
 	int64_t		patience;		/* once quiesced: how long new connections are
 								 * given to send a request */
+	bool		shows_gaps;		/* see http_check.c */
 	bool		again;			/* the library has more to do at once */
 	int64_t		now;
 	Connection *first;			/* by deadline */
@@ -88,6 +95,14 @@ struct CdiHttpServer
 extern void cdi_http_set_state(CdiHttpServer *server, Connection *connection,
 							   ConnectionState state);
 
+/* http_check.c */
+extern bool cdi_http_shows_gaps(void);
+extern void cdi_http_check_target(Request *request, const char *target);
+extern const char *cdi_http_check_head(const CdiHttpServer *server, Request *request,
+									   const char *method, const char *target,
+									   const char *version, int *status);
+extern const char *cdi_http_target_path(const char *target);
+
 /* http_request.c */
 extern void cdi_http_read_headers(CdiHttpServer *server, Request *request,
 								  const char *url, const char *method);
@@ -100,6 +115,8 @@ extern enum MHD_Result cdi_http_send(CdiHttpServer *server, Connection *connecti
 									 int status, struct MHD_Response *response);
 extern enum MHD_Result cdi_http_send_preflight(CdiHttpServer *server, Request *request);
 extern enum MHD_Result cdi_http_send_overload(CdiHttpServer *server, Request *request);
+extern enum MHD_Result cdi_http_send_malformed(CdiHttpServer *server, Request *request,
+											   int status, const char *wrong);
 extern bool cdi_http_make_responses(CdiHttpServer *server);
 extern void cdi_http_free_responses(CdiHttpServer *server);
 

@@ -164,7 +164,8 @@ def start_node(key, database):
 def start_floor():
     """The collector's HTTP layer with nothing behind it."""
     program = build("http_floor", "test/bench/http_floor.c",
-                    *glob.glob(os.path.join(ROOT, "src/collect/http*.c")), "-lmicrohttpd")
+                    *glob.glob(os.path.join(ROOT, "src/collect/http*.c")),
+                    os.path.join(ROOT, "src/collect/proxy.c"), os.path.join(ROOT, "src/base/network.c"), "-lmicrohttpd")
     process = subprocess.Popen([program], text=True, stdout=subprocess.PIPE)
     return process, int(process.stdout.readline())
 

@@ -5,7 +5,7 @@
  * Answers 200 to every request at once.  What load.c measures against this is
  * the most that the collector could ever acknowledge on the machine.
  *
- *		cc -O2 -Isrc -o build/http_floor test/bench/http_floor.c src/collect/http*.c -lmicrohttpd
+ *		cc -O2 -Isrc -o build/http_floor test/bench/http_floor.c src/collect/http*.c src/collect/proxy.c src/base/network.c -lmicrohttpd
  *		build/http_floor [port [address]]
  *
  * Prints the port it listens on, and ends on SIGTERM or SIGINT.

@@ -7,7 +7,7 @@ FROM cdi.sources WHERE name = 'limited';
 
 -- Only what is named changes.
 SELECT cdi_alter_source('limited', '{"rate_limit": 2.5, "rate_burst": 100, "max_body": 64,
-    "allowed_origins": ["https://Shop.example", "http://localhost:3000"]}');
+    "allowed_origins": ["https://Shop.example", "http://localhost:3000", "https://*.shop.example"]}');
 SELECT cdi_alter_source('limited', '{"keep_original": true, "client_address": "never", "rate_burst": null}');
 SELECT rate_limit, rate_burst, max_body, allowed_origins, keep_original, client_address
 FROM cdi.sources WHERE name = 'limited';
@@ -30,7 +30,8 @@ INSERT INTO refused (settings) VALUES
     ('{"rate_burst": 0}'), ('{"rate_burst": 1.5}'), ('{"rate_burst": 2147483648}'),
     ('{"max_body": 0}'), ('{"max_body": true}'),
     ('{"allowed_origins": "https://shop.example"}'), ('{"allowed_origins": ["shop.example"]}'),
-    ('{"allowed_origins": [null]}'), ('{"allowed_origins": ["https://shop.example/"]}'), ('{"allowed_origins": ["https://*.example"]}'),
+    ('{"allowed_origins": [null]}'), ('{"allowed_origins": ["https://shop.example/"]}'), ('{"allowed_origins": ["https://*.*.example"]}'),
+    ('{"allowed_origins": ["https://a.example, https://b.example"]}'),
     ('{"keep_original": "yes"}'), ('{"client_address": "sometimes"}'), ('{"client_address": 1}');
 DO $$
 DECLARE

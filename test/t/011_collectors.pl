@@ -157,7 +157,7 @@ is(sql(q(SELECT string_agg(application_name, ',' ORDER BY application_name) FROM
 
 is(http_post($port, '/v1/track', { basic("$key:") }, event())->{status}, 200, "event $_ on a connection of its own") for 1 .. 2;
 http_post($port, '/v1/track', { basic("$key:") }, event()) for 1 .. 58;
-my $metrics = metrics();
+my ($before, $metrics) = (undef, metrics());
 my @events = map { $metrics->{qq(cdi_collector_events_total{worker="$_"})} || 0 } 1 .. 3;
 is($events[0] + $events[1] + $events[2], 60, '/metrics of one shows the events of all');
 # 60 connections that the kernel spreads over three: all miss one with (2/3)^60.
@@ -166,6 +166,59 @@ is(join(',', map { $metrics->{qq(cdi_collector_up{worker="$_"})} } 1 .. 3), '1,1
 is($metrics->{qq(cdi_collector_commit_seconds_bucket{worker="$_",le="+Inf"})}, $metrics->{qq(cdi_collector_commit_seconds_count{worker="$_"})}, "histogram of collector $_ is whole")
   for 1 .. 3;
 is(sql('SELECT count(*) FROM cdi.events'), 60, 'all are stored');
+
+#
+# A source has one limit, whichever collector a request comes to
+#
+{
+	my %key = map { $_ => sql("SELECT cdi_create_source('$_')") } 'slow', 'bulky';
+	my ($bytes, $id) = (0, 0);
+	my $post = sub {
+		my ($source, $events) = @_;
+		my $body = '{"batch":[' . join(',', map { '{"type":"track","event":"Limited","userId":"u1","messageId":"limited-' . ++$id . '"}' } 1 .. $events) . ']}';
+		$bytes += length $body if $source eq 'slow';
+		return http_post($port, '/v1/batch', { basic("$key{$source}:") }, $body);
+	};
+
+	# One event in 100 seconds, and 20 at once.
+	sql(q(SELECT cdi_alter_source('slow', '{"rate_limit": 0.01, "rate_burst": 20}')));
+	$before = metrics();
+	my @answers = map { $post->('slow', 1) } 1 .. 30;
+	is(join(',', map { $_->{status} } @answers), join(',', (200) x 20, (429) x 10), 'the burst is let in, the rest is not');
+	$metrics = metrics();
+	cmp_ok(scalar(grep { my $name = qq(cdi_collector_answers_total{class="2xx",worker="$_"}); $metrics->{$name} > $before->{$name} } 1 .. 3),
+		'>', 1, 'by several collectors');
+	is($answers[29]{json}{code}, 'rate_limited', 'and told so');
+	# Paid at 20 x 100 s, less what has passed; a token is free at 100 s.
+	cmp_ok(abs($answers[29]{headers}{'retry-after'} - 98), '<=', 2, 'and when to come again');
+	is(sql(q(SELECT stored, failed FROM cdi.stat_sources WHERE source = 'slow')), '20|0', 'no event of the others is recorded');
+	is(sql(q(SELECT requests, body_bytes, accepted, refused, rate_limited, too_large, unavailable FROM cdi.stat_sources WHERE source = 'slow')),
+		"30|$bytes|20|0|10|0|0", 'cdi.stat_sources counts all');
+	is(sql(q(SELECT last_request_at BETWEEN now() - interval '1 minute' AND now(), since BETWEEN pg_postmaster_start_time() - interval '1 second' AND last_request_at FROM cdi.stat_sources WHERE source = 'slow')),
+		't|t', 'with times');
+	is($metrics->{'cdi_source_requests_total{source="slow"}'}, 30, '/metrics has requests per source');
+	is($metrics->{'cdi_source_answers_total{source="slow",outcome="rate_limited"}'}, 10, 'and what became of them');
+	is($metrics->{'cdi_source_body_bytes_total{source="slow"}'}, $bytes, 'and their bytes');
+
+	sql(q(SELECT cdi_alter_source('slow', '{"rate_limit": null}')));
+	is($post->('slow', 1)->{status}, 200, 'without the limit it is let in');
+
+	# A request is taken whole, and the source is in debt: 50 events of 100 s,
+	# of which 20 may be owed, and one for the next.
+	sql(q(SELECT cdi_alter_source('bulky', '{"rate_limit": 0.01, "rate_burst": 20, "max_body": 8}')));
+	is($post->('bulky', 50)->{status}, 200, 'a request of more than the burst is taken');
+	my $answer = $post->('bulky', 1);
+	is($answer->{status}, 429, 'and the next one waits');
+	cmp_ok(abs($answer->{headers}{'retry-after'} - 3098), '<=', 2, 'until that is paid');
+	is(sql(q(SELECT stored FROM cdi.stat_sources WHERE source = 'bulky')), 50, 'all 50 are stored');
+	sql(q(SELECT cdi_alter_source('bulky', '{"rate_limit": 10000, "rate_burst": null}')));
+	is($post->('bulky', 1)->{status}, 200, 'another limit begins anew');
+	is($post->('bulky', 200)->{status}, 413, 'a body above max_body is refused');
+	is(sql(q(SELECT requests, accepted, rate_limited, too_large FROM cdi.stat_sources WHERE source = 'bulky')), '4|2|1|1', 'and counted');
+	sql(q(DELETE FROM cdi.sources WHERE name = 'bulky'));
+	is($post->('bulky', 1)->{status}, 401, 'a source that is deleted has no key');
+	unlike(http_get($port, '/metrics')->{body}, qr/bulky/, 'and is shown no more');
+}
 
 #
 # Nobody else may share it
@@ -198,7 +251,7 @@ is(sql('SELECT pid FROM cdi.workers WHERE kind = \'keeper\''), $keeper, 'and the
 # One ends
 #
 @pids = pids();
-my $before = metrics()->{'cdi_collector_events_total{worker="2"}'};
+$before = metrics()->{'cdi_collector_events_total{worker="2"}'};
 @clients = map { client("end$_", $port) } 1 .. 4;
 sleep 0.3;
 kill 'TERM', $pids[1];
@@ -291,7 +344,8 @@ ok($node->poll_query_until('shop', $running, '1,2'), 'and come back');
 listening(2, 'and listen');
 sleep 0.3;
 stored_ok('one killed', @clients);
-is(sql('SELECT bool_and(received = stored + duplicate + failed + withheld), sum(stored) = (SELECT count(*) FROM cdi.events) FROM cdi.pipeline_counts'),
+is(sql(q(SELECT requests, since IS NULL FROM cdi.stat_sources WHERE source = 'slow')), '0|t', 'requests are counted anew');
+is(sql('SELECT sum(received) = sum(stored + duplicate + failed + withheld), sum(stored) = (SELECT count(*) FROM cdi.events) FROM cdi.pipeline_deltas'),
 	't|t', 'the accounts add up');
 
 $node->stop;

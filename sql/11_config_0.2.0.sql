@@ -10,7 +10,7 @@ ALTER TABLE cdi.sources
 COMMENT ON COLUMN cdi.sources.rate_limit IS 'Events per second that the collectors of the database together take from the source; null: any number. Set by cdi_alter_source(), like the columns below.';
 COMMENT ON COLUMN cdi.sources.rate_burst IS 'Events that may come at once; null: those of one second.';
 COMMENT ON COLUMN cdi.sources.max_body IS 'Largest request body in kB, beside cdi.collector_max_body; null: that alone.';
-COMMENT ON COLUMN cdi.sources.allowed_origins IS 'Origins of web pages that may send, such as https://shop.example; null: all.';
+COMMENT ON COLUMN cdi.sources.allowed_origins IS 'Origins of web pages that may send, such as https://shop.example or https://*.shop.example; null: all that cdi.collector_allowed_origins allows.';
 COMMENT ON COLUMN cdi.sources.keep_original IS 'Whether the bytes of every event are stored as they came.';
 COMMENT ON COLUMN cdi.sources.client_address IS 'Whether the address that an event came from is stored: auto, as the sender''s protocol does; always; never.';
 

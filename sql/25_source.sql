@@ -164,7 +164,7 @@ DECLARE
         "rate_limit": ["number", "a number of events per second from 0.001 to 1000000000, or null for no limit"],
         "rate_burst": ["integer", "a number of events from 1, or null for those of one second"],
         "max_body": ["integer", "a number of kB from 1, or null for cdi.collector_max_body alone"],
-        "allowed_origins": ["origins", "an array of origins such as https://shop.example, or null for all"],
+        "allowed_origins": ["origins", "an array of origins such as https://shop.example or https://*.shop.example, or null for all"],
         "keep_original": ["boolean", "true or false, or null for false"],
         "client_address": ["string", "auto, always or never, or null for auto"]
     }';
@@ -190,7 +190,7 @@ BEGIN
             WHEN 'integer' THEN jsonb_typeof(value) = 'number' AND scale(trim_scale(value::numeric)) = 0 AND abs(value::numeric) < 2147483648
             WHEN 'origins' THEN jsonb_typeof(value) = 'array' AND NOT EXISTS (
                 SELECT FROM jsonb_array_elements(value) o
-                WHERE jsonb_typeof(o) <> 'string' OR o #>> '{}' !~ '^[A-Za-z][A-Za-z0-9+.-]*://[^/?#*\s]+$')
+                WHERE jsonb_typeof(o) <> 'string' OR o #>> '{}' !~ '^[A-Za-z][A-Za-z0-9+.-]*://[^/?#,*\s]*[*]?[^/?#,*\s]*$')
             ELSE jsonb_typeof(value) = rules -> member ->> 0
         END;
         IF NOT valid THEN

@@ -208,6 +208,7 @@ extern void cdi_ingest_batch(CdiBatch *batch);
 
 /* source.c: NULL where there is none; transaction required. */
 extern const CdiSource *cdi_source_by_name(const char *name);
+/* Of a source that this transaction has found, never NULL. */
 extern const CdiSource *cdi_source_by_id(int32 source_id);
 extern const CdiSource *cdi_source_by_write_key(const char *write_key, int len);
 /* Raises ZC103 unless the current user may send to the source. */

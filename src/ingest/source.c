@@ -8,7 +8,8 @@
  * in fresh rows, once per transaction, before it is called unknown.
  *
  * What a lookup returned stays valid until the transaction ends, whatever is
- * read anew meanwhile: rows that were replaced go with the transaction.
+ * read anew meanwhile, and can be found again by its id, even if the source is
+ * deleted: rows that were replaced go with the transaction.
  */
 #include "postgres.h"
 
@@ -48,15 +49,22 @@ typedef struct CachedKey
 	uint8		hash[PG_SHA256_DIGEST_LENGTH];
 } CachedKey;
 
-static MemoryContext cache_context = NULL;
-static CachedKey *keys = NULL;
-static int	nkeys = 0;
-static CachedSource *sources = NULL;
-static int	nsources = 0;
+/* What one load() has read, in a context of its own */
+typedef struct Generation
+{
+	MemoryContext context;
+	LocalTransactionId loaded_in;
+	struct Generation *older;	/* only in the transaction loaded_in */
+	int			nsources;
+	CachedSource *sources;
+	int			nkeys;
+	CachedKey  *keys;
+} Generation;
+
+static Generation *current = NULL;
 static Oid	cached_relation = InvalidOid;
 static bool loaded = false;
 static bool invalidated = false;	/* since the last load() began */
-static LocalTransactionId loaded_in = InvalidLocalTransactionId;
 
 static void
 invalidate(Datum arg, Oid relid)
@@ -183,10 +191,7 @@ load(void)
 	CdiOwnerScope scope;
 	MemoryContext old = CurrentMemoryContext;
 	MemoryContext context;
-	CachedSource *rows;
-	int			nrows;
-	CachedKey  *further;
-	int			nfurther;
+	Generation *read;
 
 	if (!registered)
 		CacheRegisterRelcacheCallback(invalidate, (Datum) 0);
@@ -199,10 +204,14 @@ load(void)
 							&plan : &plan_0_1);
 	context = AllocSetContextCreate(TopTransactionContext, "cdi sources", ALLOCSET_SMALL_SIZES);
 	MemoryContextSwitchTo(context);
-	rows = palloc0(sizeof(CachedSource) * Max(SPI_processed, 1));
+	read = palloc0(sizeof(Generation));
+	read->context = context;
+	read->loaded_in = current_transaction();
+	read->nsources = SPI_processed;
+	read->sources = palloc0(sizeof(CachedSource) * Max(SPI_processed, 1));
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
-		CachedSource *cached = &rows[i];
+		CachedSource *cached = &read->sources[i];
 		HeapTuple	tuple = SPI_tuptable->vals[i];
 		TupleDesc	desc = SPI_tuptable->tupdesc;
 		bool		isnull;
@@ -219,18 +228,13 @@ load(void)
 		cached->grants = get_strings(tuple, desc, 7, &cached->ngrants);
 		get_settings(tuple, desc, 8, &cached->source);
 	}
-	nrows = SPI_processed;
-	further = load_keys(&nfurther);
+	read->keys = load_keys(&read->nkeys);
+	read->older = current;
 	MemoryContextSetParent(context, CacheMemoryContext);
-	if (cache_context != NULL)
-		MemoryContextSetParent(cache_context, TopTransactionContext);
-	cache_context = context;
-	sources = rows;
-	nsources = nrows;
-	keys = further;
-	nkeys = nfurther;
+	if (current != NULL)
+		MemoryContextSetParent(current->context, TopTransactionContext);
+	current = read;
 	loaded = !invalidated;
-	loaded_in = current_transaction();
 	MemoryContextSwitchTo(old);
 	SPI_finish();
 	cdi_owner_leave(&scope);
@@ -250,9 +254,9 @@ const CdiSource *
 cdi_source_by_name(const char *name)
 {
 	ensure_loaded();
-	for (int i = 0; i < nsources; i++)
-		if (strcmp(sources[i].source.name, name) == 0)
-			return &sources[i].source;
+	for (int i = 0; i < current->nsources; i++)
+		if (strcmp(current->sources[i].source.name, name) == 0)
+			return &current->sources[i].source;
 	return NULL;
 }
 
@@ -260,9 +264,11 @@ const CdiSource *
 cdi_source_by_id(int32 source_id)
 {
 	ensure_loaded();
-	for (int i = 0; i < nsources; i++)
-		if (sources[i].source.source_id == source_id)
-			return &sources[i].source;
+	for (Generation *read = current; read != NULL;
+		 read = read->loaded_in == current_transaction() ? read->older : NULL)
+		for (int i = 0; i < read->nsources; i++)
+			if (read->sources[i].source.source_id == source_id)
+				return &read->sources[i].source;
 	return NULL;
 }
 
@@ -292,9 +298,9 @@ same_hash(const uint8 *a, const uint8 *b)
 static const CdiSource *
 find_key(const uint8 *digest)
 {
-	for (int i = 0; i < nsources; i++)
+	for (int i = 0; i < current->nsources; i++)
 	{
-		CachedSource *cached = &sources[i];
+		CachedSource *cached = &current->sources[i];
 
 		if (cached->has_key && same_hash(cached->hash, digest))
 			return &cached->source;
@@ -302,9 +308,9 @@ find_key(const uint8 *digest)
 			cached->previous_until > GetCurrentTimestamp())
 			return &cached->source;
 	}
-	for (int i = 0; i < nkeys; i++)
-		if (same_hash(keys[i].hash, digest))
-			return cdi_source_by_id(keys[i].source_id);
+	for (int i = 0; i < current->nkeys; i++)
+		if (same_hash(current->keys[i].hash, digest))
+			return cdi_source_by_id(current->keys[i].source_id);
 	return NULL;
 }
 
@@ -317,7 +323,7 @@ cdi_source_by_write_key(const char *write_key, int len)
 	sha256(write_key, len, digest);
 	ensure_loaded();
 	found = find_key(digest);
-	if (found == NULL && loaded_in != current_transaction())
+	if (found == NULL && current->loaded_in != current_transaction())
 	{
 		load();
 		found = find_key(digest);

@@ -10,6 +10,7 @@
 /* Where two have a path in common, the first one looks at the body first. */
 const CdiDialect *const cdi_dialects[] = {
 	&cdi_segment_dialect,
+	&cdi_snowplow_dialect,
 	NULL
 };
 

@@ -103,7 +103,8 @@ split_size(CdiText text, CdiText *width, CdiText *height)
 
 /*
  * derived_tstamp = ttm, else received_at - (stm - dtm), else received_at.  The
- * pipeline subtracts, given both times of the device.
+ * pipeline subtracts, given both times of the device.  A tracker that sends
+ * before it tracks has cut stm to seconds: no time lies between the two.
  */
 static bool
 write_times(CdiSnowplowEvent *event)
@@ -122,10 +123,10 @@ write_times(CdiSnowplowEvent *event)
 									 "is no time in milliseconds since 1970", NULL);
 	if (cdi_snowplow_has(event, SP_TTM))
 		cdi_write_time(event->out, "timestamp", values[0]);
-	else if (cdi_snowplow_has(event, SP_DTM) && cdi_snowplow_has(event, SP_STM) && values[2] >= values[1])
+	else if (cdi_snowplow_has(event, SP_DTM) && cdi_snowplow_has(event, SP_STM))
 	{
 		cdi_write_time(event->out, "originalTimestamp", values[1]);
-		cdi_write_time(event->out, "sentAt", values[2]);
+		cdi_write_time(event->out, "sentAt", Max(values[1], values[2]));
 	}
 	return true;
 }

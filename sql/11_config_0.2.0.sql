@@ -72,3 +72,6 @@ CREATE TABLE cdi.source_keys (
 );
 COMMENT ON TABLE cdi.source_keys IS 'Further write keys of sources: those that SDKs in the field already send (app ids, API keys, measurement ids). Only the SHA-256 is stored, with the first characters as a hint.';
 SELECT pg_extension_config_dump('cdi.source_keys', '');
+
+-- What trackers send where a person must not be recognised.
+UPDATE cdi.identifier_types SET blocked = blocked || '{00000000-0000-0000-0000-000000000000}' WHERE builtin AND name <> 'email';

@@ -32,6 +32,7 @@ extern char *cdi_collector_default_source;
 extern int	cdi_collector_max_body;
 extern int	cdi_collector_max_pending;
 extern int	cdi_collector_port;
+extern char *cdi_collector_redirect_domains;
 extern int	cdi_collector_timeout;
 extern char *cdi_collector_trusted_proxies;
 extern int	cdi_collector_workers;

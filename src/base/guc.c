@@ -26,6 +26,7 @@ char	   *cdi_collector_default_source = NULL;
 int			cdi_collector_max_body = 4096;
 int			cdi_collector_max_pending = 4096;
 int			cdi_collector_port = 0;
+char	   *cdi_collector_redirect_domains = NULL;
 int			cdi_collector_timeout = 30;
 char	   *cdi_collector_trusted_proxies = NULL;
 int			cdi_collector_workers = 1;
@@ -119,6 +120,11 @@ cdi_guc_define(void)
 							"Port of the HTTP collector; 0 turns it off.",
 							NULL, &cdi_collector_port,
 							0, 0, 65535, PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("cdi.collector_redirect_domains",
+							   "Hosts that the collector redirects to, separated by commas; *.example.com stands for all below example.com.",
+							   "Empty: it redirects nowhere.",
+							   &cdi_collector_redirect_domains,
+							   "", PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("cdi.collector_timeout",
 							"Time after which the collector closes an inactive connection.",
 							NULL, &cdi_collector_timeout,

@@ -11,6 +11,7 @@
 const CdiDialect *const cdi_dialects[] = {
 	&cdi_segment_dialect,
 	&cdi_rudderstack_dialect,
+	&cdi_snowplow_dialect,
 	&cdi_jitsu_dialect,
 	NULL
 };

@@ -1,0 +1,20 @@
+// A visitor who comes back: two loads of a page, in a browser that keeps its
+// cookies, seen by a collector on a host of the same site.
+// Usage: send_twice.mjs HOST post|get
+import { withPage } from '../../lib/browser.mjs'
+
+const [host, eventMethod] = process.argv.slice(2)
+await withPage({ sdk: 'snowplow', script: 'page.mjs', values: { host, options: { eventMethod } } }, async (page) => {
+    for (const title of ['first', 'second']) {
+        const answered = page.waitForResponse((response) =>
+            response.url().startsWith(host) && response.request().method() !== 'OPTIONS')
+        await page.evaluate((title) => {
+            trackPageView({ title })
+            flushBuffer()
+        }, title)
+        await answered
+        if (title === 'first') {
+            await page.reload()
+        }
+    }
+})

@@ -177,10 +177,29 @@ static const CdiPlace context_places[] = {
 static void
 refuse_request(CdiRequest *request, const char *message)
 {
+	if (request->refused_status != 0)
+		return;
 	request->refused_status = 400;
 	request->refused_code = "invalid_event";
 	request->refused_sqlstate = ERRCODE_CDI_INVALID_EVENT;
 	request->refused_message = message;
+}
+
+/* Does what there is of a body, cut off or broken, have the word? */
+static bool
+mentions(CdiText body, const char *word)
+{
+	size_t		length = strlen(word);
+
+	for (const char *at = body.data; at != NULL && at + length <= body.data + body.len; at++)
+	{
+		at = memchr(at, word[0], body.data + body.len - at);
+		if (at == NULL || at + length > body.data + body.len)
+			return false;
+		if (memcmp(at, word, length) == 0)
+			return true;
+	}
+	return false;
 }
 
 static void
@@ -201,7 +220,8 @@ unpack(CdiRequest *request)
 	bool		well_formed = cdi_members_gather(request->body, body_members, values);
 
 	events = cdi_scan_present(values[BODY_EVENTS]) ? values[BODY_EVENTS] : values[BODY_EVENT];
-	if (request->route->type != NULL && values[BODY_EVENTS].data == NULL)
+	if (request->route->type != NULL && values[BODY_EVENTS].data == NULL &&
+		(well_formed || !mentions(request->body, "\"events\"")))
 	{
 		request->not_mine = true;
 		return;

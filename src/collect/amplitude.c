@@ -258,27 +258,6 @@ unpack(CdiRequest *request)
 /*
  * Translate
  */
-static void
-fail(CdiTranslation *translation, int sqlstate, const char *message)
-{
-	if (translation->sqlstate != 0)
-		return;
-	translation->sqlstate = sqlstate;
-	translation->message = message;
-}
-
-/* Copies members; what is no object, or a malformed one, fails. */
-static void
-copy_object(CdiTranslation *translation, CdiText object, const char *message)
-{
-	if (!cdi_scan_present(object))
-		return;
-	if (cdi_scan_kind(object) != '{')
-		fail(translation, ERRCODE_CDI_INVALID_TYPE, message);
-	else if (!cdi_members_copy(translation->call, object))
-		fail(translation, ERRCODE_CDI_INVALID_JSON, "invalid JSON");
-}
-
 /* An operation on properties ("$add") and no property */
 static bool
 is_operation(CdiText key)
@@ -296,6 +275,7 @@ write_traits(CdiTranslation *translation, CdiText properties)
 {
 	StringInfo	out = translation->call;
 	bool		more = false;
+	int			start;
 	CdiScan		scan;
 	CdiText		key;
 	CdiText		value;
@@ -304,12 +284,12 @@ write_traits(CdiTranslation *translation, CdiText properties)
 		return false;
 	if (cdi_scan_kind(properties) != '{')
 	{
-		fail(translation, ERRCODE_CDI_INVALID_TYPE,
+		cdi_translation_fail(translation, ERRCODE_CDI_INVALID_TYPE,
 			 "\"user_properties\" and \"group_properties\" must be JSON objects");
 		return false;
 	}
-	cdi_write_open(out, "traits", '{');
-	copy_object(translation, cdi_scan_get(properties, "$setOnce"), "\"$setOnce\" must be a JSON object");
+	start = cdi_members_open(out, "traits");
+	cdi_translation_copy(translation, cdi_scan_get(properties, "$setOnce"), "$setOnce");
 	cdi_scan_object(&scan, properties);
 	while (cdi_scan_member(&scan, &key, &value))
 	{
@@ -319,9 +299,9 @@ write_traits(CdiTranslation *translation, CdiText properties)
 			more = true;
 	}
 	if (scan.malformed)
-		fail(translation, ERRCODE_CDI_INVALID_JSON, "invalid JSON");
-	copy_object(translation, cdi_scan_get(properties, "$set"), "\"$set\" must be a JSON object");
-	cdi_write_close(out, '}');
+		cdi_translation_fail(translation, ERRCODE_CDI_INVALID_JSON, "invalid JSON");
+	cdi_translation_copy(translation, cdi_scan_get(properties, "$set"), "$set");
+	cdi_members_close(out, "traits", start);
 	return more;
 }
 
@@ -398,9 +378,9 @@ write_properties(CdiTranslation *translation, const char *type, const CdiText *v
 	StringInfo	out = translation->call;
 	int			price = cdi_scan_present(values[DOLLAR_PRICE]) ? DOLLAR_PRICE : EVENT_PRICE;
 	int			quantity = cdi_scan_present(values[DOLLAR_QUANTITY]) ? DOLLAR_QUANTITY : EVENT_QUANTITY;
+	int			start = cdi_members_open(out, "properties");
 
-	cdi_write_open(out, "properties", '{');
-	copy_object(translation, values[EVENT_PROPERTIES], "\"event_properties\" must be a JSON object");
+	cdi_translation_copy(translation, values[EVENT_PROPERTIES], "event_properties");
 	write_own(out, "price", values, OWN_PRICE, DOLLAR_PRICE, EVENT_PRICE);
 	write_own(out, "quantity", values, OWN_QUANTITY, DOLLAR_QUANTITY, EVENT_QUANTITY);
 	write_own(out, "revenue", values, OWN_REVENUE, DOLLAR_REVENUE, EVENT_REVENUE);
@@ -416,7 +396,7 @@ write_properties(CdiTranslation *translation, const char *type, const CdiText *v
 		write_own(out, "path", values, OWN_PATH, PAGE_PATH, PAGE_PATH);
 		write_own(out, "title", values, OWN_TITLE, PAGE_TITLE, PAGE_TITLE);
 	}
-	cdi_write_close(out, '}');
+	cdi_members_close(out, "properties", start);
 }
 
 /* "amplitude-ts/2.11.1", or the object of older SDKs */
@@ -471,17 +451,19 @@ write_context(CdiTranslation *translation, CdiText *values, bool more_traits)
 	StringInfo	out = translation->call;
 	bool		outside = cdi_text_is(cdi_text_trim(values[EVENT_SESSION_ID]), "-1");
 	CdiText		session = values[EVENT_SESSION_ID];
+	int			outer;
+	int			rest;
 
 	if (cdi_scan_string_is(values[EVENT_IP], "$remote"))
 		values[EVENT_IP] = CDI_NO_TEXT;
 	if (outside)
 		values[EVENT_SESSION_ID] = CDI_NO_TEXT;
 	values[LIBRARY_OBJECT] = library_object(values[EVENT_LIBRARY]);
-	cdi_write_open(out, "context", '{');
+	outer = cdi_members_open(out, "context");
 	cdi_members_place(out, context_places, values);
 
 	/* What has no name of its own there, and what was not translated whole */
-	cdi_write_open(out, "amplitude", '{');
+	rest = cdi_members_open(out, "amplitude");
 	cdi_members_copy_others(out, translation->payload, event_members);
 	cdi_members_write(out, "groups", values[EVENT_GROUPS]);
 	if (more_traits && cdi_scan_present(values[EVENT_USER_PROPERTIES]))
@@ -490,8 +472,8 @@ write_context(CdiTranslation *translation, CdiText *values, bool more_traits)
 		cdi_write_value(out, "group_properties", values[EVENT_GROUP_PROPERTIES]);
 	if (outside)
 		cdi_write_value(out, "session_id", session);
-	cdi_write_close(out, '}');
-	cdi_write_close(out, '}');
+	cdi_members_close(out, "amplitude", rest);
+	cdi_members_close(out, "context", outer);
 }
 
 static const char *
@@ -520,12 +502,12 @@ translate(CdiTranslation *translation)
 
 	if (cdi_scan_kind(translation->payload) != '{')
 	{
-		fail(translation, ERRCODE_CDI_INVALID_EVENT, "event must be a JSON object");
+		cdi_translation_fail(translation, ERRCODE_CDI_INVALID_EVENT, "event must be a JSON object");
 		return;
 	}
 	if (!cdi_members_gather(translation->payload, event_members, values))
 	{
-		fail(translation, ERRCODE_CDI_INVALID_JSON, "invalid JSON");
+		cdi_translation_fail(translation, ERRCODE_CDI_INVALID_JSON, "invalid JSON");
 		return;
 	}
 	(void) cdi_members_gather(values[EVENT_PROPERTIES], property_members, values);
@@ -575,12 +557,6 @@ translate(CdiTranslation *translation)
 /*
  * Answers
  */
-static void
-write_number(StringInfo out, const char *name, int64 number)
-{
-	cdi_write_value(out, name, cdi_text(psprintf(INT64_FORMAT, number)));
-}
-
 /* The lists of a 400; which of them an event goes to */
 enum
 {
@@ -612,7 +588,7 @@ write_list(StringInfo out, const char *name, const char *lists, int n, int list)
 	cdi_write_open(out, name, '[');
 	for (int i = 0; i < n; i++)
 		if (lists[i] == list)
-			write_number(out, NULL, i);
+			cdi_members_write_number(out, NULL, i);
 	cdi_write_close(out, ']');
 }
 
@@ -622,7 +598,7 @@ write_refusal(StringInfo out, int code, const char *error, const char *missing,
 			  const char *lists, int n)
 {
 	cdi_write_open(out, NULL, '{');
-	write_number(out, "code", code);
+	cdi_members_write_number(out, "code", code);
 	cdi_write_string(out, "error", error);
 	if (missing != NULL)
 		cdi_write_string(out, "missing_field", missing);
@@ -661,10 +637,10 @@ answer(const CdiRequest *request, const CdiAnswer *answer, CdiReply *reply)
 	}
 	gettimeofday(&now, NULL);
 	cdi_write_open(out, NULL, '{');
-	write_number(out, "code", 200);
-	write_number(out, "events_ingested", answer->received - answer->failed);
-	write_number(out, "payload_size_bytes", atoi(request->memo));
-	write_number(out, "server_upload_time", (int64) now.tv_sec * 1000 + now.tv_usec / 1000);
+	cdi_members_write_number(out, "code", 200);
+	cdi_members_write_number(out, "events_ingested", answer->received - answer->failed);
+	cdi_members_write_number(out, "payload_size_bytes", atoi(request->memo));
+	cdi_members_write_number(out, "server_upload_time", (int64) now.tv_sec * 1000 + now.tv_usec / 1000);
 	cdi_write_close(out, '}');
 }
 
@@ -681,7 +657,7 @@ refuse(const CdiRequest *request, int status, const char *code, const char *mess
 	else if (status == 429)
 	{
 		cdi_write_open(out, NULL, '{');
-		write_number(out, "code", status);
+		cdi_members_write_number(out, "code", status);
 		cdi_write_string(out, "error", message);
 		appendStringInfoString(out, ",\"eps_threshold\":0,\"throttled_devices\":{},\"throttled_users\":{}"
 							   ",\"exceeded_daily_quota_devices\":{},\"exceeded_daily_quota_users\":{}"
@@ -693,7 +669,7 @@ refuse(const CdiRequest *request, int status, const char *code, const char *mess
 	else
 	{
 		cdi_write_open(out, NULL, '{');
-		write_number(out, "code", status);
+		cdi_members_write_number(out, "code", status);
 		cdi_write_string(out, "error", message);
 		cdi_write_close(out, '}');
 	}

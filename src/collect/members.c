@@ -4,6 +4,7 @@
  */
 #include "postgres.h"
 
+#include "base/errors.h"
 #include "collect/members.h"
 
 static const CdiMember *
@@ -66,6 +67,28 @@ cdi_members_place(StringInfo out, const CdiPlace *places, const CdiText *values)
 		cdi_write_close(out, '}');
 }
 
+int
+cdi_members_open(StringInfo out, const char *name)
+{
+	cdi_write_open(out, name, '{');
+	return out->len;
+}
+
+void
+cdi_members_close(StringInfo out, const char *name, int opened)
+{
+	if (out->len != opened)
+	{
+		cdi_write_close(out, '}');
+		return;
+	}
+	/* "name":{ and the comma before it */
+	out->len -= strlen(name) + 4;
+	if (out->len > 0 && out->data[out->len - 1] == ',')
+		out->len--;
+	out->data[out->len] = '\0';
+}
+
 bool
 cdi_members_copy(StringInfo out, CdiText object)
 {
@@ -90,4 +113,31 @@ cdi_members_copy_others(StringInfo out, CdiText object, const CdiMember *table)
 	while (cdi_scan_member(&scan, &key, &value))
 		if (find(key, table) == NULL)
 			cdi_write_member(out, key, value);
+}
+
+void
+cdi_members_write_number(StringInfo out, const char *name, int64 number)
+{
+	cdi_write_value(out, name, cdi_text(psprintf(INT64_FORMAT, number)));
+}
+
+void
+cdi_translation_fail(CdiTranslation *translation, int sqlstate, const char *message)
+{
+	if (translation->sqlstate != 0)
+		return;
+	translation->sqlstate = sqlstate;
+	translation->message = message;
+}
+
+void
+cdi_translation_copy(CdiTranslation *translation, CdiText object, const char *name)
+{
+	if (!cdi_scan_present(object))
+		return;
+	if (cdi_scan_kind(object) != '{')
+		cdi_translation_fail(translation, ERRCODE_CDI_INVALID_TYPE,
+							 psprintf("\"%s\" must be a JSON object", name));
+	else if (!cdi_members_copy(translation->call, object))
+		cdi_translation_fail(translation, ERRCODE_CDI_INVALID_JSON, "invalid JSON");
 }

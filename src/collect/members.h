@@ -9,7 +9,7 @@
 #ifndef CDI_MEMBERS_H
 #define CDI_MEMBERS_H
 
-#include "base/scan.h"
+#include "collect/dialect.h"
 
 typedef struct CdiMember
 {
@@ -37,9 +37,21 @@ extern void cdi_members_write(StringInfo out, const char *name, CdiText value);
  * to be neighbours. */
 extern void cdi_members_place(StringInfo out, const CdiPlace *places, const CdiText *values);
 
+/* An object that is taken back where nothing was written into it */
+extern int	cdi_members_open(StringInfo out, const char *name);
+extern void cdi_members_close(StringInfo out, const char *name, int opened);
+
 /* All members of an object into an open one; false as above. */
 extern bool cdi_members_copy(StringInfo out, CdiText object);
 /* Those that the table lacks. */
 extern void cdi_members_copy_others(StringInfo out, CdiText object, const CdiMember *table);
+
+extern void cdi_members_write_number(StringInfo out, const char *name, int64 number);
+
+/* The first thing that is wrong with an element counts. */
+extern void cdi_translation_fail(CdiTranslation *translation, int sqlstate, const char *message);
+/* Its member of that name into an open object; what is there and no object
+ * fails. */
+extern void cdi_translation_copy(CdiTranslation *translation, CdiText object, const char *name);
 
 #endif							/* CDI_MEMBERS_H */

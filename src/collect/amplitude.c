@@ -1,0 +1,685 @@
+/*
+ * amplitude.c
+ *		The dialect of Amplitude's SDKs and HTTP API V2.
+ *
+ * A request is {"api_key", "events", "client_upload_time", "options"}.  What
+ * an event says of its person (user_properties) becomes the call's traits,
+ * device and place become Segment's context, and what Segment has no name for
+ * stays under context.amplitude.
+ *
+ * The SDKs take the status from "code" of the answer's body.  On 400 they drop
+ * the events whose indices it lists and send the others again, so all of its
+ * lists have to be there.  A request of which only some events are bad is
+ * therefore a success: the good ones are stored, and without an insert_id they
+ * would be stored twice if they came again.
+ */
+#include "postgres.h"
+
+#include <sys/time.h>
+
+#include "common/int.h"
+
+#include "base/errors.h"
+#include "collect/dialect.h"
+#include "collect/members.h"
+
+static const CdiRoute routes[] = {
+	{"/2/httpapi", NULL, 0},
+	{"/batch", "shared", 0},	/* with PostHog and Jitsu */
+	{NULL, NULL, 0}
+};
+
+/* Members of the body */
+enum
+{
+	BODY_KEY, BODY_EVENTS, BODY_EVENT, BODY_UPLOAD_TIME, BODY_COUNT
+};
+
+static const CdiMember body_members[] = {
+	{"api_key", BODY_KEY},
+	{"events", BODY_EVENTS},
+	{"event", BODY_EVENT},
+	{"client_upload_time", BODY_UPLOAD_TIME},
+	{NULL, 0}
+};
+
+/* Members of an event, and of its event_properties */
+enum
+{
+	EVENT_TYPE, EVENT_USER_ID, EVENT_DEVICE_ID, EVENT_TIME, EVENT_INSERT_ID,
+	EVENT_PROPERTIES, EVENT_USER_PROPERTIES, EVENT_GROUPS, EVENT_GROUP_PROPERTIES,
+	EVENT_PRICE, EVENT_QUANTITY, EVENT_REVENUE, EVENT_PRODUCT_ID, EVENT_REVENUE_TYPE,
+	EVENT_CURRENCY, EVENT_IP, EVENT_USER_AGENT, EVENT_LANGUAGE, EVENT_SESSION_ID,
+	EVENT_LIBRARY, EVENT_APP_VERSION, EVENT_VERSION_NAME, EVENT_OS_NAME, EVENT_OS_VERSION,
+	EVENT_MANUFACTURER, EVENT_MODEL, EVENT_ADID, EVENT_IDFA, EVENT_IDFV, EVENT_ANDROID_ID,
+	EVENT_CARRIER, EVENT_COUNTRY, EVENT_REGION, EVENT_CITY, EVENT_LATITUDE, EVENT_LONGITUDE,
+
+	OWN_PRICE, OWN_QUANTITY, OWN_REVENUE, OWN_PRODUCT_ID, OWN_REVENUE_TYPE, OWN_CURRENCY,
+	OWN_URL, OWN_PATH, OWN_TITLE,
+	PAGE_LOCATION, PAGE_URL, PAGE_PATH, PAGE_TITLE, PAGE_REFERRER, SCREEN_NAME,
+	UTM_SOURCE, UTM_MEDIUM, UTM_CAMPAIGN, UTM_TERM, UTM_CONTENT,
+	DOLLAR_PRICE, DOLLAR_QUANTITY, DOLLAR_REVENUE, DOLLAR_PRODUCT_ID, DOLLAR_REVENUE_TYPE,
+	DOLLAR_CURRENCY,
+
+	/* made of the others */
+	LIBRARY_OBJECT, GROUP_ID, COUNT
+};
+
+static const CdiMember event_members[] = {
+	{"event_type", EVENT_TYPE},
+	{"user_id", EVENT_USER_ID},
+	{"device_id", EVENT_DEVICE_ID},
+	{"time", EVENT_TIME},
+	{"insert_id", EVENT_INSERT_ID},
+	{"event_properties", EVENT_PROPERTIES},
+	{"user_properties", EVENT_USER_PROPERTIES},
+	{"groups", EVENT_GROUPS},
+	{"group_properties", EVENT_GROUP_PROPERTIES},
+	{"price", EVENT_PRICE},
+	{"quantity", EVENT_QUANTITY},
+	{"revenue", EVENT_REVENUE},
+	{"productId", EVENT_PRODUCT_ID},
+	{"revenueType", EVENT_REVENUE_TYPE},
+	{"currency", EVENT_CURRENCY},
+	{"ip", EVENT_IP},
+	{"user_agent", EVENT_USER_AGENT},
+	{"language", EVENT_LANGUAGE},
+	{"session_id", EVENT_SESSION_ID},
+	{"library", EVENT_LIBRARY},
+	{"app_version", EVENT_APP_VERSION},
+	{"version_name", EVENT_VERSION_NAME},
+	{"os_name", EVENT_OS_NAME},
+	{"os_version", EVENT_OS_VERSION},
+	{"device_manufacturer", EVENT_MANUFACTURER},
+	{"device_model", EVENT_MODEL},
+	{"adid", EVENT_ADID},
+	{"idfa", EVENT_IDFA},
+	{"idfv", EVENT_IDFV},
+	{"android_id", EVENT_ANDROID_ID},
+	{"carrier", EVENT_CARRIER},
+	{"country", EVENT_COUNTRY},
+	{"region", EVENT_REGION},
+	{"city", EVENT_CITY},
+	{"location_lat", EVENT_LATITUDE},
+	{"location_lng", EVENT_LONGITUDE},
+	{NULL, 0}
+};
+
+static const CdiMember property_members[] = {
+	{"price", OWN_PRICE},
+	{"quantity", OWN_QUANTITY},
+	{"revenue", OWN_REVENUE},
+	{"productId", OWN_PRODUCT_ID},
+	{"revenueType", OWN_REVENUE_TYPE},
+	{"currency", OWN_CURRENCY},
+	{"url", OWN_URL},
+	{"path", OWN_PATH},
+	{"title", OWN_TITLE},
+	{"[Amplitude] Page Location", PAGE_LOCATION},
+	{"[Amplitude] Page URL", PAGE_URL},
+	{"[Amplitude] Page Path", PAGE_PATH},
+	{"[Amplitude] Page Title", PAGE_TITLE},
+	{"[Amplitude] Screen Name", SCREEN_NAME},
+	{"referrer", PAGE_REFERRER},
+	{"utm_source", UTM_SOURCE},
+	{"utm_medium", UTM_MEDIUM},
+	{"utm_campaign", UTM_CAMPAIGN},
+	{"utm_term", UTM_TERM},
+	{"utm_content", UTM_CONTENT},
+	{"$price", DOLLAR_PRICE},
+	{"$quantity", DOLLAR_QUANTITY},
+	{"$revenue", DOLLAR_REVENUE},
+	{"$productId", DOLLAR_PRODUCT_ID},
+	{"$revenueType", DOLLAR_REVENUE_TYPE},
+	{"$currency", DOLLAR_CURRENCY},
+	{NULL, 0}
+};
+
+static const CdiPlace context_places[] = {
+	{NULL, "ip", EVENT_IP},
+	{NULL, "userAgent", EVENT_USER_AGENT},
+	{NULL, "locale", EVENT_LANGUAGE},
+	{NULL, "sessionId", EVENT_SESSION_ID},
+	{NULL, "groupId", GROUP_ID},
+	{NULL, "library", LIBRARY_OBJECT},
+	{"app", "version", EVENT_APP_VERSION},
+	{"app", "version", EVENT_VERSION_NAME},
+	{"os", "name", EVENT_OS_NAME},
+	{"os", "version", EVENT_OS_VERSION},
+	{"device", "id", EVENT_IDFV},
+	{"device", "id", EVENT_ANDROID_ID},
+	{"device", "advertisingId", EVENT_ADID},
+	{"device", "advertisingId", EVENT_IDFA},
+	{"device", "manufacturer", EVENT_MANUFACTURER},
+	{"device", "model", EVENT_MODEL},
+	{"network", "carrier", EVENT_CARRIER},
+	{"location", "country", EVENT_COUNTRY},
+	{"location", "region", EVENT_REGION},
+	{"location", "city", EVENT_CITY},
+	{"location", "latitude", EVENT_LATITUDE},
+	{"location", "longitude", EVENT_LONGITUDE},
+	{"page", "url", PAGE_LOCATION},
+	{"page", "url", PAGE_URL},
+	{"page", "path", PAGE_PATH},
+	{"page", "title", PAGE_TITLE},
+	{"page", "referrer", PAGE_REFERRER},
+	{"campaign", "source", UTM_SOURCE},
+	{"campaign", "medium", UTM_MEDIUM},
+	{"campaign", "name", UTM_CAMPAIGN},
+	{"campaign", "term", UTM_TERM},
+	{"campaign", "content", UTM_CONTENT},
+	{NULL, NULL, 0}
+};
+
+/*
+ * Unpack
+ */
+static void
+refuse_request(CdiRequest *request, const char *message)
+{
+	if (request->refused_status != 0)
+		return;
+	request->refused_status = 400;
+	request->refused_code = "invalid_event";
+	request->refused_sqlstate = ERRCODE_CDI_INVALID_EVENT;
+	request->refused_message = message;
+}
+
+/* Does what there is of a body, cut off or broken, have the word? */
+static bool
+mentions(CdiText body, const char *word)
+{
+	size_t		length = strlen(word);
+
+	for (const char *at = body.data; at != NULL && at + length <= body.data + body.len; at++)
+	{
+		at = memchr(at, word[0], body.data + body.len - at);
+		if (at == NULL || at + length > body.data + body.len)
+			return false;
+		if (memcmp(at, word, length) == 0)
+			return true;
+	}
+	return false;
+}
+
+static void
+add_events(CdiRequest *request, CdiText events)
+{
+	if (cdi_scan_kind(events) == '{')
+		cdi_request_add_element(request, events);
+	else
+		cdi_request_add_array(request, events);
+}
+
+static void
+unpack(CdiRequest *request)
+{
+	CdiText		values[BODY_COUNT] = {{0}};
+	CdiText		events;
+	StringInfoData envelope;
+	bool		well_formed = cdi_members_gather(request->body, body_members, values);
+
+	events = cdi_scan_present(values[BODY_EVENTS]) ? values[BODY_EVENTS] : values[BODY_EVENT];
+	if (request->route->type != NULL && values[BODY_EVENTS].data == NULL &&
+		(well_formed || !mentions(request->body, "\"events\"")))
+	{
+		request->not_mine = true;
+		return;
+	}
+	cdi_request_add_key(request, cdi_scan_string(values[BODY_KEY]));
+	snprintf(request->memo, sizeof(request->memo), "%d", request->body.len);
+	if (!well_formed)
+	{
+		cdi_request_refuse_json(request, "Amplitude's SDKs send {\"api_key\": ..., \"events\": [...]}.");
+		return;
+	}
+	if (!cdi_scan_present(events))
+	{
+		strlcpy(request->memo, "events", sizeof(request->memo));
+		refuse_request(request, "the body has no \"events\"");
+		return;
+	}
+	add_events(request, events);
+	/* "the address that this comes from": all events of an SDK say the same */
+	if (request->nelements > 0 &&
+		cdi_scan_string_is(cdi_scan_get(request->elements[0], "ip"), "$remote"))
+		request->from_device = true;
+	if (cdi_scan_present(values[BODY_UPLOAD_TIME]))
+	{
+		initStringInfo(&envelope);
+		cdi_write_open(&envelope, NULL, '{');
+		cdi_write_value(&envelope, "client_upload_time", values[BODY_UPLOAD_TIME]);
+		cdi_write_close(&envelope, '}');
+		request->envelope.data = envelope.data;
+		request->envelope.len = envelope.len;
+	}
+}
+
+/*
+ * Translate
+ */
+/* An operation on properties ("$add") and no property */
+static bool
+is_operation(CdiText key)
+{
+	return key.len > 0 && key.data[0] == '$';
+}
+
+/*
+ * Properties of a person or group, which are plain or behind an operation.
+ * What is to be set becomes traits; of several of one name the last counts.
+ * Returns whether there is more to it than that.
+ */
+static bool
+write_traits(CdiTranslation *translation, CdiText properties)
+{
+	StringInfo	out = translation->call;
+	bool		more = false;
+	int			start;
+	CdiScan		scan;
+	CdiText		key;
+	CdiText		value;
+
+	if (!cdi_scan_present(properties))
+		return false;
+	if (cdi_scan_kind(properties) != '{')
+	{
+		cdi_translation_fail(translation, ERRCODE_CDI_INVALID_TYPE,
+			 "\"user_properties\" and \"group_properties\" must be JSON objects");
+		return false;
+	}
+	start = cdi_members_open(out, "traits");
+	cdi_translation_copy(translation, cdi_scan_get(properties, "$setOnce"), "$setOnce");
+	cdi_scan_object(&scan, properties);
+	while (cdi_scan_member(&scan, &key, &value))
+	{
+		if (!is_operation(key))
+			cdi_write_member(out, key, value);
+		else if (!cdi_text_is(key, "$set"))
+			more = true;
+	}
+	if (scan.malformed)
+		cdi_translation_fail(translation, ERRCODE_CDI_INVALID_JSON, "invalid JSON");
+	cdi_translation_copy(translation, cdi_scan_get(properties, "$set"), "$set");
+	cdi_members_close(out, "traits", start);
+	return more;
+}
+
+/* Digits of a JSON number as an integer, and how many of them are decimals */
+static bool
+read_decimal(CdiText number, int64 *digits, int *scale)
+{
+	bool		negative = number.len > 0 && number.data[0] == '-';
+	bool		point = false;
+
+	*digits = 0;
+	*scale = 0;
+	for (int i = negative ? 1 : 0; i < number.len; i++)
+	{
+		char		c = number.data[i];
+
+		if (c == '.' && !point)
+			point = true;
+		else if (c < '0' || c > '9' || *digits > PG_INT64_MAX / 100)
+			return false;
+		else
+		{
+			*digits = *digits * 10 + (c - '0');
+			*scale += point ? 1 : 0;
+		}
+	}
+	if (negative)
+		*digits = -*digits;
+	return true;
+}
+
+/* price times quantity, exactly; nothing where that has too many digits */
+static void
+write_product(StringInfo out, const char *name, CdiText price, CdiText quantity)
+{
+	int64		factors[2];
+	int			scales[2];
+	int64		product;
+	int			scale;
+	uint64		size;
+	char		digits[32];
+	int			len;
+
+	if (!cdi_scan_present(quantity))
+		quantity = cdi_text("1");
+	if (cdi_scan_kind(price) != '0' || cdi_scan_kind(quantity) != '0' ||
+		!read_decimal(cdi_text_trim(price), &factors[0], &scales[0]) ||
+		!read_decimal(cdi_text_trim(quantity), &factors[1], &scales[1]) ||
+		pg_mul_s64_overflow(factors[0], factors[1], &product) || product == PG_INT64_MIN)
+		return;
+	scale = scales[0] + scales[1];
+	size = (uint64) (product < 0 ? -product : product);
+	/* a digit before the point, whatever the scale */
+	len = snprintf(digits, sizeof(digits), "%0*llu", Min(scale + 1, 24), (unsigned long long) size);
+	if (scale >= len)
+		return;
+	cdi_write_value(out, name,
+					cdi_text(psprintf("%s%.*s%s%s", product < 0 ? "-" : "", len - scale, digits,
+									  scale > 0 ? "." : "", digits + len - scale)));
+}
+
+/* A property under its plain name, unless the event has one of that name */
+static void
+write_own(StringInfo out, const char *name, const CdiText *values, int own, int a, int b)
+{
+	if (values[own].data != NULL)
+		return;
+	cdi_members_write(out, name, cdi_scan_present(values[a]) ? values[a] : values[b]);
+}
+
+static void
+write_properties(CdiTranslation *translation, const char *type, const CdiText *values)
+{
+	StringInfo	out = translation->call;
+	int			price = cdi_scan_present(values[DOLLAR_PRICE]) ? DOLLAR_PRICE : EVENT_PRICE;
+	int			quantity = cdi_scan_present(values[DOLLAR_QUANTITY]) ? DOLLAR_QUANTITY : EVENT_QUANTITY;
+	int			start = cdi_members_open(out, "properties");
+
+	cdi_translation_copy(translation, values[EVENT_PROPERTIES], "event_properties");
+	write_own(out, "price", values, OWN_PRICE, DOLLAR_PRICE, EVENT_PRICE);
+	write_own(out, "quantity", values, OWN_QUANTITY, DOLLAR_QUANTITY, EVENT_QUANTITY);
+	write_own(out, "revenue", values, OWN_REVENUE, DOLLAR_REVENUE, EVENT_REVENUE);
+	if (!cdi_scan_present(values[OWN_REVENUE]) && !cdi_scan_present(values[DOLLAR_REVENUE]) &&
+		!cdi_scan_present(values[EVENT_REVENUE]))
+		write_product(out, "revenue", values[price], values[quantity]);
+	write_own(out, "productId", values, OWN_PRODUCT_ID, DOLLAR_PRODUCT_ID, EVENT_PRODUCT_ID);
+	write_own(out, "revenueType", values, OWN_REVENUE_TYPE, DOLLAR_REVENUE_TYPE, EVENT_REVENUE_TYPE);
+	write_own(out, "currency", values, OWN_CURRENCY, DOLLAR_CURRENCY, EVENT_CURRENCY);
+	if (strcmp(type, "page") == 0)
+	{
+		write_own(out, "url", values, OWN_URL, PAGE_LOCATION, PAGE_URL);
+		write_own(out, "path", values, OWN_PATH, PAGE_PATH, PAGE_PATH);
+		write_own(out, "title", values, OWN_TITLE, PAGE_TITLE, PAGE_TITLE);
+	}
+	cdi_members_close(out, "properties", start);
+}
+
+/* "amplitude-ts/2.11.1", or the object of older SDKs */
+static CdiText
+library_object(CdiText library)
+{
+	StringInfoData object;
+	CdiText		name = cdi_scan_string(library);
+	CdiText		version = CDI_NO_TEXT;
+
+	if (name.data == NULL)
+		return library;
+	for (int i = name.len - 1; i > 0; i--)
+		if (name.data[i] == '/')
+		{
+			version.data = name.data + i + 1;
+			version.len = name.len - i - 1;
+			name.len = i;
+			break;
+		}
+	initStringInfo(&object);
+	cdi_write_open(&object, NULL, '{');
+	cdi_write_text(&object, "name", name);
+	cdi_write_text(&object, "version", version);
+	cdi_write_close(&object, '}');
+	name.data = object.data;
+	name.len = object.len;
+	return name;
+}
+
+/* The first group of {"org": "acme"} or {"org": ["acme", "initech"]} */
+static CdiText
+first_group(CdiText groups)
+{
+	CdiScan		scan;
+	CdiText		key;
+	CdiText		value;
+	CdiText		element;
+
+	cdi_scan_object(&scan, groups);
+	if (!cdi_scan_member(&scan, &key, &value))
+		return CDI_NO_TEXT;
+	if (cdi_scan_kind(value) != '[')
+		return value;
+	cdi_scan_array(&scan, value);
+	return cdi_scan_element(&scan, &element) ? element : CDI_NO_TEXT;
+}
+
+static void
+write_context(CdiTranslation *translation, CdiText *values, bool more_traits)
+{
+	StringInfo	out = translation->call;
+	bool		outside = cdi_text_is(cdi_text_trim(values[EVENT_SESSION_ID]), "-1");
+	CdiText		session = values[EVENT_SESSION_ID];
+	int			outer;
+	int			rest;
+
+	if (cdi_scan_string_is(values[EVENT_IP], "$remote"))
+		values[EVENT_IP] = CDI_NO_TEXT;
+	if (outside)
+		values[EVENT_SESSION_ID] = CDI_NO_TEXT;
+	values[LIBRARY_OBJECT] = library_object(values[EVENT_LIBRARY]);
+	outer = cdi_members_open(out, "context");
+	cdi_members_place(out, context_places, values);
+
+	/* What has no name of its own there, and what was not translated whole */
+	rest = cdi_members_open(out, "amplitude");
+	cdi_members_copy_others(out, translation->payload, event_members);
+	cdi_members_write(out, "groups", values[EVENT_GROUPS]);
+	if (more_traits && cdi_scan_present(values[EVENT_USER_PROPERTIES]))
+		cdi_write_value(out, "user_properties", values[EVENT_USER_PROPERTIES]);
+	if (cdi_scan_present(values[EVENT_GROUP_PROPERTIES]))
+		cdi_write_value(out, "group_properties", values[EVENT_GROUP_PROPERTIES]);
+	if (outside)
+		cdi_write_value(out, "session_id", session);
+	cdi_members_close(out, "amplitude", rest);
+	cdi_members_close(out, "context", outer);
+}
+
+static const char *
+type_of(CdiText name)
+{
+	name = cdi_scan_string(name);
+	if (cdi_text_is(name, "$identify"))
+		return "identify";
+	if (cdi_text_is(name, "$groupidentify"))
+		return "group";
+	if (cdi_text_is(name, "[Amplitude] Page Viewed"))
+		return "page";
+	if (cdi_text_is(name, "[Amplitude] Screen Viewed"))
+		return "screen";
+	return "track";
+}
+
+static void
+translate(CdiTranslation *translation)
+{
+	StringInfo	out = translation->call;
+	CdiText		values[COUNT] = {{0}};
+	CdiText		group;
+	const char *type;
+	bool		more;
+
+	if (cdi_scan_kind(translation->payload) != '{')
+	{
+		cdi_translation_fail(translation, ERRCODE_CDI_INVALID_EVENT, "event must be a JSON object");
+		return;
+	}
+	if (!cdi_members_gather(translation->payload, event_members, values))
+	{
+		cdi_translation_fail(translation, ERRCODE_CDI_INVALID_JSON, "invalid JSON");
+		return;
+	}
+	(void) cdi_members_gather(values[EVENT_PROPERTIES], property_members, values);
+	type = type_of(values[EVENT_TYPE]);
+	group = first_group(values[EVENT_GROUPS]);
+
+	cdi_write_open(out, NULL, '{');
+	cdi_write_string(out, "type", type);
+	cdi_members_write(out, "userId", values[EVENT_USER_ID]);
+	cdi_members_write(out, "anonymousId", values[EVENT_DEVICE_ID]);
+	cdi_members_write(out, "messageId", values[EVENT_INSERT_ID]);
+	if (strcmp(type, "track") == 0)
+		cdi_members_write(out, "event", values[EVENT_TYPE]);
+	else if (strcmp(type, "page") == 0)
+		cdi_members_write(out, "name", cdi_scan_present(values[PAGE_TITLE]) ?
+						  values[PAGE_TITLE] : values[PAGE_PATH]);
+	else if (strcmp(type, "screen") == 0)
+		cdi_members_write(out, "name", values[SCREEN_NAME]);
+	else if (strcmp(type, "group") == 0)
+		cdi_members_write(out, "groupId", group);
+	if (strcmp(type, "group") != 0)
+		values[GROUP_ID] = group;
+
+	/* Without a time of its own an event happened when it came. */
+	if (cdi_scan_present(values[EVENT_TIME]))
+	{
+		CdiText		upload = cdi_scan_get(translation->envelope, "client_upload_time");
+
+		cdi_write_epoch(out, "timestamp", values[EVENT_TIME], CDI_MILLISECONDS);
+		if (cdi_scan_present(upload))
+			cdi_write_epoch(out, "sentAt", upload, CDI_MILLISECONDS);
+	}
+	write_properties(translation, type, values);
+	if (strcmp(type, "group") == 0)
+	{
+		/* the group's, and what the event says of its person besides */
+		more = cdi_scan_present(values[EVENT_USER_PROPERTIES]);
+		if (!write_traits(translation, values[EVENT_GROUP_PROPERTIES]))
+			values[EVENT_GROUP_PROPERTIES] = CDI_NO_TEXT;
+	}
+	else
+		more = write_traits(translation, values[EVENT_USER_PROPERTIES]);
+	write_context(translation, values, more);
+	cdi_write_close(out, '}');
+}
+
+/*
+ * Answers
+ */
+/* The lists of a 400; which of them an event goes to */
+enum
+{
+	LIST_INVALID_EVENT, LIST_INVALID_TIME, LIST_MISSING_TYPE, LIST_MISSING_USER
+};
+
+static int
+list_of(const CdiComplaint *complaint)
+{
+	switch (complaint->sqlstate)
+	{
+		case ERRCODE_CDI_NO_IDENTIFIER:
+			return LIST_MISSING_USER;
+		case ERRCODE_CDI_INVALID_TIMESTAMP:
+			return LIST_INVALID_TIME;
+		default:
+			if (strcmp(complaint->message, "a call of type \"track\" needs \"event\"") == 0)
+				return LIST_MISSING_TYPE;
+			return LIST_INVALID_EVENT;
+	}
+}
+
+/* "name": [indices of the events in that list] */
+static void
+write_list(StringInfo out, const char *name, const char *lists, int n, int list)
+{
+	if (lists == NULL || memchr(lists, list, n) == NULL)
+		return;
+	cdi_write_open(out, name, '[');
+	for (int i = 0; i < n; i++)
+		if (lists[i] == list)
+			cdi_members_write_number(out, NULL, i);
+	cdi_write_close(out, ']');
+}
+
+/* lists has the list of each of n events, or is NULL. */
+static void
+write_refusal(StringInfo out, int code, const char *error, const char *missing,
+			  const char *lists, int n)
+{
+	cdi_write_open(out, NULL, '{');
+	cdi_members_write_number(out, "code", code);
+	cdi_write_string(out, "error", error);
+	if (missing != NULL)
+		cdi_write_string(out, "missing_field", missing);
+	else
+		cdi_write_value(out, "missing_field", cdi_text("null"));
+	cdi_write_open(out, "events_with_invalid_fields", '{');
+	write_list(out, "event", lists, n, LIST_INVALID_EVENT);
+	write_list(out, "time", lists, n, LIST_INVALID_TIME);
+	cdi_write_close(out, '}');
+	cdi_write_open(out, "events_with_missing_fields", '{');
+	write_list(out, "event_type", lists, n, LIST_MISSING_TYPE);
+	write_list(out, "user_id", lists, n, LIST_MISSING_USER);
+	cdi_write_close(out, '}');
+	appendStringInfoString(out, ",\"events_with_invalid_id_lengths\":{},\"silenced_devices\":[]"
+						   ",\"silenced_events\":[]}");
+}
+
+static void
+answer(const CdiRequest *request, const CdiAnswer *answer, CdiReply *reply)
+{
+	StringInfo	out = reply->body;
+	struct timeval now;
+
+	if (answer->failed > 0 && answer->failed == answer->received && answer->ncomplaints > 0)
+	{
+		const CdiComplaint *first = &answer->complaints[0];
+		char	   *lists = palloc0(answer->received);
+
+		reply->status = answer->received == 1 &&
+			first->sqlstate == ERRCODE_CDI_EVENT_TOO_LARGE ? 413 : 400;
+		for (int i = 0; i < answer->ncomplaints; i++)
+			if (answer->complaints[i].index >= 0 && answer->complaints[i].index < answer->received)
+				lists[answer->complaints[i].index] = (char) list_of(&answer->complaints[i]);
+		write_refusal(out, reply->status, first->message, NULL, lists, answer->received);
+		return;
+	}
+	gettimeofday(&now, NULL);
+	cdi_write_open(out, NULL, '{');
+	cdi_members_write_number(out, "code", 200);
+	cdi_members_write_number(out, "events_ingested", answer->received - answer->failed);
+	cdi_members_write_number(out, "payload_size_bytes", atoi(request->memo));
+	cdi_members_write_number(out, "server_upload_time", (int64) now.tv_sec * 1000 + now.tv_usec / 1000);
+	cdi_write_close(out, '}');
+}
+
+static void
+refuse(const CdiRequest *request, int status, const char *code, const char *message,
+	   CdiReply *reply)
+{
+	StringInfo	out = reply->body;
+
+	reply->status = status;
+	if (status == 401)
+		/* the words that tell an SDK to give these events up */
+		write_refusal(out, status, psprintf("Invalid API key: %s", message), NULL, NULL, 0);
+	else if (status == 429)
+	{
+		cdi_write_open(out, NULL, '{');
+		cdi_members_write_number(out, "code", status);
+		cdi_write_string(out, "error", message);
+		appendStringInfoString(out, ",\"eps_threshold\":0,\"throttled_devices\":{},\"throttled_users\":{}"
+							   ",\"exceeded_daily_quota_devices\":{},\"exceeded_daily_quota_users\":{}"
+							   ",\"throttled_events\":[]}");
+	}
+	else if (status == 400)
+		write_refusal(out, status, message,
+					  strcmp(request->memo, "events") == 0 ? "events" : NULL, NULL, 0);
+	else
+	{
+		cdi_write_open(out, NULL, '{');
+		cdi_members_write_number(out, "code", status);
+		cdi_write_string(out, "error", message);
+		cdi_write_close(out, '}');
+	}
+}
+
+const CdiDialect cdi_amplitude_dialect = {
+	.name = "amplitude",
+	.routes = routes,
+	.unpack = unpack,
+	.translate = translate,
+	.answer = answer,
+	.refuse = refuse
+};

@@ -12,6 +12,7 @@ const CdiDialect *const cdi_dialects[] = {
 	&cdi_segment_dialect,
 	&cdi_rudderstack_dialect,
 	&cdi_jitsu_dialect,
+	&cdi_ga4_dialect,
 	&cdi_posthog_dialect,
 	NULL
 };

@@ -15,6 +15,8 @@ const CdiDialect *const cdi_dialects[] = {
 	&cdi_rudderstack_dialect,
 	&cdi_snowplow_dialect,
 	&cdi_jitsu_dialect,
+	&cdi_ga4_dialect,
+	&cdi_posthog_dialect,
 	NULL
 };
 

@@ -115,6 +115,36 @@ mismatch(const CdiImportTarget *target, const char *detail)
 			 errhint("Take another name, or see cdi.imports for what was said when it began.")));
 }
 
+static bool
+find_row(const CdiImportTarget *target, int32 source_id, CdiImportRow *row)
+{
+	static CdiPlan find = {
+		.query = "SELECT import_id, lines, file_offset, file_crc, stored, duplicate, failed, withheld,"
+		" is_file, history, source_id::bigint FROM cdi.imports WHERE name = $1",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+
+	cdi_plan_execute(&find, (Datum[]) {CStringGetTextDatum(target->name)}, NULL);
+	if (SPI_processed == 0)
+		return false;
+	row->import_id = get_int64(1);
+	row->lines = get_int64(2);
+	row->file_offset = get_int64(3);
+	row->file_crc = (uint32) get_int64(4);
+	row->counts[CDI_STORED] = get_int64(5);
+	row->counts[CDI_DUPLICATE] = get_int64(6);
+	row->counts[CDI_FAILED] = get_int64(7);
+	row->counts[CDI_WITHHELD] = get_int64(8);
+	if (get_bool(9) != target->file)
+		mismatch(target, get_bool(9) ? "It reads a file by cdi_import()."
+				 : "Its lines come through cdi.import.");
+	if (get_bool(10) != target->history)
+		mismatch(target, get_bool(10) ? "It began with history." : "It began without history.");
+	if (get_int64(11) != source_id)
+		mismatch(target, "It began with another source.");
+	return true;
+}
+
 CdiImportRow
 cdi_import_open_row(const CdiImportTarget *target, int32 source_id)
 {
@@ -122,11 +152,6 @@ cdi_import_open_row(const CdiImportTarget *target, int32 source_id)
 		.query = "INSERT INTO cdi.imports (name, source_id, history, is_file)"
 		" VALUES ($1, $2, $3, $4) ON CONFLICT (name) DO NOTHING RETURNING import_id",
 		.nargs = 4,.argtypes = {TEXTOID, INT4OID, BOOLOID, BOOLOID}
-	};
-	static CdiPlan find = {
-		.query = "SELECT import_id, lines, file_offset, file_crc, stored, duplicate, failed, withheld,"
-		" is_file, history, source_id::bigint FROM cdi.imports WHERE name = $1",
-		.nargs = 1,.argtypes = {TEXTOID}
 	};
 	CdiOwnerScope scope;
 	CdiImportRow row = {0};
@@ -141,31 +166,15 @@ cdi_import_open_row(const CdiImportTarget *target, int32 source_id)
 	cdi_owner_enter(&scope);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
-	cdi_plan_execute(&insert, values, nulls);
-	if (SPI_processed == 1)
-		row.import_id = get_int64(1);
-	else
+	if (!named || !find_row(target, source_id, &row))
 	{
-		cdi_plan_execute(&find, values, NULL);
-		if (SPI_processed != 1)
+		cdi_plan_execute(&insert, values, nulls);
+		if (SPI_processed == 1)
+			row.import_id = get_int64(1);
+		else if (!find_row(target, source_id, &row))
 			ereport(ERROR,
 					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 					 errmsg("import \"%s\" was made by a concurrent transaction", target->name)));
-		row.import_id = get_int64(1);
-		row.lines = get_int64(2);
-		row.file_offset = get_int64(3);
-		row.file_crc = (uint32) get_int64(4);
-		row.counts[CDI_STORED] = get_int64(5);
-		row.counts[CDI_DUPLICATE] = get_int64(6);
-		row.counts[CDI_FAILED] = get_int64(7);
-		row.counts[CDI_WITHHELD] = get_int64(8);
-		if (get_bool(9) != target->file)
-			mismatch(target, get_bool(9) ? "It reads a file by cdi_import()."
-					 : "Its lines come through cdi.import.");
-		if (get_bool(10) != target->history)
-			mismatch(target, get_bool(10) ? "It began with history." : "It began without history.");
-		if (get_int64(11) != source_id)
-			mismatch(target, "It began with another source.");
 	}
 	SPI_finish();
 	cdi_owner_leave(&scope);
@@ -349,7 +358,17 @@ cdi_import_line(CdiImport *import, const char *data, int len)
 		return;
 	batch = batch_with_room(import, len);
 	before = batch->count;
-	cdi_parse_body(batch, 0, import->source_id, keep(batch, data, len), len, NULL);
+	data = keep(batch, data, len);
+	/* One call, unless it may be an envelope: no need to walk over it first. */
+	if (*data == '{' && memmem(data, len, "\"batch\"", 7) == NULL)
+	{
+		CdiEvent   *event = cdi_batch_add(batch, 0, import->source_id);
+
+		event->payload.data = data;
+		event->payload.len = len;
+	}
+	else
+		cdi_parse_body(batch, 0, import->source_id, data, len, NULL);
 	number_events(import, before);
 }
 
@@ -397,7 +416,8 @@ cdi_import_store(CdiImport *import, int64 file_offset, uint32 file_crc,
 		" duplicate = duplicate + $5, failed = failed + $6, withheld = withheld + $7,"
 		" file_offset = $8, file_crc = $9, file = coalesce($10, file),"
 		" updated_at = clock_timestamp(),"
-		" finished_at = CASE WHEN $11 THEN clock_timestamp() END WHERE import_id = $1",
+		" finished_at = CASE WHEN NOT $11 THEN NULL"
+		" WHEN lines = $2 THEN coalesce(finished_at, clock_timestamp()) ELSE clock_timestamp() END WHERE import_id = $1",
 		.nargs = 11,
 		.argtypes = {INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID,
 		INT8OID, INT8OID, TEXTOID, BOOLOID}

@@ -357,7 +357,7 @@ cdi_import_line(CdiImport *import, const char *data, int len)
 	if (len == 0)
 		return;
 	batch = batch_with_room(import, len);
-	before = batch->count;
+	envelope = line_envelope(import, batch);
 	data = keep(batch, data, len);
 	/* One call, unless it may be an envelope: no need to walk over it first. */
 	if (*data == '{' && memmem(data, len, "\"batch\"", 7) == NULL)
@@ -366,10 +366,10 @@ cdi_import_line(CdiImport *import, const char *data, int len)
 
 		event->payload.data = data;
 		event->payload.len = len;
+		event->envelope = envelope;
 	}
 	else
-		cdi_parse_body(batch, 0, import->source_id, data, len, NULL);
-	number_events(import, before);
+		cdi_parse_body(batch, 0, import->source_id, data, len, envelope);
 }
 
 void

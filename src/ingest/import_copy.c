@@ -50,6 +50,7 @@ typedef struct Frame
 {
 	MemoryContext context;
 	bool		begun;			/* import is filled in */
+	HeapTuple	accepted;		/* what the trigger returns, see take_row() */
 	CdiImport	import;
 	struct Frame *outer;
 } Frame;
@@ -205,11 +206,16 @@ begin_frame(Frame *frame, Relation relation)
 	save_stream();
 	cdi_import_begin(&frame->import, &stream.target, copy ? CDI_IMPORT_COPY : CDI_IMPORT_INSERT,
 					 stream.target.name[0] != '\0' ? stream.line : 0);
+	frame->accepted = heap_form_tuple(RelationGetDescr(relation), (Datum[]) {(Datum) 0}, (bool[]) {true});
 	frame->begun = true;
 	MemoryContextSwitchTo(old);
 }
 
-static void
+/*
+ * Returns a row other than the one that came: the executor frees its copy of
+ * the latter only then, and a stream of any length must fit into memory.
+ */
+static HeapTuple
 take_row(TriggerData *trigger)
 {
 	Frame	   *frame = frames;
@@ -229,6 +235,7 @@ take_row(TriggerData *trigger)
 
 		cdi_import_line(&frame->import, VARDATA_ANY(line), VARSIZE_ANY_EXHDR(line));
 	}
+	return frame->accepted;
 }
 
 static void
@@ -261,10 +268,7 @@ cdi_import_lines(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("this function is the trigger of cdi.import")));
 	if (TRIGGER_FIRED_FOR_ROW(trigger->tg_event))
-	{
-		take_row(trigger);
-		return PointerGetDatum(trigger->tg_trigtuple);
-	}
+		return PointerGetDatum(take_row(trigger));
 	if (TRIGGER_FIRED_BEFORE(trigger->tg_event))
 		push_frame();
 	else

@@ -227,7 +227,7 @@ SELECT p.oid::regprocedure
 FROM pg_extension e
 JOIN pg_proc p ON p.pronamespace = e.extnamespace
 WHERE e.extname = 'cdi'
-  AND p.proname IN ('cdi_track', 'cdi_identify', 'cdi_page', 'cdi_screen', 'cdi_group', 'cdi_alias', 'cdi_ingest')
+  AND p.proname IN ('cdi_track', 'cdi_identify', 'cdi_page', 'cdi_screen', 'cdi_group', 'cdi_alias', 'cdi_ingest', 'cdi_import_open')
 $$;
 COMMENT ON FUNCTION cdi._verbs() IS 'Internal: the functions that send events.';
 
@@ -245,9 +245,11 @@ BEGIN
     FOR verb IN SELECT cdi._verbs() LOOP
         EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', verb, role);
     END LOOP;
+    EXECUTE format('GRANT USAGE ON SCHEMA cdi TO %I', role);
+    EXECUTE format('GRANT INSERT ON cdi.import TO %I', role);
 END
 $$;
-COMMENT ON FUNCTION cdi_grant_source(text, name) IS 'Lets a role send events to a source through the SQL verbs. The role can neither read nor change events by this.';
+COMMENT ON FUNCTION cdi_grant_source(text, name) IS 'Lets a role send events to a source through the SQL verbs and cdi.import. The role can neither read nor change events by this.';
 
 CREATE OR REPLACE FUNCTION cdi_revoke_source(source text, role name)
 RETURNS void
@@ -264,6 +266,14 @@ BEGIN
         FOR verb IN SELECT cdi._verbs() WHERE to_regrole(quote_ident(role)) IS NOT NULL LOOP
             EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM %I', verb, role);
         END LOOP;
+        IF to_regrole(quote_ident(role)) IS NOT NULL THEN
+            EXECUTE format('REVOKE INSERT ON cdi.import FROM %I', role);
+            -- a reader needs the schema still
+            IF NOT EXISTS (SELECT FROM pg_class c, aclexplode(c.relacl) a
+                           WHERE c.relnamespace = 'cdi'::regnamespace AND a.grantee = quote_ident(role)::regrole) THEN
+                EXECUTE format('REVOKE USAGE ON SCHEMA cdi FROM %I', role);
+            END IF;
+        END IF;
     END IF;
 END
 $$;

@@ -47,6 +47,29 @@ BEGIN
     COMMENT ON COLUMN cdi.stat_sources.last_request_at IS 'When the last of these answers was given.';
     COMMENT ON COLUMN cdi.stat_sources.since IS 'Since when requests are counted: the last start of the server. Null where none has come.';
 
+    CREATE OR REPLACE VIEW cdi.import_failures WITH (security_invoker = true) AS
+    SELECT i.name AS import, (f.envelope -> 'line')::bigint AS line, f.failed_id, f.stage, f.sqlstate, f.message, f.detail, f.hint,
+           f.attempts, cdi._payload_text(f.payload) AS payload, (f.envelope -> 'import')::bigint AS import_id
+    FROM cdi.failed_events f LEFT JOIN cdi.imports i ON i.import_id = (f.envelope -> 'import')::bigint
+    WHERE f.envelope ? 'import';
+    COMMENT ON VIEW cdi.import_failures IS 'Failed events of bulk imports with the number of their line, from 1. They leave when cdi_replay() stores them.';
+    COMMENT ON COLUMN cdi.import_failures.payload IS 'The line, or the one call of several on it; null where it is no valid text (the bytes are in cdi.failed_events).';
+
+    CREATE OR REPLACE VIEW cdi.stat_progress_import AS
+    SELECT p.pid, d.datname, p.param11 AS import_id, i.name AS import, s.name AS source,
+           CASE p.param13 WHEN 1 THEN 'COPY' WHEN 2 THEN 'INSERT' WHEN 3 THEN 'CALL' END AS command,
+           p.param1 AS bytes_processed, p.param2 AS bytes_total, p.param14 AS lines_processed, p.param15 AS lines_skipped,
+           p.param16 AS stored, p.param17 AS duplicate, p.param18 AS failed, p.param19 AS withheld
+    FROM pg_stat_get_progress_info('COPY') p
+    LEFT JOIN pg_database d ON d.oid = p.datid
+    LEFT JOIN cdi.imports i ON i.import_id = p.param11
+    LEFT JOIN cdi.sources s ON s.source_id = p.param12
+    WHERE p.param11 > 0 AND d.datname = current_database();
+    COMMENT ON VIEW cdi.stat_progress_import IS 'Bulk imports that run now, as of their last batch. Counts are those of the running command.';
+    COMMENT ON COLUMN cdi.stat_progress_import.bytes_processed IS 'Of the file or stream, compressed where it is.';
+    COMMENT ON COLUMN cdi.stat_progress_import.bytes_total IS 'Size of the file; 0 for a stream.';
+    COMMENT ON COLUMN cdi.stat_progress_import.lines_skipped IS 'Lines that an earlier run of the import had done.';
+
     CREATE OR REPLACE VIEW cdi.persons AS
     SELECT m.identifier AS person_id, l.linked_at AS named_at, i.identifiers, coalesce(t.traits, '{}') AS traits
     FROM cdi.identity_map m

@@ -12,7 +12,7 @@ BEGIN
         WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
           AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'cdi')
     LOOP
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f);
+        EXECUTE format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', f);
     END LOOP;
 END
 $$;
@@ -27,7 +27,7 @@ DECLARE
     v regclass;
 BEGIN
     EXECUTE format('GRANT USAGE ON SCHEMA cdi, cdi_bi TO %I', role);
-    EXECUTE format('GRANT SELECT ON cdi.events, cdi.failed_events, cdi.pipeline_deltas, cdi.pipeline_counts, cdi.watermark, '
+    EXECUTE format('GRANT SELECT ON cdi.events, cdi.failed_events, cdi.imports, cdi.pipeline_deltas, cdi.pipeline_counts, cdi.watermark, '
         'cdi.identity_links, cdi.identity_map, cdi.identity_runs, cdi.identity_ahead, cdi.identity_merges, cdi.identifier_traits, '
         'cdi.outbox, cdi.push_cursor, cdi.sync_runs, cdi.sync_rows, cdi.deliveries, cdi.failed_deliveries TO %I', role);
     EXECUTE format('GRANT SELECT (source_id, name, enabled, created_at, rotated_at, rate_limit, rate_burst, max_body, allowed_origins, keep_original, client_address) ON cdi.sources TO %I', role);
@@ -54,7 +54,7 @@ SELECT p.oid::regprocedure
 FROM pg_extension e
 JOIN pg_proc p ON p.pronamespace IN (e.extnamespace, 'cdi'::regnamespace)
 WHERE e.extname = 'cdi'
-  AND p.proname IN ('_workers', '_source_activity', 'cdi_watermark', 'cdi_person', 'cdi_person_of', 'cdi_resolve', 'cdi_attribution', 'cdi_channel',
+  AND p.proname IN ('_workers', '_source_activity', '_payload_text', 'cdi_watermark', 'cdi_person', 'cdi_person_of', 'cdi_resolve', 'cdi_attribution', 'cdi_channel',
                     'cdi_campaign_key', 'cdi_session_id', 'cdi_session_channel', 'cdi_first', 'cdi_last', 'cdi_property_number')
 $$;
 COMMENT ON FUNCTION cdi._reader_functions() IS 'Internal: the functions that a reader may call.';
@@ -68,10 +68,12 @@ DECLARE
     f regprocedure;
 BEGIN
     EXECUTE format('GRANT USAGE ON SCHEMA cdi, cdi_bi TO %I', role);
+    EXECUTE format('GRANT USAGE ON SCHEMA cdi TO %I WITH GRANT OPTION', role);  -- cdi_grant_source() passes on
+    EXECUTE format('GRANT INSERT ON cdi.import TO %I WITH GRANT OPTION', role);     -- both
     EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA cdi, cdi_bi TO %I', role);
     EXECUTE format('REVOKE ALL ON cdi.identity_key FROM %I', role);
     EXECUTE format('GRANT INSERT, UPDATE, DELETE ON cdi.sources, cdi.source_grants, cdi.source_keys, cdi.identifier_types, cdi.conversions, '
-        'cdi.failed_events, cdi.pipeline_deltas, cdi.failed_deliveries TO %I', role);
+        'cdi.failed_events, cdi.imports, cdi.pipeline_deltas, cdi.failed_deliveries TO %I', role);
     EXECUTE format('GRANT USAGE ON ALL SEQUENCES IN SCHEMA cdi TO %I', role);
     FOR f IN
         SELECT p.oid::regprocedure
@@ -80,7 +82,7 @@ BEGIN
           AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'cdi')
           AND p.proname NOT IN ('cdi_init', 'cdi_drop_data', 'cdi_grant_reader', 'cdi_grant_admin', '_grant_storage') AND p.proname NOT LIKE '%create_storage%'
     LOOP
-        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I WITH GRANT OPTION', f, role);
+        EXECUTE format('GRANT EXECUTE ON ROUTINE %s TO %I WITH GRANT OPTION', f, role);
     END LOOP;
 END
 $$;

@@ -9,13 +9,13 @@
 
 /* Where two have a path in common, the first one looks at the body first. */
 const CdiDialect *const cdi_dialects[] = {
-	&cdi_amplitude_dialect,
-	&cdi_mixpanel_dialect,
 	&cdi_segment_dialect,
 	&cdi_rudderstack_dialect,
 	&cdi_snowplow_dialect,
-	&cdi_jitsu_dialect,
+	&cdi_amplitude_dialect,
+	&cdi_mixpanel_dialect,
 	&cdi_ga4_dialect,
+	&cdi_jitsu_dialect,
 	&cdi_posthog_dialect,
 	NULL
 };

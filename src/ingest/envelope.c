@@ -8,7 +8,9 @@
 #include "postgres.h"
 
 #include "mb/pg_wchar.h"
+#include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
+#include "utils/numeric.h"
 
 #include "ingest/stages.h"
 
@@ -59,6 +61,24 @@ push_object(JsonbParseState **state, const char *name, Jsonb *object)
 	pushJsonbValue(state, WJB_VALUE, &value);
 }
 
+static void
+push_true(JsonbParseState **state, const char *name)
+{
+	JsonbValue	value = {.type = jbvBool,.val.boolean = true};
+
+	push_key(state, name);
+	pushJsonbValue(state, WJB_VALUE, &value);
+}
+
+static void
+push_number(JsonbParseState **state, const char *name, int64 number)
+{
+	JsonbValue	value = {.type = jbvNumeric,.val.numeric = int64_to_numeric(number)};
+
+	push_key(state, name);
+	pushJsonbValue(state, WJB_VALUE, &value);
+}
+
 Jsonb *
 cdi_envelope_to_jsonb(const CdiEnvelope *envelope)
 {
@@ -78,13 +98,13 @@ cdi_envelope_to_jsonb(const CdiEnvelope *envelope)
 	push_text(&state, "sentAt", envelope->sent_at);
 	push_text(&state, "anonymousId", envelope->anonymous_id);
 	if (envelope->element)
+		push_true(&state, "element");
+	if (envelope->history)
+		push_true(&state, "history");
+	if (envelope->import_id != 0)
 	{
-		JsonbValue	value;
-
-		push_key(&state, "element");
-		value.type = jbvBool;
-		value.val.boolean = true;
-		pushJsonbValue(&state, WJB_VALUE, &value);
+		push_number(&state, "import", envelope->import_id);
+		push_number(&state, "line", envelope->line);
 	}
 	push_object(&state, "context", envelope->context);
 	push_object(&state, "client", envelope->client);
@@ -113,6 +133,16 @@ take_object(Jsonb *jsonb, const char *name)
 	return JsonbValueToJsonb(&value);
 }
 
+static int64
+take_number(Jsonb *jsonb, const char *name)
+{
+	JsonbValue	value;
+
+	if (cdi_jsonb_member(&jsonb->root, name, &value) == NULL || value.type != jbvNumeric)
+		return 0;
+	return DatumGetInt64(DirectFunctionCall1(numeric_int8, NumericGetDatum(value.val.numeric)));
+}
+
 CdiEnvelope *
 cdi_envelope_from_jsonb(Jsonb *jsonb)
 {
@@ -125,6 +155,9 @@ cdi_envelope_from_jsonb(Jsonb *jsonb)
 	envelope->sent_at = take_text(jsonb, "sentAt");
 	envelope->anonymous_id = take_text(jsonb, "anonymousId");
 	envelope->element = cdi_jsonb_member(&jsonb->root, "element", &value) != NULL;
+	envelope->history = cdi_jsonb_member(&jsonb->root, "history", &value) != NULL;
+	envelope->import_id = take_number(jsonb, "import");
+	envelope->line = take_number(jsonb, "line");
 	envelope->context = take_object(jsonb, "context");
 	envelope->client = take_object(jsonb, "client");
 	return envelope;

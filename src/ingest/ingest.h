@@ -86,6 +86,9 @@ typedef struct CdiEnvelope
 								 * request's own headers and address say */
 	bool		element;		/* of an array or batch: a replay takes it as a
 								 * call, whatever it looks like */
+	bool		history;		/* honour receivedAt */
+	int64		import_id;		/* bulk import and its line, else 0 */
+	int64		line;
 } CdiEnvelope;
 
 typedef struct CdiEvent
@@ -138,6 +141,12 @@ typedef struct CdiEvent
 	CdiIdentifier identifiers[CDI_MAX_IDENTIFIERS];
 } CdiEvent;
 
+static inline bool
+cdi_event_has_history(const CdiEvent *event)
+{
+	return event->envelope != NULL && event->envelope->history;
+}
+
 /* Events received per source, counted by cdi_batch_add */
 typedef struct CdiReceived
 {
@@ -151,7 +160,7 @@ typedef struct CdiBatch
 	bool		strict;			/* SQL verb: raise instead of recording */
 	bool		may_wait;		/* SQL: wait for another transaction's message
 								 * id; the collector parks instead */
-	bool		history;		/* honour receivedAt of the events */
+	bool		history;		/* for the envelopes that the parser makes */
 	TimestampTz received_at;
 	int			count;
 	int			capacity;

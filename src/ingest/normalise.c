@@ -300,7 +300,7 @@ extract(CdiBatch *batch, CdiEvent *event)
 			take_time_member(batch, event, "originalTimestamp", &value, &event->original_timestamp);
 		else if (IS("sentAt"))
 			take_time_member(batch, event, "sentAt", &value, &event->sent_at);
-		else if (IS("receivedAt") && batch->history)
+		else if (IS("receivedAt") && cdi_event_has_history(event))
 			take_time_member(batch, event, "receivedAt", &value, &received_at);
 		else if (IS("writeKey"))
 			 /* a credential: it has done its work and is not kept */ ;
@@ -325,7 +325,7 @@ extract(CdiBatch *batch, CdiEvent *event)
 		cdi_jsonb_member(&event->context->root, "traits", &value) != NULL &&
 		value.type == jbvBinary && JsonContainerIsObject(value.val.binary.data))
 		event->traits = JsonbValueToJsonb(&value);
-	if (batch->history)
+	if (cdi_event_has_history(event))
 	{
 		if (received_at != DT_NOBEGIN)
 			event->received_at = received_at;

@@ -250,6 +250,7 @@ cdi_parse_jsonb(CdiBatch *batch, int32 origin, int32 source_id, Jsonb *body)
 	old = MemoryContextSwitchTo(batch->context);
 	envelope = palloc0(sizeof(CdiEnvelope));
 	envelope->element = true;
+	envelope->history = batch->history;
 	if (JsonContainerIsObject(calls))
 	{
 		if (getKeyJsonValueFromContainer(calls, "batch", 5, &member) == NULL ||
@@ -258,6 +259,11 @@ cdi_parse_jsonb(CdiBatch *batch, int32 origin, int32 source_id, Jsonb *body)
 			CdiEvent   *event = cdi_batch_add(batch, origin, source_id);
 
 			set_call(event, body);
+			if (batch->history)
+			{
+				envelope->element = false;
+				event->envelope = envelope;
+			}
 			MemoryContextSwitchTo(old);
 			return 1;
 		}

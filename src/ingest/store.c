@@ -24,11 +24,17 @@
 #include "ingest/stages.h"
 #include "worker/worker.h"
 
-#define KNOWN_MONTHS 8
+/* An import of history may bring the months of many years in any order. */
+#define KNOWN_MONTHS 512
 
-/* Months (as timestamptz) whose partition is known to exist */
-static TimestampTz known_months[KNOWN_MONTHS];
+/* Months whose partition is known to exist, the last one used first */
+static struct
+{
+	TimestampTz start;
+	TimestampTz end;
+}			known_months[KNOWN_MONTHS];
 static int	nknown_months = 0;
+static bool month_missing = false;	/* some of them could not be made yet */
 static Oid	events_oid = InvalidOid;
 
 /* The batch that cdi._batch_...() returns rows of, while its plan runs */
@@ -191,6 +197,38 @@ partition_exists(TimestampTz time)
 	return OidIsValid(cdi_relation_oid(psprintf("events_%04d_%02d", tm.tm_year, tm.tm_mon)));
 }
 
+static bool
+is_known_month(TimestampTz time)
+{
+	for (int i = 0; i < nknown_months; i++)
+		if (time >= known_months[i].start && time < known_months[i].end)
+		{
+			TimestampTz start = known_months[i].start;
+			TimestampTz end = known_months[i].end;
+
+			known_months[i] = known_months[0];
+			known_months[0].start = start;
+			known_months[0].end = end;
+			return true;
+		}
+	return false;
+}
+
+static void
+remember_month(TimestampTz time)
+{
+	static const Interval one_month = {.month = 1};
+	Datum		start = DirectFunctionCall2(timestamp_trunc, CStringGetTextDatum("month"),
+											TimestampTzGetDatum(time));
+
+	if (nknown_months == KNOWN_MONTHS)
+		nknown_months = 0;
+	known_months[nknown_months].start = DatumGetTimestampTz(start);
+	known_months[nknown_months++].end =
+		DatumGetTimestampTz(DirectFunctionCall2(timestamp_pl_interval, start,
+												IntervalPGetDatum(&one_month)));
+}
+
 /*
  * Partition of a time, looked up once per backend and month.  Where it cannot
  * be made now the row goes to the default partition, and the keeper moves it.
@@ -206,16 +244,11 @@ ensure_partition(TimestampTz time, bool history)
 		.query = "SELECT cdi._ensure_partition('events', $1)",
 		.nargs = 1,.argtypes = {TIMESTAMPTZOID}
 	};
-	TimestampTz month;
 	bool		exists;
 	bool		isnull;
 
-	month = DatumGetTimestampTz(DirectFunctionCall2(timestamp_trunc,
-													CStringGetTextDatum("month"),
-													TimestampTzGetDatum(time)));
-	for (int i = 0; i < nknown_months; i++)
-		if (known_months[i] == month)
-			return;
+	if (is_known_month(time))
+		return;
 	if (!OidIsValid(events_oid))
 		CacheRegisterRelcacheCallback(forget_months, (Datum) 0);
 	events_oid = cdi_relation_oid("events");
@@ -228,12 +261,11 @@ ensure_partition(TimestampTz time, bool history)
 	}
 	if (!exists)
 	{
+		/* Once per batch: each try waits for a lock. */
 		cdi_worker_wake_at_commit(CDI_WAKE_KEEPER);
-		return;
+		month_missing = true;
 	}
-	if (nknown_months == KNOWN_MONTHS)
-		nknown_months = 0;
-	known_months[nknown_months++] = month;
+	remember_month(time);
 }
 
 void
@@ -261,12 +293,15 @@ cdi_stage_store(CdiBatch *batch, int *index, int n)
 		if (event->received_at != last_received)
 		{
 			last_received = event->received_at;
-			ensure_partition(last_received, batch->history);
+			ensure_partition(last_received, cdi_event_has_history(event));
 		}
 		if (pending++ == 0)
 			cdi_position_reserve();
 		event->position = cdi_position_next();
 	}
+	if (month_missing)
+		nknown_months = 0;
+	month_missing = false;
 	if (pending > 0)
 	{
 		bool		current = get_attnum(cdi_relation_oid("events"), "page_host") != InvalidAttrNumber;

@@ -1,6 +1,7 @@
-"""cdi_ingest() in batches against COPY into a staging table and INSERT ... SELECT."""
+"""cdi_ingest() in batches against COPY into a staging table and INSERT ... SELECT, and bulk import against both."""
 import json
 import os
+import tempfile
 
 import pq
 from measure import HERE, Row, checkpoint, clock, interleave
@@ -13,7 +14,7 @@ SAME = ('original_timestamp, sent_at, type, event, category, message_id, user_id
         'referrer_host, page_host, properties, traits, context, extra, '
         '"timestamp" - CASE WHEN original_timestamp IS NULL THEN received_at ELSE original_timestamp END')
 
-EMPTY = ("TRUNCATE cdi.events, cdi.identity_links, cdi.pipeline_deltas, "
+EMPTY = ("TRUNCATE cdi.events, cdi.identity_links, cdi.imports, cdi.pipeline_deltas, "
          "cdi.message_keys_0, cdi.message_keys_1, cdi.message_keys_2, cdi.message_keys_3")
 
 
@@ -21,6 +22,10 @@ def simulated(db, persons):
     """Calls of simulated people as compact JSON, which is how SDKs send them."""
     return [json.dumps(json.loads(call), separators=(",", ":"), ensure_ascii=False)
             for call, in db("SELECT cdi_simulate(%d)" % persons)]
+
+
+# The form of COPY that takes a line as it is
+LINES = r"COPY cdi.import FROM STDIN WITH (FORMAT csv, QUOTE E'\x01', DELIMITER E'\x02')"
 
 
 def copy_line(call):
@@ -45,6 +50,12 @@ class Ingest:
         self.n = len(calls)
         self.bodies = [("[" + ",".join(part) + "]").encode() for part in parts]
         self.copies = [b"".join(map(copy_line, part)) for part in parts]
+        self.lines = [("\n".join(part) + "\n").encode() for part in parts]
+        self.batch = batch
+        self.file = tempfile.NamedTemporaryFile(prefix="cdi_bench_", suffix=".ndjson")
+        self.file.write(b"".join(self.lines))
+        self.file.flush()
+        os.chmod(self.file.name, 0o644)  # the server reads it
 
     def took(self, name, clock):
         self.cpu.setdefault(name, []).append(clock.cpu / self.n * 1e6)
@@ -57,6 +68,28 @@ class Ingest:
             for body in self.bodies:
                 self.db.execute("ingest", body)
         return self.took("cdi", took)
+
+    def bulk_batches(self):
+        self.db(EMPTY)
+        checkpoint(self.db)
+        with clock(self.pid) as took:
+            for lines in self.lines:
+                self.db.copy(LINES, [lines])
+        return self.took("bulk", took)
+
+    def bulk_once(self):
+        self.db(EMPTY)
+        checkpoint(self.db)
+        with clock(self.pid) as took:
+            self.db.copy(LINES, self.lines)
+        return self.took("bulk_once", took)
+
+    def bulk_file(self):
+        self.db(EMPTY)
+        checkpoint(self.db)
+        with clock(self.pid) as took:
+            self.db("CALL cdi_import('%s', batch_lines => %d)" % (self.file.name, self.batch))
+        return self.took("bulk_file", took)
 
     def hand_batches(self):
         self.db("TRUNCATE hand.events")
@@ -99,7 +132,8 @@ class Ingest:
 def run(database, options):
     ingest = Ingest(database, options.persons, options.batch)
     got = interleave(options.repetitions, cdi=ingest.cdi, batches=ingest.hand_batches,
-                     once=ingest.hand_at_once, floor=ingest.floor)
+                     once=ingest.hand_at_once, floor=ingest.floor, bulk=ingest.bulk_batches, bulk_once=ingest.bulk_once,
+                     bulk_file=ingest.bulk_file)
     stored = ingest.check()
     ingest.db.close()
     what = "cdi_ingest, batches of %d" % options.batch
@@ -114,4 +148,14 @@ def run(database, options):
         Row("ingest_cpu", "  CPU time of its server process", "us/event", ingest.cpu["cdi"],
             ("COPY, INSERT ... SELECT, same commits", ingest.cpu["batches"]),
             ("COPY to a jsonb table", ingest.cpu["floor"])),
+        Row("bulk_batches", "COPY into cdi.import, same commits", "events/s", got["bulk"],
+            ("cdi_ingest", got["cdi"]), floor, target=0.9, note=note),
+        Row("bulk_file", "CALL cdi_import of a file, same commits", "events/s", got["bulk_file"],
+            ("cdi_ingest", got["cdi"]), floor, target=1.0, note=note),
+        Row("bulk_once", "COPY into cdi.import, one commit", "events/s", got["bulk_once"],
+            ("COPY, INSERT ... SELECT, one commit", got["once"]), floor, note=note),
+        Row("bulk_cpu", "  CPU time of COPY into cdi.import", "us/event", ingest.cpu["bulk"],
+            ("cdi_ingest", ingest.cpu["cdi"]), ("COPY to a jsonb table", ingest.cpu["floor"])),
+        Row("bulk_file_cpu", "  CPU time of CALL cdi_import", "us/event", ingest.cpu["bulk_file"],
+            ("cdi_ingest", ingest.cpu["cdi"]), ("COPY to a jsonb table", ingest.cpu["floor"])),
     ]

@@ -75,3 +75,27 @@ SELECT pg_extension_config_dump('cdi.source_keys', '');
 
 -- What trackers send where a person must not be recognised.
 UPDATE cdi.identifier_types SET blocked = blocked || '{00000000-0000-0000-0000-000000000000}' WHERE builtin AND name <> 'email';
+
+CREATE TABLE cdi.secrets (
+    name text PRIMARY KEY,
+    key_id text NOT NULL,
+    nonce bytea NOT NULL,
+    ciphertext bytea NOT NULL,
+    updated_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE cdi.secrets IS 'Secrets, encrypted with AES-256-GCM under the key in cdi.secret_key_file. Entered with COPY cdi.secret_entry FROM STDIN, referred to as secret:NAME.';
+SELECT pg_extension_config_dump('cdi.secrets', '');
+
+CREATE VIEW cdi.secret_entry AS SELECT NULL::text AS entry WHERE false;
+COMMENT ON VIEW cdi.secret_entry IS 'Where secrets are entered: COPY cdi.secret_entry FROM STDIN, one line NAME=VALUE each. Nothing can be read here.';
+
+CREATE TABLE cdi.webhooks (
+    source_id integer PRIMARY KEY REFERENCES cdi.sources ON DELETE CASCADE,
+    scheme text NOT NULL CHECK (scheme IN ('stripe', 'shopify', 'github', 'hmac')),
+    secrets text[] NOT NULL CHECK (cardinality(secrets) > 0),
+    settings jsonb NOT NULL DEFAULT '{}',
+    mapping jsonb NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE cdi.webhooks IS 'Sources that signed webhooks come in for, at /hook/SOURCE: how they are signed, where the secrets are, and what of a payload becomes which part of an event.';
+SELECT pg_extension_config_dump('cdi.webhooks', '');

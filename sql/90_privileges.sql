@@ -72,8 +72,9 @@ BEGIN
     EXECUTE format('GRANT INSERT ON cdi.import TO %I WITH GRANT OPTION', role);     -- both
     EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA cdi, cdi_bi TO %I', role);
     EXECUTE format('REVOKE ALL ON cdi.identity_key FROM %I', role);
-    EXECUTE format('GRANT INSERT, UPDATE, DELETE ON cdi.sources, cdi.source_grants, cdi.source_keys, cdi.identifier_types, cdi.conversions, '
+    EXECUTE format('GRANT INSERT, UPDATE, DELETE ON cdi.sources, cdi.source_grants, cdi.source_keys, cdi.secrets, cdi.webhooks, cdi.identifier_types, cdi.conversions, '
         'cdi.failed_events, cdi.imports, cdi.pipeline_deltas, cdi.failed_deliveries TO %I', role);
+    EXECUTE format('GRANT INSERT ON cdi.secret_entry TO %I', role);
     EXECUTE format('GRANT USAGE ON ALL SEQUENCES IN SCHEMA cdi TO %I', role);
     FOR f IN
         SELECT p.oid::regprocedure

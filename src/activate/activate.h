@@ -19,6 +19,7 @@
 
 #include "base/base.h"
 #include "base/json.h"
+#include "base/secret.h"
 
 /* spec.c: a specification, checked */
 typedef struct CdiSpec
@@ -57,9 +58,6 @@ extern json_t *cdi_settings_check(const CdiSpec *spec, const json_t *settings,
 								  MemoryContext context);
 
 /* secret.c */
-extern bool cdi_secret_is_reference(const char *value);
-/* Raises ZC406, without the value or what is in the file. */
-extern char *cdi_secret_read(const char *reference);
 /* Object of all secrets that the settings refer to. */
 extern json_t *cdi_secrets_resolve(const CdiSpec *spec, const json_t *settings,
 								   MemoryContext context);

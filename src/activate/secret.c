@@ -1,112 +1,19 @@
 /*
  * secret.c
- *		Secrets by reference: file:NAME and env:NAME.
- *
- * A reference is all that any table, dump or log ever holds.  The value is
- * read when a request is built and lives as long as that takes.  Whoever may
- * create a destination chooses references and the address that the value is
- * sent to, so what can be read is limited: files below cdi.secret_directory,
- * after all symbolic links are followed, and variables whose name begins with
- * CDI_.
+ *		The secrets of a destination, for its specification to read.
  */
 #include "activate/activate.h"
 
-#include <fcntl.h>
-#include <limits.h>
-#include <stdlib.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include "storage/fd.h"
-
 #include "base/errors.h"
-
-#define MAX_SECRET (64 * 1024)
-
-bool
-cdi_secret_is_reference(const char *value)
-{
-	return (strncmp(value, "file:", 5) == 0 || strncmp(value, "env:", 4) == 0) &&
-		strchr(value, ':')[1] != '\0';
-}
+#include "base/secret.h"
 
 static void
-unavailable(const char *reference, const char *reason, const char *hint)
+unavailable(const char *reference, const char *reason)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_CDI_SECRET_UNAVAILABLE),
 			 errmsg("secret \"%s\" is not available", reference),
-			 errdetail("%s", reason),
-			 hint ? errhint("%s", hint) : 0));
-}
-
-static char *
-read_file(const char *reference)
-{
-	const char *name = reference + 5;
-	char		directory[PATH_MAX];
-	char		path[PATH_MAX];
-	char	   *wanted;
-	struct stat state;
-	char	   *value;
-	ssize_t		size;
-	int			file;
-	size_t		len;
-
-	if (cdi_secret_directory == NULL || *cdi_secret_directory == '\0')
-		unavailable(reference, "No directory of secrets is set.",
-					"Set cdi.secret_directory to a directory that only the server can read.");
-	if (realpath(cdi_secret_directory, directory) == NULL)
-		unavailable(reference, "The directory that cdi.secret_directory names cannot be opened.", NULL);
-	wanted = *name == '/' ? pstrdup(name) : psprintf("%s/%s", directory, name);
-	if (realpath(wanted, path) == NULL)
-		unavailable(reference, "The file cannot be opened.", NULL);
-	len = strlen(directory);
-	if (strncmp(path, directory, len) != 0 || path[len] != '/')
-		unavailable(reference, "The file is not below the directory that cdi.secret_directory names.", NULL);
-	file = OpenTransientFile(path, O_RDONLY | O_NOFOLLOW);
-	if (file < 0)
-		unavailable(reference, "The file cannot be opened.", NULL);
-	if (fstat(file, &state) != 0 || !S_ISREG(state.st_mode) || state.st_size > MAX_SECRET)
-	{
-		CloseTransientFile(file);
-		unavailable(reference, "It is no file, or one of more than 64 kB.", NULL);
-	}
-	value = palloc(MAX_SECRET + 1);
-	size = read(file, value, MAX_SECRET);
-	CloseTransientFile(file);
-	if (size < 0)
-		unavailable(reference, "The file cannot be read.", NULL);
-	/* as editors and echo leave it */
-	if (size > 0 && value[size - 1] == '\n')
-		size--;
-	if (size > 0 && value[size - 1] == '\r')
-		size--;
-	value[size] = '\0';
-	return value;
-}
-
-char *
-cdi_secret_read(const char *reference)
-{
-	char	   *value;
-
-	if (strncmp(reference, "file:", 5) == 0)
-		value = read_file(reference);
-	else
-	{
-		const char *name = reference + 4;
-
-		if (strncmp(name, "CDI_", 4) != 0)
-			unavailable(reference, "Variables whose name does not begin with CDI_ are not read.", NULL);
-		value = getenv(name);
-		if (value == NULL)
-			unavailable(reference, "The server's environment has no such variable.", NULL);
-		value = pstrdup(value);
-	}
-	if (*value == '\0')
-		unavailable(reference, "It is empty.", NULL);
-	return value;
+			 errdetail("%s", reason)));
 }
 
 /* JSON holds UTF-8; anything else would silently be no secret at all. */
@@ -117,9 +24,9 @@ set_secret(json_t *object, const char *name, const char *reference)
 	char	   *value = is_reference ? cdi_secret_read(reference) : pstrdup(reference);
 
 	if (strpbrk(value, "\r\n") != NULL)
-		unavailable(is_reference ? reference : name, "It has more than one line.", NULL);
+		unavailable(is_reference ? reference : name, "It has more than one line.");
 	if (json_object_set_new(object, name, json_string(value)) != 0)
-		unavailable(is_reference ? reference : name, "It is not UTF-8 text.", NULL);
+		unavailable(is_reference ? reference : name, "It is not UTF-8 text.");
 }
 
 json_t *

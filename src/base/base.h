@@ -42,6 +42,7 @@ extern int	cdi_identity_bulk_threshold;
 extern int	cdi_ingest_dedupe_window;
 extern int	cdi_ingest_max_event;
 extern char *cdi_secret_directory;
+extern char *cdi_secret_key_file;
 
 extern void cdi_guc_define(void);
 

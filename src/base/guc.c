@@ -36,6 +36,7 @@ int			cdi_identity_bulk_threshold = 100000;
 int			cdi_ingest_dedupe_window = 30 * 24 * 60;
 int			cdi_ingest_max_event = 1024;
 char	   *cdi_secret_directory = NULL;
+char	   *cdi_secret_key_file = NULL;
 
 /* It goes into a header. */
 static bool
@@ -163,6 +164,10 @@ cdi_guc_define(void)
 	DefineCustomStringVariable("cdi.secret_directory",
 							   "Directory below which file: references to secrets are read.",
 							   NULL, &cdi_secret_directory,
+							   "", PGC_SUSET, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+	DefineCustomStringVariable("cdi.secret_key_file",
+							   "File with the 32 bytes of the key that secrets in the database are encrypted with.",
+							   NULL, &cdi_secret_key_file,
 							   "", PGC_SUSET, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("cdi");
 }

@@ -17,6 +17,7 @@ const CdiDialect *const cdi_dialects[] = {
 	&cdi_ga4_dialect,
 	&cdi_jitsu_dialect,
 	&cdi_posthog_dialect,
+	&cdi_webhook_dialect,
 	NULL
 };
 

@@ -1,0 +1,19 @@
+/*
+ * secret.h
+ *		Secrets by reference.
+ */
+#ifndef CDI_SECRET_H
+#define CDI_SECRET_H
+
+/* Does the text begin like a reference, and name something? */
+extern bool cdi_secret_is_reference(const char *value);
+
+/* The value, in the current memory context.  Raises ZC406, without the value
+ * or what is in the file. */
+extern char *cdi_secret_read(const char *reference);
+
+/* secret_store.c: the value of a name in cdi.secrets, NULL where there is
+ * none.  In the caller's transaction, or one of its own. */
+extern char *cdi_secret_fetch(const char *name);
+
+#endif							/* CDI_SECRET_H */

@@ -159,6 +159,10 @@ struct CdiDialect
 	 * transaction runs.  Returns the code of a refusal (401), or NULL. */
 	const char *(*verify) (CdiRequest *request);
 
+	/* NULL, or: the envelope of a failed event as it would be today; the same
+	 * may be done as in verify. */
+	CdiText		(*refresh) (CdiText envelope, int32 source_id);
+
 	/* body is empty and status 200 when they are called.  A page's answer has
 	 * no events. */
 	void		(*answer) (const CdiRequest *request, const CdiAnswer *answer, CdiReply *reply);

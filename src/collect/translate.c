@@ -4,6 +4,8 @@
  */
 #include "postgres.h"
 
+#include "executor/spi.h"
+
 #include "base/errors.h"
 #include "collect/dialect.h"
 #include "ingest/ingest.h"
@@ -33,4 +35,23 @@ cdi_dialect_translate(const CdiEnvelope *envelope, CdiText payload,
 				(errcode(translation.sqlstate),
 				 errmsg("%s", translation.message),
 				 translation.detail ? errdetail("%s", translation.detail) : 0));
+}
+
+void
+cdi_dialect_refresh(CdiEnvelope *envelope, int32 source_id)
+{
+	const CdiDialect *dialect = cdi_dialect_find(envelope->dialect);
+	MemoryContext caller = CurrentMemoryContext;
+	CdiOwnerScope scope;
+	CdiText		text;
+
+	if (dialect == NULL || dialect->refresh == NULL)
+		return;
+	cdi_owner_enter(&scope);
+	SPI_connect();
+	text = dialect->refresh(envelope->text, source_id);
+	MemoryContextSwitchTo(caller);
+	envelope->text = cdi_text_copy(text);
+	SPI_finish();
+	cdi_owner_leave(&scope);
 }

@@ -52,6 +52,7 @@ const CdiDialect cdi_webhook_dialect = {
 	.unpack = unpack,
 	.translate = translate,
 	.verify = cdi_webhook_verify,
+	.refresh = cdi_webhook_refresh,
 	.answer = cdi_segment_answer,
 	.refuse = cdi_segment_refuse
 };

@@ -21,5 +21,6 @@ extern void cdi_webhook_headers(CdiText mapping, void (*fn) (void *arg, CdiText 
 
 /* webhook_verify.c */
 extern const char *cdi_webhook_verify(CdiRequest *request);
+extern CdiText cdi_webhook_refresh(CdiText envelope, int32 source_id);
 
 #endif							/* CDI_WEBHOOK_H */

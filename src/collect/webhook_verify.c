@@ -274,12 +274,28 @@ cdi_webhook_verify(CdiRequest *request)
 	cdi_webhook_headers(webhook.mapping, write_header, &list);
 	cdi_write_close(&envelope, '}');
 	cdi_write_close(&envelope, '}');
-	request->envelope.data = envelope.data;
-	request->envelope.len = envelope.len;
+	request->envelope = cdi_text(envelope.data);
 	headers = cdi_scan_get(request->envelope, "headers");
 	for (int i = 0; i < request->nelements; i++)
 		if (cdi_webhook_rule(webhook.mapping, request->elements[i], headers).data != NULL)
 			request->elements[n++] = request->elements[i];
 	request->nelements = n;
 	return NULL;
+}
+
+/* A replay goes by the mapping of today: the old one may be why it failed. */
+CdiText
+cdi_webhook_refresh(CdiText envelope, int32 source_id)
+{
+	Webhook		webhook = {.nsecrets = 0};
+	StringInfoData fresh;
+
+	if (!load(source_id, &webhook))
+		return envelope;
+	initStringInfo(&fresh);
+	cdi_write_open(&fresh, NULL, '{');
+	cdi_write_value(&fresh, "mapping", webhook.mapping);
+	cdi_write_value(&fresh, "headers", cdi_scan_get(envelope, "headers"));
+	cdi_write_close(&fresh, '}');
+	return cdi_text(fresh.data);
 }

@@ -200,6 +200,9 @@ extern int	cdi_parse_jsonb(CdiBatch *batch, int32 origin, int32 source_id,
 extern void cdi_dialect_translate(const CdiEnvelope *envelope, CdiText payload,
 								  TimestampTz received_at, StringInfo call);
 
+/* Of a failed event, before it is tried again; may read the database. */
+extern void cdi_dialect_refresh(CdiEnvelope *envelope, int32 source_id);
+
 /* envelope.c; results live in the current context */
 extern Jsonb *cdi_envelope_to_jsonb(const CdiEnvelope *envelope);	/* NULL of NULL */
 extern CdiEnvelope *cdi_envelope_from_jsonb(Jsonb *jsonb);

@@ -295,6 +295,8 @@ cdi_replay_rows(PG_FUNCTION_ARGS)
 		{
 			CdiEvent   *event = cdi_batch_add(batch, i, source_id);
 
+			if (envelope->dialect != NULL)
+				cdi_dialect_refresh(envelope, source_id);
 			event->payload.data = VARDATA_ANY(payload);
 			event->payload.len = VARSIZE_ANY_EXHDR(payload);
 			event->envelope = envelope;

@@ -36,6 +36,7 @@
 /* Nanoseconds */
 #define SECOND			INT64CONST(1000000000)
 #define DEBT_LIMIT		(3600 * SECOND)
+#define FAR_AWAY		(INT64CONST(1) << 60)
 
 typedef struct EntryKey
 {
@@ -234,7 +235,7 @@ burst_of(const CdiSource *source, int64 period)
 	double		events = source->rate_burst > 0 ? source->rate_burst : ceil(source->rate_limit);
 	double		burst = Max(events, 1) * period;
 
-	return burst > (double) PG_INT64_MAX / 4 ? PG_INT64_MAX / 4 : (int64) burst;
+	return (int64) Min(burst, (double) FAR_AWAY);
 }
 
 int64
@@ -288,7 +289,7 @@ cdi_limit_charge(const CdiSource *source, int events)
 	period = period_of(source);
 	now = monotonic_now();
 	limit = now + burst_of(source, period) + DEBT_LIMIT;
-	cost = Min((double) (events - 1) * period, (double) (PG_INT64_MAX / 4));
+	cost = Min((double) (events - 1) * period, (double) FAR_AWAY);
 	paid_at = pg_atomic_read_u64(&entry->numbers[PAID_AT]);
 	do
 		next = Min(Max((int64) paid_at, now) + (int64) cost, limit);

@@ -163,6 +163,18 @@ is($events[0] + $events[1] + $events[2], 60, '/metrics of one shows the events o
 # 60 connections that the kernel spreads over three: all miss one with (2/3)^60.
 is(scalar(grep { $_ > 0 } @events), 3, 'each took some');
 is(join(',', map { $metrics->{qq(cdi_collector_up{worker="$_"})} } 1 .. 3), '1,1,1', 'all are up');
+{
+	# OpenMetrics: the lines of a family stand together, under one TYPE.
+	my ($family, %seen) = ('');
+	my $wrong = 0;
+	for (split /\n/, http_get($port, '/metrics')->{body})
+	{
+		if (/^# TYPE (\w+)/) { $family = $1; $wrong++ if $seen{$family}++ }
+		elsif (/^# HELP (\w+)/) { $wrong++ if $1 ne $family }
+		elsif (!/^#/) { $wrong++ if !/^\Q$family\E(_total|_bucket|_count|_sum)?[ {]/ }
+	}
+	is($wrong, 0, 'the families of /metrics are whole');
+}
 is($metrics->{qq(cdi_collector_commit_seconds_bucket{worker="$_",le="+Inf"})}, $metrics->{qq(cdi_collector_commit_seconds_count{worker="$_"})}, "histogram of collector $_ is whole")
   for 1 .. 3;
 is(sql('SELECT count(*) FROM cdi.events'), 60, 'all are stored');

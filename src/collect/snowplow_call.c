@@ -5,7 +5,7 @@
  * What Segment's specification has a name for goes there; everything else
  * stays in context.snowplow under the name it came with, so that nothing is
  * lost and a column of Snowplow's can be found by its name in the protocol.
- * docs/collect.md has the table.
+ * docs/snowplow.md has the table.
  */
 #include "postgres.h"
 

@@ -110,7 +110,7 @@ mismatch(const CdiImportTarget *target, const char *detail)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_CDI_IMPORT_MISMATCH),
-			 errmsg("import \"%s\" is another one", target->name),
+			 errmsg("import \"%s\" began in another way", target->name),
 			 errdetail("%s", detail),
 			 errhint("Take another name, or see cdi.imports for what was said when it began.")));
 }

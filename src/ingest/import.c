@@ -163,6 +163,11 @@ cdi_import_open_row(const CdiImportTarget *target, int32 source_id)
 	const char	nulls[5] = {named ? ' ' : 'n', ' ', ' ', ' ', '\0'};
 
 	cdi_prevent_in_recovery("cdi_import");
+	if (!OidIsValid(cdi_relation_oid("imports")))
+		ereport(ERROR,
+				(errcode(ERRCODE_CDI_NOT_INITIALISED),
+				 errmsg("the storage of cdi in this database is older than bulk import"),
+				 errhint("Run SELECT cdi_init() once more, as a superuser.")));
 	cdi_owner_enter(&scope);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");

@@ -296,7 +296,8 @@ next_line(CdiImport *import, int64 total)
 {
 	if (++import->line <= import->row.lines)
 	{
-		import->skipped++;
+		if (++import->skipped % BATCH_LINES == 0)
+			cdi_import_report(import);
 		return false;
 	}
 	import->bytes += total;

@@ -197,7 +197,7 @@ BEGIN
     COMMENT ON TABLE cdi.imports IS 'Bulk imports and how far they are. Lines up to "lines" are done and are skipped when they come again.';
     COMMENT ON COLUMN cdi.imports.name IS 'Name by which it is resumed; null for an import that cannot be.';
     COMMENT ON COLUMN cdi.imports.lines IS 'Lines done, blank ones included.';
-    COMMENT ON COLUMN cdi.imports.bytes IS 'Bytes of these lines with their ends, decompressed.';
+    COMMENT ON COLUMN cdi.imports.bytes IS 'Bytes of these lines, decompressed, with one for each line''s end.';
     COMMENT ON COLUMN cdi.imports.is_file IS 'Whether cdi_import() reads it from a file of the server.';
     COMMENT ON COLUMN cdi.imports.file_offset IS 'Where in the file, decompressed, the next line begins.';
     COMMENT ON COLUMN cdi.imports.file_crc IS 'CRC-32C of the file''s content before file_offset: a file that differs is not read on.';

@@ -110,7 +110,7 @@ mismatch(const CdiImportTarget *target, const char *detail)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_CDI_IMPORT_MISMATCH),
-			 errmsg("import \"%s\" is another one", target->name),
+			 errmsg("import \"%s\" began in another way", target->name),
 			 errdetail("%s", detail),
 			 errhint("Take another name, or see cdi.imports for what was said when it began.")));
 }
@@ -163,6 +163,11 @@ cdi_import_open_row(const CdiImportTarget *target, int32 source_id)
 	const char	nulls[5] = {named ? ' ' : 'n', ' ', ' ', ' ', '\0'};
 
 	cdi_prevent_in_recovery("cdi_import");
+	if (!OidIsValid(cdi_relation_oid("imports")))
+		ereport(ERROR,
+				(errcode(ERRCODE_CDI_NOT_INITIALISED),
+				 errmsg("the storage of cdi in this database is older than bulk import"),
+				 errhint("Run SELECT cdi_init() once more, as a superuser.")));
 	cdi_owner_enter(&scope);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
@@ -291,7 +296,8 @@ next_line(CdiImport *import, int64 total)
 {
 	if (++import->line <= import->row.lines)
 	{
-		import->skipped++;
+		if (++import->skipped % BATCH_LINES == 0)
+			cdi_import_report(import);
 		return false;
 	}
 	import->bytes += total;

@@ -76,6 +76,22 @@ set_target(CdiImportTarget *target, const char *name, const char *source, bool h
 	target->file = true;
 }
 
+/* The import's row, for others to see its name, and the right to work on it. */
+static int64
+hold_import(const CdiImportTarget *target)
+{
+	int64		import_id = cdi_import_open_row(target, cdi_import_source(target->source)->source_id).import_id;
+
+	SPI_commit();
+	EnsurePortalSnapshotExists();
+	if (!cdi_import_lock(import_id, true, false))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("import \"%s\" is being run by another session", target->name),
+				 errhint("cdi.stat_progress_import shows how far it is.")));
+	return import_id;
+}
+
 static void
 report_file(const CdiImport *import, const CdiImportFile *file)
 {
@@ -142,6 +158,7 @@ import_file(CdiImport *import, const CdiImportTarget *target, CdiImportFile *fil
 	{
 		MemoryContextSwitchTo(context);
 		more = import_some(import, file, limit, batch_lines);
+		import->bytes = cdi_import_file_offset(file) - import->row.file_offset;
 		cdi_import_store(import, cdi_import_file_offset(file), cdi_import_file_crc(file), path,
 						 !more && cdi_import_file_error(file) == NULL);
 		SPI_commit();
@@ -191,7 +208,7 @@ cdi_import(PG_FUNCTION_ARGS)
 	CdiImport  *import = palloc0(sizeof(CdiImport));
 	CdiImportFile *volatile file = NULL;
 	CdiImportTarget target;
-	int64		import_id;
+	volatile int64 import_id = 0;	/* held by this session */
 
 	require_non_atomic(fcinfo);
 	check_may_read_files();
@@ -206,17 +223,10 @@ cdi_import(PG_FUNCTION_ARGS)
 
 	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
-	import_id = cdi_import_open_row(&target, cdi_import_source(source)->source_id).import_id;
-	SPI_commit();				/* for others to see its name */
-	EnsurePortalSnapshotExists();
-	if (!cdi_import_lock(import_id, true, false))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("import \"%s\" is being run by another session", name),
-				 errhint("cdi.stat_progress_import shows how far it is.")));
 	PG_TRY();
 	{
 		file = cdi_import_file_open(path, (int) limit);
+		import_id = hold_import(&target);
 		import_file(import, &target, file, path, (int) limit, batch_lines);
 	}
 	PG_FINALLY();
@@ -224,7 +234,8 @@ cdi_import(PG_FUNCTION_ARGS)
 		if (file != NULL)
 			cdi_import_file_close(file);
 		cdi_import_end(import);
-		cdi_import_unlock(import_id);
+		if (import_id != 0)
+			cdi_import_unlock(import_id);
 	}
 	PG_END_TRY();
 	SPI_finish();

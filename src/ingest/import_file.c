@@ -40,6 +40,7 @@ struct CdiImportFile
 	int			next;			/* first byte of buffer that is not consumed */
 	int64		offset;			/* of it in the content */
 	pg_crc32c	crc;			/* of the content before it */
+	char		last;			/* byte before it */
 };
 
 static voidpf
@@ -195,6 +196,8 @@ consume(CdiImportFile *file, int len)
 	COMP_CRC32C(file->crc, file->buffer + file->next, len);
 	file->next += len;
 	file->offset += len;
+	if (len > 0)
+		file->last = file->buffer[file->next - 1];
 }
 
 bool
@@ -207,7 +210,14 @@ cdi_import_file_skip(CdiImportFile *file, int64 offset, uint32 crc)
 			return false;
 		consume(file, Min(offset - file->offset, file->used - file->next));
 	}
-	return cdi_import_file_crc(file) == crc;
+	if (cdi_import_file_crc(file) != crc)
+		return false;
+
+	/* The line that was the last may have got its end since. */
+	if (offset > 0 && file->last != '\n' &&
+		(file->next < file->used || fill(file)) && file->buffer[file->next] == '\n')
+		consume(file, 1);
+	return true;
 }
 
 bool

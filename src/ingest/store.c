@@ -252,7 +252,7 @@ ensure_partition(TimestampTz time, bool history)
 	if (!OidIsValid(events_oid))
 		CacheRegisterRelcacheCallback(forget_months, (Datum) 0);
 	events_oid = cdi_relation_oid("events");
-	if (!history && IsTransactionBlock())
+	if (month_missing || (!history && IsTransactionBlock()))
 		exists = partition_exists(time);
 	else
 	{
@@ -261,7 +261,7 @@ ensure_partition(TimestampTz time, bool history)
 	}
 	if (!exists)
 	{
-		/* Once per batch: each try waits for a lock. */
+		/* Once per batch: each try for a month waits for the same lock. */
 		cdi_worker_wake_at_commit(CDI_WAKE_KEEPER);
 		month_missing = true;
 	}

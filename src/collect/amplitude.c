@@ -216,6 +216,7 @@ unpack(CdiRequest *request)
 {
 	CdiText		values[BODY_COUNT] = {{0}};
 	CdiText		events;
+	CdiText		upload_time;
 	StringInfoData envelope;
 	bool		well_formed = cdi_members_gather(request->body, body_members, values);
 
@@ -244,11 +245,12 @@ unpack(CdiRequest *request)
 	if (request->nelements > 0 &&
 		cdi_scan_string_is(cdi_scan_get(request->elements[0], "ip"), "$remote"))
 		request->from_device = true;
-	if (cdi_scan_present(values[BODY_UPLOAD_TIME]))
+	upload_time = cdi_scan_scalar(values[BODY_UPLOAD_TIME]);
+	if (upload_time.len > 0)
 	{
 		initStringInfo(&envelope);
 		cdi_write_open(&envelope, NULL, '{');
-		cdi_write_value(&envelope, "client_upload_time", values[BODY_UPLOAD_TIME]);
+		cdi_write_text(&envelope, "client_upload_time", upload_time);
 		cdi_write_close(&envelope, '}');
 		request->envelope.data = envelope.data;
 		request->envelope.len = envelope.len;
@@ -537,8 +539,7 @@ translate(CdiTranslation *translation)
 		CdiText		upload = cdi_scan_get(translation->envelope, "client_upload_time");
 
 		cdi_write_epoch(out, "timestamp", values[EVENT_TIME], CDI_MILLISECONDS);
-		if (cdi_scan_present(upload))
-			cdi_write_epoch(out, "sentAt", upload, CDI_MILLISECONDS);
+		cdi_write_epoch(out, "sentAt", upload, CDI_MILLISECONDS);
 	}
 	write_properties(translation, type, values);
 	if (strcmp(type, "group") == 0)

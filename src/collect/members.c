@@ -5,6 +5,7 @@
 #include "postgres.h"
 
 #include "base/errors.h"
+#include "collect/dialect.h"
 #include "collect/members.h"
 
 static const CdiMember *

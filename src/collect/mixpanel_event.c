@@ -9,6 +9,7 @@
 #include "postgres.h"
 
 #include "base/errors.h"
+#include "collect/dialect.h"
 #include "collect/members.h"
 #include "collect/mixpanel.h"
 

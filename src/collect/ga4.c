@@ -354,7 +354,10 @@ answer(const CdiRequest *request, const CdiAnswer *answer, CdiReply *reply)
 		appendBinaryStringInfo(reply->body, messages->data, messages->len);
 	}
 	else
+	{
 		reply->status = 204;
+		reply->no_store = true;	/* the same image may be asked for again */
+	}
 }
 
 static void

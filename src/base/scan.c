@@ -123,7 +123,7 @@ static void
 begin(CdiScan *scan, CdiText text, char bracket)
 {
 	scan->at = text.data;
-	scan->end = text.data + text.len;
+	scan->end = text.data != NULL ? text.data + text.len : NULL;
 	scan->first = true;
 	scan->open = text.data != NULL && take(scan, bracket);
 	scan->malformed = !scan->open;

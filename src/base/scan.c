@@ -253,6 +253,33 @@ cdi_scan_path(CdiText object,...)
 	return object;
 }
 
+const CdiWanted *
+cdi_scan_wanted(const CdiWanted *wanted, CdiText key)
+{
+	for (; wanted->name != NULL; wanted++)
+		if (key.len == wanted->len && memcmp(key.data, wanted->name, key.len) == 0)
+			return wanted;
+	return NULL;
+}
+
+bool
+cdi_scan_gather(CdiText object, const CdiWanted *wanted, CdiText *values)
+{
+	CdiScan		scan;
+	CdiText		key;
+	CdiText		value;
+
+	cdi_scan_object(&scan, object);
+	while (cdi_scan_member(&scan, &key, &value))
+	{
+		const CdiWanted *found = cdi_scan_wanted(wanted, key);
+
+		if (found != NULL)
+			values[found->slot] = value;
+	}
+	return !scan.malformed;
+}
+
 /* Values */
 char
 cdi_scan_kind(CdiText value)
@@ -482,6 +509,35 @@ cdi_write_value(StringInfo out, const char *name, CdiText value)
 		return;
 	write_name(out, name);
 	appendBinaryStringInfo(out, value.data, value.len);
+}
+
+void
+cdi_write_present(StringInfo out, const char *name, CdiText value)
+{
+	if (cdi_scan_present(value))
+		cdi_write_value(out, name, value);
+}
+
+void
+cdi_write_parts(StringInfo out, const CdiPart *parts, const CdiText *values)
+{
+	const char *open = NULL;
+
+	for (; parts->object != NULL; parts++)
+	{
+		if (!cdi_scan_present(values[parts->slot]))
+			continue;
+		if (open == NULL || strcmp(open, parts->object) != 0)
+		{
+			if (open != NULL)
+				cdi_write_close(out, '}');
+			cdi_write_open(out, parts->object, '{');
+			open = parts->object;
+		}
+		cdi_write_value(out, parts->member, values[parts->slot]);
+	}
+	if (open != NULL)
+		cdi_write_close(out, '}');
 }
 
 void

@@ -73,6 +73,25 @@ extern CdiText cdi_scan_get(CdiText object, const char *name);
 /* The same along several names, ended by NULL. */
 extern CdiText cdi_scan_path(CdiText object,...);
 
+/*
+ * Several members of an object, found in one walk: values[slot] becomes the
+ * last one of that name, what is absent is left alone.  The list is ended by
+ * CDI_WANTED_END.  False where the object's own level is malformed.
+ */
+typedef struct CdiWanted
+{
+	const char *name;
+	int			len;
+	int			slot;
+} CdiWanted;
+
+#define CDI_WANTED(name, slot) {name, sizeof(name) - 1, slot}
+#define CDI_WANTED_END {NULL, 0, 0}
+
+extern bool cdi_scan_gather(CdiText object, const CdiWanted *wanted, CdiText *values);
+/* NULL where the key is none of them */
+extern const CdiWanted *cdi_scan_wanted(const CdiWanted *wanted, CdiText key);
+
 /* '{', '[', '"', '0' (number), 't', 'f', 'n' (null); '\0' for anything else
  * and for no value.  Looks at the first byte only. */
 extern char cdi_scan_kind(CdiText value);
@@ -105,6 +124,21 @@ extern void cdi_write_open(StringInfo out, const char *name, char bracket);
 extern void cdi_write_close(StringInfo out, char bracket);
 /* JSON text as it is */
 extern void cdi_write_value(StringInfo out, const char *name, CdiText value);
+/* The same, unless it is null */
+extern void cdi_write_present(StringInfo out, const char *name, CdiText value);
+/*
+ * Members of objects: {"os": {"name": ...}, ...}.  Those of one object stand
+ * together in the list, whose end has no object; what has no member that is
+ * present is not written.
+ */
+typedef struct CdiPart
+{
+	const char *object;
+	const char *member;
+	int			slot;
+} CdiPart;
+
+extern void cdi_write_parts(StringInfo out, const CdiPart *parts, const CdiText *values);
 /* A string from bytes, quoted and escaped */
 extern void cdi_write_text(StringInfo out, const char *name, CdiText text);
 extern void cdi_write_string(StringInfo out, const char *name, const char *string);

@@ -16,7 +16,7 @@
 #include "postgres.h"
 
 #include "base/errors.h"
-#include "collect/gather.h"
+#include "collect/dialect.h"
 #include "collect/ga4.h"
 
 static const CdiRoute routes[] = {
@@ -251,7 +251,7 @@ write_rest(StringInfo out, CdiText envelope, CdiText event)
 		cdi_scan_object(&scan, objects[i]);
 		while (cdi_scan_member(&scan, &key, &value))
 		{
-			if (cdi_wanted_find(known[i], key) != NULL)
+			if (cdi_scan_wanted(known[i], key) != NULL)
 				continue;
 			if (!any)
 				cdi_write_open(out, "google", '{');
@@ -301,9 +301,9 @@ translate_mp(CdiTranslation *translation)
 		translation->message = "event must be a JSON object";
 		return;
 	}
-	if (!cdi_gather(translation->envelope, members, request) ||
-		!cdi_gather(translation->payload, event_members, event) ||
-		(cdi_scan_kind(event[E_PARAMS]) == '{' && !cdi_gather(event[E_PARAMS], params, param)))
+	if (!cdi_scan_gather(translation->envelope, members, request) ||
+		!cdi_scan_gather(translation->payload, event_members, event) ||
+		(cdi_scan_kind(event[E_PARAMS]) == '{' && !cdi_scan_gather(event[E_PARAMS], params, param)))
 	{
 		translation->sqlstate = ERRCODE_CDI_INVALID_JSON;
 		translation->message = "invalid JSON";
@@ -354,7 +354,10 @@ answer(const CdiRequest *request, const CdiAnswer *answer, CdiReply *reply)
 		appendBinaryStringInfo(reply->body, messages->data, messages->len);
 	}
 	else
+	{
 		reply->status = 204;
+		reply->no_store = true;	/* the same image may be asked for again */
+	}
 }
 
 static void

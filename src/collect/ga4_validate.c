@@ -8,6 +8,7 @@
  */
 #include "postgres.h"
 
+#include "collect/dialect.h"
 #include "collect/ga4.h"
 
 #define MAX_EVENTS				25

@@ -13,6 +13,7 @@
  */
 #include "postgres.h"
 
+#include "collect/dialect.h"
 #include "collect/ga4.h"
 
 enum

@@ -12,7 +12,7 @@
 #include "postgres.h"
 
 #include "base/errors.h"
-#include "collect/gather.h"
+#include "collect/dialect.h"
 #include "collect/posthog.h"
 
 static const CdiRoute routes[] = {
@@ -173,19 +173,19 @@ unpack(CdiRequest *request)
 	body = payload_of(request);
 	if (cdi_scan_kind(body) == '[')
 	{
-		(void) cdi_gather(first_element(body), outer_names, first);
+		(void) cdi_scan_gather(first_element(body), outer_names, first);
 		add_key_of(request, first);
 		if (shared && !is_posthog(first))
 			request->not_mine = true;
 	}
 	else
 	{
-		well_formed = cdi_gather(body, outer_names, outer);
+		well_formed = cdi_scan_gather(body, outer_names, outer);
 		if (shared && !is_posthog(outer))
 			request->not_mine = true;
 		add_key_of(request, outer);
 		if (outer[OUTER_BATCH].data != NULL)
-			(void) cdi_gather(first_element(outer[OUTER_BATCH]), outer_names, first);
+			(void) cdi_scan_gather(first_element(outer[OUTER_BATCH]), outer_names, first);
 		else
 			first[OUTER_PROPERTIES] = outer[OUTER_PROPERTIES];
 		if (request->nkeys == 0)

@@ -20,7 +20,7 @@
 #include "postgres.h"
 
 #include "base/errors.h"
-#include "collect/gather.h"
+#include "collect/dialect.h"
 #include "collect/posthog.h"
 
 /* Members of an event */
@@ -206,7 +206,7 @@ write_context(StringInfo out, CdiText *values, CdiText event)
 	cdi_scan_object(&scan, event);
 	while (cdi_scan_member(&scan, &key, &value))
 	{
-		if (cdi_wanted_find(event_names, key) != NULL)
+		if (cdi_scan_wanted(event_names, key) != NULL)
 			continue;
 		if (!any)
 			cdi_write_open(out, "posthog", '{');
@@ -379,9 +379,9 @@ cdi_posthog_translate(CdiTranslation *translation)
 		translation->message = "event must be a JSON object";
 		return;
 	}
-	if (!cdi_gather(translation->payload, event_names, event) ||
+	if (!cdi_scan_gather(translation->payload, event_names, event) ||
 		(cdi_scan_kind(event[EVENT_PROPERTIES]) == '{' &&
-		 !cdi_gather(event[EVENT_PROPERTIES], property_names, values)))
+		 !cdi_scan_gather(event[EVENT_PROPERTIES], property_names, values)))
 	{
 		translation->sqlstate = ERRCODE_CDI_INVALID_JSON;
 		translation->message = "invalid JSON";

@@ -26,7 +26,7 @@ override with_llvm = no
 # the workshop install it first and then build in a make of their own.
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
-WORKSHOP = help setup demo demo-stop check check-sql check-isolation check-tap check-fault check-integration check-long bench lint docs
+WORKSHOP = help setup demo demo-stop check check-sql check-isolation check-tap check-fault check-fuzz check-integration check-long bench lint docs
 ifeq ($(filter $(WORKSHOP),$(MAKECMDGOALS)),)
 
 ifeq ($(wildcard $(PGXS)),)
@@ -66,6 +66,8 @@ else
 # in the place that test/setup names: this clone, or a copy of it where the
 # user that runs the server cannot enter the clone.
 .PHONY: $(WORKSHOP)
+FUZZ_PACKAGES = clang libclang-rt-14-dev
+PROXY_PACKAGES = nginx-light openssl
 IN_PLACE = place=$$(test/setup place) && cd "$$place" && test/setup install
 
 help:
@@ -75,7 +77,7 @@ help:
 	@echo 'make demo-stop     stop that cluster'
 	@echo 'make check         every test'
 	@echo 'make check-sql     one part of them; also check-isolation, check-tap, check-fault,'
-	@echo '                   check-integration'
+	@echo '                   check-fuzz, check-integration'
 	@echo 'make check-long    what takes longer: soak, fuzz, ten million events'
 	@echo 'make bench         ratios to the alternatives, measured in one run'
 	@echo 'make lint          warnings, static analysis, rules of the SQL interface'
@@ -93,15 +95,15 @@ demo-stop:
 	@cd "$$(test/setup place --look)" && test/demo/demo stop
 
 check:
-	@test/setup packages nodejs npm chromium
+	@test/setup packages $(FUZZ_PACKAGES) $(PROXY_PACKAGES) nodejs npm chromium
 	@$(IN_PLACE) && test/run
 
-check-sql check-isolation check-tap check-fault check-integration: check-%:
-	@test/setup packages
+check-sql check-isolation check-tap check-fault check-fuzz check-integration: check-%:
+	@test/setup packages $(FUZZ_PACKAGES) $(PROXY_PACKAGES)
 	@$(IN_PLACE) && test/run $*
 
 check-long:
-	@test/setup packages nodejs npm
+	@test/setup packages $(FUZZ_PACKAGES) nodejs npm
 	@$(IN_PLACE) && test/run long
 
 bench:

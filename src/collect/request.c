@@ -189,6 +189,34 @@ refuse_too_large(CdiRequest *request, const char *when, uint64 bytes)
 						 bytes, when, cdi_collector_max_body));
 }
 
+static bool
+is_gzip(const char *data, size_t length)
+{
+	return length >= 2 && (unsigned char) data[0] == 0x1f && (unsigned char) data[1] == 0x8b;
+}
+
+/* Encodings that are in use and that nobody here can undo, or several. */
+static bool
+is_unsupported(const char *encoding)
+{
+	static const char *const names[] = {"br", "zstd", "compress", "x-compress", "snappy", "lz4"};
+
+	if (encoding == NULL)
+		return false;
+	for (int i = 0; i < lengthof(names); i++)
+		if (pg_strcasecmp(encoding, names[i]) == 0)
+			return true;
+	return strchr(encoding, ',') != NULL;
+}
+
+static void
+refuse_encoding(CdiRequest *request)
+{
+	refuse_body(request, 415, "unsupported_encoding", ERRCODE_CDI_INVALID_COMPRESSION,
+				"request body is compressed in a way that is not understood",
+				"It may be compressed once, with gzip or deflate.");
+}
+
 static void
 decode_body(CdiRequest *request)
 {
@@ -204,8 +232,13 @@ decode_body(CdiRequest *request)
 
 	if (http->body == NULL || http->length == 0)
 		return;
-	gzip = http->length >= 2 &&
-		(unsigned char) http->body[0] == 0x1f && (unsigned char) http->body[1] == 0x8b;
+	gzip = is_gzip(http->body, http->length);
+	if (!gzip && http->body[0] != '{' && http->body[0] != '[' &&
+		is_unsupported(cdi_http_header(http, "Content-Encoding")))
+	{
+		refuse_encoding(request);
+		return;
+	}
 	/* A proxy may have inflated the body and left the header. */
 	if (!gzip && (!http->compressed || http->body[0] == '{' || http->body[0] == '['))
 		return;
@@ -213,6 +246,8 @@ decode_body(CdiRequest *request)
 								(size_t) cdi_collector_max_body * 1024, &inflated, &length))
 	{
 		case CDI_INFLATE_OK:
+			if (is_gzip(inflated, length))
+				refuse_encoding(request);
 			break;
 		case CDI_INFLATE_CORRUPT:
 			refuse_body(request, 400, "invalid_compression", ERRCODE_CDI_INVALID_COMPRESSION,

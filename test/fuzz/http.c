@@ -61,7 +61,7 @@ loose_end(const char *at, const char *end)
 {
 	if (end - at >= 2 && *at == ':' && at[1] == '\n')
 		return 2;
-	if (end - at >= 3 && (*at == ':' || *at == '\0') && at[1] == '\0' && at[2] == '\n')
+	if (end - at >= 3 && (*at == ':' || *at == '\0') && (at[1] == '\0' || at[1] == '\r') && at[2] == '\n')
 		return 3;
 	return 0;
 }

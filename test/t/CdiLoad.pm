@@ -57,8 +57,7 @@ max_worker_processes = 16
 	start_server();
 	$node->safe_psql('postgres', 'CREATE DATABASE shop');
 	$node->safe_psql('postgres', "ALTER DATABASE shop SET cdi.collector_port = $port");
-	my $collectors = $node->safe_psql('postgres', q(SELECT count(*) FROM pg_settings WHERE name = 'cdi.collector_workers'));
-	$node->safe_psql('postgres', 'ALTER DATABASE shop SET cdi.collector_workers = 2') if $collectors;
+	$node->safe_psql('postgres', 'ALTER DATABASE shop SET cdi.collector_workers = 2');
 	($key) = $node->safe_psql('shop', q(CREATE EXTENSION cdi; SELECT 1 FROM cdi_init(); SELECT cdi_create_source('web'))) =~ /(cdi_\w+)/;
 	http_wait($port) or BAIL_OUT('the collector does not answer');
 	return $node;
@@ -85,7 +84,7 @@ sub parked
 {
 	my $answer = eval { http_get($port, '/metrics') };
 
-	return $answer && $answer->{body} =~ /^cdi_collector_parked_requests [1-9]/m;
+	return $answer && $answer->{body} =~ /^cdi_collector_parked_requests(\{[^}]*\})? [1-9]/m;
 }
 
 # Where the postmaster is gone, it is started as soon as its children have let

@@ -115,19 +115,19 @@ SELECT import, line, attempts FROM cdi.import_failures ORDER BY import, line;
 -- A file of the server: blank lines, line ends of both kinds, bytes that are no
 -- text, a last line without an end.
 SELECT current_setting('data_directory') || '/import.ndjson' AS file \gset
-COPY (SELECT 1) TO PROGRAM $$printf '\357\273\277{"type": "track", "userId": "f1", "event": "f1"}\r\n\n  \t\n{"type": "track", "userId": "f1", "event": "f\377"}\r\n{"type": "track", "userId": "f1", "event": "f5"}' > import.ndjson$$;
+COPY (SELECT 1) TO PROGRAM $$cat > /dev/null; printf '\357\273\277{"type": "track", "userId": "f1", "event": "f1"}\r\n\n  \t\n{"type": "track", "userId": "f1", "event": "f\377"}\r\n{"type": "track", "userId": "f1", "event": "f5"}' > import.ndjson$$;
 CALL cdi_import(:'file', 'file', 'import');
 SELECT i.line, i.sqlstate, i.payload, encode(f.payload, 'escape') AS bytes FROM cdi.import_failures i JOIN cdi.failed_events f USING (failed_id) WHERE import = 'file';
 SELECT lines, bytes, file_offset, is_file, finished_at IS NOT NULL AS finished FROM cdi.imports WHERE name = 'file';
 -- More of it goes on; something else does not.
-COPY (SELECT 1) TO PROGRAM $$printf '\n{"type": "track", "userId": "f1", "event": "f6"}\n' >> import.ndjson$$;
+COPY (SELECT 1) TO PROGRAM $$cat > /dev/null; printf '\n{"type": "track", "userId": "f1", "event": "f6"}\n' >> import.ndjson$$;
 CALL cdi_import(:'file', 'file', 'import');
 CALL cdi_import(:'file', 'file', 'import', batch_lines => 1);
 COPY (SELECT 1) TO PROGRAM $$sed -i 's/f5/f7/' import.ndjson$$;
 -- the path is the machine's own
 \set VERBOSITY sqlstate
 CALL cdi_import(:'file', 'file', 'import');
-COPY (SELECT 1) TO PROGRAM $$printf '{}' > import.ndjson$$;
+COPY (SELECT 1) TO PROGRAM $$cat > /dev/null; printf '{}' > import.ndjson$$;
 CALL cdi_import(:'file', 'file', 'import');
 \set VERBOSITY default
 

@@ -123,7 +123,7 @@ SELECT lines, bytes, file_offset, is_file, finished_at IS NOT NULL AS finished F
 COPY (SELECT 1) TO PROGRAM $$cat > /dev/null; printf '\n{"type": "track", "userId": "f1", "event": "f6"}\n' >> import.ndjson$$;
 CALL cdi_import(:'file', 'file', 'import');
 CALL cdi_import(:'file', 'file', 'import', batch_lines => 1);
-COPY (SELECT 1) TO PROGRAM $$sed -i 's/f5/f7/' import.ndjson$$;
+COPY (SELECT 1) TO PROGRAM $$cat > /dev/null; sed -i 's/f5/f7/' import.ndjson$$;
 -- the path is the machine's own
 \set VERBOSITY sqlstate
 CALL cdi_import(:'file', 'file', 'import');
@@ -134,17 +134,17 @@ CALL cdi_import(:'file', 'file', 'import');
 -- A line that is too long costs only itself.
 SET cdi.ingest_max_event = '1kB';
 SET cdi.collector_max_body = '2kB';
-COPY (SELECT 1) TO PROGRAM $$for pad in 10 1500 10 900000 10; do printf '{"type": "track", "userId": "l", "event": "long", "p": "%s"}\n' "$(head -c $pad /dev/zero | tr '\0' x)"; done > import.ndjson$$;
+COPY (SELECT 1) TO PROGRAM $$cat > /dev/null; for pad in 10 1500 10 900000 10; do printf '{"type": "track", "userId": "l", "event": "long", "p": "%s"}\n' "$(head -c $pad /dev/zero | tr '\0' x)"; done > import.ndjson$$;
 CALL cdi_import(:'file', 'long', 'import', batch_lines => 2);
 SELECT line, sqlstate, message, detail, length(payload) FROM cdi.import_failures WHERE import = 'long' ORDER BY line;
 RESET cdi.ingest_max_event;
 RESET cdi.collector_max_body;
 
 -- gzip, in two members; a damaged one gives what lies before the damage.
-COPY (SELECT 1) TO PROGRAM $$for i in 1 2; do for n in 1 2 3; do echo '{"type": "track", "userId": "z", "event": "z'$i$n'"}'; done | gzip -n; done > import.ndjson$$;
+COPY (SELECT 1) TO PROGRAM $$cat > /dev/null; for i in 1 2; do for n in 1 2 3; do echo '{"type": "track", "userId": "z", "event": "z'$i$n'"}'; done | gzip -n; done > import.ndjson$$;
 CALL cdi_import(:'file', 'gzip', 'import', batch_lines => 2);
 SELECT string_agg(event, ' ' ORDER BY position) FROM cdi.events WHERE event LIKE 'z__';
-COPY (SELECT 1) TO PROGRAM $$for n in $(seq 4000); do echo '{"type": "track", "userId": "z", "event": "y'$n'", "messageId": "y'$n'"}'; done | gzip -n > whole.gz; head -c 8000 whole.gz > import.ndjson$$;
+COPY (SELECT 1) TO PROGRAM $$cat > /dev/null; for n in $(seq 4000); do echo '{"type": "track", "userId": "z", "event": "y'$n'", "messageId": "y'$n'"}'; done | gzip -n > whole.gz; head -c 8000 whole.gz > import.ndjson$$;
 \set VERBOSITY terse
 CALL cdi_import('import.ndjson', 'damaged', 'import');
 \echo :SQLSTATE

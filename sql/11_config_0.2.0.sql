@@ -4,7 +4,7 @@ ALTER TABLE cdi.sources
     ADD COLUMN rate_limit double precision CHECK (rate_limit BETWEEN 0.001 AND 1000000000),
     ADD COLUMN rate_burst integer CHECK (rate_burst >= 1),
     ADD COLUMN max_body integer CHECK (max_body >= 1),
-    ADD COLUMN allowed_origins text[] CHECK (array_position(allowed_origins, NULL) IS NULL),
+    ADD COLUMN allowed_origins text,
     ADD COLUMN keep_original boolean NOT NULL DEFAULT false,
     ADD COLUMN client_address text NOT NULL DEFAULT 'auto' CHECK (client_address IN ('auto', 'always', 'never'));
 COMMENT ON COLUMN cdi.sources.rate_limit IS 'Events per second that the collectors of the database together take from the source; null: any number. Set by cdi_alter_source(), like the columns below.';

@@ -203,7 +203,7 @@ BEGIN
         max_body = CASE WHEN settings ? 'max_body' THEN (settings ->> 'max_body')::numeric::integer ELSE s.max_body END,
         allowed_origins = CASE WHEN NOT settings ? 'allowed_origins' THEN s.allowed_origins
                                WHEN settings -> 'allowed_origins' <> 'null'
-                               THEN ARRAY(SELECT lower(o) FROM jsonb_array_elements_text(settings -> 'allowed_origins') o) END,
+                               THEN (SELECT coalesce(string_agg(lower(o), ', '), '') FROM jsonb_array_elements_text(settings -> 'allowed_origins') o) END,
         keep_original = CASE WHEN settings ? 'keep_original' THEN coalesce((settings ->> 'keep_original')::boolean, false) ELSE s.keep_original END,
         client_address = CASE WHEN settings ? 'client_address' THEN coalesce(settings ->> 'client_address', 'auto') ELSE s.client_address END
     WHERE s.source_id = id;

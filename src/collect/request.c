@@ -445,14 +445,8 @@ origin_allowed(const CdiRequest *request, const CdiSource *source)
 {
 	const char *origin = request->http->origin;
 
-	if (!cdi_http_origin_allowed(cdi_collector_allowed_origins, origin))
-		return false;
-	if (origin == NULL || source->any_origin)
-		return true;
-	for (int i = 0; i < source->norigins; i++)
-		if (cdi_http_origin_allowed(source->origins[i], origin))
-			return true;
-	return false;
+	return cdi_http_origin_allowed(cdi_collector_allowed_origins, origin) &&
+		(source->allowed_origins == NULL || cdi_http_origin_allowed(source->allowed_origins, origin));
 }
 
 static void

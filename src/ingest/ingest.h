@@ -36,9 +36,7 @@ typedef struct CdiSource
 	double		rate_limit;		/* events per second; 0: none */
 	int32		rate_burst;		/* events at once; 0: those of one second */
 	int32		max_body;		/* kB; 0: cdi.collector_max_body alone */
-	bool		any_origin;		/* else only these: */
-	int			norigins;
-	char	  **origins;
+	char	   *allowed_origins;	/* patterns, comma-separated; NULL: any */
 } CdiSource;
 
 /* Where an event ended.  Every event ends in exactly one of the first four. */

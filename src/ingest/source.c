@@ -137,8 +137,7 @@ get_settings(HeapTuple tuple, TupleDesc desc, int column, CdiSource *source)
 	source->client_address = address == NULL ? CDI_ADDRESS_AUTO :
 		strcmp(address, "always") == 0 ? CDI_ADDRESS_ALWAYS :
 		strcmp(address, "never") == 0 ? CDI_ADDRESS_NEVER : CDI_ADDRESS_AUTO;
-	source->origins = get_strings(tuple, desc, column + 5, &source->norigins);
-	source->any_origin = source->origins == NULL;
+	source->allowed_origins = SPI_getvalue(tuple, desc, column + 5);
 }
 
 /* Further keys, into the current memory context */
@@ -185,7 +184,7 @@ load(void)
 	};
 	/* until the extension is updated to 0.2.0 */
 	static CdiPlan plan_0_1 = {
-		.query = COLUMNS ", NULL::float8, NULL::int4, NULL::int4, false, 'auto', NULL::text[] FROM cdi.sources s"
+		.query = COLUMNS ", NULL::float8, NULL::int4, NULL::int4, false, 'auto', NULL::text FROM cdi.sources s"
 	};
 	static bool registered = false;
 	CdiOwnerScope scope;

@@ -305,6 +305,21 @@ for my $page ([ '/settings/?sdk_config=1', '{"sdk_config":{}}' ], [ "/flags/?mp_
 	is("$answer->{status} $answer->{body}", "200 $page->[1]", "GET $page->[0]" =~ s/\?.*//r);
 }
 
+# Too much of it: to be sent again
+my $slow = sql(q{SELECT cdi_create_source('slow')});
+sql(q{SELECT cdi_alter_source('slow', '{"rate_limit": 0.001, "rate_burst": 1}')});
+is(amplitude({ api_key => $slow, events => [ { @user, event_type => 'First' } ] })->{status}, 200, 'as fast as it may be');
+$answer = amplitude({ api_key => $slow, events => [ { @user, event_type => 'Second' } ] });
+delete $answer->{json}{error};
+is($answer->{status} . ' ' . $json->encode($answer->{json}),
+	'429 {"code":429,"eps_threshold":0,"exceeded_daily_quota_devices":{},"exceeded_daily_quota_users":{},'
+	  . '"throttled_devices":{},"throttled_events":[],"throttled_users":{}}', 'faster, in the form that SDKs read');
+ok($answer->{headers}{'retry-after'}, '... and when to come again');
+$answer = http_post($port, '/track?verbose=1', {}, [ track('Third', token => $slow) ]);
+is("$answer->{status} $answer->{json}{status}", '429 0', 'and from Mixpanel');
+$answer = http_post($port, '/import', {}, [ track('Third', token => $slow) ]);
+is("$answer->{status} $answer->{json}{code}", '429 429', '... to /import');
+
 is( sql(q{SELECT bool_and(received = stored + duplicate + failed + withheld),
 	sum(stored) = (SELECT count(*) FROM cdi.events),
 	sum(failed) = (SELECT count(*) FROM cdi.failed_events) FROM cdi.pipeline_counts}),

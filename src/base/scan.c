@@ -587,7 +587,9 @@ cdi_scan_epoch(CdiText value, CdiTimeUnit unit, int64 *microseconds)
 	bool		any = false;
 	int64		result = 0;
 
-	if (digits.data != NULL && digits.len > 0 && digits.data[0] == '-')
+	if (digits.data == NULL)
+		return false;
+	if (digits.len > 0 && digits.data[0] == '-')
 	{
 		negative = true;
 		digits.data++;

@@ -19,6 +19,10 @@
 #include "collect/dialect.h"
 #include "collect/ga4.h"
 
+#define MAX_REPEATED		(64 * 1024 * 1024)	/* bytes */
+#define ALWAYS_TAKEN		1000
+#define MIN_EVENT_LENGTH	8	/* en=scroll */
+
 static const CdiRoute routes[] = {
 	{"/mp/collect", "mp", 0},
 	{"/debug/mp/collect", "debug", CDI_ROUTE_PAGE | CDI_ROUTE_PUBLIC},
@@ -142,24 +146,30 @@ write_envelope(CdiRequest *request, CdiText *events)
 	return !scan.malformed;
 }
 
+/*
+ * Each event takes along what it shares with the others.  Without a limit a
+ * small body would be made as large as its halves multiplied, or be a million
+ * events of a byte.
+ */
 static void
-unpack(CdiRequest *request)
+check_size(CdiRequest *request)
+{
+	if ((int64) request->nelements * request->envelope.len <= MAX_REPEATED &&
+		(request->nelements <= ALWAYS_TAKEN ||
+		 request->nelements <= request->body.len / MIN_EVENT_LENGTH))
+		return;
+	request->refused_status = 413;
+	request->refused_code = "body_too_large";
+	request->refused_sqlstate = ERRCODE_CDI_EVENT_TOO_LARGE;
+	request->refused_message = "the request has too many events for what they share";
+	request->refused_detail = "Send fewer events in a request.";
+}
+
+static void
+unpack_mp(CdiRequest *request)
 {
 	CdiText		events = CDI_NO_TEXT;
 
-	if (is_route(request, "gtag"))
-	{
-		cdi_gtag_unpack(request);
-		return;
-	}
-	if (is_route(request, "debug"))
-	{
-		StringInfo	messages = makeStringInfo();
-
-		cdi_ga4_validate(request, messages);
-		request->private_data = messages;
-		return;
-	}
 	cdi_request_add_key(request, cdi_form_get(request->query, "api_secret"));
 	cdi_request_add_key(request, cdi_form_get(request->query, "measurement_id"));
 	cdi_request_add_key(request, cdi_form_get(request->query, "firebase_app_id"));
@@ -169,6 +179,25 @@ unpack(CdiRequest *request)
 		cdi_request_add_element(request, events);
 	else
 		cdi_request_add_array(request, events);
+}
+
+static void
+unpack(CdiRequest *request)
+{
+	if (is_route(request, "debug"))
+	{
+		StringInfo	messages = makeStringInfo();
+
+		cdi_ga4_validate(request, messages);
+		request->private_data = messages;
+		return;
+	}
+	if (is_route(request, "gtag"))
+		cdi_gtag_unpack(request);
+	else
+		unpack_mp(request);
+	if (request->refused_status == 0)
+		check_size(request);
 }
 
 /*

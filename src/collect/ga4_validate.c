@@ -327,8 +327,6 @@ check_request(Report *report, const CdiRequest *request)
 					 "The address has neither measurement_id nor firebase_app_id.");
 		check_required(report, request, "client_id");
 	}
-	if (request->body.len > MAX_BODY)
-		complain(report, "VALUE_OUT_OF_BOUNDS", "", "The body is larger than %d bytes.", MAX_BODY);
 	if (cdi_scan_present(time) && !cdi_scan_epoch(time, CDI_MICROSECONDS, &microseconds))
 		complain(report, "VALUE_INVALID", "timestamp_micros", "timestamp_micros must be a number of microseconds.");
 	check_events(report, cdi_scan_get(request->body, "events"));
@@ -350,6 +348,8 @@ cdi_ga4_validate(const CdiRequest *request, StringInfo out)
 		 /* only to its end */ ;
 	if (scan.malformed)
 		complain(&report, "VALUE_INVALID", "", "The body is no JSON object.");
+	else if (request->body.len > MAX_BODY)
+		complain(&report, "VALUE_OUT_OF_BOUNDS", "", "The body is larger than %d bytes.", MAX_BODY);
 	else
 		check_request(&report, request);
 	cdi_write_close(out, ']');

@@ -218,23 +218,31 @@ write_scalar(StringInfo out, CdiText key, CdiText value, bool number)
 static CdiText
 next_field(CdiText *rest)
 {
-	char	   *buffer = palloc(rest->len + 1);
-	CdiText		field = {buffer, 0};
+	CdiText		field = {rest->data, 0};
+	char	   *copy;
+	int			len = 0;
+	bool		doubled = false;
 
-	while (rest->len > 0)
+	while (field.len < rest->len)
 	{
-		char		c = rest->data[0];
+		bool		tilde = rest->data[field.len] == '~';
 
-		if (c == '~' && (rest->len == 1 || rest->data[1] != '~'))
-		{
-			*rest = skip(*rest, 1);
+		if (tilde && (field.len + 1 == rest->len || rest->data[field.len + 1] != '~'))
 			break;
-		}
-		*rest = skip(*rest, c == '~' ? 2 : 1);
-		buffer[field.len++] = c;
+		doubled = doubled || tilde;
+		field.len += tilde ? 2 : 1;
 	}
-	buffer[field.len] = '\0';
-	return field;
+	*rest = skip(*rest, Min(field.len + 1, rest->len));
+	if (!doubled)
+		return field;
+	copy = palloc(field.len);
+	for (int i = 0; i < field.len; i++)
+	{
+		copy[len++] = field.data[i];
+		if (field.data[i] == '~')
+			i++;
+	}
+	return (CdiText) {copy, len};
 }
 
 /* The number of a parameter of the site's own, 0-9 and A-Z; or -1 */

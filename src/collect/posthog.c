@@ -15,6 +15,8 @@
 #include "collect/dialect.h"
 #include "collect/posthog.h"
 
+#define MAX_TIME_LENGTH		64	/* of sent_at */
+
 static const CdiRoute routes[] = {
 	{"/e", NULL, CDI_ROUTE_GET},
 	{"/batch", "shared", 0},
@@ -136,18 +138,19 @@ first_element(CdiText array)
 	return cdi_scan_element(&scan, &element) ? element : CDI_NO_TEXT;
 }
 
+/* Every event takes it along, so that it must be short. */
 static void
-write_envelope(CdiRequest *request, const CdiText *outer)
+write_envelope(CdiRequest *request, CdiText outer_sent_at)
 {
 	StringInfoData envelope;
-	CdiText		sent_at = cdi_form_get(request->query, "sent_at");
+	CdiText		sent_at = cdi_scan_scalar(outer_sent_at);
 
+	if (sent_at.data == NULL)
+		sent_at = cdi_form_get(request->query, "sent_at");
+	sent_at.len = Min(sent_at.len, MAX_TIME_LENGTH);
 	initStringInfo(&envelope);
 	cdi_write_open(&envelope, NULL, '{');
-	if (outer[OUTER_SENT_AT].data != NULL)
-		cdi_write_value(&envelope, "sent_at", outer[OUTER_SENT_AT]);
-	else
-		cdi_write_text(&envelope, "sent_at", sent_at);
+	cdi_write_text(&envelope, "sent_at", sent_at);
 	cdi_write_close(&envelope, '}');
 	request->envelope.data = envelope.data;
 	request->envelope.len = envelope.len;
@@ -196,7 +199,7 @@ unpack(CdiRequest *request)
 	if (page || request->not_mine)
 		return;
 	request->from_device = !sent_by_server(first[OUTER_PROPERTIES]);
-	write_envelope(request, outer);
+	write_envelope(request, outer[OUTER_SENT_AT]);
 	if (!well_formed)
 		cdi_request_refuse_json(request, "PostHog's SDKs send one event, an array of events, or {\"api_key\": ..., \"batch\": [...]}.");
 	else if (cdi_scan_kind(body) == '[')

@@ -278,6 +278,8 @@ subtest 'measurement protocol, bad input' => sub {
 	is(mp({ client_id => '1', events => [ { name => 'x' } ] }, '/mp/collect?api_secret=wrong')->{status}, 401, 'a wrong secret is told');
 	is(http_get($port, $stream)->{status}, 405, 'GET is none of it');
 	is(mp('x' x 300_000)->{status}, 413, 'a body that is too large');
+	is(mp({ client_id => '1.2', note => 'x' x 100_000, events => [ map { { name => 'x' } } 1 .. 1000 ] })->{status}, 413,
+		'a thousand events that share as much as a hundred kilobytes');
 	is(fresh('count(*)'), '0', 'nothing of that is stored');
 };
 
@@ -341,6 +343,7 @@ subtest 'gtag' => sub {
 	is(http_post($port, '/g/collect?v=2&tid=G-SHOP&cid=9.8', {}, "en=good\nep.x=1\nen=bad&ep.x=%FF\n")->{status}, 204, 'bad lines');
 	is(fresh('event'), 'good', 'cost their neighbours nothing');
 	is(sql("SELECT string_agg(sqlstate, ' ' ORDER BY failed_id) FROM (SELECT * FROM cdi.failed_events ORDER BY failed_id DESC LIMIT 2) f"), 'ZC202 ZC207', 'and are recorded');
+	is(http_post($port, '/g/collect?v=2&tid=G-SHOP&cid=9.8', {}, "a\n" x 30_000)->{status}, 413, 'lines that are no events');
 	is(http_get($port, '/g/collect?v=2&tid=G-OTHER&cid=1&en=x')->{status}, 401, 'an unknown stream');
 };
 

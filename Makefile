@@ -15,7 +15,7 @@ DATA_built = cdi--$(EXTVERSION).sql cdi--0.1.0--0.2.0.sql
 
 PG_CPPFLAGS = -Isrc
 PG_CFLAGS = -Wall -Wextra -Werror=implicit-function-declaration -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers -Wno-declaration-after-statement $(CDI_CFLAGS)
-SHLIB_LINK = -lcrypto -lz -lmicrohttpd -ljansson -lcurl
+SHLIB_LINK = -lcrypto -lz -lmicrohttpd -lgnutls -ljansson -lcurl
 
 EXTRA_CLEAN = $(DATA_built) sql/56_destinations.sql
 

@@ -34,6 +34,8 @@ extern int	cdi_collector_max_pending;
 extern int	cdi_collector_port;
 extern char *cdi_collector_redirect_domains;
 extern int	cdi_collector_timeout;
+extern char *cdi_collector_tls_certificate;
+extern char *cdi_collector_tls_key;
 extern char *cdi_collector_trusted_proxies;
 extern int	cdi_collector_workers;
 extern bool cdi_egress_allow_private;

@@ -28,6 +28,8 @@ int			cdi_collector_max_pending = 4096;
 int			cdi_collector_port = 0;
 char	   *cdi_collector_redirect_domains = NULL;
 int			cdi_collector_timeout = 30;
+char	   *cdi_collector_tls_certificate = NULL;
+char	   *cdi_collector_tls_key = NULL;
 char	   *cdi_collector_trusted_proxies = NULL;
 int			cdi_collector_workers = 1;
 bool		cdi_egress_allow_private = false;
@@ -130,6 +132,16 @@ cdi_guc_define(void)
 							"Time after which the collector closes an inactive connection.",
 							NULL, &cdi_collector_timeout,
 							30, 1, 3600, PGC_SUSET, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomStringVariable("cdi.collector_tls_certificate",
+							   "File with the certificate that the collector speaks TLS with.",
+							   "PEM, with the chain behind it. A relative path is below the data directory. Empty: plain HTTP.",
+							   &cdi_collector_tls_certificate,
+							   "", PGC_SUSET, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+	DefineCustomStringVariable("cdi.collector_tls_key",
+							   "File with the private key of cdi.collector_tls_certificate.",
+							   "PEM, not encrypted, and readable by nobody but the server.",
+							   &cdi_collector_tls_key,
+							   "", PGC_SUSET, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
 	DefineCustomStringVariable("cdi.collector_trusted_proxies",
 							   "Addresses and networks of proxies whose X-Forwarded-For is believed.",
 							   "Separated by commas, for example 10.0.0.0/8, 2001:db8::/32.",

@@ -30,6 +30,7 @@
 #include "utils/memutils.h"
 
 #include "collect/collect.h"
+#include "collect/tls.h"
 #include "worker/worker.h"
 
 #define DRAIN_MS			2000
@@ -51,6 +52,9 @@ CdiCollector cdi_collector;
 /* What the server listens on, to notice that a reload changed it. */
 static char listening_address[256];
 static int	listening_port;
+static bool listening_tls;
+static TimestampTz tls_tried_at;
+static bool tls_complained;		/* the files in use are not the ones wanted */
 
 /*
  * Connections that we may hold open.  The usual soft limit of 1024 files is
@@ -87,6 +91,7 @@ get_options(CdiHttpOptions *options)
 	options->max_memory = Max((size_t) MIN_BODY_MEMORY, 8 * options->max_body);
 	options->max_pending = cdi_collector_max_pending;
 	options->max_connections = connection_limit();
+	options->tls_retrieve = listening_tls ? cdi_tls_retrieve() : NULL;
 	options->allowed_origins = cdi_collector_allowed_origins;
 }
 
@@ -101,6 +106,43 @@ own_name(void)
 	return name;
 }
 
+static bool
+want_tls(void)
+{
+	return (cdi_collector_tls_certificate != NULL && *cdi_collector_tls_certificate != '\0') ||
+		(cdi_collector_tls_key != NULL && *cdi_collector_tls_key != '\0');
+}
+
+/* Certificate and key as their files are now; true where they can be used. */
+static bool
+load_tls(void)
+{
+	char		error[1024];
+	char		hint[512];
+	bool		changed;
+
+	tls_tried_at = GetCurrentTimestamp();
+	if (cdi_tls_load(cdi_collector_tls_certificate ? cdi_collector_tls_certificate : "",
+					 cdi_collector_tls_key ? cdi_collector_tls_key : "", &changed,
+					 error, sizeof(error), hint, sizeof(hint)))
+	{
+		if (changed || tls_complained)
+			ereport(LOG,
+					(errmsg("%s uses certificate \"%s\"", own_name(), cdi_collector_tls_certificate)));
+		tls_complained = false;
+		return true;
+	}
+	if (!tls_complained)
+		ereport(LOG,
+				(errmsg("%s cannot speak TLS: %s", own_name(), error),
+				 errdetail("%s", cdi_collector.server != NULL ?
+						   "It goes on with the certificate that it has, and keeps trying." :
+						   "It does not listen, and keeps trying."),
+				 hint[0] != '\0' ? errhint("%s", hint) : 0));
+	tls_complained = true;
+	return false;
+}
+
 static void
 open_server(void)
 {
@@ -109,6 +151,11 @@ open_server(void)
 	char		error[512];
 
 	if (cdi_collector_port == 0)
+		return;
+	listening_tls = want_tls();
+	if (!listening_tls)
+		tls_complained = false;
+	else if (!load_tls())
 		return;
 	get_options(&options);
 	strlcpy(listening_address, cdi_collector_address ? cdi_collector_address : "",
@@ -128,8 +175,9 @@ open_server(void)
 	}
 	complained = false;
 	ereport(LOG,
-			(errmsg("%s listens on \"%s\", port %d",
-					own_name(), listening_address, cdi_http_port(cdi_collector.server))));
+			(errmsg("%s listens on \"%s\", port %d%s",
+					own_name(), listening_address, cdi_http_port(cdi_collector.server),
+					listening_tls ? ", with TLS" : "")));
 }
 
 /* Milliseconds until the loop has to go round without being woken. */
@@ -145,6 +193,8 @@ loop_timeout(void)
 	parked = cdi_collect_parked_timeout();
 	if (parked >= 0 && (timeout < 0 || parked < timeout))
 		timeout = parked;
+	if (tls_complained && (timeout < 0 || timeout > LISTEN_RETRY_MS))
+		timeout = LISTEN_RETRY_MS;
 	return timeout;
 }
 
@@ -242,11 +292,13 @@ apply_settings(WaitEventSet **set)
 	{
 		CdiHttpOptions options;
 
-		if (listening_port == cdi_collector_port &&
+		if (listening_port == cdi_collector_port && listening_tls == want_tls() &&
 			strcmp(listening_address, cdi_collector_address ? cdi_collector_address : "") == 0)
 		{
 			get_options(&options);
 			cdi_http_configure(cdi_collector.server, &options);
+			if (listening_tls)
+				(void) load_tls();
 			return;
 		}
 		drain(*set);
@@ -282,7 +334,12 @@ cdi_collector_main(Datum arg)
 		if (wait(set, loop_timeout()))
 			apply_settings(&set);
 		if (collector->server != NULL)
+		{
+			if (tls_complained && listening_tls &&
+				TimestampDifferenceExceeds(tls_tried_at, GetCurrentTimestamp(), LISTEN_RETRY_MS))
+				(void) load_tls();
 			serve();
+		}
 		else if (cdi_collector_port != 0)
 		{
 			open_server();

@@ -41,6 +41,10 @@
  */
 #define CONNECTION_MEMORY	(16 * 1024)
 
+/* TLS 1.2 and 1.3, with forward secrecy. */
+static const char tls_priorities[] =
+"NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2:-RSA";
+
 /* Rounds of MHD_run before the caller gets to see its requests. */
 #define MAX_ROUNDS			4
 
@@ -116,7 +120,8 @@ cut_off(CdiHttpServer *server, Connection *connection, int status,
 
 	if (info == NULL)
 		return;
-	if (body != NULL)
+	/* Under TLS nothing can be written past the library. */
+	if (body != NULL && !server->tls)
 	{
 		char		buffer[512];
 		int			length;
@@ -442,6 +447,11 @@ cdi_http_start(const CdiHttpOptions *options, char *error, size_t error_size)
 {
 	CdiHttpServer *server = calloc(1, sizeof(CdiHttpServer));
 	const union MHD_DaemonInfo *info;
+	struct MHD_OptionItem tls[] = {
+		{MHD_OPTION_HTTPS_CERT_CALLBACK, 0, options->tls_retrieve},
+		{MHD_OPTION_HTTPS_PRIORITIES, 0, (void *) tls_priorities},
+		{MHD_OPTION_END, 0, NULL}
+	};
 
 	if (server == NULL)
 	{
@@ -450,6 +460,7 @@ cdi_http_start(const CdiHttpOptions *options, char *error, size_t error_size)
 	}
 	cdi_http_configure(server, options);
 	server->now = clock_ms();
+	server->tls = options->tls_retrieve != NULL;
 	server->shows_gaps = cdi_http_shows_gaps();
 	server->listen_fd = listen_on(options, &server->port, error, error_size);
 	if (server->listen_fd < 0)
@@ -459,10 +470,12 @@ cdi_http_start(const CdiHttpOptions *options, char *error, size_t error_size)
 	}
 	if (cdi_http_make_responses(server))
 		server->daemon =
-			MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG,
+			MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG |
+							 (server->tls ? MHD_USE_TLS : 0),
 							 0, NULL, NULL, on_request, server,
 							 MHD_OPTION_EXTERNAL_LOGGER, ignore_log, NULL,
 							 MHD_OPTION_LISTEN_SOCKET, server->listen_fd,
+							 MHD_OPTION_ARRAY, server->tls ? tls : &tls[2],
 							 MHD_OPTION_NOTIFY_CONNECTION, on_connection, server,
 							 MHD_OPTION_URI_LOG_CALLBACK, on_request_line, server,
 							 MHD_OPTION_NOTIFY_COMPLETED, on_completed, server,

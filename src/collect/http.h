@@ -31,6 +31,8 @@ typedef struct CdiHttpOptions
 	size_t		max_memory;		/* bytes kept of all bodies together */
 	unsigned	max_pending;	/* requests handed over and not yet answered */
 	unsigned	max_connections;
+	void	   *tls_retrieve;	/* speak TLS with what this callback of GnuTLS gives
+								 * (tls.h); NULL: plain HTTP.  Only at the start */
 	const char *trusted_proxies;	/* networks, comma-separated (base/network.h) */
 	const char *allowed_origins;	/* of preflights: patterns, comma-separated */
 } CdiHttpOptions;

@@ -76,6 +76,7 @@ struct CdiHttpServer
 	int			listen_fd;
 	int			epoll_fd;
 	int			port;
+	bool		tls;
 	bool		quiesced;
 	int64_t		patience;		/* once quiesced: how long new connections are
 								 * given to send a request */

@@ -25,6 +25,7 @@
 #include "utils/backend_progress.h"
 #include "utils/backend_status.h"
 #include "utils/builtins.h"
+#include "utils/memutils.h"
 
 #include "base/errors.h"
 #include "ingest/import.h"
@@ -234,6 +235,8 @@ cdi_import_report(const CdiImport *import)
 
 	if (import->reports)
 		pgstat_progress_update_multi_param(lengthof(index), index, values);
+	if (import->owns_progress && import->command != CDI_IMPORT_CALL)
+		pgstat_progress_update_param(PROGRESS_COPY_TUPLES_PROCESSED, import->line - import->first + 1);
 }
 
 static void
@@ -247,7 +250,8 @@ begin_progress(CdiImport *import)
 		static const int index[] = {PROGRESS_COPY_COMMAND, PROGRESS_COPY_TYPE};
 		const int64 values[] = {
 			PROGRESS_COPY_COMMAND_FROM,
-			import->command == CDI_IMPORT_CALL ? PROGRESS_COPY_TYPE_FILE : PROGRESS_COPY_TYPE_CALLBACK
+			import->command == CDI_IMPORT_CALL ? PROGRESS_COPY_TYPE_FILE :
+			import->command == CDI_IMPORT_COPY ? PROGRESS_COPY_TYPE_PIPE : PROGRESS_COPY_TYPE_CALLBACK
 		};
 
 		pgstat_progress_start_command(PROGRESS_COMMAND_COPY, cdi_relation_oid("import"));
@@ -288,6 +292,12 @@ cdi_import_begin(CdiImport *import, const CdiImportTarget *target,
 				 errdetail("Done are " INT64_FORMAT " lines.", import->row.lines),
 				 errhint("Send the lines from line " INT64_FORMAT " on.", import->row.lines + 1)));
 	begin_progress(import);
+}
+
+int
+cdi_import_line_limit(void)
+{
+	return Min((int64) Max(cdi_ingest_max_event, cdi_collector_max_body) * 1024, MaxAllocSize / 2);
 }
 
 /* The next line counts; false where there is nothing to do for it. */

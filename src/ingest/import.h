@@ -2,8 +2,8 @@
  * import.h
  *		Bulk import of lines of JSON; private to src/ingest.
  *
- * Two doors, COPY into the view cdi.import (import_copy.c) and the procedure
- * cdi_import() (import_call.c), push lines into one CdiImport (import.c).
+ * Two doors, COPY into the view cdi.import (import_stream.c, import_copy.c) and
+ * the procedure cdi_import() (import_call.c), push lines into one CdiImport (import.c).
  */
 #ifndef CDI_IMPORT_H
 #define CDI_IMPORT_H
@@ -87,6 +87,16 @@ extern void cdi_import_unlock(int64 import_id);
 extern const CdiSource *cdi_import_source(const char *name);
 /* Progress as pg_stat_progress_copy and cdi.stat_progress_import show it. */
 extern void cdi_import_report(const CdiImport *import);
+
+/* The longest line that is taken whole; a longer one fails. */
+extern int	cdi_import_line_limit(void);
+
+/* import_copy.c: lines of the session's stream, see cdi_import_open() */
+extern void cdi_import_stream_begin(CdiImport *import, CdiImportCommand command);
+extern void cdi_import_stream_end(CdiImport *import);
+
+/* import_stream.c */
+extern void cdi_import_init(void);
 
 /* import_file.c: lines of a file of the server, plain or gzip */
 typedef struct CdiImportFile CdiImportFile;

@@ -204,7 +204,7 @@ cdi_import(PG_FUNCTION_ARGS)
 	char	   *source = text_argument(fcinfo, 2, "source", NULL);
 	bool		history = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3);
 	int			batch_lines = PG_ARGISNULL(4) ? 0 : PG_GETARG_INT32(4);
-	int64		limit = (int64) Max(cdi_ingest_max_event, cdi_collector_max_body) * 1024;
+	int			limit = cdi_import_line_limit();
 	CdiImport  *import = palloc0(sizeof(CdiImport));
 	CdiImportFile *volatile file = NULL;
 	CdiImportTarget target;
@@ -219,15 +219,14 @@ cdi_import(PG_FUNCTION_ARGS)
 				 errmsg("batch_lines must be at least 1")));
 	set_target(&target, name, source, history);
 	cdi_require_storage();
-	limit = Min(limit, MaxAllocSize / 2);
 
 	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
 	PG_TRY();
 	{
-		file = cdi_import_file_open(path, (int) limit);
+		file = cdi_import_file_open(path, limit);
 		import_id = hold_import(&target);
-		import_file(import, &target, file, path, (int) limit, batch_lines);
+		import_file(import, &target, file, path, limit, batch_lines);
 	}
 	PG_FINALLY();
 	{

@@ -1,6 +1,6 @@
 /*
  * import_copy.c
- *		COPY cdi.import FROM ..., and INSERT INTO cdi.import.
+ *		INSERT INTO cdi.import, and COPY as far as import_stream.c leaves it.
  *
  * cdi.import is a view with triggers: one before the statement, one instead of
  * each row, one after the statement.  The rows of a statement gather in a
@@ -189,6 +189,24 @@ running_copy(Relation relation)
 	return NULL;
 }
 
+void
+cdi_import_stream_begin(CdiImport *import, CdiImportCommand command)
+{
+	save_stream();
+	cdi_import_begin(import, &stream.target, command,
+					 stream.target.name[0] != '\0' ? stream.line : 0);
+}
+
+void
+cdi_import_stream_end(CdiImport *import)
+{
+	cdi_import_flush(import);
+	cdi_import_store(import, 0, 0, NULL, false);
+	cdi_import_end(import);
+	if (stream.target.name[0] != '\0')
+		stream.line = import->line;
+}
+
 static void
 begin_frame(Frame *frame, Relation relation)
 {
@@ -203,9 +221,7 @@ begin_frame(Frame *frame, Relation relation)
 				 errdetail("That format has a meaning of its own for backslashes, which JSON is full of."),
 				 errhint("COPY cdi.import FROM ... WITH (FORMAT csv, QUOTE E'\\x01', DELIMITER E'\\x02')")));
 	old = MemoryContextSwitchTo(frame->context);
-	save_stream();
-	cdi_import_begin(&frame->import, &stream.target, copy ? CDI_IMPORT_COPY : CDI_IMPORT_INSERT,
-					 stream.target.name[0] != '\0' ? stream.line : 0);
+	cdi_import_stream_begin(&frame->import, copy ? CDI_IMPORT_COPY : CDI_IMPORT_INSERT);
 	frame->accepted = heap_form_tuple(RelationGetDescr(relation), (Datum[]) {(Datum) 0}, (bool[]) {true});
 	frame->begun = true;
 	MemoryContextSwitchTo(old);
@@ -246,13 +262,7 @@ finish_frame(void)
 	if (frame == NULL)
 		elog(ERROR, "trigger on cdi.import for each statement is missing");
 	if (frame->begun)
-	{
-		cdi_import_flush(&frame->import);
-		cdi_import_store(&frame->import, 0, 0, NULL, false);
-		cdi_import_end(&frame->import);
-		if (stream.target.name[0] != '\0')
-			stream.line = frame->import.line;
-	}
+		cdi_import_stream_end(&frame->import);
 	MemoryContextDelete(frame->context);
 }
 

@@ -19,6 +19,7 @@
 
 #include "base/errors.h"
 #include "identity/identity.h"
+#include "ingest/import.h"
 #include "ingest/stages.h"
 #include "worker/worker.h"
 
@@ -27,6 +28,7 @@
 void
 cdi_ingest_init(void)
 {
+	cdi_import_init();
 }
 
 static bool

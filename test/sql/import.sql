@@ -79,10 +79,28 @@ INSERT INTO cdi.import SELECT inserts(n) FROM generate_series(1, 3) n;
 SELECT event FROM cdi.events WHERE event ~ '^(inner|outer)' ORDER BY event;
 SELECT name IS NULL AS unnamed, lines, stored FROM cdi.imports ORDER BY import_id DESC LIMIT 4;
 
--- Formats that would change the lines; what COPY itself refuses.
+-- Without options lines are taken as they are, too; a column list or another
+-- format goes the server's own way, and the text format would change them.
 COPY cdi.import FROM STDIN;
+{"type": "track", "userId": "u1", "event": "a \"plain\" form \\"}
+\.
+COPY cdi.import (line) FROM STDIN WITH (FORMAT csv, QUOTE E'\x01', DELIMITER E'\x02');
+{"type": "track", "userId": "u1", "event": "a \"column\" list \\"}
+
+bad
+\.
+COPY cdi.import (line) FROM STDIN;
 {"type": "track", "userId": "u1", "event": "text"}
 \.
+COPY cdi.import FROM STDIN WITH (FORMAT text);
+{"type": "track", "userId": "u1", "event": "text"}
+\.
+SELECT event FROM cdi.events WHERE event ~ '^a "|text' ORDER BY event;
+SELECT lines, stored, failed FROM cdi.imports ORDER BY import_id DESC LIMIT 2;
+BEGIN TRANSACTION READ ONLY;
+COPY cdi.import FROM STDIN;
+\.
+ROLLBACK;
 COPY cdi.import FROM STDIN WITH (FORMAT csv);
 "{""type"": ""track"", ""userId"": ""u1"", ""event"": ""a csv file""}"
 \.

@@ -175,5 +175,42 @@ is($node->safe_psql('shop', q(SELECT count(*), count(DISTINCT e.tableoid), count
 	FROM cdi.events e WHERE e.event = 'History')), '24000|60|24000', 'every event in the month of its own');
 is($node->safe_psql('shop', q(SELECT count(*) FROM cdi.events WHERE event = 'Meanwhile')), $tracked, 'and theirs are all there');
 
+# What COPY itself would refuse fails alone; other encodings are converted.
+sub stream
+{
+	my ($name, $printf, $with) = @_;
+	my $run = start('import', "SELECT cdi_import_open('$name', 'wide')", "\\copy cdi.import FROM PROGRAM 'printf ''$printf''' $with");
+
+	finish($run);
+	return $run->{err};
+}
+my $call_of = sub { return qq({"type": "track", "userId": "e", "event": "$_[0]"}) };
+stream('bytes', $call_of->('one') . '\r\n' . $call_of->('t\377o') . '\n' . $call_of->('\001three') . '\n\n' . $call_of->('f\002') . '\r\n' . $call_of->('six'), '');
+is($node->safe_psql('shop', q(SELECT lines, stored FROM cdi.imports WHERE name = 'bytes')), '6|2', 'bytes that are no text and line ends of two kinds are no hindrance');
+is($node->safe_psql('shop', q(SELECT string_agg(line || ' ' || sqlstate, ', ' ORDER BY line) FROM cdi.import_failures WHERE import = 'bytes')),
+	'2 ZC207, 3 ZC201, 5 ZC201', 'their lines fail alone');
+$ENV{PGCLIENTENCODING} = 'LATIN1';
+stream('latin', $call_of->('caf\351') . '\n', $form);
+delete $ENV{PGCLIENTENCODING};
+is($node->safe_psql('shop', q(SELECT count(*) FROM cdi.events WHERE event = U&'caf\00e9')), '1', 'the client may send another encoding');
+
+# A client that goes away
+$run = start('import', q(SELECT cdi_import_open('gone', 'wide')), q(\copy cdi.import FROM PROGRAM 'yes ""'));
+wait_for(q(SELECT 1 FROM cdi.stat_progress_import WHERE import = 'gone'));
+$run->{handle}->kill_kill;
+is(wait_for(q(SELECT 'ended' WHERE NOT EXISTS (SELECT FROM cdi.stat_progress_import))), 'ended', 'a client that is killed ends its COPY');
+
+# Where the library is not loaded before, the triggers of the view do it.
+$node->append_conf('postgresql.conf', "shared_preload_libraries = ''\n");
+$node->restart;
+my $copy_late = sub { return $node->psql('shop', "COPY cdi.import FROM STDIN $_[0];\n" . $call_of->('late \"q\" \\\\') . "\nbad\n\\.\n") };
+($status, $stdout, $stderr) = $copy_late->('');
+like($stderr, qr/COPY into cdi.import does not take the text format/, 'without the library the text format is refused');
+$copy_late->($form);
+is($node->safe_psql('shop', q(SELECT lines, stored, failed FROM cdi.imports ORDER BY import_id DESC LIMIT 1)), '2|1|1', 'and the documented form is taken');
+is($node->safe_psql('shop', q(SELECT count(*) FROM cdi.events WHERE event = 'late "q" \\')), '1', 'byte by byte');
+is(finish(start('import', @copy)), 0, 'one COPY of everything, again');
+check_all('stream', 'whole');
+
 $node->stop;
 done_testing();

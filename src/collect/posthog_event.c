@@ -323,6 +323,7 @@ type_of(CdiText name)
 		{"$screen", "screen"},
 		{"$identify", "identify"},
 		{"$set", "identify"},
+		{"$set_once", "identify"},
 		{"$create_alias", "alias"},
 		{"$merge_dangerously", "alias"},
 		{"$groupidentify", "group"},

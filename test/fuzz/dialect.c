@@ -9,7 +9,7 @@
  *	- a refusal says status, code and message
  *	- an envelope is a JSON object
  *	- translate needs nothing but payload, envelope and time, and makes of
- *	  valid JSON valid JSON, of a bounded size, or says why not
+ *	  valid JSON (in both) valid JSON, of a bounded size, or says why not
  *	- answers of type application/json are JSON
  */
 #include "postgres.h"
@@ -219,6 +219,8 @@ translate(const CdiRequest *request, int index)
 	if (translation.call->len > 8 * given + 8192)
 		shim_fail("a call of %d bytes comes from " INT64_FORMAT, translation.call->len, given);
 	if (shim_is_json(translation.payload.data ? translation.payload.data : "", translation.payload.len) &&
+		(translation.envelope.data == NULL ||
+		 shim_is_json(translation.envelope.data, translation.envelope.len)) &&
 		!shim_is_json(translation.call->data, translation.call->len))
 		shim_fail("valid JSON became this: %s", translation.call->data);
 }

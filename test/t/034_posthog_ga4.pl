@@ -200,6 +200,9 @@ subtest 'duplicates and bad input' => sub {
 	is(posthog("/e?token=$key", '[]')->{status}, 200, 'nothing at all');
 	$answer = posthog('/e', { api_key => $key, %{ event('E', 'u1', { x => 'x' x 70_000 }) } });
 	is($answer->{status}, 413, 'an event that is too large');
+	my $failed = sql("SELECT max(failed_id) FROM cdi.failed_events");
+	is(sql("SET cdi.ingest_max_event = '128kB'; SELECT stored FROM cdi_replay(ARRAY[$failed])"), '1', 'is stored by a replay that takes it');
+	is(fresh("event, user_id, length(properties->>'x')"), 'E|u1|70000', 'as the call that it was');
 	is(fresh('count(*)'), '0', 'nothing of that is stored');
 	is(posthog('/batch', { writeKey => $key, batch => [ { type => 'track', event => 'S', userId => 'u1' } ] })->{json}{status},
 		undef, 'a batch without a key of PostHog is another\'s');

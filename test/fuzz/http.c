@@ -308,9 +308,9 @@ check_answers(const char *at, const char *end)
 			fail("an answer does not begin with a status line");
 		if (head == NULL)
 			return;				/* the connection was cut */
-		header = memmem(at, head - at, "Content-Length: ", 16);
+		header = memmem(at, head - at, "\r\nContent-Length: ", 18);
 		if (header != NULL)
-			length = strtoul(header + 16, &stop, 10);
+			length = strtoul(header + 18, &stop, 10);
 		at = head + 4;
 		if (length > (size_t) (end - at))
 			length = end - at;	/* HEAD, or cut */

@@ -120,6 +120,21 @@ is_json(CdiText text)
 	return shim_is_json(text.data ? text.data : "", text.len);
 }
 
+/*
+ * Snowplow's payloads hold JSON in strings, plain or in base64.  What it is
+ * like inside is for the pipeline's parser to find out.
+ */
+static bool
+has_json_in_strings(CdiText text)
+{
+	static const char *const names[] = {"ue_px", "ue_pr", "cx", "co"};
+
+	for (int i = 0; i < lengthof(names); i++)
+		if (text.len > 0 && memmem(text.data, text.len, names[i], strlen(names[i])) != NULL)
+			return true;
+	return false;
+}
+
 /* A line without its end; false at the end of the input */
 static bool
 next_line(CdiText *rest, CdiText *line)
@@ -233,7 +248,7 @@ translate(const CdiRequest *request, int index)
 	}
 	if (translation.call->len > 8 * given + 8192)
 		shim_fail("a call of %d bytes comes from " INT64_FORMAT, translation.call->len, given);
-	if (is_json(translation.payload) &&
+	if (!has_json_in_strings(translation.payload) && is_json(translation.payload) &&
 		(translation.envelope.len == 0 || is_json(translation.envelope)) &&
 		!shim_is_json(translation.call->data, translation.call->len))
 	{

@@ -8,8 +8,8 @@
  *
  *	- a refusal says status, code and message
  *	- an envelope is a JSON object
- *	- translate needs nothing but payload, envelope and time, and makes of
- *	  valid JSON (in both) valid JSON, of a bounded size, or says why not
+ *	- translate needs nothing but payload, envelope and time, and makes valid
+ *	  JSON of valid JSON, of a bounded size, or says why not
  *	- answers of type application/json are JSON
  */
 #include "postgres.h"
@@ -66,6 +66,14 @@ cdi_request_cookie_header(const char *name, CdiText value)
 }
 
 bool
+cdi_request_secure(const CdiRequest *request)
+{
+	const char *value = find_header("X-Forwarded-Proto");
+
+	return value != NULL && strcasecmp(value, "https") == 0;
+}
+
+bool
 cdi_http_client_address(const CdiHttpRequest *request, char *address)
 {
 	strcpy(address, "192.0.2.1");
@@ -75,6 +83,7 @@ cdi_http_client_address(const CdiHttpRequest *request, char *address)
 char	   *cdi_collector_cookie_domain = "";
 char	   *cdi_collector_default_source = "";
 char	   *cdi_collector_allowed_origins = "*";
+char	   *cdi_collector_redirect_domains = "shop.example, *.shop.example";
 int			cdi_collector_max_body = 4096;
 
 /*
@@ -103,6 +112,27 @@ isolate(CdiText text)
 		copy.data = data;
 	}
 	return copy;
+}
+
+static bool
+is_json(CdiText text)
+{
+	return shim_is_json(text.data ? text.data : "", text.len);
+}
+
+/*
+ * Snowplow's payloads hold JSON in strings, plain or in base64.  What it is
+ * like inside is for the pipeline's parser to find out.
+ */
+static bool
+has_json_in_strings(CdiText text)
+{
+	static const char *const names[] = {"ue_px", "ue_pr", "cx", "co"};
+
+	for (int i = 0; i < lengthof(names); i++)
+		if (text.len > 0 && memmem(text.data, text.len, names[i], strlen(names[i])) != NULL)
+			return true;
+	return false;
 }
 
 /* A line without its end; false at the end of the input */
@@ -218,11 +248,15 @@ translate(const CdiRequest *request, int index)
 	}
 	if (translation.call->len > 8 * given + 8192)
 		shim_fail("a call of %d bytes comes from " INT64_FORMAT, translation.call->len, given);
-	if (shim_is_json(translation.payload.data ? translation.payload.data : "", translation.payload.len) &&
-		(translation.envelope.data == NULL ||
-		 shim_is_json(translation.envelope.data, translation.envelope.len)) &&
+	if (!has_json_in_strings(translation.payload) && is_json(translation.payload) &&
+		(translation.envelope.len == 0 || is_json(translation.envelope)) &&
 		!shim_is_json(translation.call->data, translation.call->len))
+	{
+		for (int i = 0; i < translation.call->len; i++)
+			if ((unsigned char) translation.call->data[i] < ' ')
+				translation.call->data[i] = '?';
 		shim_fail("valid JSON became this: %s", translation.call->data);
+	}
 }
 
 static void
@@ -358,7 +392,8 @@ run(CdiText input)
 		shim_fail("the envelope is no JSON object: %.*s", request.envelope.len, request.envelope.data);
 	if (request.refused_status != 0 &&
 		(request.refused_status < 400 || request.refused_status > 499 ||
-		 request.refused_code == NULL || request.refused_message == NULL || request.refused_sqlstate == 0))
+		 request.refused_code == NULL || request.refused_message == NULL ||
+		 (request.refused_sqlstate == 0 && !page)))
 		shim_fail("a refusal lacks its status, code, message or SQLSTATE");
 	n = request.nelements;
 	if (request.refused_status == 0 && !request.not_mine)

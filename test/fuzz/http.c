@@ -53,17 +53,19 @@ typedef struct Reader
 } Reader;
 
 /*
- * What the layer cannot tell from an empty line (src/collect/http_check.c):
- * its length, or 0.
+ * What the layer cannot tell from CR LF and an empty line
+ * (src/collect/http_check.c): as many bytes, each of which it has made NUL or
+ * found so.
  */
-static int
-loose_end(const char *at, const char *end)
+static bool
+loose_end(const char *at, const char *end, int length)
 {
-	if (end - at >= 2 && *at == ':' && at[1] == '\n')
-		return 2;
-	if (end - at >= 3 && (*at == ':' || *at == '\0') && (at[1] == '\0' || at[1] == '\r') && at[2] == '\n')
-		return 3;
-	return 0;
+	if (end - at < length || at[length - 1] != '\n')
+		return false;
+	for (int i = 0; i < length; i++)
+		if (memchr(":\r\n", at[i], 4) == NULL)
+			return false;
+	return true;
 }
 
 /*
@@ -84,11 +86,11 @@ read_line(Reader *reader, const char **line, size_t *length)
 			reader->at = c + 2;
 			return true;
 		}
-		if (*c == '\n' && loose_end(c + 1, reader->end) == 3)
+		if (*c != ':' && loose_end(c, reader->end, 4))
 		{
 			*line = reader->at;
 			*length = c - reader->at;
-			reader->at = c + 1;
+			reader->at = c + 2;
 			return true;
 		}
 		if (*c == '\r' || *c == '\n' || *c == '\0')
@@ -195,9 +197,9 @@ read_request(Reader *reader, Expected *request, bool *last, bool *other)
 		const char *value;
 		const char *end;
 
-		if (loose_end(reader->at, reader->end) > 0)
+		if (loose_end(reader->at, reader->end, 2))
 		{
-			reader->at += loose_end(reader->at, reader->end);
+			reader->at += 2;
 			break;
 		}
 		if (!read_line(reader, &line, &length))
@@ -308,9 +310,9 @@ check_answers(const char *at, const char *end)
 			fail("an answer does not begin with a status line");
 		if (head == NULL)
 			return;				/* the connection was cut */
-		header = memmem(at, head - at, "Content-Length: ", 16);
+		header = memmem(at, head - at, "\r\nContent-Length: ", 18);
 		if (header != NULL)
-			length = strtoul(header + 16, &stop, 10);
+			length = strtoul(header + 18, &stop, 10);
 		at = head + 4;
 		if (length > (size_t) (end - at))
 			length = end - at;	/* HEAD, or cut */

@@ -192,6 +192,7 @@ cdi_parse_body(CdiBatch *batch, int32 origin, int32 source_id,
 	bool		array = cdi_scan_kind(whole) == '[';
 	Outer		outer = {.batch = {NULL, 0}};
 	bool		well_formed = array ? cdi_scan_calls(whole) >= 0 : scan_outer(whole, &outer);
+	bool		spreads = false;
 
 	if (well_formed && (array || outer.batch.data != NULL))
 	{
@@ -202,23 +203,31 @@ cdi_parse_body(CdiBatch *batch, int32 origin, int32 source_id,
 		own->element = true;
 		if (!array)
 		{
+			int			calls = cdi_scan_calls(outer.batch);
+
 			own->type.data = NULL;
-			well_formed = cdi_scan_calls(outer.batch) >= 0 && parse_outer(batch, &outer, own);
+			spreads = cdi_scan_spreads(calls, outer.context.len);
+			well_formed = calls >= 0 && (spreads || parse_outer(batch, &outer, own));
 		}
-		if (well_formed)
+		if (well_formed && !spreads)
 			add_calls(batch, origin, source_id, array ? whole : outer.batch, own);
 	}
 	else if (well_formed)
 		add_call(batch, origin, source_id, whole, envelope);
-	if (!well_formed)
+	if (!well_formed || spreads)
 	{
 		CdiEvent   *event = cdi_batch_add(batch, origin, source_id);
 
 		event->payload = whole;
 		event->envelope = envelope;
-		cdi_event_fail(batch, event, "parse", ERRCODE_CDI_INVALID_JSON,
-					   "body is no call, no array of calls and no batch in valid JSON",
-					   NULL, "Send one JSON object, an array of them, or {\"batch\": [...]}.");
+		if (spreads)
+			cdi_event_fail(batch, event, "parse", ERRCODE_CDI_EVENT_TOO_LARGE,
+						   "context of the batch is too large for so many calls",
+						   NULL, "Send fewer calls at a time.");
+		else
+			cdi_event_fail(batch, event, "parse", ERRCODE_CDI_INVALID_JSON,
+						   "body is no call, no array of calls and no batch in valid JSON",
+						   NULL, "Send one JSON object, an array of them, or {\"batch\": [...]}.");
 	}
 	return batch->count - before;
 }

@@ -102,23 +102,33 @@ slice_to_jsonb(CdiText slice)
 	return DatumGetJsonbP(datum);
 }
 
-/* The event's payload as a call, in whatever dialect it came. */
+/* The event's payload as a call, in whatever dialect it came.  Translation
+ * and the parser take several kilobytes, however small the event: scratch is for
+ * those. */
 static Jsonb *
-payload_to_jsonb(CdiEvent *event)
+payload_to_jsonb(CdiEvent *event, MemoryContext scratch)
 {
+	MemoryContext old;
 	StringInfoData call;
 	CdiText		text;
+	Jsonb	   *parsed;
 	Jsonb	   *result;
 
 	check_size(event->payload.len);
-	if (event->envelope == NULL || event->envelope->dialect == NULL)
-		return slice_to_jsonb(event->payload);
-	initStringInfo(&call);
-	cdi_dialect_translate(event->envelope, event->payload, event->received_at, &call);
-	text.data = call.data;
-	text.len = call.len;
-	result = slice_to_jsonb(text);
-	pfree(call.data);
+	old = MemoryContextSwitchTo(scratch);
+	text = event->payload;
+	if (event->envelope != NULL && event->envelope->dialect != NULL)
+	{
+		initStringInfo(&call);
+		cdi_dialect_translate(event->envelope, event->payload, event->received_at, &call);
+		text.data = call.data;
+		text.len = call.len;
+	}
+	parsed = slice_to_jsonb(text);
+	result = MemoryContextAlloc(old, VARSIZE(parsed));
+	memcpy(result, parsed, VARSIZE(parsed));
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(scratch);
 	return result;
 }
 
@@ -313,6 +323,8 @@ void
 cdi_stage_parse(CdiBatch *batch)
 {
 	MemoryContext old = MemoryContextSwitchTo(batch->context);
+	MemoryContext scratch = AllocSetContextCreate(batch->context, "cdi translation",
+												  ALLOCSET_DEFAULT_SIZES);
 	volatile int i = 0;
 
 	while (i < batch->count)
@@ -330,7 +342,7 @@ cdi_stage_parse(CdiBatch *batch)
 				if (event->call != NULL)
 					check_size(event->call_size);
 				else if (event->payload.data != NULL)
-					set_call(event, payload_to_jsonb(event));
+					set_call(event, payload_to_jsonb(event, scratch));
 				if (event->call != NULL &&
 					(!JsonContainerIsObject(event->call) || JsonContainerIsScalar(event->call)))
 					ereport(ERROR,
@@ -359,9 +371,11 @@ cdi_stage_parse(CdiBatch *batch)
 						   sqlstate == ERRCODE_CDI_INVALID_JSON ?
 						   "The bytes are in cdi.failed_events.payload." : NULL);
 			FreeErrorData(error);
+			MemoryContextReset(scratch);
 			i++;
 		}
 		PG_END_TRY();
 	}
 	MemoryContextSwitchTo(old);
+	MemoryContextDelete(scratch);
 }

@@ -114,7 +114,7 @@ cdi_guc_define(void)
 	DefineCustomIntVariable("cdi.collector_max_body",
 							"Largest request body that the collector takes, before and after decompression.",
 							NULL, &cdi_collector_max_body,
-							4096, 1, 1024 * 1024, PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
+							4096, 1, 256 * 1024, PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
 	DefineCustomIntVariable("cdi.collector_max_pending",
 							"Requests that may wait for a commit; further ones are answered 503.",
 							NULL, &cdi_collector_max_pending,

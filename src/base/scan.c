@@ -222,7 +222,26 @@ cdi_scan_calls(CdiText array)
 {
 	int			count = cdi_scan_count(array);
 
-	return count > ALWAYS_SPLIT && count > array.len / MIN_CALL_LENGTH ? -1 : count;
+	return cdi_scan_crowded(count, array.len) ? -1 : count;
+}
+
+bool
+cdi_scan_crowded(int events, int bytes)
+{
+	return events > ALWAYS_SPLIT && events > bytes / MIN_CALL_LENGTH;
+}
+
+/*
+ * What a request says once about all of its events becomes part of each.  A
+ * small body could say much about many and so fill memory and disk: more than
+ * this is said by no SDK.
+ */
+#define MAX_SPREAD		(16 * 1024 * 1024)
+
+bool
+cdi_scan_spreads(int events, int bytes)
+{
+	return events > 1 && (int64) events * bytes > MAX_SPREAD;
 }
 
 CdiText

@@ -67,6 +67,10 @@ extern bool cdi_scan_element(CdiScan *scan, CdiText *value);
 extern int	cdi_scan_count(CdiText array);
 /* The same of an array of events; -1 also where it has too many to be that. */
 extern int	cdi_scan_calls(CdiText array);
+/* Is this too many events for something of so many bytes to be part of each? */
+extern bool cdi_scan_spreads(int events, int bytes);
+/* Are these too many events for a text of so many bytes? */
+extern bool cdi_scan_crowded(int events, int bytes);
 
 /* A member's value, the last one of that name; data == NULL where absent. */
 extern CdiText cdi_scan_get(CdiText object, const char *name);

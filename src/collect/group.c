@@ -283,7 +283,12 @@ attempt(CdiCollector *collector, CdiJob *jobs, int n, int *sqlstate)
 		begin("cdi: store events");
 		batch = cdi_batch_create(collector->group_context, GetCurrentTimestamp());
 		for (int i = 0; i < n; i++)
+		{
+			/* What a job and its events hold is needed after the commit, too,
+			 * or by the next attempt. */
+			MemoryContextSwitchTo(collector->group_context);
 			add_job(batch, &jobs[i], i, &memo);
+		}
 		if (batch->count > 0)
 			cdi_ingest_batch(batch);
 		check_outcomes(batch, jobs, n);

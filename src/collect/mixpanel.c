@@ -114,6 +114,8 @@ first_of(CdiText payload)
 static void
 add_lines(CdiRequest *request, CdiText text)
 {
+	int			length = text.len;
+
 	while (text.len > 0)
 	{
 		const char *end = memchr(text.data, '\n', text.len);
@@ -124,6 +126,11 @@ add_lines(CdiRequest *request, CdiText text)
 		line = cdi_text_trim(line);
 		if (line.len > 0)
 			cdi_request_add_element(request, line);
+		if (cdi_scan_crowded(request->nelements, length))
+		{
+			cdi_request_refuse_json(request, "Its lines are too short to be events.");
+			return;
+		}
 	}
 }
 

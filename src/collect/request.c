@@ -4,9 +4,12 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "mb/pg_wchar.h"
 #include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
+#include "utils/resowner.h"
+#include "utils/timestamp.h"
 
 #include "base/errors.h"
 #include "collect/job.h"
@@ -119,6 +122,8 @@ static const struct
 	{"source_disabled", "the source of this write key is disabled"},
 	{"invalid_signature", "the signature is not that of the source's secret over this body"},
 	{"origin_not_allowed", "the source takes nothing from pages of this origin"},
+	{"secret_unavailable", "the secret of the source cannot be read now; send this again later"},
+	{"body_too_large", "the body is larger than cdi.collector_max_body"},
 	{"rate_limited", "the source sends more events per second than it may; send this again later"},
 };
 
@@ -133,7 +138,8 @@ cdi_request_deny(const CdiJob *job)
 	if (job->denied_status == 401)
 		cdi_collector.refused_keys++;
 	refuse(&job->request, job->denied_status, job->denied, message, 0,
-		   job->denied_status == 429 ? cdi_limit_retry_after(job->wait_ms) : 0);
+		   job->denied_status == 429 ? cdi_limit_retry_after(job->wait_ms) :
+		   job->denied_status == 503 ? 1 : 0);
 }
 
 /*
@@ -340,6 +346,10 @@ cdi_request_admit(CdiHttpRequest *http, CdiJob *job)
 	if (request->not_mine)
 		refuse_body(request, 400, "invalid_event", ERRCODE_CDI_INVALID_EVENT,
 					"the body is of no kind that is taken at this path", NULL);
+	if (cdi_scan_spreads(request->nelements, request->envelope.len))
+		refuse_body(request, 413, "event_too_large", ERRCODE_CDI_EVENT_TOO_LARGE,
+					"what the request says about all of its events is too large for so many",
+					"Send fewer events at a time.");
 	if ((request->route->flags & CDI_ROUTE_PAGE) && request->refused_status != 0)
 	{
 		cdi_request_refuse(request, request->refused_status, request->refused_code,
@@ -456,7 +466,70 @@ deny(CdiJob *job, int status, const char *code)
 	job->denied = code;
 }
 
-/* Who sent it, and may it come in? */
+/* A secret that cannot be read is said once per second. */
+static void
+log_error(void)
+{
+	static TimestampTz logged_at = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (TimestampDifferenceExceeds(logged_at, now, 1000))
+	{
+		logged_at = now;
+		EmitErrorReport();
+	}
+}
+
+/*
+ * Is it signed by the source's sender?  Until then it is nobody's: it is
+ * neither recorded nor does it count against the source's limits.  Anyone can
+ * send such requests to a source whose secret is not there; that must not fail
+ * the transaction, and so the requests beside it.
+ */
+static bool
+is_verified(CdiJob *job)
+{
+	CdiRequest *request = &job->request;
+	MemoryContext old = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+
+	if (request->http->flaw == CDI_HTTP_TOO_LARGE)
+	{
+		deny(job, 413, "body_too_large");	/* what is signed is not all here */
+		return false;
+	}
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(old);
+	PG_TRY();
+	{
+		job->denied = request->dialect->verify(request);
+		ReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(old);
+		CurrentResourceOwner = owner;
+	}
+	PG_CATCH();
+	{
+		bool		secret = geterrcode() == ERRCODE_CDI_SECRET_UNAVAILABLE;
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(old);
+		error = CopyErrorData();
+		if (secret)
+			log_error();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(old);
+		CurrentResourceOwner = owner;
+		if (!secret)
+			ReThrowError(error);
+		FreeErrorData(error);
+		deny(job, 503, "secret_unavailable");
+	}
+	PG_END_TRY();
+	return job->denied == NULL;
+}
+
+/* Who sent it, and may it come in?  What a page is fetched for is no event. */
 void
 cdi_request_authenticate(CdiJob *job, CdiKeyMemo *memo)
 {
@@ -473,6 +546,11 @@ cdi_request_authenticate(CdiJob *job, CdiKeyMemo *memo)
 		deny(job, 403, "origin_not_allowed");
 		return;
 	}
+	if (request->dialect->verify != NULL && !is_verified(job))
+		return;
+	source = cdi_source_by_id(request->source_id);
+	if (request->route->flags & CDI_ROUTE_PAGE)
+		return;
 	if (!job->checked)
 		job->wait_ms = cdi_limit_check(source);
 	job->checked = true;
@@ -486,8 +564,6 @@ cdi_request_authenticate(CdiJob *job, CdiKeyMemo *memo)
 		refuse_body(request, 413, "body_too_large", ERRCODE_CDI_EVENT_TOO_LARGE,
 					"request body is larger than the source may send",
 					psprintf("The limit of source \"%s\" is %d kB.", source->name, source->max_body));
-	if (request->dialect->verify != NULL && request->refused_status == 0)
-		job->denied = request->dialect->verify(request);
 }
 
 /*

@@ -55,8 +55,10 @@ load(int32 source_id, Webhook *webhook)
 	};
 	Datum	   *items;
 	bool		isnull;
+	MemoryContext caller = CurrentMemoryContext;
 
 	cdi_plan_execute(&plan, (Datum[]) {Int32GetDatum(source_id)}, NULL);
+	MemoryContextSwitchTo(caller);	/* not SPI's, which ends with the transaction */
 	if (SPI_processed != 1)
 		return false;
 	webhook->settings = get_text(1);
@@ -130,24 +132,41 @@ signed_text(const char *template, CdiText timestamp, CdiText body)
 	return result;
 }
 
-static bool
-signature_fits(const Webhook *webhook, const EVP_MD *algorithm, CdiText text, CdiText signature)
+/* What each of the secrets makes of the text.  Once per request: the text may
+ * be as large as a body, and the sender may try any number of signatures. */
+typedef struct Digests
 {
-	bool		fits = false;
+	int			n;
+	unsigned int size;
+	unsigned char (*bytes)[EVP_MAX_MD_SIZE];
+} Digests;
 
+static void
+compute_digests(const Webhook *webhook, const EVP_MD *algorithm, CdiText text, Digests *digests)
+{
+	digests->n = 0;
+	digests->bytes = palloc(EVP_MAX_MD_SIZE * Max(webhook->nsecrets, 1));
 	for (int i = 0; i < webhook->nsecrets; i++)
 	{
 		char	   *secret = cdi_secret_read(webhook->secrets[i]);
-		unsigned char digest[EVP_MAX_MD_SIZE];
-		unsigned int size = 0;
 
 		if (HMAC(algorithm, secret, strlen(secret), (const unsigned char *) text.data, text.len,
-				 digest, &size) != NULL && (int) size == signature.len &&
-			CRYPTO_memcmp(digest, signature.data, size) == 0)
-			fits = true;
+				 digests->bytes[digests->n], &digests->size) != NULL)
+			digests->n++;
 		OPENSSL_cleanse(secret, strlen(secret));
 		pfree(secret);
 	}
+}
+
+static bool
+signature_fits(const Digests *digests, CdiText signature)
+{
+	bool		fits = false;
+
+	for (int i = 0; i < digests->n; i++)
+		if (signature.data != NULL && signature.len == (int) digests->size &&
+			CRYPTO_memcmp(digests->bytes[i], signature.data, digests->size) == 0)
+			fits = true;
 	return fits;
 }
 
@@ -181,7 +200,7 @@ is_signed(const CdiRequest *request, const Webhook *webhook)
 	CdiText		timestamp = cdi_text(timestamp_header ? cdi_request_header(request, timestamp_header) : NULL);
 	CdiText		body = {request->http->body ? request->http->body : "", request->http->length};
 	const EVP_MD *algorithm = EVP_get_digestbyname(algorithm_name ? algorithm_name : "sha256");
-	CdiText		text;
+	Digests		digests = {0};
 
 	if (header.data == NULL || algorithm == NULL)
 		return false;
@@ -193,9 +212,11 @@ is_signed(const CdiRequest *request, const Webhook *webhook)
 			return false;
 		header.data += length;
 		header.len -= length;
-		text = signed_text(template ? template : "{body}", timestamp, body);
-		return is_recent(webhook, timestamp) &&
-			signature_fits(webhook, algorithm, text, decode_signature(header, base64));
+		if (!is_recent(webhook, timestamp))
+			return false;
+		compute_digests(webhook, algorithm,
+						signed_text(template ? template : "{body}", timestamp, body), &digests);
+		return signature_fits(&digests, decode_signature(header, base64));
 	}
 
 	/* The time first, then every signature of version 1 */
@@ -220,13 +241,14 @@ is_signed(const CdiRequest *request, const Webhook *webhook)
 			{
 				CdiText		signature = {part.data + 3, part.len - 3};
 
-				if (signature_fits(webhook, algorithm, text, decode_signature(signature, base64)))
+				if (signature_fits(&digests, decode_signature(signature, base64)))
 					return true;
 			}
 		}
-		if (timestamp.data == NULL || !is_recent(webhook, timestamp))
+		if (round > 0 || timestamp.data == NULL || !is_recent(webhook, timestamp))
 			return false;
-		text = signed_text(template ? template : "{timestamp}.{body}", timestamp, body);
+		compute_digests(webhook, algorithm,
+						signed_text(template ? template : "{timestamp}.{body}", timestamp, body), &digests);
 	}
 	return false;
 }

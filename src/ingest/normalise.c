@@ -240,8 +240,16 @@ apply_envelope(CdiBatch *batch, CdiEvent *event)
 		event->type = envelope->type;
 	if (event->sent_at == DT_NOBEGIN && envelope->sent_at.data != NULL)
 		take_time(batch, event, "sentAt", envelope->sent_at, &event->sent_at);
-	if (event->user_id.data == NULL && event->anonymous_id.data == NULL)
-		event->anonymous_id = envelope->anonymous_id;
+	if (event->user_id.data == NULL && event->anonymous_id.data == NULL &&
+		envelope->anonymous_id.data != NULL)
+	{
+		/* out of a header, where nobody has looked at its bytes */
+		if (pg_verify_mbstr(PG_UTF8, envelope->anonymous_id.data, envelope->anonymous_id.len, true))
+			event->anonymous_id = envelope->anonymous_id;
+		else
+			fail(batch, event, ERRCODE_CDI_INVALID_ENCODING,
+				 "the anonymous id of the request is not valid UTF-8", NULL, NULL);
+	}
 	if (event->context == NULL)
 		event->context = envelope->context;
 	if (envelope->client != NULL)

@@ -102,23 +102,33 @@ slice_to_jsonb(CdiText slice)
 	return DatumGetJsonbP(datum);
 }
 
-/* The event's payload as a call, in whatever dialect it came. */
+/* The event's payload as a call, in whatever dialect it came.  Translation
+ * and the parser take several kilobytes, however small the event: scratch is for
+ * those. */
 static Jsonb *
-payload_to_jsonb(CdiEvent *event)
+payload_to_jsonb(CdiEvent *event, MemoryContext scratch)
 {
+	MemoryContext old;
 	StringInfoData call;
 	CdiText		text;
+	Jsonb	   *parsed;
 	Jsonb	   *result;
 
 	check_size(event->payload.len);
-	if (event->envelope == NULL || event->envelope->dialect == NULL)
-		return slice_to_jsonb(event->payload);
-	initStringInfo(&call);
-	cdi_dialect_translate(event->envelope, event->payload, event->received_at, &call);
-	text.data = call.data;
-	text.len = call.len;
-	result = slice_to_jsonb(text);
-	pfree(call.data);
+	old = MemoryContextSwitchTo(scratch);
+	text = event->payload;
+	if (event->envelope != NULL && event->envelope->dialect != NULL)
+	{
+		initStringInfo(&call);
+		cdi_dialect_translate(event->envelope, event->payload, event->received_at, &call);
+		text.data = call.data;
+		text.len = call.len;
+	}
+	parsed = slice_to_jsonb(text);
+	result = MemoryContextAlloc(old, VARSIZE(parsed));
+	memcpy(result, parsed, VARSIZE(parsed));
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(scratch);
 	return result;
 }
 
@@ -192,6 +202,7 @@ cdi_parse_body(CdiBatch *batch, int32 origin, int32 source_id,
 	bool		array = cdi_scan_kind(whole) == '[';
 	Outer		outer = {.batch = {NULL, 0}};
 	bool		well_formed = array ? cdi_scan_calls(whole) >= 0 : scan_outer(whole, &outer);
+	bool		spreads = false;
 
 	if (well_formed && (array || outer.batch.data != NULL))
 	{
@@ -202,23 +213,31 @@ cdi_parse_body(CdiBatch *batch, int32 origin, int32 source_id,
 		own->element = true;
 		if (!array)
 		{
+			int			calls = cdi_scan_calls(outer.batch);
+
 			own->type.data = NULL;
-			well_formed = cdi_scan_calls(outer.batch) >= 0 && parse_outer(batch, &outer, own);
+			spreads = cdi_scan_spreads(calls, outer.context.len);
+			well_formed = calls >= 0 && (spreads || parse_outer(batch, &outer, own));
 		}
-		if (well_formed)
+		if (well_formed && !spreads)
 			add_calls(batch, origin, source_id, array ? whole : outer.batch, own);
 	}
 	else if (well_formed)
 		add_call(batch, origin, source_id, whole, envelope);
-	if (!well_formed)
+	if (!well_formed || spreads)
 	{
 		CdiEvent   *event = cdi_batch_add(batch, origin, source_id);
 
 		event->payload = whole;
 		event->envelope = envelope;
-		cdi_event_fail(batch, event, "parse", ERRCODE_CDI_INVALID_JSON,
-					   "body is no call, no array of calls and no batch in valid JSON",
-					   NULL, "Send one JSON object, an array of them, or {\"batch\": [...]}.");
+		if (spreads)
+			cdi_event_fail(batch, event, "parse", ERRCODE_CDI_EVENT_TOO_LARGE,
+						   "context of the batch is too large for so many calls",
+						   NULL, "Send fewer calls at a time.");
+		else
+			cdi_event_fail(batch, event, "parse", ERRCODE_CDI_INVALID_JSON,
+						   "body is no call, no array of calls and no batch in valid JSON",
+						   NULL, "Send one JSON object, an array of them, or {\"batch\": [...]}.");
 	}
 	return batch->count - before;
 }
@@ -304,6 +323,8 @@ void
 cdi_stage_parse(CdiBatch *batch)
 {
 	MemoryContext old = MemoryContextSwitchTo(batch->context);
+	MemoryContext scratch = AllocSetContextCreate(batch->context, "cdi translation",
+												  ALLOCSET_DEFAULT_SIZES);
 	volatile int i = 0;
 
 	while (i < batch->count)
@@ -321,7 +342,7 @@ cdi_stage_parse(CdiBatch *batch)
 				if (event->call != NULL)
 					check_size(event->call_size);
 				else if (event->payload.data != NULL)
-					set_call(event, payload_to_jsonb(event));
+					set_call(event, payload_to_jsonb(event, scratch));
 				if (event->call != NULL &&
 					(!JsonContainerIsObject(event->call) || JsonContainerIsScalar(event->call)))
 					ereport(ERROR,
@@ -350,9 +371,11 @@ cdi_stage_parse(CdiBatch *batch)
 						   sqlstate == ERRCODE_CDI_INVALID_JSON ?
 						   "The bytes are in cdi.failed_events.payload." : NULL);
 			FreeErrorData(error);
+			MemoryContextReset(scratch);
 			i++;
 		}
 		PG_END_TRY();
 	}
 	MemoryContextSwitchTo(old);
+	MemoryContextDelete(scratch);
 }

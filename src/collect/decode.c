@@ -31,16 +31,17 @@ decode_field(CdiText text)
 	result.data = out = palloc((Size) text.len + 1);
 	for (int i = 0; i < text.len; i++)
 	{
-		char		c = text.data[i];
+		bool		escape = text.data[i] == '%' && i + 2 < text.len;
+		int			high = escape ? hex_value(text.data[i + 1]) : -1;
+		int			low = escape ? hex_value(text.data[i + 2]) : -1;
 
-		if (c == '%' && i + 2 < text.len &&
-			hex_value(text.data[i + 1]) >= 0 && hex_value(text.data[i + 2]) >= 0)
+		if (high >= 0 && low >= 0)
 		{
-			*out++ = (char) (hex_value(text.data[i + 1]) << 4 | hex_value(text.data[i + 2]));
+			*out++ = (char) (high << 4 | low);
 			i += 2;
 		}
 		else
-			*out++ = c == '+' ? ' ' : c;
+			*out++ = text.data[i] == '+' ? ' ' : text.data[i];
 	}
 	*out = '\0';
 	result.len = out - result.data;

@@ -137,7 +137,8 @@ cdi_request_deny(const CdiJob *job)
 			message = denials[i].message;
 	if (job->denied_status == 401)
 		cdi_collector.refused_keys++;
-	refuse(&job->request, job->denied_status, job->denied, message, 0,
+	refuse(&job->request, job->denied_status, job->denied, message,
+		   job->denied_status == 403 ? CDI_HTTP_NO_CORS : 0,
 		   job->denied_status == 429 ? cdi_limit_retry_after(job->wait_ms) :
 		   job->denied_status == 503 ? 1 : 0);
 }

@@ -11,6 +11,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 
+#include "base/secret.h"
 #include "ingest/ingest.h"
 #include "worker/worker.h"
 
@@ -22,6 +23,7 @@ void
 _PG_init(void)
 {
 	cdi_guc_define();
+	cdi_secret_init();
 	cdi_ingest_init();
 	if (process_shared_preload_libraries_in_progress && !IsBinaryUpgrade)
 		cdi_worker_init();

@@ -12,7 +12,10 @@ extern bool cdi_secret_is_reference(const char *value);
  * or what is in the file. */
 extern char *cdi_secret_read(const char *reference);
 
-/* secret_store.c: the value of a name in cdi.secrets, NULL where there is
+/* secret_store.c: once, when the library is loaded */
+extern void cdi_secret_init(void);
+
+/* The value of a name in cdi.secrets, NULL where there is
  * none.  In the caller's transaction, or one of its own. */
 extern char *cdi_secret_fetch(const char *name);
 

@@ -31,6 +31,7 @@
 #include "miscadmin.h"
 #include "storage/fd.h"
 #include "utils/builtins.h"
+#include "utils/elog.h"
 
 #include "base/base.h"
 #include "base/errors.h"
@@ -177,6 +178,28 @@ enter(const char *name, const char *value)
 	cdi_plan_execute(&plan, values, NULL);
 	SPI_finish();
 	cdi_owner_leave(&scope);
+}
+
+/*
+ * A line that COPY itself cannot read (a tab in it, bytes that are no text) is
+ * the context of its error, before any trigger could see it.
+ */
+static emit_log_hook_type next_log_hook = NULL;
+
+static void
+hide_entry(ErrorData *error)
+{
+	if (error->context != NULL && strstr(error->context, "COPY secret_entry, line ") != NULL)
+		error->context = pstrdup("COPY secret_entry");
+	if (next_log_hook != NULL)
+		next_log_hook(error);
+}
+
+void
+cdi_secret_init(void)
+{
+	next_log_hook = emit_log_hook;
+	emit_log_hook = hide_entry;
 }
 
 PG_FUNCTION_INFO_V1(cdi_secret_entered);

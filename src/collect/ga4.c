@@ -19,7 +19,7 @@
 #include "collect/dialect.h"
 #include "collect/ga4.h"
 
-#define MAX_REPEATED		(64 * 1024 * 1024)	/* bytes */
+#define MAX_REPEATED		(16 * 1024 * 1024)	/* bytes */
 #define ALWAYS_TAKEN		1000
 #define MIN_EVENT_LENGTH	8	/* en=scroll */
 

@@ -141,6 +141,16 @@ for my $case (
 cmp_ok(memory() - $before, '<', 100, 'and needs no memory to do so');
 is(http_post($port, '/v1/batch', { basic($key) }, "{\"context\": $context, \"batch\": [" . join(',', ('{"type": "track", "event": "x", "userId": "u"}') x 100) . ']}')->{json}{stored}, 100, 'a hundred calls may share as large a context');
 
+# A secret that COPY itself cannot read
+for my $line ("name\thidden1", "name=\\xffhidden2")
+{
+	my ($status) = $node->psql($db, "COPY cdi.secret_entry FROM STDIN;\n$line\n\\.\n", on_error_stop => 1);
+	isnt($status, 0, 'is refused');
+}
+my $log = slurp_file($node->logfile);
+like($log, qr/extra data after last expected column/, 'the log says why');
+unlike($log, qr/hidden[12]/, 'and not what');
+
 # What an SDK fetches is no event
 my $limited = sql(q(SELECT cdi_create_source('limited')));
 sql(q(SELECT cdi_alter_source('limited', '{"rate_limit": 0.01, "rate_burst": 1}')));

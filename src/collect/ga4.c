@@ -21,7 +21,7 @@
 
 #define MAX_REPEATED		(16 * 1024 * 1024)	/* bytes */
 #define ALWAYS_TAKEN		1000
-#define MIN_EVENT_LENGTH	8	/* en=scroll */
+#define MIN_EVENT_LENGTH	64	/* on average, of more than those */
 
 static const CdiRoute routes[] = {
 	{"/mp/collect", "mp", 0},

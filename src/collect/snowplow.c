@@ -448,6 +448,9 @@ refuse(const CdiRequest *request, int status, const char *code,
 		answer_redirect(request, reply);
 	else
 		cdi_segment_refuse(request, status, code, message, reply);
+	/* 413 is tried again for ever, and would be recorded each time. */
+	if (reply->status == 413)
+		reply->status = 422;
 }
 
 const CdiDialect cdi_snowplow_dialect = {

@@ -138,6 +138,8 @@ for my $case (
 	my $answer = http_post($port, $path, $headers, $body);
 	is($answer->{status}, $status, "$path refuses a body that would become more than it is") or diag($answer->{body});
 }
+is(http_post($port, '/com.snowplowanalytics.snowplow/tp2', { basic($key) }, '{"data": "' . 'x' x 5_000_000 . '"}')->{status}, 422, 'a Snowplow tracker is told not to try again');
+is(http_post($port, "/g/collect?v=2&cid=1&tid=$key", {}, "en=x&ep.a=1\n" x 20_000)->{status}, 413, 'lines of twelve bytes are no twenty thousand events');
 cmp_ok(memory() - $before, '<', 100, 'and needs no memory to do so');
 is(http_post($port, '/v1/batch', { basic($key) }, "{\"context\": $context, \"batch\": [" . join(',', ('{"type": "track", "event": "x", "userId": "u"}') x 100) . ']}')->{json}{stored}, 100, 'a hundred calls may share as large a context');
 

@@ -276,6 +276,12 @@ take_requests(void)
 		char		address[CDI_HTTP_ADDRESS_SIZE];
 		const Expected *should;
 
+		/* OPTIONS, too, is refused where it announces too much. */
+		if (request->method == CDI_HTTP_OTHER && request->flaw == CDI_HTTP_TOO_LARGE)
+		{
+			cdi_http_answer(server, request, &answer);
+			continue;
+		}
 		if (nseen == nexpected)
 			fail("a request was handed over that a strict reader does not find");
 		should = &expected[nseen++];

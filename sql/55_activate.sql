@@ -19,7 +19,7 @@ RETURNS integer
 LANGUAGE C VOLATILE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION cdi_create_destination(text, text, jsonb) IS
-'Creates a destination and returns its id. spec is the name of a specification (its latest version) or "name@version"; settings are checked against it. Secrets are references: file:NAME below cdi.secret_directory, or env:CDI_NAME.';
+'Creates a destination and returns its id. spec is the name of a specification (its latest version) or "name@version"; settings are checked against it. Secrets are references: secret:NAME in cdi.secrets, file:NAME below cdi.secret_directory, or env:CDI_NAME.';
 
 CREATE OR REPLACE FUNCTION cdi_alter_destination(name text, settings jsonb, spec text DEFAULT NULL)
 RETURNS void

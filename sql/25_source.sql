@@ -109,7 +109,7 @@ EXCEPTION
     WHEN unique_violation THEN
         RAISE EXCEPTION 'the key is in use already'
             USING ERRCODE = 'duplicate_object',
-                  HINT = format('SELECT cdi_remove_write_key(%L) takes it away from its source.', left(key, 4) || '...');
+                  HINT = 'cdi_remove_write_key(key) takes it away from its source.';
 END
 $$;
 COMMENT ON FUNCTION cdi_add_write_key(text, text) IS 'Gives a source one more write key: the app id, API key or measurement id that its SDKs send already. Stored is its SHA-256.';

@@ -39,7 +39,7 @@ BEGIN
     COMMENT ON COLUMN cdi.stat_sources.withheld IS 'Events that consent or the plan withheld.';
     COMMENT ON COLUMN cdi.stat_sources.requests IS 'HTTP requests that were answered.';
     COMMENT ON COLUMN cdi.stat_sources.body_bytes IS 'Bytes of their bodies, as sent.';
-    COMMENT ON COLUMN cdi.stat_sources.accepted IS 'Requests answered 2xx.';
+    COMMENT ON COLUMN cdi.stat_sources.accepted IS 'Requests answered 2xx, or 3xx where the protocol redirects.';
     COMMENT ON COLUMN cdi.stat_sources.refused IS 'Requests answered 4xx, other than those below.';
     COMMENT ON COLUMN cdi.stat_sources.rate_limited IS 'Requests answered 429: above rate_limit (cdi_alter_source).';
     COMMENT ON COLUMN cdi.stat_sources.too_large IS 'Requests answered 413: body above max_body or cdi.collector_max_body.';

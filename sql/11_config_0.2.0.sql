@@ -44,7 +44,7 @@ CREATE TABLE cdi.destinations (
     enabled boolean NOT NULL DEFAULT true,
     created_at timestamptz NOT NULL DEFAULT now()
 );
-COMMENT ON TABLE cdi.destinations IS 'Places that rows are pushed to. Secrets in settings are references (file:..., env:...), never values.';
+COMMENT ON TABLE cdi.destinations IS 'Places that rows are pushed to. Secrets in settings are references (secret:..., file:..., env:...), never values.';
 SELECT pg_extension_config_dump('cdi.destinations', '');
 SELECT pg_extension_config_dump('cdi.destinations_destination_id_seq', '');
 

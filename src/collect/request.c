@@ -124,6 +124,7 @@ static const struct
 	{"origin_not_allowed", "the source takes nothing from pages of this origin"},
 	{"secret_unavailable", "the secret of the source cannot be read now; send this again later"},
 	{"body_too_large", "the body is larger than cdi.collector_max_body"},
+	{"unknown_default_source", "there is no source of the name in cdi.collector_default_source"},
 	{"rate_limited", "the source sends more events per second than it may; send this again later"},
 };
 
@@ -446,7 +447,15 @@ find_source(CdiJob *job, CdiKeyMemo *memo)
 	}
 	if (cdi_collector_default_source != NULL && *cdi_collector_default_source != '\0' &&
 		request->dialect->keyless)
+	{
 		take_source(job, cdi_collector_default_source);
+		/* Our mistake, not the client's: it shall keep its events. */
+		if (request->source_id == 0)
+		{
+			job->denied = "unknown_default_source";
+			job->denied_status = 503;
+		}
+	}
 	else
 		job->denied = any ? "unknown_write_key" : "missing_write_key";
 }
@@ -537,8 +546,8 @@ cdi_request_authenticate(CdiJob *job, CdiKeyMemo *memo)
 	CdiRequest *request = &job->request;
 	const CdiSource *source;
 
-	find_source(job, memo);
 	job->denied_status = 401;
+	find_source(job, memo);
 	if (job->denied != NULL)
 		return;
 	source = cdi_source_by_id(request->source_id);

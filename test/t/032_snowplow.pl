@@ -214,9 +214,13 @@ for my $case (
 is(http_get($port, '/i?aid=other&e=pv')->{status}, 401, 'an unknown application');
 $answer = http_post($port, $tp2, {}, body(payload(aid => undef)));
 is("$answer->{status} $answer->{json}{code}", '401 missing_write_key', 'none');
-sql("ALTER DATABASE $db SET cdi.collector_default_source = 'shop'");
-my $end = time + 30;
+my $end = time + 60;
 # The collector starts anew with the setting.
+sql("ALTER DATABASE $db SET cdi.collector_default_source = 'shpo'");
+do { $answer = eval { http_post($port, $tp2, {}, body(payload(aid => undef))) } || { status => 0 } }
+  while ($answer->{status} != 503 && time < $end);
+is("$answer->{status} $answer->{json}{code} $answer->{headers}{'retry-after'}", '503 unknown_default_source 1', 'a default source that there is not costs no event');
+sql("ALTER DATABASE $db SET cdi.collector_default_source = 'shop'");
 do { $answer = eval { http_post($port, $tp2, {}, body(payload(aid => undef))) } || { status => 0 } }
   while ($answer->{status} != 200 && time < $end);
 is("$answer->{status} " . last_event('type'), '200 page', 'with a default source it needs none');

@@ -30,6 +30,59 @@ cdi_text_trim(CdiText text)
 	return text;
 }
 
+CdiText
+cdi_text_split(CdiText *rest, char separator)
+{
+	const char *end = memchr(rest->data, separator, rest->len);
+	CdiText		piece = {rest->data, end ? (int) (end - rest->data) : rest->len};
+	int			past = piece.len + (end ? 1 : 0);
+
+	rest->data += past;
+	rest->len -= past;
+	return piece;
+}
+
+static int
+hex_digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	if (c >= 'a' && c <= 'f')
+		return c - 'a' + 10;
+	if (c >= 'A' && c <= 'F')
+		return c - 'A' + 10;
+	return -1;
+}
+
+CdiText
+cdi_text_url_decode(CdiText text)
+{
+	char	   *out;
+	CdiText		result;
+
+	if (text.len == 0 || (memchr(text.data, '%', text.len) == NULL &&
+						  memchr(text.data, '+', text.len) == NULL))
+		return text;
+	result.data = out = palloc((Size) text.len + 1);
+	for (int i = 0; i < text.len; i++)
+	{
+		bool		escape = text.data[i] == '%' && i + 2 < text.len;
+		int			high = escape ? hex_digit(text.data[i + 1]) : -1;
+		int			low = escape ? hex_digit(text.data[i + 2]) : -1;
+
+		if (high >= 0 && low >= 0)
+		{
+			*out++ = (char) (high * 16 + low);
+			i += 2;
+		}
+		else
+			*out++ = text.data[i] == '+' ? ' ' : text.data[i];
+	}
+	*out = '\0';
+	result.len = out - result.data;
+	return result;
+}
+
 static void
 skip_space(CdiScan *scan)
 {
@@ -331,17 +384,11 @@ hex_digits(const char *at, const char *end)
 		return -1;
 	for (int i = 0; i < 4; i++)
 	{
-		char		c = at[i];
+		int			digit = hex_digit(at[i]);
 
-		value <<= 4;
-		if (c >= '0' && c <= '9')
-			value |= c - '0';
-		else if (c >= 'a' && c <= 'f')
-			value |= c - 'a' + 10;
-		else if (c >= 'A' && c <= 'F')
-			value |= c - 'A' + 10;
-		else
+		if (digit < 0)
 			return -1;
+		value = value * 16 + digit;
 	}
 	return value;
 }
@@ -452,4 +499,13 @@ bool
 cdi_scan_string_is(CdiText value, const char *word)
 {
 	return cdi_text_is(cdi_scan_string(value), word);
+}
+
+bool
+cdi_scan_same(CdiText a, CdiText b)
+{
+	a = cdi_scan_scalar(a);
+	b = cdi_scan_scalar(b);
+	return a.data != NULL && b.data != NULL && a.len == b.len &&
+		memcmp(a.data, b.data, a.len) == 0;
 }

@@ -41,8 +41,19 @@ cdi_text_is(CdiText text, const char *word)
 		memcmp(text.data, word, text.len) == 0;
 }
 
+static inline CdiText
+cdi_text_of(const StringInfoData *buffer)
+{
+	return (CdiText) {buffer->data, buffer->len};
+}
+
 /* Without white space around it. */
 extern CdiText cdi_text_trim(CdiText text);
+/* What stands before a separator, or all; *rest becomes what is behind it. */
+extern CdiText cdi_text_split(CdiText *rest, char separator);
+/* URL-decoded: "+" is a space, a "%" that is no escape stays.  The text itself
+ * where there is nothing to decode. */
+extern CdiText cdi_text_url_decode(CdiText text);
 
 /*
  * Members of an object and elements of an array:
@@ -109,6 +120,8 @@ extern CdiText cdi_scan_string(CdiText value);
 /* The same, and a number as its own text: ids come as both. */
 extern CdiText cdi_scan_scalar(CdiText value);
 extern bool cdi_scan_string_is(CdiText value, const char *word);
+/* Are these the same id? */
+extern bool cdi_scan_same(CdiText a, CdiText b);
 
 /*
  * Writing.  A comma comes before whatever follows something, so members and
@@ -131,13 +144,14 @@ extern void cdi_write_value(StringInfo out, const char *name, CdiText value);
 /* The same, unless it is null */
 extern void cdi_write_present(StringInfo out, const char *name, CdiText value);
 /*
- * Members of objects: {"os": {"name": ...}, ...}.  Those of one object stand
- * together in the list, whose end has no object; what has no member that is
- * present is not written.
+ * Members of an open object, and of objects in it: {"ip": ..., "os": {"name":
+ * ...}, ...}.  Those of one object stand together in the list, whose end has
+ * no member; what has no member that is present is not written.  Of neighbours
+ * with the same place the first that is present counts.
  */
 typedef struct CdiPart
 {
-	const char *object;
+	const char *object;			/* NULL: the one that is open */
 	const char *member;
 	int			slot;
 } CdiPart;
@@ -147,6 +161,7 @@ extern void cdi_write_parts(StringInfo out, const CdiPart *parts, const CdiText 
 extern void cdi_write_text(StringInfo out, const char *name, CdiText text);
 extern void cdi_write_string(StringInfo out, const char *name, const char *string);
 extern void cdi_write_bool(StringInfo out, const char *name, bool value);
+extern void cdi_write_number(StringInfo out, const char *name, int64 number);
 /* A key that came in: what cdi_scan_member() returned, or any bytes */
 extern void cdi_write_key(StringInfo out, CdiText key);
 /* key and JSON text: a member of another object, copied */

@@ -92,19 +92,26 @@ void
 cdi_write_parts(StringInfo out, const CdiPart *parts, const CdiText *values)
 {
 	const char *open = NULL;
+	const char *last = NULL;
 
-	for (; parts->object != NULL; parts++)
+	for (; parts->member != NULL; parts++)
 	{
-		if (!cdi_scan_present(values[parts->slot]))
+		bool		same = (open == NULL) == (parts->object == NULL) &&
+			(open == NULL || strcmp(open, parts->object) == 0);
+
+		if (!cdi_scan_present(values[parts->slot]) ||
+			(same && last != NULL && strcmp(last, parts->member) == 0))
 			continue;
-		if (open == NULL || strcmp(open, parts->object) != 0)
+		if (!same)
 		{
 			if (open != NULL)
 				cdi_write_close(out, '}');
-			cdi_write_open(out, parts->object, '{');
+			if (parts->object != NULL)
+				cdi_write_open(out, parts->object, '{');
 			open = parts->object;
 		}
 		cdi_write_value(out, parts->member, values[parts->slot]);
+		last = parts->member;
 	}
 	if (open != NULL)
 		cdi_write_close(out, '}');
@@ -129,6 +136,13 @@ void
 cdi_write_bool(StringInfo out, const char *name, bool value)
 {
 	cdi_write_value(out, name, cdi_text(value ? "true" : "false"));
+}
+
+void
+cdi_write_number(StringInfo out, const char *name, int64 number)
+{
+	write_name(out, name);
+	appendStringInfo(out, INT64_FORMAT, number);
 }
 
 void

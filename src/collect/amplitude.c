@@ -35,12 +35,12 @@ enum
 	BODY_KEY, BODY_EVENTS, BODY_EVENT, BODY_UPLOAD_TIME, BODY_COUNT
 };
 
-static const CdiMember body_members[] = {
-	{"api_key", BODY_KEY},
-	{"events", BODY_EVENTS},
-	{"event", BODY_EVENT},
-	{"client_upload_time", BODY_UPLOAD_TIME},
-	{NULL, 0}
+static const CdiWanted body_members[] = {
+	CDI_WANTED("api_key", BODY_KEY),
+	CDI_WANTED("events", BODY_EVENTS),
+	CDI_WANTED("event", BODY_EVENT),
+	CDI_WANTED("client_upload_time", BODY_UPLOAD_TIME),
+	CDI_WANTED_END
 };
 
 /* Members of an event, and of its event_properties */
@@ -65,77 +65,77 @@ enum
 	LIBRARY_OBJECT, GROUP_ID, COUNT
 };
 
-static const CdiMember event_members[] = {
-	{"event_type", EVENT_TYPE},
-	{"user_id", EVENT_USER_ID},
-	{"device_id", EVENT_DEVICE_ID},
-	{"time", EVENT_TIME},
-	{"insert_id", EVENT_INSERT_ID},
-	{"event_properties", EVENT_PROPERTIES},
-	{"user_properties", EVENT_USER_PROPERTIES},
-	{"groups", EVENT_GROUPS},
-	{"group_properties", EVENT_GROUP_PROPERTIES},
-	{"price", EVENT_PRICE},
-	{"quantity", EVENT_QUANTITY},
-	{"revenue", EVENT_REVENUE},
-	{"productId", EVENT_PRODUCT_ID},
-	{"revenueType", EVENT_REVENUE_TYPE},
-	{"currency", EVENT_CURRENCY},
-	{"ip", EVENT_IP},
-	{"user_agent", EVENT_USER_AGENT},
-	{"language", EVENT_LANGUAGE},
-	{"session_id", EVENT_SESSION_ID},
-	{"library", EVENT_LIBRARY},
-	{"app_version", EVENT_APP_VERSION},
-	{"version_name", EVENT_VERSION_NAME},
-	{"os_name", EVENT_OS_NAME},
-	{"os_version", EVENT_OS_VERSION},
-	{"device_manufacturer", EVENT_MANUFACTURER},
-	{"device_model", EVENT_MODEL},
-	{"adid", EVENT_ADID},
-	{"idfa", EVENT_IDFA},
-	{"idfv", EVENT_IDFV},
-	{"android_id", EVENT_ANDROID_ID},
-	{"carrier", EVENT_CARRIER},
-	{"country", EVENT_COUNTRY},
-	{"region", EVENT_REGION},
-	{"city", EVENT_CITY},
-	{"location_lat", EVENT_LATITUDE},
-	{"location_lng", EVENT_LONGITUDE},
-	{NULL, 0}
+static const CdiWanted event_members[] = {
+	CDI_WANTED("event_type", EVENT_TYPE),
+	CDI_WANTED("user_id", EVENT_USER_ID),
+	CDI_WANTED("device_id", EVENT_DEVICE_ID),
+	CDI_WANTED("time", EVENT_TIME),
+	CDI_WANTED("insert_id", EVENT_INSERT_ID),
+	CDI_WANTED("event_properties", EVENT_PROPERTIES),
+	CDI_WANTED("user_properties", EVENT_USER_PROPERTIES),
+	CDI_WANTED("groups", EVENT_GROUPS),
+	CDI_WANTED("group_properties", EVENT_GROUP_PROPERTIES),
+	CDI_WANTED("price", EVENT_PRICE),
+	CDI_WANTED("quantity", EVENT_QUANTITY),
+	CDI_WANTED("revenue", EVENT_REVENUE),
+	CDI_WANTED("productId", EVENT_PRODUCT_ID),
+	CDI_WANTED("revenueType", EVENT_REVENUE_TYPE),
+	CDI_WANTED("currency", EVENT_CURRENCY),
+	CDI_WANTED("ip", EVENT_IP),
+	CDI_WANTED("user_agent", EVENT_USER_AGENT),
+	CDI_WANTED("language", EVENT_LANGUAGE),
+	CDI_WANTED("session_id", EVENT_SESSION_ID),
+	CDI_WANTED("library", EVENT_LIBRARY),
+	CDI_WANTED("app_version", EVENT_APP_VERSION),
+	CDI_WANTED("version_name", EVENT_VERSION_NAME),
+	CDI_WANTED("os_name", EVENT_OS_NAME),
+	CDI_WANTED("os_version", EVENT_OS_VERSION),
+	CDI_WANTED("device_manufacturer", EVENT_MANUFACTURER),
+	CDI_WANTED("device_model", EVENT_MODEL),
+	CDI_WANTED("adid", EVENT_ADID),
+	CDI_WANTED("idfa", EVENT_IDFA),
+	CDI_WANTED("idfv", EVENT_IDFV),
+	CDI_WANTED("android_id", EVENT_ANDROID_ID),
+	CDI_WANTED("carrier", EVENT_CARRIER),
+	CDI_WANTED("country", EVENT_COUNTRY),
+	CDI_WANTED("region", EVENT_REGION),
+	CDI_WANTED("city", EVENT_CITY),
+	CDI_WANTED("location_lat", EVENT_LATITUDE),
+	CDI_WANTED("location_lng", EVENT_LONGITUDE),
+	CDI_WANTED_END
 };
 
-static const CdiMember property_members[] = {
-	{"price", OWN_PRICE},
-	{"quantity", OWN_QUANTITY},
-	{"revenue", OWN_REVENUE},
-	{"productId", OWN_PRODUCT_ID},
-	{"revenueType", OWN_REVENUE_TYPE},
-	{"currency", OWN_CURRENCY},
-	{"url", OWN_URL},
-	{"path", OWN_PATH},
-	{"title", OWN_TITLE},
-	{"[Amplitude] Page Location", PAGE_LOCATION},
-	{"[Amplitude] Page URL", PAGE_URL},
-	{"[Amplitude] Page Path", PAGE_PATH},
-	{"[Amplitude] Page Title", PAGE_TITLE},
-	{"[Amplitude] Screen Name", SCREEN_NAME},
-	{"referrer", PAGE_REFERRER},
-	{"utm_source", UTM_SOURCE},
-	{"utm_medium", UTM_MEDIUM},
-	{"utm_campaign", UTM_CAMPAIGN},
-	{"utm_term", UTM_TERM},
-	{"utm_content", UTM_CONTENT},
-	{"$price", DOLLAR_PRICE},
-	{"$quantity", DOLLAR_QUANTITY},
-	{"$revenue", DOLLAR_REVENUE},
-	{"$productId", DOLLAR_PRODUCT_ID},
-	{"$revenueType", DOLLAR_REVENUE_TYPE},
-	{"$currency", DOLLAR_CURRENCY},
-	{NULL, 0}
+static const CdiWanted property_members[] = {
+	CDI_WANTED("price", OWN_PRICE),
+	CDI_WANTED("quantity", OWN_QUANTITY),
+	CDI_WANTED("revenue", OWN_REVENUE),
+	CDI_WANTED("productId", OWN_PRODUCT_ID),
+	CDI_WANTED("revenueType", OWN_REVENUE_TYPE),
+	CDI_WANTED("currency", OWN_CURRENCY),
+	CDI_WANTED("url", OWN_URL),
+	CDI_WANTED("path", OWN_PATH),
+	CDI_WANTED("title", OWN_TITLE),
+	CDI_WANTED("[Amplitude] Page Location", PAGE_LOCATION),
+	CDI_WANTED("[Amplitude] Page URL", PAGE_URL),
+	CDI_WANTED("[Amplitude] Page Path", PAGE_PATH),
+	CDI_WANTED("[Amplitude] Page Title", PAGE_TITLE),
+	CDI_WANTED("[Amplitude] Screen Name", SCREEN_NAME),
+	CDI_WANTED("referrer", PAGE_REFERRER),
+	CDI_WANTED("utm_source", UTM_SOURCE),
+	CDI_WANTED("utm_medium", UTM_MEDIUM),
+	CDI_WANTED("utm_campaign", UTM_CAMPAIGN),
+	CDI_WANTED("utm_term", UTM_TERM),
+	CDI_WANTED("utm_content", UTM_CONTENT),
+	CDI_WANTED("$price", DOLLAR_PRICE),
+	CDI_WANTED("$quantity", DOLLAR_QUANTITY),
+	CDI_WANTED("$revenue", DOLLAR_REVENUE),
+	CDI_WANTED("$productId", DOLLAR_PRODUCT_ID),
+	CDI_WANTED("$revenueType", DOLLAR_REVENUE_TYPE),
+	CDI_WANTED("$currency", DOLLAR_CURRENCY),
+	CDI_WANTED_END
 };
 
-static const CdiPlace context_places[] = {
+static const CdiPart context_parts[] = {
 	{NULL, "ip", EVENT_IP},
 	{NULL, "userAgent", EVENT_USER_AGENT},
 	{NULL, "locale", EVENT_LANGUAGE},
@@ -218,7 +218,7 @@ unpack(CdiRequest *request)
 	CdiText		events;
 	CdiText		upload_time;
 	StringInfoData envelope;
-	bool		well_formed = cdi_members_gather(request->body, body_members, values);
+	bool		well_formed = cdi_scan_gather(request->body, body_members, values);
 
 	events = cdi_scan_present(values[BODY_EVENTS]) ? values[BODY_EVENTS] : values[BODY_EVENT];
 	if (request->route->type != NULL && values[BODY_EVENTS].data == NULL &&
@@ -252,8 +252,7 @@ unpack(CdiRequest *request)
 		cdi_write_open(&envelope, NULL, '{');
 		cdi_write_text(&envelope, "client_upload_time", upload_time);
 		cdi_write_close(&envelope, '}');
-		request->envelope.data = envelope.data;
-		request->envelope.len = envelope.len;
+		request->envelope = cdi_text_of(&envelope);
 	}
 }
 
@@ -371,7 +370,7 @@ write_own(StringInfo out, const char *name, const CdiText *values, int own, int 
 {
 	if (values[own].data != NULL)
 		return;
-	cdi_members_write(out, name, cdi_scan_present(values[a]) ? values[a] : values[b]);
+	cdi_write_present(out, name, cdi_scan_present(values[a]) ? values[a] : values[b]);
 }
 
 static void
@@ -424,9 +423,7 @@ library_object(CdiText library)
 	cdi_write_text(&object, "name", name);
 	cdi_write_text(&object, "version", version);
 	cdi_write_close(&object, '}');
-	name.data = object.data;
-	name.len = object.len;
-	return name;
+	return cdi_text_of(&object);
 }
 
 /* The first group of {"org": "acme"} or {"org": ["acme", "initech"]} */
@@ -462,12 +459,12 @@ write_context(CdiTranslation *translation, CdiText *values, bool more_traits)
 		values[EVENT_SESSION_ID] = CDI_NO_TEXT;
 	values[LIBRARY_OBJECT] = library_object(values[EVENT_LIBRARY]);
 	outer = cdi_members_open(out, "context");
-	cdi_members_place(out, context_places, values);
+	cdi_write_parts(out, context_parts, values);
 
 	/* What has no name of its own there, and what was not translated whole */
 	rest = cdi_members_open(out, "amplitude");
 	cdi_members_copy_others(out, translation->payload, event_members);
-	cdi_members_write(out, "groups", values[EVENT_GROUPS]);
+	cdi_write_present(out, "groups", values[EVENT_GROUPS]);
 	if (more_traits && cdi_scan_present(values[EVENT_USER_PROPERTIES]))
 		cdi_write_value(out, "user_properties", values[EVENT_USER_PROPERTIES]);
 	if (cdi_scan_present(values[EVENT_GROUP_PROPERTIES]))
@@ -507,29 +504,29 @@ translate(CdiTranslation *translation)
 		cdi_translation_fail(translation, ERRCODE_CDI_INVALID_EVENT, "event must be a JSON object");
 		return;
 	}
-	if (!cdi_members_gather(translation->payload, event_members, values))
+	if (!cdi_scan_gather(translation->payload, event_members, values))
 	{
 		cdi_translation_fail(translation, ERRCODE_CDI_INVALID_JSON, "invalid JSON");
 		return;
 	}
-	(void) cdi_members_gather(values[EVENT_PROPERTIES], property_members, values);
+	(void) cdi_scan_gather(values[EVENT_PROPERTIES], property_members, values);
 	type = type_of(values[EVENT_TYPE]);
 	group = first_group(values[EVENT_GROUPS]);
 
 	cdi_write_open(out, NULL, '{');
 	cdi_write_string(out, "type", type);
-	cdi_members_write(out, "userId", values[EVENT_USER_ID]);
-	cdi_members_write(out, "anonymousId", values[EVENT_DEVICE_ID]);
-	cdi_members_write(out, "messageId", values[EVENT_INSERT_ID]);
+	cdi_write_present(out, "userId", values[EVENT_USER_ID]);
+	cdi_write_present(out, "anonymousId", values[EVENT_DEVICE_ID]);
+	cdi_write_present(out, "messageId", values[EVENT_INSERT_ID]);
 	if (strcmp(type, "track") == 0)
-		cdi_members_write(out, "event", values[EVENT_TYPE]);
+		cdi_write_present(out, "event", values[EVENT_TYPE]);
 	else if (strcmp(type, "page") == 0)
-		cdi_members_write(out, "name", cdi_scan_present(values[PAGE_TITLE]) ?
+		cdi_write_present(out, "name", cdi_scan_present(values[PAGE_TITLE]) ?
 						  values[PAGE_TITLE] : values[PAGE_PATH]);
 	else if (strcmp(type, "screen") == 0)
-		cdi_members_write(out, "name", values[SCREEN_NAME]);
+		cdi_write_present(out, "name", values[SCREEN_NAME]);
 	else if (strcmp(type, "group") == 0)
-		cdi_members_write(out, "groupId", group);
+		cdi_write_present(out, "groupId", group);
 	if (strcmp(type, "group") != 0)
 		values[GROUP_ID] = group;
 
@@ -589,7 +586,7 @@ write_list(StringInfo out, const char *name, const char *lists, int n, int list)
 	cdi_write_open(out, name, '[');
 	for (int i = 0; i < n; i++)
 		if (lists[i] == list)
-			cdi_members_write_number(out, NULL, i);
+			cdi_write_number(out, NULL, i);
 	cdi_write_close(out, ']');
 }
 
@@ -599,7 +596,7 @@ write_refusal(StringInfo out, int code, const char *error, const char *missing,
 			  const char *lists, int n)
 {
 	cdi_write_open(out, NULL, '{');
-	cdi_members_write_number(out, "code", code);
+	cdi_write_number(out, "code", code);
 	cdi_write_string(out, "error", error);
 	if (missing != NULL)
 		cdi_write_string(out, "missing_field", missing);
@@ -638,10 +635,10 @@ answer(const CdiRequest *request, const CdiAnswer *answer, CdiReply *reply)
 	}
 	gettimeofday(&now, NULL);
 	cdi_write_open(out, NULL, '{');
-	cdi_members_write_number(out, "code", 200);
-	cdi_members_write_number(out, "events_ingested", answer->received - answer->failed);
-	cdi_members_write_number(out, "payload_size_bytes", atoi(request->memo));
-	cdi_members_write_number(out, "server_upload_time", (int64) now.tv_sec * 1000 + now.tv_usec / 1000);
+	cdi_write_number(out, "code", 200);
+	cdi_write_number(out, "events_ingested", answer->received - answer->failed);
+	cdi_write_number(out, "payload_size_bytes", atoi(request->memo));
+	cdi_write_number(out, "server_upload_time", (int64) now.tv_sec * 1000 + now.tv_usec / 1000);
 	cdi_write_close(out, '}');
 }
 
@@ -658,7 +655,7 @@ refuse(const CdiRequest *request, int status, const char *code, const char *mess
 	else if (status == 429)
 	{
 		cdi_write_open(out, NULL, '{');
-		cdi_members_write_number(out, "code", status);
+		cdi_write_number(out, "code", status);
 		cdi_write_string(out, "error", message);
 		appendStringInfoString(out, ",\"eps_threshold\":0,\"throttled_devices\":{},\"throttled_users\":{}"
 							   ",\"exceeded_daily_quota_devices\":{},\"exceeded_daily_quota_users\":{}"
@@ -670,7 +667,7 @@ refuse(const CdiRequest *request, int status, const char *code, const char *mess
 	else
 	{
 		cdi_write_open(out, NULL, '{');
-		cdi_members_write_number(out, "code", status);
+		cdi_write_number(out, "code", status);
 		cdi_write_string(out, "error", message);
 		cdi_write_close(out, '}');
 	}

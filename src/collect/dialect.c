@@ -156,12 +156,8 @@ cdi_request_cookie(const CdiRequest *request, const char *name)
 
 	while (rest.len > 0)
 	{
-		const char *end = memchr(rest.data, ';', rest.len);
-		CdiText		pair = {rest.data, end ? (int) (end - rest.data) : rest.len};
+		CdiText		pair = cdi_text_trim(cdi_text_split(&rest, ';'));
 
-		rest.len -= pair.len + (end ? 1 : 0);
-		rest.data += pair.len + (end ? 1 : 0);
-		pair = cdi_text_trim(pair);
 		if (pair.len > (int) length && memcmp(pair.data, name, length) == 0 &&
 			pair.data[length] == '=')
 		{

@@ -18,6 +18,7 @@
 #include "base/errors.h"
 #include "collect/dialect.h"
 #include "collect/ga4.h"
+#include "collect/members.h"
 
 #define MAX_REPEATED		(16 * 1024 * 1024)	/* bytes */
 #define ALWAYS_TAKEN		1000
@@ -141,8 +142,7 @@ write_envelope(CdiRequest *request, CdiText *events)
 	cdi_write_text(&envelope, "measurement_id", cdi_form_get(request->query, "measurement_id"));
 	cdi_write_text(&envelope, "firebase_app_id", cdi_form_get(request->query, "firebase_app_id"));
 	cdi_write_close(&envelope, '}');
-	request->envelope.data = envelope.data;
-	request->envelope.len = envelope.len;
+	request->envelope = cdi_text_of(&envelope);
 	return !scan.malformed;
 }
 
@@ -242,14 +242,11 @@ write_traits(StringInfo out, CdiText properties)
 	CdiScan		scan;
 	CdiText		key;
 	CdiText		value;
-	bool		any = false;
+	int			start = cdi_members_open(out, "traits");
 
 	cdi_scan_object(&scan, properties);
 	while (cdi_scan_member(&scan, &key, &value))
 	{
-		if (!any)
-			cdi_write_open(out, "traits", '{');
-		any = true;
 		if (cdi_scan_kind(value) == '{')
 		{
 			CdiText		inner = cdi_scan_get(value, "value");
@@ -259,37 +256,18 @@ write_traits(StringInfo out, CdiText properties)
 		else
 			cdi_write_member(out, key, value);
 	}
-	if (any)
-		cdi_write_close(out, '}');
+	cdi_members_close(out, "traits", start);
 }
 
 /* What has no place of its own, of the request and of the event */
 static void
 write_rest(StringInfo out, CdiText envelope, CdiText event)
 {
-	const CdiText objects[2] = {envelope, event};
-	const CdiWanted *const known[2] = {members, event_members};
-	bool		any = false;
+	int			start = cdi_members_open(out, "google");
 
-	for (int i = 0; i < 2; i++)
-	{
-		CdiScan		scan;
-		CdiText		key;
-		CdiText		value;
-
-		cdi_scan_object(&scan, objects[i]);
-		while (cdi_scan_member(&scan, &key, &value))
-		{
-			if (cdi_scan_wanted(known[i], key) != NULL)
-				continue;
-			if (!any)
-				cdi_write_open(out, "google", '{');
-			any = true;
-			cdi_write_member(out, key, value);
-		}
-	}
-	if (any)
-		cdi_write_close(out, '}');
+	cdi_members_copy_others(out, envelope, members);
+	cdi_members_copy_others(out, event, event_members);
+	cdi_members_close(out, "google", start);
 }
 
 static void
@@ -326,16 +304,14 @@ translate_mp(CdiTranslation *translation)
 
 	if (cdi_scan_kind(translation->payload) != '{')
 	{
-		translation->sqlstate = ERRCODE_CDI_INVALID_EVENT;
-		translation->message = "event must be a JSON object";
+		cdi_translation_fail(translation, ERRCODE_CDI_INVALID_EVENT, "event must be a JSON object");
 		return;
 	}
 	if (!cdi_scan_gather(translation->envelope, members, request) ||
 		!cdi_scan_gather(translation->payload, event_members, event) ||
 		(cdi_scan_kind(event[E_PARAMS]) == '{' && !cdi_scan_gather(event[E_PARAMS], params, param)))
 	{
-		translation->sqlstate = ERRCODE_CDI_INVALID_JSON;
-		translation->message = "invalid JSON";
+		cdi_translation_fail(translation, ERRCODE_CDI_INVALID_JSON, "invalid JSON");
 		return;
 	}
 	type = cdi_ga4_type(cdi_scan_string(event[E_NAME]));

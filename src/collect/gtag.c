@@ -116,8 +116,7 @@ set_shared(CdiRequest *request, CdiText shared)
 	cdi_write_open(&envelope, NULL, '{');
 	cdi_write_text(&envelope, "gtag", shared);
 	cdi_write_close(&envelope, '}');
-	request->envelope.data = envelope.data;
-	request->envelope.len = envelope.len;
+	request->envelope = cdi_text_of(&envelope);
 }
 
 void
@@ -136,12 +135,8 @@ cdi_gtag_unpack(CdiRequest *request)
 	set_shared(request, request->query);
 	while (rest.len > 0)
 	{
-		const char *end = memchr(rest.data, '\n', rest.len);
-		CdiText		line = {rest.data, end ? (int) (end - rest.data) : rest.len};
+		CdiText		line = cdi_text_trim(cdi_text_split(&rest, '\n'));
 
-		rest.len -= line.len + (end ? 1 : 0);
-		rest.data += line.len + (end ? 1 : 0);
-		line = cdi_text_trim(line);
 		if (line.len == 0)
 			continue;
 		if (request->nkeys == 0)

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "collect/base64.h"
 #include "collect/http_private.h"
 
 static const char *
@@ -30,22 +31,6 @@ cdi_http_secure(const CdiHttpRequest *request)
 								   MHD_CONNECTION_INFO_GNUTLS_SESSION) != NULL;
 }
 
-static int
-base64_value(unsigned char c)
-{
-	if (c >= 'A' && c <= 'Z')
-		return c - 'A';
-	if (c >= 'a' && c <= 'z')
-		return c - 'a' + 26;
-	if (c >= '0' && c <= '9')
-		return c - '0' + 52;
-	if (c == '+' || c == '-')
-		return 62;
-	if (c == '/' || c == '_')
-		return 63;
-	return -1;
-}
-
 /* User name of Basic credentials: up to the first colon, or all of it. */
 static void
 decode_user(const char *encoded, char *user, size_t size)
@@ -58,7 +43,7 @@ decode_user(const char *encoded, char *user, size_t size)
 		encoded++;
 	for (; *encoded != '\0' && *encoded != '=' && *encoded != ' '; encoded++)
 	{
-		int			value = base64_value((unsigned char) *encoded);
+		int			value = cdi_base64_digit(*encoded);
 
 		if (value < 0)
 		{

@@ -7,28 +7,14 @@
  */
 #include "postgres.h"
 
-#include <zlib.h>
-
 #include "utils/memutils.h"
 
+#include "base/zlib.h"
 #include "collect/collect.h"
 
 /* windowBits of zlib */
 #define DETECT_GZIP_OR_ZLIB	(15 + 32)
 #define RAW_DEFLATE			(-15)
-
-static voidpf
-zlib_alloc(voidpf opaque, uInt items, uInt size)
-{
-	return MemoryContextAllocExtended((MemoryContext) opaque, (Size) items * size,
-									  MCXT_ALLOC_NO_OOM);
-}
-
-static void
-zlib_free(voidpf opaque, voidpf address)
-{
-	pfree(address);
-}
 
 static CdiInflateResult
 inflate_as(int window_bits, const char *data, size_t len, size_t limit,
@@ -40,11 +26,7 @@ inflate_as(int window_bits, const char *data, size_t len, size_t limit,
 	char	   *buffer;
 	CdiInflateResult result = CDI_INFLATE_CORRUPT;
 
-	/* zlib allocates in our context: an error leaves nothing behind. */
-	memset(&stream, 0, sizeof(stream));
-	stream.zalloc = zlib_alloc;
-	stream.zfree = zlib_free;
-	stream.opaque = (voidpf) CurrentMemoryContext;
+	cdi_zlib_prepare(&stream);
 	stream.next_in = (Bytef *) data;
 	stream.avail_in = len;
 

@@ -10,6 +10,7 @@
 
 #include "base/errors.h"
 #include "collect/dialect.h"
+#include "collect/members.h"
 
 static const CdiRoute routes[] = {
 	{"/api/s/*", NULL},
@@ -55,8 +56,7 @@ make_envelope(CdiRequest *request, CdiText type, CdiText outer)
 	cdi_write_value(&envelope, "sentAt", cdi_scan_get(outer, "sentAt"));
 	cdi_write_value(&envelope, "context", cdi_scan_get(outer, "context"));
 	cdi_write_close(&envelope, '}');
-	request->envelope.data = envelope.data;
-	request->envelope.len = envelope.len;
+	request->envelope = cdi_text_of(&envelope);
 }
 
 /* The last part of /api/s/s2s/track and of /api/s/track */
@@ -150,10 +150,7 @@ translate(CdiTranslation *translation)
 			cdi_write_member(call, key, value);
 	cdi_write_close(call, '}');
 	if (scan.malformed)
-	{
-		translation->sqlstate = ERRCODE_CDI_INVALID_JSON;
-		translation->message = "the event is no JSON object";
-	}
+		cdi_translation_fail(translation, ERRCODE_CDI_INVALID_JSON, "the event is no JSON object");
 }
 
 static void

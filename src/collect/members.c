@@ -1,72 +1,12 @@
 /*
  * members.c
- *		Members of other protocols' objects, found and written by tables.
+ *		Members of other protocols' objects, copied into ours.
  */
 #include "postgres.h"
 
 #include "base/errors.h"
 #include "collect/dialect.h"
 #include "collect/members.h"
-
-static const CdiMember *
-find(CdiText key, const CdiMember *table)
-{
-	for (const CdiMember *member = table; member->name != NULL; member++)
-		if (cdi_text_is(key, member->name))
-			return member;
-	return NULL;
-}
-
-bool
-cdi_members_gather(CdiText object, const CdiMember *table, CdiText *values)
-{
-	CdiScan		scan;
-	CdiText		key;
-	CdiText		value;
-	const CdiMember *member;
-
-	cdi_scan_object(&scan, object);
-	while (cdi_scan_member(&scan, &key, &value))
-		if ((member = find(key, table)) != NULL)
-			values[member->slot] = value;
-	return !scan.malformed;
-}
-
-void
-cdi_members_write(StringInfo out, const char *name, CdiText value)
-{
-	if (cdi_scan_present(value))
-		cdi_write_value(out, name, value);
-}
-
-void
-cdi_members_place(StringInfo out, const CdiPlace *places, const CdiText *values)
-{
-	const char *open = NULL;
-	const char *last = NULL;
-
-	for (const CdiPlace *place = places; place->member != NULL; place++)
-	{
-		bool		same = (open == NULL) == (place->object == NULL) &&
-			(open == NULL || strcmp(open, place->object) == 0);
-
-		if (!cdi_scan_present(values[place->slot]) ||
-			(same && last != NULL && strcmp(last, place->member) == 0))
-			continue;
-		if (!same)
-		{
-			if (open != NULL)
-				cdi_write_close(out, '}');
-			if (place->object != NULL)
-				cdi_write_open(out, place->object, '{');
-			open = place->object;
-		}
-		cdi_write_value(out, place->member, values[place->slot]);
-		last = place->member;
-	}
-	if (open != NULL)
-		cdi_write_close(out, '}');
-}
 
 int
 cdi_members_open(StringInfo out, const char *name)
@@ -104,7 +44,7 @@ cdi_members_copy(StringInfo out, CdiText object)
 }
 
 void
-cdi_members_copy_others(StringInfo out, CdiText object, const CdiMember *table)
+cdi_members_copy_others(StringInfo out, CdiText object, const CdiWanted *but)
 {
 	CdiScan		scan;
 	CdiText		key;
@@ -112,14 +52,8 @@ cdi_members_copy_others(StringInfo out, CdiText object, const CdiMember *table)
 
 	cdi_scan_object(&scan, object);
 	while (cdi_scan_member(&scan, &key, &value))
-		if (find(key, table) == NULL)
+		if (cdi_scan_wanted(but, key) == NULL)
 			cdi_write_member(out, key, value);
-}
-
-void
-cdi_members_write_number(StringInfo out, const char *name, int64 number)
-{
-	cdi_write_value(out, name, cdi_text(psprintf(INT64_FORMAT, number)));
 }
 
 void

@@ -118,12 +118,8 @@ add_lines(CdiRequest *request, CdiText text)
 
 	while (text.len > 0)
 	{
-		const char *end = memchr(text.data, '\n', text.len);
-		CdiText		line = {text.data, end ? (int) (end - text.data) : text.len};
+		CdiText		line = cdi_text_trim(cdi_text_split(&text, '\n'));
 
-		text.len -= line.len + (end ? 1 : 0);
-		text.data += line.len + (end ? 1 : 0);
-		line = cdi_text_trim(line);
 		if (line.len > 0)
 			cdi_request_add_element(request, line);
 		if (cdi_scan_crowded(request->nelements, length))
@@ -228,7 +224,7 @@ write_status(const CdiRequest *request, bool good, const char *error, CdiReply *
 	else if (wants(request, MEMO_VERBOSE, "verbose"))
 	{
 		cdi_write_open(out, NULL, '{');
-		cdi_members_write_number(out, "status", good ? 1 : 0);
+		cdi_write_number(out, "status", good ? 1 : 0);
 		if (error != NULL)
 			cdi_write_string(out, "error", error);
 		else
@@ -263,10 +259,10 @@ answer_import(const CdiRequest *request, const CdiAnswer *answer, CdiReply *repl
 		reply->status = answer->received == 1 && answer->ncomplaints == 1 &&
 			answer->complaints[0].sqlstate == ERRCODE_CDI_EVENT_TOO_LARGE ? 413 : 400;
 	cdi_write_open(out, NULL, '{');
-	cdi_members_write_number(out, "code", reply->status);
+	cdi_write_number(out, "code", reply->status);
 	if (reply->status != 200)
 		cdi_write_string(out, "error", "some data points in the request failed validation");
-	cdi_members_write_number(out, "num_records_imported", answer->received - answer->failed);
+	cdi_write_number(out, "num_records_imported", answer->received - answer->failed);
 	cdi_write_string(out, "status", reply->status == 200 ? "OK" : "Bad Request");
 	if (reply->status != 200)
 	{
@@ -276,7 +272,7 @@ answer_import(const CdiRequest *request, const CdiAnswer *answer, CdiReply *repl
 			const CdiComplaint *complaint = &answer->complaints[i];
 
 			cdi_write_open(out, NULL, '{');
-			cdi_members_write_number(out, "index", complaint->index);
+			cdi_write_number(out, "index", complaint->index);
 			cdi_write_string(out, "insert_id", complaint->message_id ? complaint->message_id : "");
 			cdi_write_string(out, "field", field_of(complaint));
 			cdi_write_string(out, "message", complaint->message);
@@ -322,7 +318,7 @@ refuse(const CdiRequest *request, int status, const char *code, const char *mess
 		return;
 	}
 	cdi_write_open(reply->body, NULL, '{');
-	cdi_members_write_number(reply->body, "code", status);
+	cdi_write_number(reply->body, "code", status);
 	cdi_write_string(reply->body, "error", message);
 	cdi_write_string(reply->body, "status", code);
 	cdi_write_close(reply->body, '}');

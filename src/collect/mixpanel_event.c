@@ -19,10 +19,10 @@ enum
 	EVENT_NAME, EVENT_PROPERTIES, EVENT_COUNT
 };
 
-static const CdiMember event_members[] = {
-	{"event", EVENT_NAME},
-	{"properties", EVENT_PROPERTIES},
-	{NULL, 0}
+static const CdiWanted event_members[] = {
+	CDI_WANTED("event", EVENT_NAME),
+	CDI_WANTED("properties", EVENT_PROPERTIES),
+	CDI_WANTED_END
 };
 
 /* Properties of an event, or members of an update of a profile */
@@ -40,77 +40,77 @@ enum
 	P_SET, P_SET_ONCE, P_GROUP_ID, P_TOKEN, P_COUNT
 };
 
-static const CdiMember property_members[] = {
-	{"distinct_id", P_DISTINCT_ID},
-	{"$device_id", P_DEVICE_ID},
-	{"$user_id", P_USER_ID},
-	{"time", P_TIME},
-	{"$insert_id", P_INSERT_ID},
-	{"$identified_id", P_IDENTIFIED_ID},
-	{"$anon_id", P_ANON_ID},
-	{"$anon_distinct_id", P_ANON_DISTINCT_ID},
-	{"alias", P_ALIAS},
-	{"$distinct_ids", P_DISTINCT_IDS},
-	{"ip", P_IP},
-	{"$current_url", P_URL},
-	{"$referrer", P_REFERRER},
-	{"current_url_path", P_PATH},
-	{"current_page_title", P_TITLE},
-	{"current_url_search", P_SEARCH},
-	{"url", P_OWN_URL},
-	{"referrer", P_OWN_REFERRER},
-	{"path", P_OWN_PATH},
-	{"title", P_OWN_TITLE},
-	{"search", P_OWN_SEARCH},
-	{"mp_lib", P_LIB},
-	{"$lib_version", P_LIB_VERSION},
-	{"$os", P_OS},
-	{"$os_version", P_OS_VERSION},
-	{"$app_version", P_APP_VERSION},
-	{"$app_version_string", P_APP_VERSION_STRING},
-	{"$app_build_number", P_APP_BUILD},
-	{"$manufacturer", P_MANUFACTURER},
-	{"$model", P_MODEL},
-	{"$device", P_DEVICE_NAME},
-	{"$ios_ifa", P_ADVERTISING_ID},
-	{"$carrier", P_CARRIER},
-	{"$wifi", P_WIFI},
-	{"$screen_width", P_SCREEN_WIDTH},
-	{"$screen_height", P_SCREEN_HEIGHT},
-	{"$screen_dpi", P_SCREEN_DENSITY},
-	{"$city", P_CITY},
-	{"$region", P_REGION},
-	{"mp_country_code", P_COUNTRY},
-	{"$latitude", P_LATITUDE},
-	{"$longitude", P_LONGITUDE},
-	{"$timezone", P_TIMEZONE},
-	{"$user_agent", P_USER_AGENT},
-	{"utm_source", P_UTM_SOURCE},
-	{"utm_medium", P_UTM_MEDIUM},
-	{"utm_campaign", P_UTM_CAMPAIGN},
-	{"utm_term", P_UTM_TERM},
-	{"utm_content", P_UTM_CONTENT},
-	{NULL, 0}
+static const CdiWanted property_members[] = {
+	CDI_WANTED("distinct_id", P_DISTINCT_ID),
+	CDI_WANTED("$device_id", P_DEVICE_ID),
+	CDI_WANTED("$user_id", P_USER_ID),
+	CDI_WANTED("time", P_TIME),
+	CDI_WANTED("$insert_id", P_INSERT_ID),
+	CDI_WANTED("$identified_id", P_IDENTIFIED_ID),
+	CDI_WANTED("$anon_id", P_ANON_ID),
+	CDI_WANTED("$anon_distinct_id", P_ANON_DISTINCT_ID),
+	CDI_WANTED("alias", P_ALIAS),
+	CDI_WANTED("$distinct_ids", P_DISTINCT_IDS),
+	CDI_WANTED("ip", P_IP),
+	CDI_WANTED("$current_url", P_URL),
+	CDI_WANTED("$referrer", P_REFERRER),
+	CDI_WANTED("current_url_path", P_PATH),
+	CDI_WANTED("current_page_title", P_TITLE),
+	CDI_WANTED("current_url_search", P_SEARCH),
+	CDI_WANTED("url", P_OWN_URL),
+	CDI_WANTED("referrer", P_OWN_REFERRER),
+	CDI_WANTED("path", P_OWN_PATH),
+	CDI_WANTED("title", P_OWN_TITLE),
+	CDI_WANTED("search", P_OWN_SEARCH),
+	CDI_WANTED("mp_lib", P_LIB),
+	CDI_WANTED("$lib_version", P_LIB_VERSION),
+	CDI_WANTED("$os", P_OS),
+	CDI_WANTED("$os_version", P_OS_VERSION),
+	CDI_WANTED("$app_version", P_APP_VERSION),
+	CDI_WANTED("$app_version_string", P_APP_VERSION_STRING),
+	CDI_WANTED("$app_build_number", P_APP_BUILD),
+	CDI_WANTED("$manufacturer", P_MANUFACTURER),
+	CDI_WANTED("$model", P_MODEL),
+	CDI_WANTED("$device", P_DEVICE_NAME),
+	CDI_WANTED("$ios_ifa", P_ADVERTISING_ID),
+	CDI_WANTED("$carrier", P_CARRIER),
+	CDI_WANTED("$wifi", P_WIFI),
+	CDI_WANTED("$screen_width", P_SCREEN_WIDTH),
+	CDI_WANTED("$screen_height", P_SCREEN_HEIGHT),
+	CDI_WANTED("$screen_dpi", P_SCREEN_DENSITY),
+	CDI_WANTED("$city", P_CITY),
+	CDI_WANTED("$region", P_REGION),
+	CDI_WANTED("mp_country_code", P_COUNTRY),
+	CDI_WANTED("$latitude", P_LATITUDE),
+	CDI_WANTED("$longitude", P_LONGITUDE),
+	CDI_WANTED("$timezone", P_TIMEZONE),
+	CDI_WANTED("$user_agent", P_USER_AGENT),
+	CDI_WANTED("utm_source", P_UTM_SOURCE),
+	CDI_WANTED("utm_medium", P_UTM_MEDIUM),
+	CDI_WANTED("utm_campaign", P_UTM_CAMPAIGN),
+	CDI_WANTED("utm_term", P_UTM_TERM),
+	CDI_WANTED("utm_content", P_UTM_CONTENT),
+	CDI_WANTED_END
 };
 
-static const CdiMember profile_members[] = {
-	{"$token", P_TOKEN},
-	{"$distinct_id", P_DISTINCT_ID},
-	{"$device_id", P_DEVICE_ID},
-	{"$user_id", P_USER_ID},
-	{"$time", P_TIME},
-	{"$insert_id", P_INSERT_ID},
-	{"$ip", P_IP},
-	{"$latitude", P_LATITUDE},
-	{"$longitude", P_LONGITUDE},
-	{"$set", P_SET},
-	{"$set_once", P_SET_ONCE},
-	{"$group_id", P_GROUP_ID},
-	{NULL, 0}
+static const CdiWanted profile_members[] = {
+	CDI_WANTED("$token", P_TOKEN),
+	CDI_WANTED("$distinct_id", P_DISTINCT_ID),
+	CDI_WANTED("$device_id", P_DEVICE_ID),
+	CDI_WANTED("$user_id", P_USER_ID),
+	CDI_WANTED("$time", P_TIME),
+	CDI_WANTED("$insert_id", P_INSERT_ID),
+	CDI_WANTED("$ip", P_IP),
+	CDI_WANTED("$latitude", P_LATITUDE),
+	CDI_WANTED("$longitude", P_LONGITUDE),
+	CDI_WANTED("$set", P_SET),
+	CDI_WANTED("$set_once", P_SET_ONCE),
+	CDI_WANTED("$group_id", P_GROUP_ID),
+	CDI_WANTED_END
 };
 
 /* All properties stay properties; these are also where Segment has them. */
-static const CdiPlace context_places[] = {
+static const CdiPart context_parts[] = {
 	{NULL, "ip", P_IP},
 	{NULL, "userAgent", P_USER_AGENT},
 	{NULL, "timezone", P_TIMEZONE},
@@ -149,18 +149,18 @@ static const CdiPlace context_places[] = {
 };
 
 /* Traits with a meaning of their own, and what Segment calls them */
-static const CdiMember trait_members[] = {
-	{"$email", 0},
-	{"$first_name", 1},
-	{"$last_name", 2},
-	{"$name", 3},
-	{"$phone", 4},
-	{"$avatar", 5},
-	{"$created", 6},
-	{NULL, 0}
+static const CdiWanted trait_members[] = {
+	CDI_WANTED("$email", 0),
+	CDI_WANTED("$first_name", 1),
+	CDI_WANTED("$last_name", 2),
+	CDI_WANTED("$name", 3),
+	CDI_WANTED("$phone", 4),
+	CDI_WANTED("$avatar", 5),
+	CDI_WANTED("$created", 6),
+	CDI_WANTED_END
 };
 
-static const CdiPlace trait_places[] = {
+static const CdiPart trait_parts[] = {
 	{NULL, "email", 0},
 	{NULL, "firstName", 1},
 	{NULL, "lastName", 2},
@@ -191,15 +191,6 @@ static bool
 given(CdiText id)
 {
 	return cdi_scan_present(id) && !cdi_scan_string_is(id, "");
-}
-
-static bool
-same(CdiText a, CdiText b)
-{
-	a = cdi_scan_scalar(a);
-	b = cdi_scan_scalar(b);
-	return a.data != NULL && b.data != NULL && a.len == b.len &&
-		memcmp(a.data, b.data, a.len) == 0;
 }
 
 /* The SDK's own id of the device in a distinct_id; data == NULL where it is none. */
@@ -237,7 +228,7 @@ write_person(StringInfo out, const CdiText *values)
 
 	if (given(values[P_USER_ID]))
 		write_id(out, "userId", values[P_USER_ID]);
-	else if (!anonymous && !same(id, values[P_DEVICE_ID]))
+	else if (!anonymous && !cdi_scan_same(id, values[P_DEVICE_ID]))
 		write_id(out, "userId", id);
 	if (given(values[P_DEVICE_ID]))
 		write_id(out, "anonymousId", values[P_DEVICE_ID]);
@@ -272,7 +263,7 @@ write_identified(StringInfo out, const CdiText *values)
 	if (!given(device))
 		device = given(values[P_ANON_DISTINCT_ID]) ? values[P_ANON_DISTINCT_ID] : values[P_DEVICE_ID];
 	write_id(out, "userId", user);
-	if (!same(user, device))
+	if (!cdi_scan_same(user, device))
 		write_id(out, "anonymousId", device);
 }
 
@@ -311,7 +302,7 @@ write_properties(CdiTranslation *translation, const char *type, CdiText properti
 		{"search", P_OWN_SEARCH, P_SEARCH},
 		{"referrer", P_OWN_REFERRER, P_REFERRER},
 	};
-	static const CdiMember token[] = {{"token", 0}, {NULL, 0}};
+	static const CdiWanted token[] = {CDI_WANTED("token", 0), CDI_WANTED_END};
 	StringInfo	out = translation->call;
 
 	cdi_write_open(out, "properties", '{');
@@ -319,12 +310,12 @@ write_properties(CdiTranslation *translation, const char *type, CdiText properti
 	if (strcmp(type, "page") == 0)
 		for (int i = 0; i < lengthof(page); i++)
 			if (values[page[i].own].data == NULL)
-				cdi_members_write(out, page[i].name, values[page[i].theirs]);
+				cdi_write_present(out, page[i].name, values[page[i].theirs]);
 	cdi_write_close(out, '}');
 }
 
 static void
-write_context(CdiTranslation *translation, CdiText *values, const CdiMember *known, CdiText set_once)
+write_context(CdiTranslation *translation, CdiText *values, const CdiWanted *known, CdiText set_once)
 {
 	StringInfo	out = translation->call;
 	CdiText		address = cdi_scan_string(values[P_IP]);
@@ -338,10 +329,10 @@ write_context(CdiTranslation *translation, CdiText *values, const CdiMember *kno
 	if (cdi_scan_string_is(values[P_REFERRER], "$direct"))
 		values[P_REFERRER] = CDI_NO_TEXT;
 	outer = cdi_members_open(out, "context");
-	cdi_members_place(out, context_places, values);
+	cdi_write_parts(out, context_parts, values);
 	rest = cdi_members_open(out, "mixpanel");
 	cdi_members_copy_others(out, translation->payload, known);
-	cdi_members_write(out, "$set_once", set_once);
+	cdi_write_present(out, "$set_once", set_once);
 	cdi_members_close(out, "mixpanel", rest);
 	cdi_members_close(out, "context", outer);
 }
@@ -354,11 +345,11 @@ translate_event(CdiTranslation *translation)
 	CdiText		values[P_COUNT] = {{0}};
 	const char *type;
 
-	if (!cdi_members_gather(translation->payload, event_members, event))
+	if (!cdi_scan_gather(translation->payload, event_members, event))
 		cdi_translation_fail(translation, ERRCODE_CDI_INVALID_JSON, "invalid JSON");
 	else if (cdi_scan_kind(event[EVENT_PROPERTIES]) != '{')
 		cdi_translation_fail(translation, ERRCODE_CDI_INVALID_TYPE, "\"properties\" must be a JSON object");
-	else if (!cdi_members_gather(event[EVENT_PROPERTIES], property_members, values))
+	else if (!cdi_scan_gather(event[EVENT_PROPERTIES], property_members, values))
 		cdi_translation_fail(translation, ERRCODE_CDI_INVALID_JSON, "invalid JSON");
 	if (translation->sqlstate != 0)
 		return;
@@ -367,9 +358,9 @@ translate_event(CdiTranslation *translation)
 	cdi_write_open(out, NULL, '{');
 	cdi_write_string(out, "type", type);
 	if (strcmp(type, "track") == 0)
-		cdi_members_write(out, "event", event[EVENT_NAME]);
+		cdi_write_present(out, "event", event[EVENT_NAME]);
 	else if (strcmp(type, "page") == 0)
-		cdi_members_write(out, "name", values[P_TITLE]);
+		cdi_write_present(out, "name", values[P_TITLE]);
 	if (strcmp(type, "identify") == 0)
 		write_identified(out, values);
 	else if (strcmp(type, "alias") != 0)
@@ -381,7 +372,7 @@ translate_event(CdiTranslation *translation)
 		write_id(out, "userId", values[P_ALIAS]);
 		write_id(out, "previousId", values[P_DISTINCT_ID]);
 	}
-	cdi_members_write(out, "messageId", values[P_INSERT_ID]);
+	cdi_write_present(out, "messageId", values[P_INSERT_ID]);
 	write_moment(out, "timestamp", values[P_TIME]);
 	write_properties(translation, type, event[EVENT_PROPERTIES], values);
 	write_context(translation, values, event_members, CDI_NO_TEXT);
@@ -399,10 +390,10 @@ write_traits(CdiTranslation *translation, const CdiText *values)
 
 	if (!cdi_scan_present(values[P_SET]) && !cdi_scan_present(values[P_SET_ONCE]))
 		return;
-	(void) cdi_members_gather(values[P_SET_ONCE], trait_members, meanings);
-	(void) cdi_members_gather(values[P_SET], trait_members, meanings);
+	(void) cdi_scan_gather(values[P_SET_ONCE], trait_members, meanings);
+	(void) cdi_scan_gather(values[P_SET], trait_members, meanings);
 	start = cdi_members_open(out, "traits");
-	cdi_members_place(out, trait_places, meanings);
+	cdi_write_parts(out, trait_parts, meanings);
 	cdi_translation_copy(translation, values[P_SET_ONCE], "$set_once");
 	cdi_translation_copy(translation, values[P_SET], "$set");
 	cdi_members_close(out, "traits", start);
@@ -414,7 +405,7 @@ translate_profile(CdiTranslation *translation, bool group)
 	StringInfo	out = translation->call;
 	CdiText		values[P_COUNT] = {{0}};
 
-	if (!cdi_members_gather(translation->payload, profile_members, values))
+	if (!cdi_scan_gather(translation->payload, profile_members, values))
 	{
 		cdi_translation_fail(translation, ERRCODE_CDI_INVALID_JSON, "invalid JSON");
 		return;
@@ -422,9 +413,9 @@ translate_profile(CdiTranslation *translation, bool group)
 	cdi_write_open(out, NULL, '{');
 	cdi_write_string(out, "type", group ? "group" : "identify");
 	if (group)
-		cdi_members_write(out, "groupId", values[P_GROUP_ID]);
+		cdi_write_present(out, "groupId", values[P_GROUP_ID]);
 	write_person(out, values);
-	cdi_members_write(out, "messageId", values[P_INSERT_ID]);
+	cdi_write_present(out, "messageId", values[P_INSERT_ID]);
 	write_moment(out, "timestamp", values[P_TIME]);
 	write_traits(translation, values);
 	write_context(translation, values, profile_members, values[P_SET_ONCE]);

@@ -152,8 +152,7 @@ write_envelope(CdiRequest *request, CdiText outer_sent_at)
 	cdi_write_open(&envelope, NULL, '{');
 	cdi_write_text(&envelope, "sent_at", sent_at);
 	cdi_write_close(&envelope, '}');
-	request->envelope.data = envelope.data;
-	request->envelope.len = envelope.len;
+	request->envelope = cdi_text_of(&envelope);
 }
 
 static void

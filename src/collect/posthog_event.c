@@ -21,6 +21,7 @@
 
 #include "base/errors.h"
 #include "collect/dialect.h"
+#include "collect/members.h"
 #include "collect/posthog.h"
 
 /* Members of an event */
@@ -124,7 +125,6 @@ static const CdiWanted property_names[] = {
 	CDI_WANTED_END
 };
 
-
 /* A time as ISO 8601 stays; a number, and digits in a string, are
  * milliseconds. */
 static void
@@ -177,10 +177,7 @@ static const CdiPart parts[] = {
 static void
 write_context(StringInfo out, CdiText *values, CdiText event)
 {
-	CdiScan		scan;
-	CdiText		key;
-	CdiText		value;
-	bool		any = false;
+	int			rest;
 
 	if (!cdi_scan_present(values[P_TITLE]) && cdi_scan_present(values[P_URL]))
 		values[P_TITLE] = values[P_OLD_TITLE];
@@ -203,18 +200,9 @@ write_context(StringInfo out, CdiText *values, CdiText event)
 	cdi_write_parts(out, parts, values);
 
 	/* What an SDK says beside the properties and has no other place here */
-	cdi_scan_object(&scan, event);
-	while (cdi_scan_member(&scan, &key, &value))
-	{
-		if (cdi_scan_wanted(event_names, key) != NULL)
-			continue;
-		if (!any)
-			cdi_write_open(out, "posthog", '{');
-		any = true;
-		cdi_write_member(out, key, value);
-	}
-	if (any)
-		cdi_write_close(out, '}');
+	rest = cdi_members_open(out, "posthog");
+	cdi_members_copy_others(out, event, event_names);
+	cdi_members_close(out, "posthog", rest);
 	cdi_write_close(out, '}');
 }
 
@@ -222,21 +210,16 @@ write_context(StringInfo out, CdiText *values, CdiText event)
 static void
 write_properties(StringInfo out, CdiText properties)
 {
-	CdiScan		scan;
-	CdiText		key;
-	CdiText		value;
+	static const CdiWanted token[] = {CDI_WANTED("token", 0), CDI_WANTED_END};
 
 	cdi_write_open(out, "properties", '{');
-	cdi_scan_object(&scan, properties);
-	while (cdi_scan_member(&scan, &key, &value))
-		if (!cdi_text_is(key, "token"))
-			cdi_write_member(out, key, value);
+	cdi_members_copy_others(out, properties, token);
 	cdi_write_close(out, '}');
 }
 
-/* The members of an object as further ones of "traits" */
-static bool
-write_traits(StringInfo out, CdiText object, bool any, bool nulls)
+/* The members of an object that are not null */
+static void
+copy_present(StringInfo out, CdiText object)
 {
 	CdiScan		scan;
 	CdiText		key;
@@ -244,24 +227,28 @@ write_traits(StringInfo out, CdiText object, bool any, bool nulls)
 
 	cdi_scan_object(&scan, object);
 	while (cdi_scan_member(&scan, &key, &value))
-	{
-		if (!nulls && !cdi_scan_present(value))
-			continue;
-		if (!any)
-			cdi_write_open(out, "traits", '{');
-		any = true;
-		cdi_write_member(out, key, value);
-	}
-	return any;
+		if (cdi_scan_present(value))
+			cdi_write_member(out, key, value);
 }
 
-static bool
-same(CdiText a, CdiText b)
+/* The last of a name wins: $set over $set_once, and the properties over what
+ * stands beside them.  posthog-js fills $set_once with nulls for all that it
+ * did not see. */
+static void
+write_traits(StringInfo out, const char *type, const CdiText *event, const CdiText *values)
 {
-	a = cdi_scan_scalar(a);
-	b = cdi_scan_scalar(b);
-	return a.data != NULL && b.data != NULL && a.len == b.len &&
-		memcmp(a.data, b.data, a.len) == 0;
+	int			start = cdi_members_open(out, "traits");
+
+	if (strcmp(type, "group") == 0)
+		(void) cdi_members_copy(out, values[P_GROUP_SET]);
+	else
+	{
+		copy_present(out, event[EVENT_SET_ONCE]);
+		copy_present(out, values[P_SET_ONCE]);
+		(void) cdi_members_copy(out, event[EVENT_SET]);
+		(void) cdi_members_copy(out, values[P_SET]);
+	}
+	cdi_members_close(out, "traits", start);
 }
 
 /* $company_acme for group acme of type company */
@@ -287,10 +274,10 @@ is_anonymous(CdiText id, const CdiText *values)
 		return identified == 'f';
 	if (cdi_scan_string_is(values[P_USER_STATE], "anonymous"))
 		return true;
-	if (cdi_scan_string_is(values[P_USER_STATE], "identified") || same(id, values[P_USER_ID]))
+	if (cdi_scan_string_is(values[P_USER_STATE], "identified") || cdi_scan_same(id, values[P_USER_ID]))
 		return false;
 	return cdi_scan_kind(values[P_PROCESS_PROFILE]) == 'f' ||
-		same(id, values[P_DEVICE_ID]) || is_group_id(id, values);
+		cdi_scan_same(id, values[P_DEVICE_ID]) || is_group_id(id, values);
 }
 
 static void
@@ -310,7 +297,7 @@ write_person(StringInfo out, const char *type, CdiText id, const CdiText *values
 	else
 	{
 		cdi_write_present(out, "userId", id);
-		if (named && !same(id, values[P_ANON_DISTINCT_ID]))
+		if (named && !cdi_scan_same(id, values[P_ANON_DISTINCT_ID]))
 			cdi_write_value(out, "anonymousId", values[P_ANON_DISTINCT_ID]);
 	}
 }
@@ -358,8 +345,8 @@ write_times(CdiTranslation *translation, const CdiText *event, const CdiText *va
 			cdi_write_time(out, "timestamp", translation->received_at - offset);
 		else
 		{
-			translation->sqlstate = ERRCODE_CDI_INVALID_TIMESTAMP;
-			translation->message = "\"offset\" must be a number of milliseconds";
+			cdi_translation_fail(translation, ERRCODE_CDI_INVALID_TIMESTAMP,
+								 "\"offset\" must be a number of milliseconds");
 		}
 	}
 }
@@ -372,20 +359,17 @@ cdi_posthog_translate(CdiTranslation *translation)
 	CdiText		values[P_COUNT] = {{0}};
 	CdiText		id;
 	const char *type;
-	bool		traits;
 
 	if (cdi_scan_kind(translation->payload) != '{')
 	{
-		translation->sqlstate = ERRCODE_CDI_INVALID_EVENT;
-		translation->message = "event must be a JSON object";
+		cdi_translation_fail(translation, ERRCODE_CDI_INVALID_EVENT, "event must be a JSON object");
 		return;
 	}
 	if (!cdi_scan_gather(translation->payload, event_names, event) ||
 		(cdi_scan_kind(event[EVENT_PROPERTIES]) == '{' &&
 		 !cdi_scan_gather(event[EVENT_PROPERTIES], property_names, values)))
 	{
-		translation->sqlstate = ERRCODE_CDI_INVALID_JSON;
-		translation->message = "invalid JSON";
+		cdi_translation_fail(translation, ERRCODE_CDI_INVALID_JSON, "invalid JSON");
 		return;
 	}
 	type = type_of(event[EVENT_NAME]);
@@ -403,20 +387,7 @@ cdi_posthog_translate(CdiTranslation *translation)
 				  cdi_scan_present(event[EVENT_UUID]) ? event[EVENT_UUID] : values[P_INSERT_ID]);
 	write_person(out, type, id, values);
 	write_times(translation, event, values);
-	if (strcmp(type, "group") == 0)
-		traits = write_traits(out, values[P_GROUP_SET], false, true);
-	else
-	{
-		/* The last of a name wins: $set over $set_once, and the properties
-		 * over what stands beside them.  posthog-js fills $set_once with
-		 * nulls for all that it did not see. */
-		traits = write_traits(out, event[EVENT_SET_ONCE], false, false);
-		traits = write_traits(out, values[P_SET_ONCE], traits, false);
-		traits = write_traits(out, event[EVENT_SET], traits, true);
-		traits = write_traits(out, values[P_SET], traits, true);
-	}
-	if (traits)
-		cdi_write_close(out, '}');
+	write_traits(out, type, event, values);
 	write_context(out, values, translation->payload);
 	if (cdi_scan_kind(event[EVENT_PROPERTIES]) == '{')
 		write_properties(out, event[EVENT_PROPERTIES]);

@@ -34,8 +34,7 @@ unpack(CdiRequest *request)
 	cdi_write_open(&envelope, NULL, '{');
 	cdi_write_string(&envelope, "type", request->route->type);
 	cdi_write_close(&envelope, '}');
-	request->envelope.data = envelope.data;
-	request->envelope.len = envelope.len;
+	request->envelope = cdi_text_of(&envelope);
 }
 
 /* Fields of the query whose name begins so, as members */

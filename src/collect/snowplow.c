@@ -370,8 +370,7 @@ unpack(CdiRequest *request)
 	}
 	add_application(request, cdi_form_get(request->query, "aid"));
 	cdi_write_close(&envelope, '}');
-	request->envelope.data = envelope.data;
-	request->envelope.len = envelope.len;
+	request->envelope = cdi_text_of(&envelope);
 
 	if (is_type(request, REDIRECT) && request->refused_status == 0 &&
 		!redirect_allowed(cdi_form_get(request->query, "u")))

@@ -295,8 +295,7 @@ read_self_describing_query(CdiSnowplowEvent *event)
 	for (int i = 0; i < (int) lengthof(reserved); i++)
 		if (event->slots[reserved[i]] >= 0)
 			event->fields[event->slots[reserved[i]]].used = reserved[i] == SP_SCHEMA;
-	event->data.data = data.data;
-	event->data.len = data.len;
+	event->data = cdi_text_of(&data);
 	return read_schema_name(event, cdi_snowplow_text(event, SP_SCHEMA));
 }
 
@@ -311,8 +310,7 @@ read_redirect(CdiSnowplowEvent *event)
 	cdi_write_text(&data, "uri", cdi_snowplow_text(event, SP_U));
 	cdi_write_close(&data, '}');
 	cdi_snowplow_mark_used(event, SP_U);
-	event->data.data = data.data;
-	event->data.len = data.len;
+	event->data = cdi_text_of(&data);
 	event->schema = cdi_text(CDI_SNOWPLOW_SCHEMA "uri_redirect/jsonschema/1-0-0");
 	event->name = cdi_text("uri_redirect");
 	return true;

@@ -9,6 +9,7 @@
 #include "postgres.h"
 
 #include "base/errors.h"
+#include "collect/members.h"
 #include "collect/webhook.h"
 
 static const CdiRoute routes[] = {
@@ -38,12 +39,10 @@ translate(CdiTranslation *translation)
 										translation->payload, headers);
 
 	if (rule.data == NULL)
-	{
-		translation->sqlstate = ERRCODE_CDI_INVALID_EVENT;
-		translation->message = "no rule of the source's mapping is for this payload";
-		return;
-	}
-	cdi_webhook_map(rule, translation->payload, headers, translation->call);
+		cdi_translation_fail(translation, ERRCODE_CDI_INVALID_EVENT,
+							 "no rule of the source's mapping is for this payload");
+	else
+		cdi_webhook_map(rule, translation->payload, headers, translation->call);
 }
 
 const CdiDialect cdi_webhook_dialect = {

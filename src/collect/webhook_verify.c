@@ -109,7 +109,6 @@ static CdiText
 signed_text(const char *template, CdiText timestamp, CdiText body)
 {
 	StringInfoData out;
-	CdiText		result;
 
 	initStringInfo(&out);
 	while (*template != '\0')
@@ -127,9 +126,7 @@ signed_text(const char *template, CdiText timestamp, CdiText body)
 		else
 			appendStringInfoChar(&out, *template++);
 	}
-	result.data = out.data;
-	result.len = out.len;
-	return result;
+	return cdi_text_of(&out);
 }
 
 /* What each of the secrets makes of the text.  Once per request: the text may
@@ -226,12 +223,8 @@ is_signed(const CdiRequest *request, const Webhook *webhook)
 
 		while (rest.len > 0)
 		{
-			const char *comma = memchr(rest.data, ',', rest.len);
-			CdiText		part = {rest.data, comma ? (int) (comma - rest.data) : rest.len};
+			CdiText		part = cdi_text_trim(cdi_text_split(&rest, ','));
 
-			rest.len -= part.len + (comma ? 1 : 0);
-			rest.data += part.len + (comma ? 1 : 0);
-			part = cdi_text_trim(part);
 			if (round == 0 && part.len > 2 && memcmp(part.data, "t=", 2) == 0)
 			{
 				timestamp.data = part.data + 2;

@@ -13,50 +13,17 @@
 #include "utils/memutils.h"
 
 #include "attribution/attribution.h"
+#include "base/scan.h"
 #include "ingest/stages.h"
 
-static int
-hex_value(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
-}
-
-/* Percent-decoded copy; the raw text where it would not be valid UTF-8. */
+/* URL-decoded; the raw text where that would not be valid UTF-8. */
 static CdiText
 url_decode(CdiText text)
 {
-	char	   *copy;
-	int			len = 0;
+	CdiText		decoded = cdi_text_url_decode(text);
 
-	if (memchr(text.data, '%', text.len) == NULL && memchr(text.data, '+', text.len) == NULL)
-		return text;
-	copy = palloc(text.len + 1);
-	for (int i = 0; i < text.len; i++)
-	{
-		char		c = text.data[i];
-
-		if (c == '+')
-			c = ' ';
-		else if (c == '%' && i + 2 < text.len &&
-				 hex_value(text.data[i + 1]) >= 0 && hex_value(text.data[i + 2]) >= 0)
-		{
-			c = (char) (hex_value(text.data[i + 1]) * 16 + hex_value(text.data[i + 2]));
-			i += 2;
-			if (c == '\0')
-				return text;
-		}
-		copy[len++] = c;
-	}
-	if (!pg_verify_mbstr(PG_UTF8, copy, len, true))
-		return text;
-	text.data = copy;
-	text.len = len;
+	if (decoded.data == text.data || pg_verify_mbstr(PG_UTF8, decoded.data, decoded.len, true))
+		return decoded;
 	return text;
 }
 

@@ -50,20 +50,6 @@
 #define PARAM_FAILED	17
 #define PARAM_WITHHELD	18
 
-const CdiSource *
-cdi_import_source(const char *name)
-{
-	const CdiSource *source = cdi_source_by_name(name);
-
-	if (source == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_CDI_UNKNOWN_SOURCE),
-				 errmsg("source \"%s\" does not exist", name),
-				 errhint("SELECT cdi_create_source('%s') creates it.", name)));
-	cdi_source_check_grant(source);
-	return source;
-}
-
 static void
 import_tag(LOCKTAG *tag, int64 import_id)
 {
@@ -273,7 +259,7 @@ cdi_import_begin(CdiImport *import, const CdiImportTarget *target,
 	import->context = CurrentMemoryContext;
 	import->command = command;
 	import->history = target->history;
-	import->source_id = cdi_import_source(target->source)->source_id;
+	import->source_id = cdi_source_for_write(target->source)->source_id;
 	import->row = cdi_import_open_row(target, import->source_id);
 	if (command != CDI_IMPORT_CALL && target->name[0] != '\0')
 	{

@@ -84,7 +84,6 @@ extern CdiImportRow cdi_import_open_row(const CdiImportTarget *target, int32 sou
 /* One session at a time works on an import. */
 extern bool cdi_import_lock(int64 import_id, bool session, bool wait);
 extern void cdi_import_unlock(int64 import_id);
-extern const CdiSource *cdi_import_source(const char *name);
 /* Progress as pg_stat_progress_copy and cdi.stat_progress_import show it. */
 extern void cdi_import_report(const CdiImport *import);
 

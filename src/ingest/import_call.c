@@ -80,7 +80,7 @@ set_target(CdiImportTarget *target, const char *name, const char *source, bool h
 static int64
 hold_import(const CdiImportTarget *target)
 {
-	int64		import_id = cdi_import_open_row(target, cdi_import_source(target->source)->source_id).import_id;
+	int64		import_id = cdi_import_open_row(target, cdi_source_for_write(target->source)->source_id).import_id;
 
 	SPI_commit();
 	EnsurePortalSnapshotExists();
@@ -165,7 +165,7 @@ import_file(CdiImport *import, const CdiImportTarget *target, CdiImportFile *fil
 		EnsurePortalSnapshotExists();
 		/* The grant may be gone by now, or the source disabled. */
 		if (more)
-			(void) cdi_import_source(target->source);
+			(void) cdi_source_for_write(target->source);
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(context);
 	}

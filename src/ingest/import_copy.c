@@ -141,7 +141,7 @@ cdi_import_open(PG_FUNCTION_ARGS)
 	strlcpy(opened.target.source, source, sizeof(opened.target.source));
 	opened.target.history = PG_GETARG_BOOL(2);
 	opened.line = first_line - 1;
-	row = cdi_import_open_row(&opened.target, cdi_import_source(source)->source_id);
+	row = cdi_import_open_row(&opened.target, cdi_source_for_write(source)->source_id);
 	save_stream();
 	stream = opened;
 	PG_RETURN_INT64(row.lines);

@@ -10,7 +10,6 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
-#include <zlib.h>
 
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -18,6 +17,7 @@
 #include "storage/fd.h"
 #include "utils/wait_event.h"
 
+#include "base/zlib.h"
 #include "ingest/import.h"
 
 #define CHUNK			(256 * 1024)
@@ -42,19 +42,6 @@ struct CdiImportFile
 	pg_crc32c	crc;			/* of the content before it */
 	char		last;			/* byte before it */
 };
-
-static voidpf
-zlib_alloc(voidpf opaque, uInt items, uInt size)
-{
-	return MemoryContextAllocExtended((MemoryContext) opaque, (Size) items * size,
-									  MCXT_ALLOC_NO_OOM);
-}
-
-static void
-zlib_free(voidpf opaque, voidpf address)
-{
-	pfree(address);
-}
 
 static int
 read_raw(CdiImportFile *file, void *data, int len)
@@ -98,9 +85,7 @@ cdi_import_file_open(const char *path, int limit)
 	{
 		file->gzip = true;
 		file->input = palloc(CHUNK);
-		file->stream.zalloc = zlib_alloc;
-		file->stream.zfree = zlib_free;
-		file->stream.opaque = (voidpf) CurrentMemoryContext;
+		cdi_zlib_prepare(&file->stream);
 		if (inflateInit2(&file->stream, DETECT_GZIP) != Z_OK)
 			ereport(ERROR,
 					(errcode(ERRCODE_OUT_OF_MEMORY),

@@ -221,8 +221,9 @@ extern const CdiSource *cdi_source_by_name(const char *name);
 /* Of a source that this transaction has found, never NULL. */
 extern const CdiSource *cdi_source_by_id(int32 source_id);
 extern const CdiSource *cdi_source_by_write_key(const char *write_key, int len);
-/* Raises ZC103 unless the current user may send to the source. */
-extern void cdi_source_check_grant(const CdiSource *source);
+/* One that the current user may send to; raises ZC101 where there is none, and
+ * else what is in the way. */
+extern const CdiSource *cdi_source_for_write(const char *name);
 
 /*
  * position.c: positions of events and outbox rows.  cdi_position_reserve

@@ -330,8 +330,8 @@ cdi_source_by_write_key(const char *write_key, int len)
 	return found;
 }
 
-void
-cdi_source_check_grant(const CdiSource *source)
+static void
+check_grant(const CdiSource *source)
 {
 	const CachedSource *cached = (const CachedSource *) source;
 	Oid			user = GetUserId();
@@ -394,4 +394,18 @@ cdi_random_bytes(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INTERNAL_ERROR),
 				 errmsg("could not generate random bytes")));
 	PG_RETURN_BYTEA_P(result);
+}
+
+const CdiSource *
+cdi_source_for_write(const char *name)
+{
+	const CdiSource *source = cdi_source_by_name(name);
+
+	if (source == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_CDI_UNKNOWN_SOURCE),
+				 errmsg("source \"%s\" does not exist", name),
+				 errhint("SELECT cdi_create_source('%s') creates it.", name)));
+	check_grant(source);
+	return source;
 }

@@ -23,23 +23,12 @@
 static const CdiSource *
 source_argument(FunctionCallInfo fcinfo, int argument)
 {
-	char	   *name;
-	const CdiSource *source;
-
 	cdi_require_storage();
 	if (PG_ARGISNULL(argument))
 		ereport(ERROR,
 				(errcode(ERRCODE_CDI_UNKNOWN_SOURCE),
 				 errmsg("source must not be null")));
-	name = text_to_cstring(PG_GETARG_TEXT_PP(argument));
-	source = cdi_source_by_name(name);
-	if (source == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_CDI_UNKNOWN_SOURCE),
-				 errmsg("source \"%s\" does not exist", name),
-				 errhint("SELECT cdi_create_source('%s') creates it.", name)));
-	cdi_source_check_grant(source);
-	return source;
+	return cdi_source_for_write(text_to_cstring(PG_GETARG_TEXT_PP(argument)));
 }
 
 static CdiText

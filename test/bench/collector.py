@@ -178,7 +178,7 @@ def memory_per_connection(port, key, pid):
 
 def run(database, options):
     os.makedirs(os.path.dirname(CALLS), exist_ok=True)
-    build("load", "test/bench/load.c")
+    build("load", "test/bench/load.c", "test/bench/load_loop.c")
     port = free_port()
     settings = pq.Connection("dbname=postgres")
     settings('ALTER DATABASE "%s" SET cdi.collector_port = %d' % (database, port))

@@ -2,7 +2,7 @@
  * load.c
  *		Posts events to a collector over HTTP and says what became of them.
  *
- *		cc -O2 -o build/bench/load test/bench/load.c
+ *		cc -O2 -o build/bench/load test/bench/load.c test/bench/load_loop.c
  *		load [options] PORT WRITE_KEY CALLS
  *
  * CALLS has one call per line, "type<TAB>members", without its message id and
@@ -27,120 +27,33 @@
  * Prints one line of JSON.
  */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
 #include <errno.h>
 #include <getopt.h>
-#include <inttypes.h>
-#include <netinet/tcp.h>
-#include <signal.h>
-#include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
 
-#define ID_DIGITS		12
-#define SECOND			INT64_C(1000000000)
-#define MILLISECOND		INT64_C(1000000)
-#define OPENING_AT_ONCE	256		/* idle connections; fewer than any backlog */
-#define NO_REQUEST		UINT64_MAX
+#include "load.h"
 
-static const char health[] = "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
-
-/* The bytes of a request; ids are the places of the digits. */
-typedef struct Template
-{
-	char	   *bytes;
-	size_t		length;
-	size_t	   *ids;
-} Template;
-
-typedef struct Connection
-{
-	int			fd;				/* -1 while it is closed */
-	bool		idle;			/* one of those that are only held */
-	bool		busy;			/* a request is on its way */
-	bool		answered;		/* idle: the present question was answered */
-	uint64_t	request;		/* number of the request in hand, or NO_REQUEST */
-	int64_t		since;			/* latency counts from here */
-	int64_t		sent_at;
-	int64_t		resume_at;		/* paused until then */
-	char	   *unsent;			/* the rest of a request that did not fit */
-	size_t		unsent_length;
-	char	   *partial;		/* the beginning of an answer */
-	size_t		partial_length;
-	struct Connection *next;	/* free or paused */
-} Connection;
-
-static struct
-{
-	int			port;
-	const char *key;
-	const char *tag;
-	int			connections;
-	int			idle;
-	int			events;
-	double		seconds;
-	double		rate;			/* 0: closed loop */
-	double		timeout;
-	double		give_up;		/* after the end, for what is on its way */
-	int64_t		pause;			/* before another attempt */
-	bool		retry;
-	FILE	   *ids;
-	int			watch;			/* whose memory to report */
-} options = {.tag = "load",.connections = 64,.events = 1,.seconds = 4,
+Options		options = {.tag = "load",.connections = 64,.events = 1,.seconds = 4,
 	.timeout = 20,.give_up = 20,.pause = 50 * MILLISECOND};
 
-static struct
-{
-	uint64_t	sent;
-	uint64_t	acknowledged;	/* events */
-	uint64_t	requests;		/* that were acknowledged */
-	uint64_t	refused;		/* for good, or without --retry */
-	uint64_t	unanswered;
-	uint64_t	retries;
-	uint64_t	resets;
-	uint64_t	status[600];
-	uint64_t	outcome[5];		/* of events, as the answers say */
-	uint64_t	idle_lost;
-	uint64_t	idle_answering;
-	char		refusal[512];	/* body of the first */
-	long		rss_before;		/* kB, of the process watched */
-	long		rss_idle;
-} stats;
+Stats		stats;
 
-static const char *const outcomes[] = {"received", "stored", "duplicate", "failed", "withheld"};
+const char *const outcomes[OUTCOMES] = {"received", "stored", "duplicate", "failed", "withheld"};
 
-static int	epoll_fd;
-static Template *templates;
-static size_t ntemplates;
-static Connection *connections;
-static Connection *free_first;	/* open loop: nothing to do */
-static Connection *paused_first;	/* all pauses are equally long: a queue */
-static Connection *paused_last;
-static uint64_t started;		/* requests */
-static int	in_flight;			/* connections with a request in hand */
-static int64_t begun;
-static int64_t deadline;
-static uint32_t *latencies;		/* microseconds */
-static size_t nlatencies;
-static size_t latency_capacity;
-static volatile sig_atomic_t stop;
+Template   *templates;
+size_t		ntemplates;
+volatile sig_atomic_t stop;
 
-static void start_next(Connection *connection, int64_t now);
-
-static void
+void
 die(const char *what)
 {
 	fprintf(stderr, "load: %s: %s\n", what, strerror(errno));
 	exit(2);
 }
 
-static void *
+void *
 allocate(size_t size)
 {
 	void	   *result = calloc(1, size);
@@ -148,15 +61,6 @@ allocate(size_t size)
 	if (result == NULL)
 		die("memory");
 	return result;
-}
-
-static int64_t
-clock_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * SECOND + ts.tv_nsec;
 }
 
 /*
@@ -274,467 +178,6 @@ read_calls(const char *path)
 	free(authorization);
 }
 
-static void
-write_digits(char *to, uint64_t number)
-{
-	for (int i = ID_DIGITS - 1; i >= 0; i--)
-	{
-		to[i] = '0' + number % 10;
-		number /= 10;
-	}
-}
-
-/*
- * Connections
- */
-static void
-open_connection(Connection *connection)
-{
-	struct sockaddr_in address = {.sin_family = AF_INET,.sin_port = htons(options.port)};
-	struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,.data.ptr = connection};
-	int			one = 1;
-
-	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	connection->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (connection->fd < 0)
-		die("socket");
-	setsockopt(connection->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-	if (connect(connection->fd, (struct sockaddr *) &address, sizeof(address)) < 0 && errno != EINPROGRESS)
-	{
-		/* No local port left: the next attempt may find one. */
-		if (errno != ECONNREFUSED && errno != EADDRNOTAVAIL && errno != ECONNRESET)
-			die("connect");
-	}
-	if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, connection->fd, &event) < 0)
-		die("epoll_ctl");
-}
-
-static void
-forget_io(Connection *connection)
-{
-	free(connection->unsent);
-	free(connection->partial);
-	connection->unsent = connection->partial = NULL;
-	connection->unsent_length = connection->partial_length = 0;
-	connection->busy = false;
-}
-
-static void
-close_connection(Connection *connection)
-{
-	if (connection->fd >= 0)
-		close(connection->fd);
-	connection->fd = -1;
-	forget_io(connection);
-}
-
-static void
-pause_connection(Connection *connection, int64_t now)
-{
-	connection->resume_at = now + options.pause;
-	connection->next = NULL;
-	if (paused_last)
-		paused_last->next = connection;
-	else
-		paused_first = connection;
-	paused_last = connection;
-}
-
-/* The request in hand has ended, one way or the other. */
-static void
-finish(Connection *connection, int64_t now)
-{
-	connection->request = NO_REQUEST;
-	in_flight--;
-	start_next(connection, now);
-}
-
-static void
-broken(Connection *connection, int64_t now)
-{
-	bool		asked = connection->busy;
-
-	close_connection(connection);
-	if (connection->idle)
-	{
-		stats.idle_lost++;
-		return;
-	}
-	if (connection->request == NO_REQUEST)
-		return;					/* closed between two requests: no loss */
-	if (asked)
-		stats.resets++;
-	if (options.retry)
-		stats.retries++;
-	else
-	{
-		stats.unanswered++;
-		connection->request = NO_REQUEST;
-		in_flight--;
-	}
-	pause_connection(connection, now);
-}
-
-/* Bytes for the server; what it does not take at once is kept. */
-static bool
-send_bytes(Connection *connection, const char *bytes, size_t length, int64_t now)
-{
-	ssize_t		sent = send(connection->fd, bytes, length, MSG_NOSIGNAL);
-
-	connection->busy = true;
-	connection->sent_at = now;
-	if (sent == (ssize_t) length)
-		return true;
-	if (sent < 0)
-	{
-		/* ENOTCONN: it is being opened */
-		if (errno != EAGAIN && errno != ENOTCONN)
-			return false;
-		sent = 0;
-	}
-	connection->unsent_length = length - sent;
-	connection->unsent = allocate(connection->unsent_length);
-	memcpy(connection->unsent, bytes + sent, connection->unsent_length);
-	return true;
-}
-
-static void
-post(Connection *connection, int64_t now)
-{
-	Template   *template = &templates[connection->request % ntemplates];
-
-	for (int i = 0; i < options.events; i++)
-		write_digits(template->bytes + template->ids[i], connection->request * options.events + i);
-	if (connection->fd < 0)
-		open_connection(connection);
-	stats.sent++;
-	if (!send_bytes(connection, template->bytes, template->length, now))
-		broken(connection, now);
-}
-
-/* What the connection does next, where it has nothing in hand. */
-static void
-start_next(Connection *connection, int64_t now)
-{
-	int64_t		due = now;
-
-	if (options.rate > 0)
-	{
-		due = begun + (int64_t) (started / options.rate * SECOND);
-		if (due > now && due < deadline)
-		{
-			connection->next = free_first;
-			free_first = connection;
-			return;
-		}
-	}
-	if (due >= deadline)
-		return;
-	connection->request = started++;
-	connection->since = due;
-	in_flight++;
-	post(connection, now);
-}
-
-/*
- * Answers
- */
-static void
-note_latency(int64_t ns)
-{
-	if (nlatencies == latency_capacity)
-	{
-		latency_capacity = latency_capacity ? latency_capacity * 2 : 65536;
-		latencies = realloc(latencies, sizeof(uint32_t) * latency_capacity);
-		if (latencies == NULL)
-			die("memory");
-	}
-	latencies[nlatencies++] = ns / 1000 > UINT32_MAX ? UINT32_MAX : ns / 1000;
-}
-
-/* The counts of an acknowledgement; others than cdi give none. */
-static void
-note_outcomes(const char *body, size_t length)
-{
-	const char *at = body;
-
-	for (int i = 0; i < 5; i++)
-	{
-		size_t		name = strlen(outcomes[i]);
-
-		at = memmem(at, length - (at - body), outcomes[i], name);
-		if (at == NULL)
-			return;
-		at += name;
-		if (at + 2 < body + length && at[0] == '"' && at[1] == ':')
-			stats.outcome[i] += strtoull(at + 2, NULL, 10);
-	}
-}
-
-static void
-acknowledged(Connection *connection, int64_t now)
-{
-	stats.requests++;
-	stats.acknowledged += options.events;
-	note_latency(now - connection->since);
-	if (options.ids != NULL)
-		for (int i = 0; i < options.events; i++)
-			fprintf(options.ids, "%s-%0*" PRIu64 "\n", options.tag, ID_DIGITS,
-					connection->request * options.events + i);
-}
-
-static void
-answered(Connection *connection, int status, bool closes, const char *body, int64_t now)
-{
-	if (status >= 400 && status < 500 && status != 429 && stats.refusal[0] == '\0')
-		snprintf(stats.refusal, sizeof(stats.refusal), "%s", body);
-	forget_io(connection);
-	if (closes)
-		close_connection(connection);
-	if (connection->idle)
-	{
-		connection->answered = status == 200;
-		if (status != 200 || closes)
-			stats.idle_lost++;
-		return;
-	}
-	stats.status[status]++;
-	if (status >= 200 && status < 300)
-		acknowledged(connection, now);
-	else if (options.retry && (status == 429 || status == 408 || status >= 500))
-	{
-		stats.retries++;
-		pause_connection(connection, now);
-		return;
-	}
-	else
-		stats.refused++;
-	finish(connection, now);
-}
-
-/* Length of the whole answer where it is all there, else 0. */
-static size_t
-parse_answer(char *data, size_t length, int *status, bool *closes)
-{
-	char	   *end;
-	char	   *field;
-	size_t		head;
-	size_t		body = 0;
-
-	if (length < 12 || (end = memmem(data, length, "\r\n\r\n", 4)) == NULL)
-		return 0;
-	head = end + 4 - data;
-	*status = atoi(data + 9);
-	if (*status < 100 || *status > 599)
-		*status = 599;
-	*end = '\0';
-	*closes = false;
-	for (field = strchr(data, '\n'); field != NULL; field = strchr(field + 1, '\n'))
-	{
-		if (strncasecmp(field + 1, "Content-Length:", 15) == 0)
-			body = strtoull(field + 16, NULL, 10);
-		else if (strncasecmp(field + 1, "Connection: close", 17) == 0)
-			*closes = true;
-	}
-	*end = '\r';
-	return length >= head + body ? head + body : 0;
-}
-
-static void
-receive(Connection *connection, int64_t now)
-{
-	static char buffer[65536];
-	char	   *data = buffer;
-	ssize_t		length;
-	size_t		whole;
-	int			status = 0;
-	bool		closes = false;
-
-	length = recv(connection->fd, buffer, sizeof(buffer) - 1, 0);
-	if (length < 0 && errno == EAGAIN)
-		return;
-	if (length <= 0 || !connection->busy)
-	{
-		broken(connection, now);
-		return;
-	}
-	if (connection->partial != NULL)
-	{
-		data = connection->partial = realloc(connection->partial, connection->partial_length + length + 1);
-		if (data == NULL)
-			die("memory");
-		memcpy(data + connection->partial_length, buffer, length);
-		length += connection->partial_length;
-	}
-	data[length] = '\0';
-	whole = parse_answer(data, length, &status, &closes);
-	if (whole == 0)
-	{
-		if (connection->partial == NULL)
-		{
-			connection->partial = allocate(length + 1);
-			memcpy(connection->partial, buffer, length);
-		}
-		connection->partial_length = length;
-		/* Edge-triggered: there may be more already. */
-		receive(connection, now);
-		return;
-	}
-	if (status == 200 && !connection->idle)
-		note_outcomes(data, length);
-	answered(connection, status, closes, strstr(data, "\r\n\r\n") + 4, now);
-}
-
-static void
-on_event(Connection *connection, uint32_t events, int64_t now)
-{
-	if (connection->fd < 0)
-		return;					/* closed by an earlier event of this round */
-	if ((events & EPOLLOUT) && connection->unsent != NULL)
-	{
-		ssize_t		sent = send(connection->fd, connection->unsent, connection->unsent_length, MSG_NOSIGNAL);
-
-		if (sent < 0 && errno != EAGAIN)
-		{
-			broken(connection, now);
-			return;
-		}
-		if (sent > 0)
-		{
-			connection->unsent_length -= sent;
-			memmove(connection->unsent, connection->unsent + sent, connection->unsent_length);
-		}
-		if (connection->unsent_length == 0)
-		{
-			free(connection->unsent);
-			connection->unsent = NULL;
-		}
-	}
-	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
-		receive(connection, now);
-}
-
-/*
- * The loop
- */
-static void
-wait_for_events(int64_t until)
-{
-	struct epoll_event events[512];
-	int64_t		now = clock_ns();
-	int64_t		left = until > now ? until - now : 0;
-	struct timespec timeout = {.tv_sec = left / SECOND,.tv_nsec = left % SECOND};
-	int			n = epoll_pwait2(epoll_fd, events, 512, &timeout, NULL);
-
-	if (n < 0 && errno != EINTR)
-		die("epoll_pwait2");
-	now = clock_ns();
-	for (int i = 0; i < n; i++)
-		on_event(events[i].data.ptr, events[i].events, now);
-}
-
-static void
-run_timers(int64_t now)
-{
-	static int64_t looked_at = 0;
-
-	while (paused_first != NULL && paused_first->resume_at <= now)
-	{
-		Connection *connection = paused_first;
-
-		paused_first = connection->next;
-		if (paused_first == NULL)
-			paused_last = NULL;
-		if (connection->request != NO_REQUEST)
-			post(connection, now);
-		else
-			start_next(connection, now);
-	}
-	while (options.rate > 0 && free_first != NULL && now < deadline &&
-		   begun + (int64_t) (started / options.rate * SECOND) <= now)
-	{
-		Connection *connection = free_first;
-
-		free_first = connection->next;
-		start_next(connection, now);
-	}
-	if (now - looked_at < SECOND)
-		return;
-	looked_at = now;
-	for (int i = 0; i < options.connections; i++)
-		if (connections[i].busy && now - connections[i].sent_at > options.timeout * SECOND)
-			broken(&connections[i], now);
-}
-
-static void
-post_events(void)
-{
-	int64_t		now = begun = clock_ns();
-
-	deadline = begun + (int64_t) (options.seconds * SECOND);
-	for (int i = 0; i < options.connections; i++)
-		start_next(&connections[i], now);
-	for (;;)
-	{
-		int64_t		until;
-
-		now = clock_ns();
-		if (stop && deadline > now)
-			deadline = now;
-		run_timers(now);
-		if (now >= deadline &&
-			(in_flight == 0 || now > deadline + (int64_t) (options.give_up * SECOND)))
-			break;
-		until = now + SECOND / 4;
-		if (now < deadline && deadline < until)
-			until = deadline;
-		if (paused_first != NULL && paused_first->resume_at < until)
-			until = paused_first->resume_at;
-		if (options.rate > 0 && free_first != NULL && now < deadline)
-		{
-			int64_t		due = begun + (int64_t) (started / options.rate * SECOND);
-
-			if (due < until)
-				until = due;
-		}
-		wait_for_events(until);
-	}
-	stats.unanswered += in_flight;
-}
-
-/* One request on every idle connection, opened for it or not, and its answer. */
-static void
-ask_idle(Connection *idle, bool opening)
-{
-	int64_t		end = clock_ns() + 30 * SECOND;
-	int			waiting = 0;
-	int			asked = 0;
-	int			first = 0;
-
-	for (int i = 0; i < options.idle; i++)
-		idle[i].answered = false;
-	while ((asked < options.idle || waiting > 0) && clock_ns() < end)
-	{
-		while (asked < options.idle && waiting < OPENING_AT_ONCE)
-		{
-			Connection *connection = &idle[asked++];
-
-			waiting++;
-			if (opening)
-				open_connection(connection);
-			if (connection->fd >= 0 &&
-				!send_bytes(connection, health, sizeof(health) - 1, clock_ns()))
-				broken(connection, clock_ns());
-		}
-		wait_for_events(clock_ns() + SECOND / 10);
-		while (first < asked && !idle[first].busy)
-			first++;
-		waiting = 0;
-		for (int i = first; i < asked; i++)
-			waiting += idle[i].busy;
-	}
-}
-
 static long
 memory_of(int pid)
 {
@@ -774,9 +217,9 @@ compare_latencies(const void *a, const void *b)
 static double
 percentile(double part)
 {
-	if (nlatencies == 0)
+	if (stats.nlatencies == 0)
 		return 0;
-	return latencies[(size_t) ((nlatencies - 1) * part)] / 1000.0;
+	return stats.latencies[(size_t) ((stats.nlatencies - 1) * part)] / 1000.0;
 }
 
 static void
@@ -794,13 +237,13 @@ print_string(const char *text)
 }
 
 static void
-report(double seconds, double cpu)
+report(int idle_answering, long rss_before, long rss_idle, double cpu)
 {
 	const char *comma = "";
 
-	qsort(latencies, nlatencies, sizeof(uint32_t), compare_latencies);
+	qsort(stats.latencies, stats.nlatencies, sizeof(uint32_t), compare_latencies);
 	printf("{\"acknowledged\": %" PRIu64 ", \"requests\": %" PRIu64 ", \"seconds\": %.6f, \"p50_ms\": %.3f, \"p99_ms\": %.3f, "
-		   "\"p999_ms\": %.3f, \"max_ms\": %.3f, \"statuses\": {", stats.acknowledged, stats.requests, seconds,
+		   "\"p999_ms\": %.3f, \"max_ms\": %.3f, \"statuses\": {", stats.acknowledged, stats.requests, stats.seconds,
 		   percentile(0.5), percentile(0.99), percentile(0.999), percentile(1));
 	for (int i = 0; i < 600; i++)
 		if (stats.status[i] > 0)
@@ -810,7 +253,7 @@ report(double seconds, double cpu)
 		}
 	printf("}, \"refused\": %" PRIu64 ", \"unanswered\": %" PRIu64 ", \"resets\": %" PRIu64 ", \"retries\": %" PRIu64,
 		   stats.refused, stats.unanswered, stats.resets, stats.retries);
-	for (int i = 0; i < 5; i++)
+	for (int i = 0; i < OUTCOMES; i++)
 		printf(", \"%s\": %" PRIu64, outcomes[i], stats.outcome[i]);
 	if (stats.refusal[0] != '\0')
 	{
@@ -818,9 +261,9 @@ report(double seconds, double cpu)
 		print_string(stats.refusal);
 	}
 	if (options.idle > 0)
-		printf(", \"idle\": %d, \"idle_answering\": %" PRIu64, options.idle, stats.idle_answering);
+		printf(", \"idle\": %d, \"idle_answering\": %d", options.idle, idle_answering);
 	if (options.watch)
-		printf(", \"rss_before_kb\": %ld, \"rss_idle_kb\": %ld", stats.rss_before, stats.rss_idle);
+		printf(", \"rss_before_kb\": %ld, \"rss_idle_kb\": %ld", rss_before, rss_idle);
 	printf(", \"cpu_seconds\": %.3f}\n", cpu);
 }
 
@@ -888,8 +331,9 @@ main(int argc, char **argv)
 	struct rlimit files;
 	struct rusage before;
 	struct rusage after;
-	double		seconds;
-	Connection *idle;
+	long		rss_before;
+	long		rss_idle;
+	int			answering;
 
 	read_options(argc, argv);
 	signal(SIGTERM, on_signal);
@@ -899,34 +343,22 @@ main(int argc, char **argv)
 		files.rlim_cur = files.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &files);
 	}
-	if ((epoll_fd = epoll_create1(EPOLL_CLOEXEC)) < 0)
-		die("epoll_create1");
-	connections = allocate(sizeof(Connection) * (options.connections + options.idle));
-	idle = connections + options.connections;
-	for (int i = 0; i < options.connections + options.idle; i++)
-	{
-		connections[i].fd = -1;
-		connections[i].request = NO_REQUEST;
-		connections[i].idle = i >= options.connections;
-	}
+	open_connections();
 
-	stats.rss_before = memory_of(options.watch);
-	ask_idle(idle, true);
-	stats.rss_idle = memory_of(options.watch);
+	rss_before = memory_of(options.watch);
+	ask_idle(true);
+	rss_idle = memory_of(options.watch);
 
 	getrusage(RUSAGE_SELF, &before);
 	if (options.seconds > 0)
 		post_events();
-	seconds = (clock_ns() - begun) / 1e9;
 	getrusage(RUSAGE_SELF, &after);
 
-	ask_idle(idle, false);
-	for (int i = 0; i < options.idle; i++)
-		stats.idle_answering += idle[i].answered;
+	answering = ask_idle(false);
 	if (options.ids != NULL && fclose(options.ids) != 0)
 		die("acknowledged message ids");
-	report(options.seconds > 0 ? seconds : 0,
+	report(answering, rss_before, rss_idle,
 		   after.ru_utime.tv_sec - before.ru_utime.tv_sec + after.ru_stime.tv_sec - before.ru_stime.tv_sec +
 		   (after.ru_utime.tv_usec - before.ru_utime.tv_usec + after.ru_stime.tv_usec - before.ru_stime.tv_usec) / 1e6);
-	return stats.refused + stats.unanswered > 0 || stats.idle_answering < (uint64_t) options.idle;
+	return stats.refused + stats.unanswered > 0 || answering < options.idle;
 }

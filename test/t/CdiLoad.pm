@@ -33,7 +33,7 @@ sub load_setup
 
 	$node = PostgreSQL::Test::Cluster->new($name);
 	$port = PostgreSQL::Test::Cluster::get_free_port();
-	$program = compile($node->basedir . '/load', "$ENV{CDI_ROOT}/test/bench/load.c");
+	$program = compile($node->basedir . '/load', map { "$ENV{CDI_ROOT}/test/bench/$_" } 'load.c', 'load_loop.c');
 	if ($options{disk_full})
 	{
 		$ENV{DISK_FULL} = $node->basedir . '/disk_is_full';

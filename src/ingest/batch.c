@@ -82,6 +82,8 @@ cdi_batch_reserve(CdiBatch *batch, int events)
 
 	if (capacity <= batch->capacity)
 		return;
+	/* Many small reservations must not each copy what is there. */
+	capacity = Max(capacity, 2 * batch->capacity);
 	if (capacity >= LARGE_BATCH)
 		keep_memory();
 	if (batch->events == NULL)

@@ -111,7 +111,6 @@ typedef struct CdiScope
 	const char *batch_key;
 	bool		secrets;		/* {{secret...}} may be read */
 	int			status;			/* of an answer */
-	int			depth;
 } CdiScope;
 
 extern CdiValue cdi_map_evaluate(const CdiScope *scope, const json_t *node);
@@ -234,7 +233,6 @@ typedef struct CdiVerdict
 } CdiVerdict;
 
 extern const char *cdi_class_name(CdiClass class);
-extern bool cdi_class_parse(const char *name, CdiClass *class);
 extern CdiVerdict *cdi_response_read(const CdiTarget *target, const json_t *action,
 									 const CdiAnswer *answer, int nitems);
 extern void cdi_response_check(const json_t *response, const char *where);

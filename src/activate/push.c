@@ -373,8 +373,6 @@ typedef struct Tally
 	int			nagain;
 	PushRow   **rest;			/* rows to be sent again at once */
 	int			nrest;
-	const char *again_class;
-	const char *again_error;
 } Tally;
 
 /* What becomes of one row */

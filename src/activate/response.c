@@ -32,8 +32,8 @@ cdi_class_name(CdiClass class)
 	return class_names[class];
 }
 
-bool
-cdi_class_parse(const char *name, CdiClass *class)
+static bool
+class_parse(const char *name, CdiClass *class)
 {
 	for (int i = 0; i < lengthof(class_names); i++)
 		if (name != NULL && strcmp(class_names[i], name) == 0)
@@ -192,7 +192,7 @@ read_rows(const json_t *rows, const CdiScope *scope, CdiVerdict *verdict, int ni
 	JsonbValue	raw;
 	int			entry = -1;
 
-	(void) cdi_class_parse(cdi_json_string(rows, "class"), &class);
+	(void) class_parse(cdi_json_string(rows, "class"), &class);
 	if (list.type != CDI_CONTAINER || !JsonContainerIsArray(list.container))
 		return;
 	verdict->rows = palloc(sizeof(int) * nitems);
@@ -275,7 +275,7 @@ cdi_response_read(const CdiTarget *target, const json_t *action, const CdiAnswer
 		}
 		if (when != NULL && (scope.row == NULL || !cdi_map_condition(&scope, when)))
 			continue;
-		(void) cdi_class_parse(cdi_json_string(rule, "class"), &verdict->class);
+		(void) class_parse(cdi_json_string(rule, "class"), &verdict->class);
 		verdict->split = json_is_true(json_object_get(rule, "split"));
 		if (rows != NULL)
 			read_rows(rows, &scope, verdict, nitems);
@@ -314,7 +314,7 @@ cdi_response_check(const json_t *response, const char *where)
 		json_t	   *member;
 		size_t		k;
 
-		if (!json_is_object(rule) || !cdi_class_parse(cdi_json_string(rule, "class"), &class))
+		if (!json_is_object(rule) || !class_parse(cdi_json_string(rule, "class"), &class))
 			INVALID("%s: class must be ok, rejected, split, retryable, throttled or auth.", here);
 		json_object_foreach(rule, key, member)
 		{
@@ -359,7 +359,7 @@ cdi_response_check(const json_t *response, const char *where)
 						cdi_map_check_condition(part, element_rules, here);
 					else if (strcmp(name, "class") == 0)
 					{
-						if (!cdi_class_parse(json_string_value(part), &class) ||
+						if (!class_parse(json_string_value(part), &class) ||
 							class == CDI_CLASS_SPLIT || class == CDI_CLASS_AUTH)
 							INVALID("%s: class of rows must be ok, rejected, retryable or throttled.", here);
 					}

@@ -2,13 +2,16 @@
  * collect.h
  *		The HTTP collector: requests become events, a commit becomes answers.
  *
- *	http.c		the HTTP server; knows nothing of PostgreSQL
+ *	http.h		the HTTP server; knows nothing of PostgreSQL
  *	collector.c	the worker: its loop, what it listens on, how it ends
  *	group.c		group commit: many requests, one transaction, then the answers
- *	inflate.c	compressed bodies, with a limit on what they become
+ *	parked.c	events that wait for the transaction of another
  *	request.c	what a request asks for, and who sent it
+ *	inflate.c	compressed bodies, with a limit on what they become
  *	limit.c		what each source sends, and how much it may
- *	dialect.h	the protocols of the SDKs, one file each
+ *	original.c	requests as they came, where a source wants them kept
+ *	dialect.h	the protocols of the SDKs; translate.c is where the pipeline
+ *				meets them
  *	metrics.c	/metrics and /health
  */
 #ifndef CDI_COLLECT_H

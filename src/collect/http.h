@@ -2,13 +2,13 @@
  * http.h
  *		HTTP requests and answers, without a thread and without PostgreSQL.
  *
- * libmicrohttpd is known only to http.c.  The server is driven from outside:
+ * libmicrohttpd is known only to http*.c and proxy.c.  The server is driven from outside:
  * wait until cdi_http_fd() is readable or cdi_http_timeout() has passed, call
  * cdi_http_run(), take the requests that are complete with cdi_http_next()
  * and answer each of them, at any later time, with cdi_http_answer().
  *
- * Nothing here raises, pallocs or blocks.  This header and http.c include no
- * header of the server, so that the floor of the benchmark (test/bench) is
+ * Nothing here raises, pallocs or blocks.  This header and those files include
+ * no header of the server, so that the floor of the benchmark (test/bench) is
  * the same code without a database behind it.
  */
 #ifndef CDI_HTTP_H

@@ -7,7 +7,6 @@
 #include <sys/socket.h>
 
 #include "collect/http_private.h"
-#include "collect/proxy.h"
 
 /* Headers of this name that are looked at: the last ones */
 #define MAX_VALUES	16
@@ -42,9 +41,15 @@ parse_entry(const char *text, size_t length, CdiAddress *address)
 	return end != NULL && cdi_address_parse(text, end - text, address);
 }
 
-CdiAddress
-cdi_proxy_client(const CdiNetworks *trusted, CdiAddress peer,
-				 const char *const *values, int nvalues)
+/*
+ * Whose request it is, given the peer of the connection and the values of
+ * X-Forwarded-For in their order.  Every proxy appends the address that it got
+ * the request from, so what a trusted one appended is true and what stands to
+ * the left of an untrusted address may be invented.
+ */
+static CdiAddress
+client_address(const CdiNetworks *trusted, CdiAddress peer,
+			   const char *const *values, int nvalues)
 {
 	CdiAddress	client = peer;
 
@@ -131,7 +136,7 @@ cdi_http_client_address(const CdiHttpRequest *public, char *buffer)
 		Values		values = {.count = 0};
 
 		(void) MHD_get_connection_values(connection->mhd, MHD_HEADER_KIND, add_value, &values);
-		address = cdi_proxy_client(trusted, address, values.values, values.count);
+		address = client_address(trusted, address, values.values, values.count);
 	}
 	cdi_address_print(&address, buffer);
 	return true;

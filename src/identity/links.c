@@ -25,7 +25,6 @@
 #include "identity/identity.h"
 
 /* Columns of cdi.identity_links */
-#define LINK_POSITION		1
 #define LINK_LINKED_AT		3
 #define LINK_IDENTIFIERS	5
 #define LINK_TRAITS			8

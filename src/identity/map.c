@@ -53,7 +53,6 @@
 #define LOCK_WAIT_MS	2000
 #define LOCK_RETRY_MS	10
 
-#define LOAD_BATCH		1024
 #define WRITE_BATCH		1000
 
 typedef struct MapScan

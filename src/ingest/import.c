@@ -205,8 +205,9 @@ ingest_keeping_progress(CdiBatch *batch)
 	}
 }
 
-void
-cdi_import_report(const CdiImport *import)
+/* Progress as pg_stat_progress_copy and cdi.stat_progress_import show it */
+static void
+report(const CdiImport *import)
 {
 	static const int index[] = {
 		PARAM_IMPORT, PARAM_SOURCE, PARAM_COMMAND, PARAM_LINES, PARAM_SKIPPED,
@@ -247,7 +248,7 @@ begin_progress(CdiImport *import)
 	else if (MyBEEntry->st_progress_command != PROGRESS_COMMAND_COPY ||
 			 MyBEEntry->st_progress_param[PARAM_IMPORT] != 0)
 		import->reports = false;	/* somebody else's, or an outer statement */
-	cdi_import_report(import);
+	report(import);
 }
 
 void
@@ -293,7 +294,7 @@ next_line(CdiImport *import, int64 total)
 	if (++import->line <= import->row.lines)
 	{
 		if (++import->skipped % BATCH_LINES == 0)
-			cdi_import_report(import);
+			report(import);
 		return false;
 	}
 	import->bytes += total;
@@ -406,7 +407,7 @@ cdi_import_flush(CdiImport *import)
 			import->counts[batch->events[i].outcome]++;
 		cdi_batch_destroy(batch);
 	}
-	cdi_import_report(import);
+	report(import);
 }
 
 void

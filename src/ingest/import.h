@@ -64,7 +64,7 @@ typedef struct CdiImport
  * that it is the same import and that the user may send to its source, and
  * keeps others from it until the transaction ends (not where the caller holds
  * the import for its session).  before is the number of the line before the
- * first that will come, or CDI_IMPORT_GO_ON.  All but cdi_import_report need a transaction.
+ * first that will come, or CDI_IMPORT_GO_ON.  All need a transaction.
  */
 extern void cdi_import_begin(CdiImport *import, const CdiImportTarget *target,
 							 CdiImportCommand command, int64 before);
@@ -84,8 +84,6 @@ extern CdiImportRow cdi_import_open_row(const CdiImportTarget *target, int32 sou
 /* One session at a time works on an import. */
 extern bool cdi_import_lock(int64 import_id, bool session, bool wait);
 extern void cdi_import_unlock(int64 import_id);
-/* Progress as pg_stat_progress_copy and cdi.stat_progress_import show it. */
-extern void cdi_import_report(const CdiImport *import);
 
 /* The longest line that is taken whole; a longer one fails. */
 extern int	cdi_import_line_limit(void);

@@ -134,8 +134,8 @@ record_error(ErrorData *error)
 }
 
 /* From now on, keep this process's last logged error where others see it. */
-void
-cdi_slot_record_errors(CdiLastError *error)
+static void
+keep_errors(CdiLastError *error)
 {
 	recorded_error = error;
 	previous_log_hook = emit_log_hook;
@@ -210,7 +210,7 @@ cdi_slot_attach(int id, const CdiLaunch *launch, CdiDatabase **database, CdiSlot
 	if (taken)
 	{
 		before_shmem_exit(detach, PointerGetDatum(*slot));
-		cdi_slot_record_errors(&(*slot)->error);
+		keep_errors(&(*slot)->error);
 	}
 	return taken;
 }
@@ -233,7 +233,7 @@ cdi_slot_attach_launcher(void)
 	cdi_worker_shared->scan = true;
 	LWLockRelease(cdi_worker_shared->lock);
 	before_shmem_exit(detach_launcher, (Datum) 0);
-	cdi_slot_record_errors(&cdi_worker_shared->launcher_error);
+	keep_errors(&cdi_worker_shared->launcher_error);
 }
 
 static Datum

@@ -153,15 +153,13 @@ extern CdiDatabase *cdi_slot_database(Oid oid); /* lock held; may be NULL */
 extern bool cdi_slot_attach(int id, const CdiLaunch *launch,
 							CdiDatabase **database, CdiSlot **slot);
 extern void cdi_slot_attach_launcher(void);
-extern void cdi_slot_record_errors(CdiLastError *error);
 
 /* worker.c; where this process is a worker */
 extern CdiDatabase *cdi_worker_database(void);
 extern CdiSlot *cdi_worker_slot(void);
 
-/* wake.c; both with the lock held, in any mode */
+/* wake.c; with the lock held, in any mode */
 extern void cdi_wake_process(pid_t pid, int procno);
-extern void cdi_wake_kinds(CdiDatabase *database, int kinds);
 
 extern void cdi_wake_init(void);
 /* Let workers of this database look, at commit, whether cdi is still there. */

@@ -58,8 +58,9 @@ wake_slot(CdiSlot *slot)
 	cdi_wake_process(slot->pid, slot->procno);
 }
 
-void
-cdi_wake_kinds(CdiDatabase *database, int kinds)
+/* Lock held, in any mode */
+static void
+wake_kinds(CdiDatabase *database, int kinds)
 {
 	for (int i = 0; i < database->nslots; i++)
 		if (kinds & (1 << cdi_slot_kind(i)))
@@ -84,7 +85,7 @@ cdi_wake_now(int kinds)
 	LWLockAcquire(cdi_worker_shared->lock, LW_SHARED);
 	database = cdi_slot_database(MyDatabaseId);
 	if (database != NULL)
-		cdi_wake_kinds(database, kinds);
+		wake_kinds(database, kinds);
 	LWLockRelease(cdi_worker_shared->lock);
 }
 
@@ -123,7 +124,7 @@ transaction_end(ResourceReleasePhase phase, bool is_commit, bool is_top_level, v
 			database->checks++;
 			kinds |= CDI_WAKE_COLLECTOR | CDI_WAKE_KEEPER | CDI_WAKE_PUSH;
 		}
-		cdi_wake_kinds(database, kinds);
+		wake_kinds(database, kinds);
 	}
 	for (int i = 0; i < nheld; i++)
 		if ((database = cdi_slot_database(at_end.held[i])) != NULL)

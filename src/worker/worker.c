@@ -168,8 +168,9 @@ cdi_worker_start(CdiWorkerKind kind, Datum arg)
 	return true;
 }
 
-void
-cdi_worker_check_storage(void)
+/* Costs a look at shared memory where nobody has dropped anything. */
+static void
+check_storage(void)
 {
 	uint32		checks = read_checks();
 
@@ -188,7 +189,7 @@ cdi_worker_interrupts(void)
 	CHECK_FOR_INTERRUPTS();
 	if (catchupInterruptPending)
 		ProcessCatchupInterrupt();
-	cdi_worker_check_storage();
+	check_storage();
 	if (!ConfigReloadPending)
 		return false;
 	ConfigReloadPending = false;

@@ -82,12 +82,6 @@ extern bool cdi_worker_start(CdiWorkerKind kind, Datum arg);
 extern bool cdi_worker_interrupts(void);
 
 /*
- * Only the last of these: for a worker that handles interrupts itself.  Costs
- * a look at shared memory where nobody has dropped anything.
- */
-extern void cdi_worker_check_storage(void);
-
-/*
  * A short transaction of a worker: with snapshot, SPI connected, as the owner
  * of the data, security-restricted, search_path pinned.  The extension is
  * locked against DROP EXTENSION until the end; where it or the storage has

@@ -68,6 +68,7 @@ else
 .PHONY: $(WORKSHOP)
 FUZZ_PACKAGES = clang libclang-rt-14-dev
 PROXY_PACKAGES = nginx-light openssl
+CLIENT_PACKAGES = nodejs npm chromium
 IN_PLACE = place=$$(test/setup place) && cd "$$place" && test/setup install
 
 help:
@@ -95,11 +96,15 @@ demo-stop:
 	@cd "$$(test/setup place --look)" && test/demo/demo stop
 
 check:
-	@test/setup packages $(FUZZ_PACKAGES) $(PROXY_PACKAGES) nodejs npm chromium
+	@test/setup packages $(FUZZ_PACKAGES) $(PROXY_PACKAGES) $(CLIENT_PACKAGES)
 	@$(IN_PLACE) && test/run
 
+check-tap: PART_PACKAGES = $(PROXY_PACKAGES)
+check-fuzz: PART_PACKAGES = $(FUZZ_PACKAGES)
+check-integration: PART_PACKAGES = $(CLIENT_PACKAGES)
+
 check-sql check-isolation check-tap check-fault check-fuzz check-integration: check-%:
-	@test/setup packages $(FUZZ_PACKAGES) $(PROXY_PACKAGES)
+	@test/setup packages $(PART_PACKAGES)
 	@$(IN_PLACE) && test/run $*
 
 check-long:

@@ -16,22 +16,12 @@ use FindBin;
 use lib $FindBin::RealBin;
 use CdiHttp;
 
-my $port = PostgreSQL::Test::Cluster::get_free_port();
-my $node = PostgreSQL::Test::Cluster->new('collector');
-$node->init(extra => [ '--encoding=UTF8', '--no-locale' ]);
-$node->append_conf('postgresql.conf', <<CONF);
-shared_preload_libraries = 'cdi'
+my ($node, $port, $db) = collector_node('collector', <<CONF);
 restart_after_crash = on
-cdi.collector_port = $port
 cdi.collector_timeout = 2s
 cdi.collector_max_body = 256kB
 cdi.ingest_max_event = 64kB
 CONF
-$node->start;
-
-my $db = 'cdi_test';
-$node->safe_psql('postgres', "CREATE DATABASE $db");
-$node->safe_psql($db, 'CREATE EXTENSION cdi; SELECT cdi_init()');
 my $key = $node->safe_psql($db, "SELECT cdi_create_source('web')");
 ok(http_wait($port), 'the collector answers /health');
 

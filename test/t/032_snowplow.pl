@@ -14,19 +14,9 @@ use FindBin;
 use lib $FindBin::RealBin;
 use CdiHttp;
 
-my $port = PostgreSQL::Test::Cluster::get_free_port();
-my $node = PostgreSQL::Test::Cluster->new('snowplow');
-$node->init(extra => [ '--encoding=UTF8', '--no-locale' ]);
-$node->append_conf('postgresql.conf', <<CONF);
-shared_preload_libraries = 'cdi'
-cdi.collector_port = $port
+my ($node, $port, $db) = collector_node('snowplow', <<CONF);
 cdi.collector_redirect_domains = 'shop.example, *.cdn.example'
 CONF
-$node->start;
-
-my $db = 'cdi_test';
-$node->safe_psql('postgres', "CREATE DATABASE $db");
-$node->safe_psql($db, 'CREATE EXTENSION cdi; SELECT cdi_init()');
 $node->safe_psql($db, q{SELECT cdi_create_source('shop'); SELECT cdi_add_write_key('shop', 'shop-app')});
 ok(http_wait($port), 'the collector answers /health');
 

@@ -12,8 +12,6 @@ use FindBin;
 use lib $FindBin::RealBin;
 use CdiHttp;
 
-my $port = PostgreSQL::Test::Cluster::get_free_port();
-my $node = PostgreSQL::Test::Cluster->new('tls');
 my $place = PostgreSQL::Test::Utils::tempdir();
 my $sequence = 0;
 
@@ -42,19 +40,11 @@ certificate('first', 'first');
 certificate('second', 'second');
 install('first');
 
-$node->init(extra => [ '--encoding=UTF8', '--no-locale' ]);
-$node->append_conf('postgresql.conf', <<CONF);
-shared_preload_libraries = 'cdi'
-cdi.collector_port = $port
+my ($node, $port, $db) = collector_node('tls', <<CONF);
 cdi.collector_timeout = 3s
 cdi.collector_tls_certificate = '$place/server.pem'
 cdi.collector_tls_key = '$place/server.key'
 CONF
-$node->start;
-
-my $db = 'cdi_test';
-$node->safe_psql('postgres', "CREATE DATABASE $db");
-$node->safe_psql($db, 'CREATE EXTENSION cdi; SELECT cdi_init()');
 my $key = $node->safe_psql($db, "SELECT cdi_create_source('web')");
 
 sub sql

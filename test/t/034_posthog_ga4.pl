@@ -15,20 +15,10 @@ use FindBin;
 use lib $FindBin::RealBin;
 use CdiHttp;
 
-my $port = PostgreSQL::Test::Cluster::get_free_port();
-my $node = PostgreSQL::Test::Cluster->new('dialects');
-$node->init(extra => [ '--encoding=UTF8', '--no-locale' ]);
-$node->append_conf('postgresql.conf', <<CONF);
-shared_preload_libraries = 'cdi'
-cdi.collector_port = $port
+my ($node, $port, $db) = collector_node('dialects', <<CONF);
 cdi.collector_max_body = 256kB
 cdi.ingest_max_event = 64kB
 CONF
-$node->start;
-
-my $db = 'cdi_test';
-$node->safe_psql('postgres', "CREATE DATABASE $db");
-$node->safe_psql($db, 'CREATE EXTENSION cdi; SELECT cdi_init()');
 my $key = $node->safe_psql($db, "SELECT cdi_create_source('web')");
 $node->safe_psql($db, "SELECT cdi_add_write_key('web', k) FROM unnest(ARRAY['SECRET', 'G-SHOP', '1:42:web:ab']) k");
 ok(http_wait($port), 'the collector answers /health');

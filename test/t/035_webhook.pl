@@ -14,8 +14,6 @@ use FindBin;
 use lib $FindBin::RealBin;
 use CdiHttp;
 
-my $port = PostgreSQL::Test::Cluster::get_free_port();
-my $node = PostgreSQL::Test::Cluster->new('webhook');
 my $secrets = PostgreSQL::Test::Utils::tempdir();
 my $key_file = "$secrets/key";
 open my $out, '>', $key_file or die $!;
@@ -24,19 +22,12 @@ print $out join '', map { chr } 1 .. 32;
 close $out;
 chmod 0400, $key_file;
 
-$node->init(extra => [ '--encoding=UTF8', '--no-locale' ]);
-$node->append_conf('postgresql.conf', <<CONF);
-shared_preload_libraries = 'cdi'
-cdi.collector_port = $port
+$ENV{CDI_GITHUB} = q(It's a Secret to Everybody);
+my ($node, $port, $db) = collector_node('webhook', <<CONF);
 cdi.secret_directory = '$secrets'
 cdi.secret_key_file = '$key_file'
 log_statement = 'all'
 CONF
-$ENV{CDI_GITHUB} = q(It's a Secret to Everybody);
-$node->start;
-my $db = 'cdi_test';
-$node->safe_psql('postgres', "CREATE DATABASE $db");
-$node->safe_psql($db, 'CREATE EXTENSION cdi; SELECT cdi_init()');
 
 sub sql { return $node->safe_psql($db, $_[0]) }
 

@@ -15,22 +15,13 @@ use FindBin;
 use lib $FindBin::RealBin;
 use CdiHttp;
 
-my $port = PostgreSQL::Test::Cluster::get_free_port();
-my $node = PostgreSQL::Test::Cluster->new('request_path');
 my $secrets = PostgreSQL::Test::Utils::tempdir();
 # Memory that was freed is overwritten: who still looks at it falls over.
 $ENV{MALLOC_PERTURB_} = 165;
 $ENV{CDI_HOOK} = 'hook secret';
-$node->init(extra => [ '--encoding=UTF8', '--no-locale' ]);
-$node->append_conf('postgresql.conf', <<CONF);
-shared_preload_libraries = 'cdi'
-cdi.collector_port = $port
+my ($node, $port, $db) = collector_node('request_path', <<CONF);
 cdi.secret_directory = '$secrets'
 CONF
-$node->start;
-my $db = 'cdi_test';
-$node->safe_psql('postgres', "CREATE DATABASE $db");
-$node->safe_psql($db, 'CREATE EXTENSION cdi; SELECT cdi_init()');
 
 sub sql { return $node->safe_psql($db, $_[0]) }
 

@@ -8,12 +8,28 @@ use Exporter 'import';
 use IO::Socket::INET;
 use JSON::PP;
 use MIME::Base64;
+use PostgreSQL::Test::Cluster;
 use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(http_connect http_send http_read http_raw http_post http_get
-  http_wait basic);
+  http_wait basic collector_node);
 
 my $json = JSON::PP->new->utf8->allow_nonref;
+
+# A server of whose databases one collects: the node, the port and the database
+sub collector_node
+{
+	my ($name, $conf) = @_;
+	my $db = 'cdi_test';
+	my $port = PostgreSQL::Test::Cluster::get_free_port();
+	my $node = PostgreSQL::Test::Cluster->new($name);
+	$node->init(extra => [ '--encoding=UTF8', '--no-locale' ]);
+	$node->append_conf('postgresql.conf', "shared_preload_libraries = 'cdi'\ncdi.collector_port = $port\n$conf");
+	$node->start;
+	$node->safe_psql('postgres', "CREATE DATABASE $db");
+	$node->safe_psql($db, 'CREATE EXTENSION cdi; SELECT cdi_init()');
+	return ($node, $port, $db);
+}
 
 # A connection; the caller may keep it for several requests.
 sub http_connect

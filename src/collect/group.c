@@ -238,6 +238,21 @@ note_failure(CdiCollector *collector)
 	}
 }
 
+/* After an error: end the transaction, so that the next one can begin. */
+static void
+abandon(CdiCollector *collector)
+{
+	MemoryContextSwitchTo(collector->group_context);
+	HOLD_INTERRUPTS();
+	disable_timeout(STATEMENT_TIMEOUT, false);
+	QueryCancelPending = false;
+	note_failure(collector);
+	cdi_worker_abort();
+	MemoryContextSwitchTo(collector->group_context);
+	FlushErrorState();
+	RESUME_INTERRUPTS();
+}
+
 static void
 begin(const char *activity)
 {
@@ -299,15 +314,7 @@ attempt(CdiCollector *collector, CdiJob *jobs, int n, int *sqlstate)
 	PG_CATCH();
 	{
 		*sqlstate = geterrcode();
-		MemoryContextSwitchTo(collector->group_context);
-		HOLD_INTERRUPTS();
-		disable_timeout(STATEMENT_TIMEOUT, false);
-		QueryCancelPending = false;
-		note_failure(collector);
-		cdi_worker_abort();
-		MemoryContextSwitchTo(collector->group_context);
-		FlushErrorState();
-		RESUME_INTERRUPTS();
+		abandon(collector);
 	}
 	PG_END_TRY();
 
@@ -450,15 +457,7 @@ cdi_collect_probe(void)
 	}
 	PG_CATCH();
 	{
-		MemoryContextSwitchTo(collector->group_context);
-		HOLD_INTERRUPTS();
-		disable_timeout(STATEMENT_TIMEOUT, false);
-		QueryCancelPending = false;
-		note_failure(collector);
-		cdi_worker_abort();
-		MemoryContextSwitchTo(collector->group_context);
-		FlushErrorState();
-		RESUME_INTERRUPTS();
+		abandon(collector);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(collector->group_context);

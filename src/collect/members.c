@@ -8,6 +8,16 @@
 #include "collect/dialect.h"
 #include "collect/members.h"
 
+const char *
+cdi_members_type(CdiText name, const char *const (*types)[2])
+{
+	name = cdi_scan_string(name);
+	for (; (*types)[0] != NULL; types++)
+		if (cdi_text_is(name, (*types)[0]))
+			return (*types)[1];
+	return "track";
+}
+
 int
 cdi_members_open(StringInfo out, const char *name)
 {

@@ -11,6 +11,10 @@
 
 #include "collect/dialect.h"
 
+/* What an event of this name is as a call: "track", but for those of the list
+ * of names and types, which NULL ends. */
+extern const char *cdi_members_type(CdiText name, const char *const (*types)[2]);
+
 /* An object that is taken back where nothing was written into it */
 extern int	cdi_members_open(StringInfo out, const char *name);
 extern void cdi_members_close(StringInfo out, const char *name, int opened);

@@ -267,22 +267,13 @@ write_identified(StringInfo out, const CdiText *values)
 		write_id(out, "anonymousId", device);
 }
 
-static const char *
-type_of(CdiText name)
-{
-	static const char *const types[][2] = {
-		{"$mp_web_page_view", "page"},
-		{"$identify", "identify"},
-		{"$create_alias", "alias"},
-		{"$merge", "alias"},
-	};
-
-	name = cdi_scan_string(name);
-	for (int i = 0; i < lengthof(types); i++)
-		if (cdi_text_is(name, types[i][0]))
-			return types[i][1];
-	return "track";
-}
+static const char *const call_types[][2] = {
+	{"$mp_web_page_view", "page"},
+	{"$identify", "identify"},
+	{"$create_alias", "alias"},
+	{"$merge", "alias"},
+	{NULL, NULL}
+};
 
 /* All that came, but for the key of the project */
 static void
@@ -353,7 +344,7 @@ translate_event(CdiTranslation *translation)
 		cdi_translation_fail(translation, ERRCODE_CDI_INVALID_JSON, "invalid JSON");
 	if (translation->sqlstate != 0)
 		return;
-	type = type_of(event[EVENT_NAME]);
+	type = cdi_members_type(event[EVENT_NAME], call_types);
 
 	cdi_write_open(out, NULL, '{');
 	cdi_write_string(out, "type", type);

@@ -302,26 +302,17 @@ write_person(StringInfo out, const char *type, CdiText id, const CdiText *values
 	}
 }
 
-static const char *
-type_of(CdiText name)
-{
-	static const char *const types[][2] = {
-		{"$pageview", "page"},
-		{"$screen", "screen"},
-		{"$identify", "identify"},
-		{"$set", "identify"},
-		{"$set_once", "identify"},
-		{"$create_alias", "alias"},
-		{"$merge_dangerously", "alias"},
-		{"$groupidentify", "group"},
-	};
-
-	name = cdi_scan_string(name);
-	for (int i = 0; i < lengthof(types); i++)
-		if (cdi_text_is(name, types[i][0]))
-			return types[i][1];
-	return "track";
-}
+static const char *const call_types[][2] = {
+	{"$pageview", "page"},
+	{"$screen", "screen"},
+	{"$identify", "identify"},
+	{"$set", "identify"},
+	{"$set_once", "identify"},
+	{"$create_alias", "alias"},
+	{"$merge_dangerously", "alias"},
+	{"$groupidentify", "group"},
+	{NULL, NULL}
+};
 
 static void
 write_times(CdiTranslation *translation, const CdiText *event, const CdiText *values)
@@ -372,7 +363,7 @@ cdi_posthog_translate(CdiTranslation *translation)
 		cdi_translation_fail(translation, ERRCODE_CDI_INVALID_JSON, "invalid JSON");
 		return;
 	}
-	type = type_of(event[EVENT_NAME]);
+	type = cdi_members_type(event[EVENT_NAME], call_types);
 	id = cdi_scan_present(event[EVENT_DISTINCT_ID]) ? event[EVENT_DISTINCT_ID] : values[P_DISTINCT_ID];
 
 	cdi_write_open(out, NULL, '{');

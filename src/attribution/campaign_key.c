@@ -7,7 +7,7 @@
  * string, absent ones left out.  "%" and "&" are escaped, so different fields
  * never give the same key.
  */
-#include "attribution/attribution.h"
+#include "postgres.h"
 
 #include "fmgr.h"
 #include "lib/stringinfo.h"

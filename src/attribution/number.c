@@ -6,7 +6,7 @@
  * exactly.  What is no decimal number ("12 EUR", "NaN", true) has no value:
  * an amount that is guessed would be summed without anyone noticing.
  */
-#include "attribution/attribution.h"
+#include "postgres.h"
 
 #include "fmgr.h"
 #include "utils/builtins.h"

@@ -386,4 +386,3 @@ cdi_posthog_translate(CdiTranslation *translation)
 		cdi_write_present(out, "properties", event[EVENT_PROPERTIES]);
 	cdi_write_close(out, '}');
 }
-

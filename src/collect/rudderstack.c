@@ -8,7 +8,6 @@
  */
 #include "postgres.h"
 
-#include "base/errors.h"
 #include "collect/dialect.h"
 
 static const CdiRoute routes[] = {

@@ -385,4 +385,3 @@ cdi_snowplow_read(CdiSnowplowEvent *event)
 	return cdi_snowplow_fail(event, ERRCODE_CDI_INVALID_EVENT, NULL, "the event has no \"e\"",
 							 "The parameter e says what kind of event it is.");
 }
-

@@ -14,10 +14,8 @@
 #include "utils/builtins.h"
 
 #include "base/scan.h"
-#include "identity/identity.h"
 #include "ingest/rows.h"
 #include "ingest/stages.h"
-#include "worker/worker.h"
 
 #define LINK_COLUMNS 8
 

@@ -25,7 +25,6 @@
 #include "utils/snapmgr.h"
 
 #include "ingest/ingest.h"
-#include "worker/worker.h"
 
 /*
  * Fourth field of the lock tag; SQL's advisory locks use 1 and 2, so that no

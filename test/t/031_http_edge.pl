@@ -5,8 +5,6 @@ use strict;
 use warnings;
 
 use Compress::Zlib;
-use JSON::PP;
-use MIME::Base64;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;

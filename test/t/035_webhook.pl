@@ -4,7 +4,6 @@ use strict;
 use warnings;
 
 use Digest::SHA qw(hmac_sha256_hex hmac_sha256 hmac_sha512_hex);
-use JSON::PP;
 use MIME::Base64;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;

@@ -3,7 +3,7 @@
 -- extension: dumps carry it, DROP EXTENSION refuses while it exists.
 
 -- Storage version that this version of cdi writes.  The library accepts
--- events into this version and the one before (src/ingest/storage.c).
+-- events into this version and the one before (src/ingest/store.c).
 CREATE OR REPLACE FUNCTION cdi._storage_version()
 RETURNS integer
 LANGUAGE sql IMMUTABLE PARALLEL SAFE

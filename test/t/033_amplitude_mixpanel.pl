@@ -261,7 +261,7 @@ http_post($port, '/track?ip=1', { 'User-Agent' => 'page/1' },
 		track('$identify', '$insert_id' => 'm-6', '$identified_id' => 'm-1', '$anon_id' => '$device:x'),
 		track('$identify', '$insert_id' => 'm-7', distinct_id => 'm-1', '$anon_distinct_id' => 'y'),
 		track('$create_alias', '$insert_id' => 'm-8', distinct_id => 'z', alias => 'm-1'),
-		track('$merge', '$insert_id' => 'm-9', '$distinct_ids' => [ '$device:w', 'm-1' ]),
+		track('$merge', '$insert_id' => 'm-9', api_key => $key, '$distinct_ids' => [ '$device:w', 'm-1' ]),
 	]);
 is(sql(q{SELECT string_agg(concat_ws('/', type, event, user_id, anonymous_id, previous_id), ' ' ORDER BY message_id)
 	FROM cdi.events WHERE message_id BETWEEN 'm-2' AND 'm-9' AND length(message_id) = 3}),
@@ -270,6 +270,8 @@ is(sql(q{SELECT string_agg(concat_ws('/', type, event, user_id, anonymous_id, pr
 is(event('m-2', q{original_timestamp AT TIME ZONE 'UTC', context}),
 	'2026-01-31 12:00:00.25|{"ip": "127.0.0.1", "userAgent": "page/1"}', 'milliseconds; ip=1 is the address of the sender');
 is(event('m-5', q{properties->>'url', campaign_source}), 'https://shop.example/|mail', 'a page');
+
+is(event('m-9', q{properties ? 'api_key'}), 'f', 'a key under its older name is not kept');
 
 $answer = http_post($port, '/engage', {},
 	[

@@ -147,6 +147,8 @@ subtest 'types, traits and context' => sub {
 	is(sql("SELECT context->'posthog' FROM cdi.events WHERE event = '\$autocapture'"), '{"library": "x"}', 'what stands beside the properties');
 	posthog('/e', { api_key => $key, %{ event('E', 'u1', { '$geoip_disable' => JSON::PP::true }) } });
 	is(fresh("context ? 'ip'"), 'f', 'but not a server\'s');
+	posthog('/e', { api_key => $key, %{ event('E', 'u1', { '$lib' => 'posthog-node' }) } });
+	is(fresh("context"), '{"library": {"name": "posthog-node"}}', 'nor that of one that only says its name');
 };
 
 subtest 'times' => sub {
@@ -223,6 +225,8 @@ subtest 'what SDKs ask for' => sub {
 	is($answer->{headers}{'content-type'}, 'application/javascript', 'as a script');
 	like($answer->{body}, qr/^\(window\._POSTHOG_REMOTE_CONFIG.*\)\["\Q$key\E"\]=\{"config":\{.*\},"siteApps":\[\]\};$/, 'that sets it');
 	is(http_get($port, "/array/$key/array.js")->{status}, 404, 'no other script');
+	is_deeply([ map { http_get($port, "/api/$_?token=$key")->{json} } 'surveys/', 'early_access_features/', 'feature_flag/local_evaluation' ],
+		[ { surveys => [], survey_config => undef }, { earlyAccessFeatures => [] }, { flags => [], group_type_mapping => {}, cohorts => {} } ], 'nor surveys, nor definitions');
 	is(http_get($port, '/array/wrong/config')->{status}, 401, 'nor for an unknown key');
 	is(fresh('count(*)'), '0', 'no events');
 };

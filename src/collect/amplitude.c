@@ -1,8 +1,10 @@
 /*
  * amplitude.c
- *		The dialect of Amplitude's SDKs and HTTP API V2.
+ *		The dialect of Amplitude's SDKs and HTTP APIs.
  *
- * A request is {"api_key", "events", "client_upload_time", "options"}.  What
+ * A request is {"api_key", "events", "client_upload_time", "options"}; of the
+ * SDKs before 2022 and of the older APIs it is a form that has them under other
+ * names, and the answer is a word.  What
  * an event says of its person (user_properties) becomes the call's traits,
  * device and place become Segment's context, and what Segment has no name for
  * stays under context.amplitude.
@@ -26,6 +28,11 @@
 static const CdiRoute routes[] = {
 	{"/2/httpapi", NULL, 0},
 	{"/batch", "shared", 0},	/* with PostHog and Jitsu */
+	/* forms */
+	{"/", "form", 0},
+	{"/httpapi", "form", 0},
+	{"/identify", "form identify", 0},
+	{"/groupidentify", "form group", 0},
 	{NULL, NULL, 0}
 };
 
@@ -50,6 +57,7 @@ enum
 	EVENT_PROPERTIES, EVENT_USER_PROPERTIES, EVENT_GROUPS, EVENT_GROUP_PROPERTIES,
 	EVENT_PRICE, EVENT_QUANTITY, EVENT_REVENUE, EVENT_PRODUCT_ID, EVENT_REVENUE_TYPE,
 	EVENT_CURRENCY, EVENT_IP, EVENT_USER_AGENT, EVENT_LANGUAGE, EVENT_SESSION_ID,
+	EVENT_TIMESTAMP, EVENT_UUID, EVENT_GROUP_VALUE,
 	EVENT_LIBRARY, EVENT_APP_VERSION, EVENT_VERSION_NAME, EVENT_OS_NAME, EVENT_OS_VERSION,
 	EVENT_MANUFACTURER, EVENT_MODEL, EVENT_ADID, EVENT_IDFA, EVENT_IDFV, EVENT_ANDROID_ID,
 	EVENT_CARRIER, EVENT_COUNTRY, EVENT_REGION, EVENT_CITY, EVENT_LATITUDE, EVENT_LONGITUDE,
@@ -70,11 +78,14 @@ static const CdiWanted event_members[] = {
 	CDI_WANTED("user_id", EVENT_USER_ID),
 	CDI_WANTED("device_id", EVENT_DEVICE_ID),
 	CDI_WANTED("time", EVENT_TIME),
+	CDI_WANTED("timestamp", EVENT_TIMESTAMP),
 	CDI_WANTED("insert_id", EVENT_INSERT_ID),
+	CDI_WANTED("uuid", EVENT_UUID),
 	CDI_WANTED("event_properties", EVENT_PROPERTIES),
 	CDI_WANTED("user_properties", EVENT_USER_PROPERTIES),
 	CDI_WANTED("groups", EVENT_GROUPS),
 	CDI_WANTED("group_properties", EVENT_GROUP_PROPERTIES),
+	CDI_WANTED("group_value", EVENT_GROUP_VALUE),
 	CDI_WANTED("price", EVENT_PRICE),
 	CDI_WANTED("quantity", EVENT_QUANTITY),
 	CDI_WANTED("revenue", EVENT_REVENUE),
@@ -132,6 +143,17 @@ static const CdiWanted property_members[] = {
 	CDI_WANTED("$productId", DOLLAR_PRODUCT_ID),
 	CDI_WANTED("$revenueType", DOLLAR_REVENUE_TYPE),
 	CDI_WANTED("$currency", DOLLAR_CURRENCY),
+	CDI_WANTED_END
+};
+
+/* What SDKs for browsers say of a visit, among the properties of its person */
+static const CdiWanted visit_members[] = {
+	CDI_WANTED("referrer", PAGE_REFERRER),
+	CDI_WANTED("utm_source", UTM_SOURCE),
+	CDI_WANTED("utm_medium", UTM_MEDIUM),
+	CDI_WANTED("utm_campaign", UTM_CAMPAIGN),
+	CDI_WANTED("utm_term", UTM_TERM),
+	CDI_WANTED("utm_content", UTM_CONTENT),
 	CDI_WANTED_END
 };
 
@@ -211,17 +233,85 @@ add_events(CdiRequest *request, CdiText events)
 		cdi_request_add_array(request, events);
 }
 
+static bool
+is_form(const CdiRequest *request)
+{
+	return request->route != NULL && request->route->type != NULL &&
+		strncmp(request->route->type, "form", 4) == 0;
+}
+
+/* What a request says of its events: when it was sent, and what they are */
+static void
+write_envelope(CdiRequest *request, CdiText upload_time, const char *event_type)
+{
+	StringInfoData envelope;
+
+	if (upload_time.len == 0 && event_type == NULL)
+		return;
+	initStringInfo(&envelope);
+	cdi_write_open(&envelope, NULL, '{');
+	if (upload_time.len > 0)
+		cdi_write_text(&envelope, "client_upload_time", upload_time);
+	if (event_type != NULL)
+		cdi_write_string(&envelope, "event_type", event_type);
+	cdi_write_close(&envelope, '}');
+	request->envelope = cdi_text_of(&envelope);
+}
+
+/*
+ * client=KEY&e=[events]&upload_time=... of the older SDKs, whose path is "/";
+ * api_key=KEY&event=[events] and api_key=KEY&identification=[...] of APIs.
+ */
+static void
+unpack_form(CdiRequest *request)
+{
+	const char *type = strchr(request->route->type, ' ');
+	CdiText		rest = request->body;
+	CdiText		events = CDI_NO_TEXT;
+	CdiText		upload_time = CDI_NO_TEXT;
+	CdiText		name;
+	CdiText		value;
+
+	while (cdi_form_next(&rest, &name, &value))
+	{
+		if (cdi_text_is(name, "client") || cdi_text_is(name, "api_key"))
+			cdi_request_add_key(request, value);
+		else if (cdi_text_is(name, "upload_time"))
+			upload_time = value;
+		else if (cdi_text_is(name, "e") || cdi_text_is(name, "event") ||
+				 cdi_text_is(name, "identification"))
+			events = value;
+	}
+	if (events.data == NULL)
+	{
+		request->not_mine = true;
+		return;
+	}
+	add_events(request, cdi_text_trim(events));
+	/* without "ip" an event has the address that it came from */
+	if (strcmp(request->route->path, "/") == 0)
+		request->from_device = true;
+	write_envelope(request, upload_time, type == NULL ? NULL :
+				   strcmp(type, " identify") == 0 ? "$identify" : "$groupidentify");
+}
+
 static void
 unpack(CdiRequest *request)
 {
 	CdiText		values[BODY_COUNT] = {{0}};
 	CdiText		events;
-	CdiText		upload_time;
-	StringInfoData envelope;
-	bool		well_formed = cdi_scan_gather(request->body, body_members, values);
+	bool		well_formed;
 
+	/* /httpapi takes JSON, too */
+	if (is_form(request) && (strcmp(request->route->path, "/") == 0 ||
+							 cdi_scan_kind(cdi_text_trim(request->body)) != '{'))
+	{
+		unpack_form(request);
+		return;
+	}
+	well_formed = cdi_scan_gather(request->body, body_members, values);
 	events = cdi_scan_present(values[BODY_EVENTS]) ? values[BODY_EVENTS] : values[BODY_EVENT];
-	if (request->route->type != NULL && values[BODY_EVENTS].data == NULL &&
+	if (!is_form(request) && request->route->type != NULL && values[BODY_EVENTS].data == NULL &&
 		(well_formed || !mentions(request->body, "\"events\"")))
 	{
 		request->not_mine = true;
@@ -245,15 +335,7 @@ unpack(CdiRequest *request)
 	if (request->nelements > 0 &&
 		cdi_scan_string_is(cdi_scan_get(request->elements[0], "ip"), "$remote"))
 		request->from_device = true;
-	upload_time = cdi_scan_scalar(values[BODY_UPLOAD_TIME]);
-	if (upload_time.len > 0)
-	{
-		initStringInfo(&envelope);
-		cdi_write_open(&envelope, NULL, '{');
-		cdi_write_text(&envelope, "client_upload_time", upload_time);
-		cdi_write_close(&envelope, '}');
-		request->envelope = cdi_text_of(&envelope);
-	}
+	write_envelope(request, cdi_scan_scalar(values[BODY_UPLOAD_TIME]), NULL);
 }
 
 /*
@@ -464,6 +546,7 @@ write_context(CdiTranslation *translation, CdiText *values, bool more_traits)
 	/* What has no name of its own there, and what was not translated whole */
 	rest = cdi_members_open(out, "amplitude");
 	cdi_members_copy_others(out, translation->payload, event_members);
+	cdi_write_present(out, "timestamp", values[EVENT_TIMESTAMP]);
 	cdi_write_present(out, "groups", values[EVENT_GROUPS]);
 	if (more_traits && cdi_scan_present(values[EVENT_USER_PROPERTIES]))
 		cdi_write_value(out, "user_properties", values[EVENT_USER_PROPERTIES]);
@@ -510,8 +593,21 @@ translate(CdiTranslation *translation)
 		return;
 	}
 	(void) cdi_scan_gather(values[EVENT_PROPERTIES], property_members, values);
+	if (!cdi_scan_present(values[EVENT_TYPE]))
+		values[EVENT_TYPE] = cdi_scan_get(translation->envelope, "event_type");
 	type = type_of(values[EVENT_TYPE]);
-	group = first_group(values[EVENT_GROUPS]);
+	if (strcmp(type, "identify") == 0)
+		(void) cdi_scan_gather(cdi_scan_get(values[EVENT_USER_PROPERTIES], "$set"), visit_members, values);
+	group = cdi_scan_present(values[EVENT_GROUP_VALUE]) ? values[EVENT_GROUP_VALUE] :
+		first_group(values[EVENT_GROUPS]);
+	/* as the older SDKs call them */
+	if (!cdi_scan_present(values[EVENT_TIME]) && cdi_scan_kind(values[EVENT_TIMESTAMP]) == '0')
+	{
+		values[EVENT_TIME] = values[EVENT_TIMESTAMP];
+		values[EVENT_TIMESTAMP] = CDI_NO_TEXT;
+	}
+	if (!cdi_scan_present(values[EVENT_INSERT_ID]))
+		values[EVENT_INSERT_ID] = values[EVENT_UUID];
 
 	cdi_write_open(out, NULL, '{');
 	cdi_write_string(out, "type", type);
@@ -620,6 +716,18 @@ answer(const CdiRequest *request, const CdiAnswer *answer, CdiReply *reply)
 	StringInfo	out = reply->body;
 	struct timeval now;
 
+	/* SDKs that send forms compare with this word. */
+	if (is_form(request))
+	{
+		bool		good = answer->failed == 0 || answer->failed < answer->received;
+
+		reply->content_type = "text/plain";
+		reply->status = good ? 200 : answer->received == 1 && answer->ncomplaints == 1 &&
+			answer->complaints[0].sqlstate == ERRCODE_CDI_EVENT_TOO_LARGE ? 413 : 400;
+		appendStringInfoString(out, good ? "success" :
+							   answer->ncomplaints > 0 ? answer->complaints[0].message : "invalid event");
+		return;
+	}
 	if (answer->failed > 0 && answer->failed == answer->received && answer->ncomplaints > 0)
 	{
 		const CdiComplaint *first = &answer->complaints[0];
@@ -649,7 +757,12 @@ refuse(const CdiRequest *request, int status, const char *code, const char *mess
 	StringInfo	out = reply->body;
 
 	reply->status = status;
-	if (status == 401)
+	if (is_form(request))
+	{
+		reply->content_type = "text/plain";
+		appendStringInfoString(out, status == 401 ? "invalid_api_key" : message);
+	}
+	else if (status == 401)
 		/* the words that tell an SDK to give these events up */
 		write_refusal(out, status, psprintf("Invalid API key: %s", message), NULL, NULL, 0);
 	else if (status == 429)

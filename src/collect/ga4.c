@@ -31,7 +31,10 @@ static const CdiRoute routes[] = {
 	{NULL, NULL, 0}
 };
 
-/* Members of a request that mean something here; others are kept as they are */
+/*
+ * Members of a request that mean something here; others are kept as they are.
+ * Google reads each in either spelling.
+ */
 enum
 {
 	M_CLIENT_ID, M_APP_INSTANCE_ID, M_USER_ID, M_TIMESTAMP, M_USER_PROPERTIES, M_CONSENT,
@@ -40,16 +43,25 @@ enum
 
 static const CdiWanted members[] = {
 	CDI_WANTED("client_id", M_CLIENT_ID),
+	CDI_WANTED("clientId", M_CLIENT_ID),
 	CDI_WANTED("app_instance_id", M_APP_INSTANCE_ID),
+	CDI_WANTED("appInstanceId", M_APP_INSTANCE_ID),
 	CDI_WANTED("user_id", M_USER_ID),
+	CDI_WANTED("userId", M_USER_ID),
 	CDI_WANTED("timestamp_micros", M_TIMESTAMP),
+	CDI_WANTED("timestampMicros", M_TIMESTAMP),
 	CDI_WANTED("user_properties", M_USER_PROPERTIES),
+	CDI_WANTED("userProperties", M_USER_PROPERTIES),
 	CDI_WANTED("consent", M_CONSENT),
 	CDI_WANTED("user_location", M_LOCATION),
+	CDI_WANTED("userLocation", M_LOCATION),
 	CDI_WANTED("device", M_DEVICE),
 	CDI_WANTED("ip_override", M_IP),
+	CDI_WANTED("ipOverride", M_IP),
 	CDI_WANTED("user_data", M_USER_DATA),
+	CDI_WANTED("userData", M_USER_DATA),
 	CDI_WANTED("user_agent", M_USER_AGENT),
+	CDI_WANTED("userAgent", M_USER_AGENT),
 	CDI_WANTED_END
 };
 
@@ -63,6 +75,7 @@ static const CdiWanted event_members[] = {
 	CDI_WANTED("name", E_NAME),
 	CDI_WANTED("params", E_PARAMS),
 	CDI_WANTED("timestamp_micros", E_TIMESTAMP),
+	CDI_WANTED("timestampMicros", E_TIMESTAMP),
 	CDI_WANTED_END
 };
 
@@ -90,6 +103,26 @@ static const CdiWanted params[] = {
 	CDI_WANTED("content", P_CONTENT),
 	CDI_WANTED("campaign_id", P_CAMPAIGN_ID),
 	CDI_WANTED_END
+};
+
+/* Of the request's device */
+enum
+{
+	D_LANGUAGE, D_RESOLUTION, D_OS, D_OS_VERSION, D_COUNT
+};
+
+static const CdiWanted device_members[] = {
+	CDI_WANTED("language", D_LANGUAGE),
+	CDI_WANTED("screen_resolution", D_RESOLUTION),
+	CDI_WANTED("operating_system", D_OS),
+	CDI_WANTED("operating_system_version", D_OS_VERSION),
+	CDI_WANTED_END
+};
+
+static const CdiPart os_parts[] = {
+	{"os", "name", D_OS},
+	{"os", "version", D_OS_VERSION},
+	{NULL, NULL, 0}
 };
 
 static const CdiPart page_parts[] = {
@@ -275,17 +308,23 @@ write_context(CdiTranslation *translation, const CdiText *request, const CdiText
 			  const CdiText *param)
 {
 	StringInfo	out = translation->call;
+	CdiText		device[D_COUNT] = {{0}};
 
+	if (cdi_scan_kind(request[M_DEVICE]) == '{')
+		(void) cdi_scan_gather(request[M_DEVICE], device_members, device);
 	cdi_write_open(out, "context", '{');
 	cdi_write_present(out, "ip", request[M_IP]);
 	cdi_write_present(out, "userAgent", request[M_USER_AGENT]);
-	cdi_write_present(out, "locale", param[P_LANGUAGE]);
+	cdi_write_present(out, "locale", cdi_scan_present(param[P_LANGUAGE]) ?
+					  param[P_LANGUAGE] : device[D_LANGUAGE]);
 	cdi_write_present(out, "sessionId", param[P_SESSION_ID]);
 	cdi_write_present(out, "consent", request[M_CONSENT]);
 	cdi_write_present(out, "location", request[M_LOCATION]);
 	cdi_write_present(out, "device", request[M_DEVICE]);
 	cdi_write_present(out, "user_data", request[M_USER_DATA]);
-	cdi_ga4_write_screen(out, cdi_scan_string(param[P_RESOLUTION]));
+	cdi_ga4_write_screen(out, cdi_scan_string(cdi_scan_present(param[P_RESOLUTION]) ?
+											  param[P_RESOLUTION] : device[D_RESOLUTION]));
+	cdi_write_parts(out, os_parts, device);
 	cdi_write_parts(out, page_parts, param);
 	if (cdi_scan_string_is(event[E_NAME], "campaign_details"))
 		cdi_write_parts(out, campaign_parts, param);

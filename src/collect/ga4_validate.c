@@ -301,10 +301,29 @@ check_user_properties(Report *report, CdiText properties)
 				 "The request has more than %d user properties.", MAX_USER_PROPERTIES);
 }
 
+/* client_id, or clientId: Google reads either */
+static CdiText
+member_of(const CdiRequest *request, const char *name)
+{
+	CdiText		value = cdi_scan_get(request->body, name);
+	char		other[32];
+	int			length = 0;
+
+	if (value.data != NULL)
+		return value;
+	for (const char *c = name; *c != '\0' && length < (int) sizeof(other) - 1; c++)
+		if (*c == '_' && c[1] != '\0')
+			other[length++] = *++c - 'a' + 'A';
+		else
+			other[length++] = *c;
+	other[length] = '\0';
+	return cdi_scan_get(request->body, other);
+}
+
 static void
 check_required(Report *report, const CdiRequest *request, const char *name)
 {
-	CdiText		value = cdi_scan_get(request->body, name);
+	CdiText		value = member_of(request, name);
 
 	if (!cdi_scan_present(value))
 		complain(report, "VALUE_REQUIRED", name, "The request has no %s.", name);
@@ -315,7 +334,7 @@ check_required(Report *report, const CdiRequest *request, const char *name)
 static void
 check_request(Report *report, const CdiRequest *request)
 {
-	CdiText		time = cdi_scan_get(request->body, "timestamp_micros");
+	CdiText		time = member_of(request, "timestamp_micros");
 	int64		microseconds;
 
 	if (cdi_form_get(request->query, "firebase_app_id").len > 0)
@@ -330,7 +349,7 @@ check_request(Report *report, const CdiRequest *request)
 	if (cdi_scan_present(time) && !cdi_scan_epoch(time, CDI_MICROSECONDS, &microseconds))
 		complain(report, "VALUE_INVALID", "timestamp_micros", "timestamp_micros must be a number of microseconds.");
 	check_events(report, cdi_scan_get(request->body, "events"));
-	check_user_properties(report, cdi_scan_get(request->body, "user_properties"));
+	check_user_properties(report, member_of(request, "user_properties"));
 }
 
 void

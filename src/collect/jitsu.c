@@ -4,18 +4,22 @@
  *
  * A call is one of Segment's, with three differences: the key is a header or
  * Basic user "id:secret" of which the id is ours, the copy of it in the body is
- * masked, and the type may be any word.
+ * masked, and the type may be any word.  Events of the SDK before that are in
+ * jitsu_classic.c.
  */
 #include "postgres.h"
 
 #include "base/errors.h"
 #include "collect/dialect.h"
+#include "collect/jitsu.h"
 #include "collect/members.h"
 
 static const CdiRoute routes[] = {
 	{"/api/s/*", NULL},
 	{"/api/px/*", NULL, CDI_ROUTE_GET},
 	{"/batch", NULL},
+	{"/api/v1/event", "classic"},
+	{"/api/v1/s2s/event", "classic server"},
 	{NULL, NULL}
 };
 
@@ -80,6 +84,11 @@ unpack(CdiRequest *request)
 	CdiText		type = path_type(request->rest);
 	CdiText		batch;
 
+	if (request->route->type != NULL)
+	{
+		cdi_jitsu_classic_unpack(request);
+		return;
+	}
 	if (request->route->flags & CDI_ROUTE_GET)
 	{
 		request->from_device = true;
@@ -127,6 +136,11 @@ translate(CdiTranslation *translation)
 	CdiText		key;
 	CdiText		value;
 
+	if (cdi_scan_get(translation->envelope, "classic").data != NULL)
+	{
+		cdi_jitsu_classic_translate(translation);
+		return;
+	}
 	if (type.len == 0)
 		type = cdi_scan_string(cdi_scan_get(translation->envelope, "type"));
 	cdi_write_open(call, NULL, '{');

@@ -294,10 +294,12 @@ write_properties(CdiTranslation *translation, const char *type, CdiText properti
 		{"referrer", P_OWN_REFERRER, P_REFERRER},
 	};
 	static const CdiWanted token[] = {CDI_WANTED("token", 0), CDI_WANTED_END};
+	/* $merge has it under the name of the older API */
+	static const CdiWanted keys[] = {CDI_WANTED("token", 0), CDI_WANTED("api_key", 0), CDI_WANTED_END};
 	StringInfo	out = translation->call;
 
 	cdi_write_open(out, "properties", '{');
-	cdi_members_copy_others(out, properties, token);
+	cdi_members_copy_others(out, properties, strcmp(type, "alias") == 0 ? keys : token);
 	if (strcmp(type, "page") == 0)
 		for (int i = 0; i < lengthof(page); i++)
 			if (values[page[i].own].data == NULL)

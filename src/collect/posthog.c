@@ -26,6 +26,10 @@ static const CdiRoute routes[] = {
 	{"/flags", "flags", CDI_ROUTE_PAGE},
 	{"/decide", "flags", CDI_ROUTE_PAGE},
 	{"/array/*", "config", CDI_ROUTE_PAGE},
+	{"/api/surveys", "surveys", CDI_ROUTE_PAGE},
+	{"/api/early_access_features", "features", CDI_ROUTE_PAGE},
+	/* what posthog-node asks for, given a personal key, in its older versions */
+	{"/api/feature_flag/local_evaluation", "definitions", CDI_ROUTE_PAGE},
 	{NULL, NULL, 0}
 };
 
@@ -109,10 +113,20 @@ add_key_of(CdiRequest *request, const CdiText *outer)
 		cdi_request_add_key(request, cdi_scan_string(cdi_scan_get(outer[OUTER_PROPERTIES], "token")));
 }
 
-/* Servers say that where an event came from tells nothing. */
+/* Servers say that where an event came from tells nothing; older ones, only
+ * what they are. */
 static bool
 sent_by_server(CdiText properties)
 {
+	static const char *const servers[] = {
+		"posthog-node", "posthog-python", "posthog-php", "posthog-ruby", "posthog-go",
+		"posthog-java", "posthog-dotnet", "posthog-elixir", "posthog-rs",
+	};
+	CdiText		lib = cdi_scan_string(cdi_scan_get(properties, "$lib"));
+
+	for (int i = 0; i < lengthof(servers); i++)
+		if (cdi_text_is(lib, servers[i]))
+			return true;
 	return cdi_scan_kind(cdi_scan_get(properties, "$geoip_disable")) == 't' ||
 		cdi_scan_kind(cdi_scan_get(properties, "$is_server")) == 't';
 }
@@ -299,6 +313,12 @@ answer(const CdiRequest *request, const CdiAnswer *answer, CdiReply *reply)
 		answer_flags(out);
 	else if (is_route(request, "config"))
 		answer_config(request, reply);
+	else if (is_route(request, "surveys"))
+		appendStringInfoString(out, "{\"surveys\":[],\"survey_config\":null}");
+	else if (is_route(request, "features"))
+		appendStringInfoString(out, "{\"earlyAccessFeatures\":[]}");
+	else if (is_route(request, "definitions"))
+		appendStringInfoString(out, "{\"flags\":[],\"group_type_mapping\":{},\"cohorts\":{}}");
 	else if (answer->whole && answer->ncomplaints > 0)
 	{
 		const CdiComplaint *complaint = &answer->complaints[0];

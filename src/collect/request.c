@@ -339,6 +339,12 @@ cdi_request_admit(CdiHttpRequest *http, CdiJob *job)
 		if (!request->not_mine)
 			break;
 	}
+	/* At the root there is nothing but for those whose body says so. */
+	if (request->not_mine && strcmp(http->path, "/") == 0)
+	{
+		request->dialect = &cdi_segment_dialect;
+		request->route = NULL;
+	}
 	if (request->route == NULL)
 	{
 		if (!serve_page(request))

@@ -170,6 +170,35 @@ is($answer->{status} . event('a-z', 'event'), '200Zipped', 'gzip');
 $answer = amplitude({ batch => [ {} ] }, '/batch');
 isnt($answer->{status}, 200, '/batch without "events" is not Amplitude\'s');
 
+# Forms, as SDKs before 2022 and the older APIs send them
+sub form
+{
+	my ($path, %fields) = @_;
+	my $body = join('&', map { "$_=" . ($fields{$_} =~ s/([^A-Za-z0-9.-])/sprintf '%%%02X', ord $1/ger) } sort keys %fields);
+	return http_post($port, $path, { 'Content-Type' => 'application/x-www-form-urlencoded; charset=UTF-8' }, $body);
+}
+$answer = form('/', client => $key, v => 2, checksum => '0', upload_time => '1769860810000',
+	e => $json->encode([ {
+		@user, event_type => 'Clicked', uuid => 'a-f1', timestamp => 1769860800500, event_properties => { note => 'a+b&c' },
+		library => { name => 'amplitude-js', version => '8.21.9' }, groups => {}, sequence_number => 3
+	}, {
+		@user, event_type => '$identify', uuid => 'a-f2', timestamp => 1769860800500,
+		user_properties => { '$set' => { utm_source => 'mail', utm_campaign => 'spring', referrer => 'https://www.example.org/' } }
+	} ]));
+is("$answer->{status} $answer->{headers}{'content-type'} $answer->{body}", '200 text/plain success', 'a form, and the word its SDKs compare with');
+is(event('a-f1', q{event, properties, context #>> '{library,name}', context->>'ip', context->'amplitude', original_timestamp AT TIME ZONE 'UTC', sent_at AT TIME ZONE 'UTC'}),
+	'Clicked|{"note": "a+b&c"}|amplitude-js|127.0.0.1|{"groups": {}, "sequence_number": 3}|2026-01-31 12:00:00.5|2026-01-31 12:00:10', 'its event');
+is(event('a-f2', 'type, campaign_source, campaign_name, referrer_host'), 'identify|mail|spring|www.example.org', 'where a person came from');
+form('/httpapi', api_key => $key, event => $json->encode({ @user, event_type => 'Old', insert_id => 'a-f3', time => 1769860800500 }));
+is(event('a-f3', 'event'), 'Old', '/httpapi');
+form('/identify', api_key => $key, identification => $json->encode([ { @user, insert_id => 'a-f4', user_properties => { plan => 'pro' } } ]));
+is(event('a-f4', 'type, traits'), 'identify|{"plan": "pro"}', '/identify');
+form('/groupidentify', api_key => $key, identification => $json->encode({ group_type => 'org', group_value => 'acme', insert_id => 'a-f5', group_properties => { seats => 5 } }));
+is(event('a-f5', q{type, group_id, traits, context #>> '{amplitude,group_type}'}), 'group|acme|{"seats": 5}|org', '/groupidentify');
+is_deeply([ map { "$_->{status} $_->{body}" } form('/', client => 'nobody', e => '[]'), form('/', client => $key, e => '[') ],
+	[ '401 invalid_api_key', '400 the body is not what this path takes in valid JSON' ], 'what a form is refused with');
+is(http_post($port, '/', undef, 'a=b')->{status}, 404, 'any other body at the root');
+
 # What came in is what a replay reads.
 sql(q{ALTER TABLE cdi.events ADD CONSTRAINT no CHECK (event <> 'Late')});
 amplitude({ api_key => $key, client_upload_time => '2026-01-31T12:00:10Z',
@@ -222,7 +251,7 @@ http_post($port, '/track?ip=1', { 'User-Agent' => 'page/1' },
 		track('$identify', '$insert_id' => 'm-6', '$identified_id' => 'm-1', '$anon_id' => '$device:x'),
 		track('$identify', '$insert_id' => 'm-7', distinct_id => 'm-1', '$anon_distinct_id' => 'y'),
 		track('$create_alias', '$insert_id' => 'm-8', distinct_id => 'z', alias => 'm-1'),
-		track('$merge', '$insert_id' => 'm-9', '$distinct_ids' => [ '$device:w', 'm-1' ]),
+		track('$merge', '$insert_id' => 'm-9', api_key => $key, '$distinct_ids' => [ '$device:w', 'm-1' ]),
 	]);
 is(sql(q{SELECT string_agg(concat_ws('/', type, event, user_id, anonymous_id, previous_id), ' ' ORDER BY message_id)
 	FROM cdi.events WHERE message_id BETWEEN 'm-2' AND 'm-9' AND length(message_id) = 3}),
@@ -231,6 +260,8 @@ is(sql(q{SELECT string_agg(concat_ws('/', type, event, user_id, anonymous_id, pr
 is(event('m-2', q{original_timestamp AT TIME ZONE 'UTC', context}),
 	'2026-01-31 12:00:00.25|{"ip": "127.0.0.1", "userAgent": "page/1"}', 'milliseconds; ip=1 is the address of the sender');
 is(event('m-5', q{properties->>'url', campaign_source}), 'https://shop.example/|mail', 'a page');
+
+is(event('m-9', q{properties ? 'api_key'}), 'f', 'a key under its older name is not kept');
 
 $answer = http_post($port, '/engage', {},
 	[

@@ -137,6 +137,8 @@ subtest 'types, traits and context' => sub {
 	is(sql("SELECT context->'posthog' FROM cdi.events WHERE event = '\$autocapture'"), '{"library": "x"}', 'what stands beside the properties');
 	posthog('/e', { api_key => $key, %{ event('E', 'u1', { '$geoip_disable' => JSON::PP::true }) } });
 	is(fresh("context ? 'ip'"), 'f', 'but not a server\'s');
+	posthog('/e', { api_key => $key, %{ event('E', 'u1', { '$lib' => 'posthog-node' }) } });
+	is(fresh("context"), '{"library": {"name": "posthog-node"}}', 'nor that of one that only says its name');
 };
 
 subtest 'times' => sub {
@@ -213,6 +215,8 @@ subtest 'what SDKs ask for' => sub {
 	is($answer->{headers}{'content-type'}, 'application/javascript', 'as a script');
 	like($answer->{body}, qr/^\(window\._POSTHOG_REMOTE_CONFIG.*\)\["\Q$key\E"\]=\{"config":\{.*\},"siteApps":\[\]\};$/, 'that sets it');
 	is(http_get($port, "/array/$key/array.js")->{status}, 404, 'no other script');
+	is_deeply([ map { http_get($port, "/api/$_?token=$key")->{json} } 'surveys/', 'early_access_features/', 'feature_flag/local_evaluation' ],
+		[ { surveys => [], survey_config => undef }, { earlyAccessFeatures => [] }, { flags => [], group_type_mapping => {}, cohorts => {} } ], 'nor surveys, nor definitions');
 	is(http_get($port, '/array/wrong/config')->{status}, 401, 'nor for an unknown key');
 	is(fresh('count(*)'), '0', 'no events');
 };
@@ -252,6 +256,13 @@ subtest 'measurement protocol' => sub {
 		  user_data => { sha256_email_address => ['00'] }, google => { measurement_id => 'G-SHOP', non_personalized_ads => JSON::PP::true } },
 		'context as it was sent');
 
+	mp({ clientId => '3.4', userId => 'u3', timestampMicros => 1767323045123456, userProperties => { plan => { value => 'pro' } }, ipOverride => '203.0.113.8',
+		device => { language => 'de', screen_resolution => '390x844', operating_system => 'Android', operating_system_version => '14' },
+		events => [ { name => 'camel', timestampMicros => 1767323046000001 }, { name => 'case', params => { language => 'fr' } } ] });
+	is(fresh("event, anonymous_id, user_id, traits->>'plan', \"timestamp\" AT TIME ZONE 'UTC', context->>'ip', context->>'locale', context->'screen', context->'os'"),
+		'camel|3.4|u3|pro|2026-01-02 03:04:06.000001|203.0.113.8|de|{"width": 390, "height": 844}|{"name": "Android", "version": "14"}' . "\n"
+		  . 'case|3.4|u3|pro|2026-01-02 03:04:05.123456|203.0.113.8|fr|{"width": 390, "height": 844}|{"name": "Android", "version": "14"}',
+		'the other spelling, and the device under the names of Segment');
 	mp({ app_instance_id => 'app1', events => [ { name => 'x' } ] }, '/mp/collect?firebase_app_id=1:42:web:ab');
 	is(fresh("event, anonymous_id, context #>> '{google,firebase_app_id}', \"timestamp\" = received_at, properties"), 'x|app1|1:42:web:ab|t|', 'an app');
 	mp({ client_id => '1.2', events => [ map { { name => 'many', params => { map { ("p$_" => 'x' x 200) } 1 .. 40 } } } 1 .. 30 ] });
@@ -287,6 +298,7 @@ subtest 'debug endpoint' => sub {
 	my $long = 'n' x 41;
 
 	is($debug->($events->({ name => 'fine', params => { session_id => '1', value => 1.5, currency => 'EUR', page_location => 'x' x 999 } })), '', 'nothing to say');
+	is($debug->({ clientId => '1', userProperties => { plan => { value => 'pro' } }, events => [ { name => 'fine' } ] }), '', 'the other spelling');
 	is($debug->($events->({ name => '_badEventName' })), 'NAME_INVALID:events', 'the example of Google\'s documentation');
 	is($debug->($events->({ name => $long })), 'NAME_INVALID:events', 'a name too long');
 	is($debug->($events->({ name => 'session_start' })), 'NAME_RESERVED:events', 'a reserved name');

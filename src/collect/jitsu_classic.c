@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "base/errors.h"
+#include "collect/dialect.h"
 #include "collect/ga4.h"
 #include "collect/jitsu.h"
 #include "collect/members.h"

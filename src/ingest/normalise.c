@@ -192,12 +192,13 @@ is_signal(const JsonbValue *key)
 	return cdi_text_is(name, "globalPrivacyControl") || cdi_text_is(name, "doNotTrack");
 }
 
-/* The context, with the members of client that it lacks. */
+/* The context, with the members of another one that it lacks; headers says
+ * that the other one is what the request's headers say. */
 static Jsonb *
-add_client(Jsonb *context, Jsonb *client)
+add_context(Jsonb *context, Jsonb *more, bool headers)
 {
 	JsonbParseState *state = NULL;
-	JsonbContainer *parts[2] = {context ? &context->root : NULL, &client->root};
+	JsonbContainer *parts[2] = {context ? &context->root : NULL, &more->root};
 
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	for (int i = 0; i < 2; i++)
@@ -221,7 +222,7 @@ add_client(Jsonb *context, Jsonb *client)
 			elsewhere = parts[1 - i] != NULL &&
 				getKeyJsonValueFromContainer(parts[1 - i], key.val.string.val,
 											 key.val.string.len, &other) != NULL;
-			if (elsewhere && is_signal(&key) == (i == 0))
+			if (elsewhere && (headers && is_signal(&key)) == (i == 0))
 				continue;
 			pushJsonbValue(&state, WJB_KEY, &key);
 			pushJsonbValue(&state, WJB_VALUE, &value);
@@ -252,8 +253,10 @@ apply_envelope(CdiBatch *batch, CdiEvent *event)
 	}
 	if (event->context == NULL)
 		event->context = envelope->context;
+	else if (envelope->context != NULL)
+		event->context = add_context(event->context, envelope->context, false);
 	if (envelope->client != NULL)
-		event->context = add_client(event->context, envelope->client);
+		event->context = add_context(event->context, envelope->client, true);
 }
 
 /* Members of the call become fields of the event; the rest goes to extra. */

@@ -56,7 +56,8 @@ SELECT * FROM cdi_ingest('{"sentAt": "2026-01-02T00:00:10Z", "context": {"librar
     {"type": "track", "event": "x", "userId": "u2", "properties": []},
     {"type": "group", "userId": "u2"},
     17, null, "text", [],
-    {"type": "track", "event": "Good", "userId": "u2", "messageId": "b4", "timestamp": "2026-01-02T00:00:00Z"}]}', 'bulk');
+    {"type": "track", "event": "Good", "userId": "u2", "messageId": "b4", "timestamp": "2026-01-02T00:00:00Z",
+     "context": {"ip": "203.0.113.7"}}]}', 'bulk');
 SELECT stage, sqlstate, message, detail, convert_from(payload, 'UTF8') AS payload
 FROM cdi.failed_events JOIN cdi.sources USING (source_id) WHERE name = 'bulk' ORDER BY failed_id;
 -- timestamp = received_at - (sent_at - original_timestamp); the envelope's members apply

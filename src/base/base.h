@@ -10,6 +10,9 @@
 
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
 
 /* A slice of text, not NUL-terminated.  data == NULL means SQL NULL. */
 typedef struct CdiText

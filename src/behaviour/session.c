@@ -33,6 +33,8 @@
 #include "utils/uuid.h"
 #include "windowapi.h"
 
+#include "base/base.h"
+
 #define CHANNEL_DIRECT	"direct"
 
 /* Arguments of both functions; the channel is an argument of one. */

@@ -173,13 +173,15 @@ is_recent(const Webhook *webhook, CdiText timestamp)
 {
 	char	   *tolerance = setting(webhook, "tolerance");
 	int64		microseconds;
+	int64		apart;
 	int64		now = GetCurrentTimestamp() +
 		((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY);
 
 	if (tolerance == NULL || atoi(tolerance) <= 0)
 		return true;
+	apart = (int64) atoi(tolerance) * USECS_PER_SEC;
 	return cdi_scan_epoch(timestamp, CDI_SECONDS, &microseconds) &&
-		Abs(now - microseconds) <= (int64) atoi(tolerance) * USECS_PER_SEC;
+		microseconds >= now - apart && microseconds <= now + apart;
 }
 
 static bool

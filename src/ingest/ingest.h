@@ -225,6 +225,9 @@ extern const CdiSource *cdi_source_by_write_key(const char *write_key, int len);
  * else what is in the way. */
 extern const CdiSource *cdi_source_for_write(const char *name);
 
+/* source.c: number of the transaction, of this backend's only */
+extern LocalTransactionId cdi_transaction(void);
+
 /*
  * position.c: positions of events and outbox rows.  cdi_position_reserve
  * takes the shared lock that keeps cdi_watermark() below the transaction's

@@ -20,7 +20,6 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/lock.h"
-#include "storage/proc.h"
 #include "utils/fmgrprotos.h"
 #include "utils/snapmgr.h"
 
@@ -74,7 +73,7 @@ cdi_position_reserve(void)
 	LOCKTAG		tag;
 	int64		last;
 
-	if (reserved_by == MyProc->lxid && LocalTransactionIdIsValid(reserved_by))
+	if (reserved_by == cdi_transaction() && LocalTransactionIdIsValid(reserved_by))
 		return;
 	if (!registered)
 	{
@@ -85,13 +84,13 @@ cdi_position_reserve(void)
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (last >> 32), (uint32) last,
 						 POSITION_LOCK_CLASS);
 	(void) LockAcquire(&tag, ShareLock, false, false);
-	reserved_by = MyProc->lxid;
+	reserved_by = cdi_transaction();
 }
 
 int64
 cdi_position_next(void)
 {
-	Assert(reserved_by == MyProc->lxid);
+	Assert(reserved_by == cdi_transaction());
 	/* Looked up anew: storage may have been dropped and made in between. */
 	return nextval_internal(sequence_oid(), false);
 }

@@ -14,6 +14,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/pg_class.h"
 #include "common/cryptohash.h"
 #include "common/sha2.h"
 #include "commands/trigger.h"
@@ -88,8 +89,8 @@ get_hash(HeapTuple tuple, TupleDesc desc, int column, uint8 *hash)
 	return true;
 }
 
-static LocalTransactionId
-current_transaction(void)
+LocalTransactionId
+cdi_transaction(void)
 {
 #if PG_VERSION_NUM >= 170000
 	return MyProc->vxid.lxid;
@@ -205,7 +206,7 @@ load(void)
 	MemoryContextSwitchTo(context);
 	read = palloc0(sizeof(Generation));
 	read->context = context;
-	read->loaded_in = current_transaction();
+	read->loaded_in = cdi_transaction();
 	read->nsources = SPI_processed;
 	read->sources = palloc0(sizeof(CachedSource) * Max(SPI_processed, 1));
 	for (uint64 i = 0; i < SPI_processed; i++)
@@ -264,7 +265,7 @@ cdi_source_by_id(int32 source_id)
 {
 	ensure_loaded();
 	for (Generation *read = current; read != NULL;
-		 read = read->loaded_in == current_transaction() ? read->older : NULL)
+		 read = read->loaded_in == cdi_transaction() ? read->older : NULL)
 		for (int i = 0; i < read->nsources; i++)
 			if (read->sources[i].source.source_id == source_id)
 				return &read->sources[i].source;
@@ -322,12 +323,22 @@ cdi_source_by_write_key(const char *write_key, int len)
 	sha256(write_key, len, digest);
 	ensure_loaded();
 	found = find_key(digest);
-	if (found == NULL && current->loaded_in != current_transaction())
+	if (found == NULL && current->loaded_in != cdi_transaction())
 	{
 		load();
 		found = find_key(digest);
 	}
 	return found;
+}
+
+static bool
+owns_relation(Oid relation, Oid user)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(RelationRelationId, relation, user);
+#else
+	return pg_class_ownercheck(relation, user);
+#endif
 }
 
 static void
@@ -342,7 +353,7 @@ check_grant(const CdiSource *source)
 				(errcode(ERRCODE_CDI_SOURCE_DISABLED),
 				 errmsg("source \"%s\" is disabled", source->name),
 				 errhint("SELECT cdi_enable_source('%s') turns it on again.", source->name)));
-	if (pg_class_ownercheck(relation, user))
+	if (owns_relation(relation, user))
 		return;
 	for (int i = 0; i < cached->ngrants; i++)
 	{

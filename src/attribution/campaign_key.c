@@ -12,6 +12,9 @@
 #include "fmgr.h"
 #include "lib/stringinfo.h"
 #include "utils/builtins.h"
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
 
 static const char *const field_names[] = {
 	"source", "medium", "name", "term", "content", "click"

@@ -42,7 +42,7 @@ is(counts('web'), '3|1|0|2', 'the others are failed events');
 
 # What a request says of its events outlives its transaction where they are parked
 sql(q(SELECT cdi_create_source('hook') IS NULL, cdi_create_webhook('hook', 'hmac', ARRAY['env:CDI_HOOK'], mapping => '{"type": "track", "event": "$.event", "messageId": "$.id", "anonymousId": "header:X-Sender"}')));
-my $agent = 'Mozilla ' x 1200;		# larger than what a context keeps for its next life
+my $agent = 'Mozilla ' x 1200 . '5.0';		# larger than what a context keeps for its next life
 my $hooked = '{"event": "hooked", "id": "held"}';
 my %signed = ('X-Signature-256' => 'sha256=' . hmac_sha256_hex($hooked, $ENV{CDI_HOOK}), 'X-Sender' => 's' x 9000);
 my $holder = $node->background_psql($db, on_error_stop => 1);

@@ -483,10 +483,8 @@ cdi_http_start(const CdiHttpOptions *options, char *error, size_t error_size)
 							 MHD_OPTION_CONNECTION_TIMEOUT, (unsigned int) 0,
 							 MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) CONNECTION_MEMORY,
 							 MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1,
-#if MHD_VERSION > 0x00097701
-							 MHD_OPTION_CLIENT_DISCIPLINE_LVL, 1,
-#endif
-						 MHD_OPTION_END);
+							 MHD_OPTION_STRICT_FOR_CLIENT, server->shows_gaps ? 0 : 1,
+							 MHD_OPTION_END);
 	if (server->daemon == NULL)
 	{
 		snprintf(error, error_size, "could not start the HTTP server");

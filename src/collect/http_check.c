@@ -14,8 +14,9 @@
  * arrival.  Whatever was between them that is not shown (a bare line feed, a
  * folded line, a NUL byte, a line that it gave up at) is a gap of another size
  * than that of CR LF.  Only a NUL byte or an empty name in the place of CR looks
- * the same, which no proxy lets through.  Later releases refuse these by themselves when told to
- * (MHD_OPTION_CLIENT_DISCIPLINE_LVL).
+ * the same, which no proxy lets through.  Later releases refuse these by
+ * themselves when told to (MHD_OPTION_STRICT_FOR_CLIENT).  Which one it is
+ * shows at run time only: the library may be newer than at compile time.
  *
  * How a chunked body was framed cannot be seen, and the library takes a bare
  * line feed there.  A request with such a body is therefore the last one on

@@ -657,14 +657,7 @@ cdi_push_main(Datum arg)
 	if (!cdi_worker_start(CDI_WORKER_PUSH, arg))
 		proc_exit(0);
 	initialise();
-#if PG_VERSION_NUM >= 170000
-	events = CreateWaitEventSet(NULL, 3);
-#else
-	events = CreateWaitEventSet(TopMemoryContext, 3);
-#endif
-	AddWaitEventToSet(events, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
-	AddWaitEventToSet(events, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
-	AddWaitEventToSet(events, WL_SOCKET_READABLE, cdi_client_fd(push->http), NULL, NULL);
+	events = cdi_worker_wait_set(cdi_client_fd(push->http));
 
 	for (;;)
 	{

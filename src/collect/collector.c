@@ -201,17 +201,8 @@ loop_timeout(void)
 static WaitEventSet *
 make_wait_set(void)
 {
-#if PG_VERSION_NUM >= 170000
-	WaitEventSet *set = CreateWaitEventSet(NULL, 3);
-#else
-	WaitEventSet *set = CreateWaitEventSet(TopMemoryContext, 3);
-#endif
-
-	AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
-	AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
-	if (cdi_collector.server != NULL)
-		AddWaitEventToSet(set, WL_SOCKET_READABLE, cdi_http_fd(cdi_collector.server), NULL, NULL);
-	return set;
+	return cdi_worker_wait_set(cdi_collector.server != NULL ?
+							   cdi_http_fd(cdi_collector.server) : PGINVALID_SOCKET);
 }
 
 /* Returns true where the configuration was read anew. */

@@ -65,6 +65,22 @@ cdi_worker_wait_event(void)
 #endif
 }
 
+WaitEventSet *
+cdi_worker_wait_set(pgsocket socket)
+{
+#if PG_VERSION_NUM >= 170000
+	WaitEventSet *set = CreateWaitEventSet(NULL, 3);
+#else
+	WaitEventSet *set = CreateWaitEventSet(TopMemoryContext, 3);
+#endif
+
+	AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+	AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+	if (socket != PGINVALID_SOCKET)
+		AddWaitEventToSet(set, WL_SOCKET_READABLE, socket, NULL, NULL);
+	return set;
+}
+
 /*
  * Lock the extension against being dropped; false where it, or the storage,
  * is not there, or is another one than this process started with.

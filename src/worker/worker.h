@@ -8,6 +8,7 @@
 #define CDI_WORKER_H
 
 #include "base/base.h"
+#include "storage/latch.h"
 #include "port/atomics.h"
 
 /*
@@ -131,5 +132,8 @@ extern int	cdi_worker_number(void);
 
 /* For WaitEventSetWait and WaitLatch. */
 extern uint32 cdi_worker_wait_event(void);
+
+/* Latch, postmaster and, unless it is PGINVALID_SOCKET, something to read. */
+extern WaitEventSet *cdi_worker_wait_set(pgsocket socket);
 
 #endif							/* CDI_WORKER_H */

@@ -203,64 +203,7 @@ BEGIN
     COMMENT ON COLUMN cdi.imports.file_crc IS 'CRC-32C of the file''s content before file_offset: a file that differs is not read on.';
     COMMENT ON COLUMN cdi.imports.finished_at IS 'When the end of the file was reached. Of a stream nobody knows its end.';
 
-    CREATE TABLE cdi.identity_map (
-        identifier uuid NOT NULL,
-        person_id uuid NOT NULL,
-        fold bigint NOT NULL,
-        position bigint NOT NULL
-    );
-    ALTER TABLE cdi.identity_map ADD PRIMARY KEY (identifier);
-    CREATE INDEX identity_map_person ON cdi.identity_map (person_id);
-    COMMENT ON TABLE cdi.identity_map IS 'Person of every identifier that was linked or named. A person''s id is the key of its first identifier; an identifier that is missing here is its own person.';
-    COMMENT ON COLUMN cdi.identity_map.fold IS 'Number of the fold that first named the identifier. The person whose own identifier has the smallest fold survives a merge.';
-
-    COMMENT ON COLUMN cdi.identity_map.position IS 'Link that first named the identifier: cdi.identity_links has its value there.';
-
-    CREATE TABLE cdi.identity_runs (
-        run bigint PRIMARY KEY,
-        first_fold bigint NOT NULL,
-        links bigint NOT NULL,
-        watermark bigint NOT NULL,
-        resolved_at timestamptz NOT NULL,
-        bulk boolean NOT NULL,
-        identifiers bigint NOT NULL,
-        merges bigint NOT NULL,
-        memory bigint NOT NULL,
-        unite_ms double precision NOT NULL,
-        total_ms double precision NOT NULL
-    );
-    COMMENT ON TABLE cdi.identity_runs IS 'Runs of cdi_resolve(). A run folds, in order of position, the visible links above the watermark of the run before that no earlier run folded ahead.';
-
-    COMMENT ON COLUMN cdi.identity_runs.bulk IS 'Whether the run wrote a new map instead of changing the old one.';
-    COMMENT ON COLUMN cdi.identity_runs.identifiers IS 'Identifiers that the run held in memory.';
-    COMMENT ON COLUMN cdi.identity_runs.memory IS 'Most bytes that the graph of the run took.';
-    COMMENT ON COLUMN cdi.identity_runs.unite_ms IS 'Part of total_ms that went into finding keys and uniting components, reading and writing apart.';
-
-    CREATE TABLE cdi.identity_ahead (
-        position bigint PRIMARY KEY,
-        run bigint NOT NULL
-    );
-    COMMENT ON TABLE cdi.identity_ahead IS 'Links that a run folded above its own watermark.';
-
-    CREATE TABLE cdi.identity_merges (
-        fold bigint NOT NULL,
-        survivor uuid NOT NULL,
-        absorbed uuid NOT NULL,
-        position bigint NOT NULL,
-        merged_at timestamptz NOT NULL
-    );
-    CREATE INDEX identity_merges_absorbed ON cdi.identity_merges (absorbed);
-    COMMENT ON TABLE cdi.identity_merges IS 'Which person was absorbed by which, in which fold and by the link at which position.';
-
-    CREATE TABLE cdi.identifier_traits (
-        identifier uuid NOT NULL,
-        trait text NOT NULL,
-        value jsonb NOT NULL,
-        set_at timestamptz NOT NULL,
-        position bigint NOT NULL,
-        PRIMARY KEY (identifier, trait)
-    );
-    COMMENT ON TABLE cdi.identifier_traits IS 'Latest value of every trait per identifier, kept by cdi_resolve().';
+    PERFORM cdi._create_storage_2_identity();
 
     -- Activation
     CREATE SEQUENCE cdi.outbox_position;
@@ -477,6 +420,7 @@ BEGIN
         WHERE NOT EXISTS (SELECT FROM cdi.identity_key);
     INSERT INTO cdi.sources (name) SELECT 'sql'
         WHERE NOT EXISTS (SELECT FROM cdi.sources WHERE name = 'sql');
+    PERFORM cdi._add_identifier_types();
 
     -- A restore may bring rows beyond the sequence's own state.
     SELECT last_value - (NOT is_called)::integer INTO last FROM cdi.event_position;

@@ -18,7 +18,7 @@ AS 'MODULE_PATHNAME', 'cdi_batch_events';
 COMMENT ON FUNCTION cdi._batch_events() IS 'Internal: rows of cdi.events that the running batch stores.';
 
 CREATE OR REPLACE FUNCTION cdi._batch_links()
-RETURNS TABLE ("position" bigint, event_id uuid, linked_at timestamptz, rule text, identifiers uuid[], types text[], "values" text[], traits jsonb)
+RETURNS TABLE ("position" bigint, event_id uuid, linked_at timestamptz, rule text, identifiers uuid[], types text[], "values" text[], traits jsonb, source_id integer, member uuid)
 LANGUAGE C VOLATILE
 AS 'MODULE_PATHNAME', 'cdi_batch_links';
 COMMENT ON FUNCTION cdi._batch_links() IS 'Internal: rows of cdi.identity_links that the running batch stores.';

@@ -5,7 +5,11 @@ DROP VIEW IF EXISTS cdi.pipeline_counts;
 
 -- Columns changed.
 DROP FUNCTION cdi._batch_events();
+DROP FUNCTION cdi._batch_links();
 
 -- A trigger now does what it was called for.
 DROP FUNCTION cdi._sources_changed();
 
+
+-- They stay as they are, with whatever was changed in them.
+UPDATE cdi.identifier_types SET builtin = false;

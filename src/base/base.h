@@ -102,4 +102,9 @@ extern int	cdi_plan_execute(CdiPlan *plan, Datum *values, const char *nulls);
  * committed now, whatever snapshot the caller's transaction works with. */
 extern int	cdi_plan_execute_latest(CdiPlan *plan);
 
+/* Arrays as parameters of a statement over many rows */
+extern Datum cdi_int8_array(Datum *values, int n);
+extern Datum cdi_timestamptz_array(Datum *values, int n);
+extern Datum cdi_uuid_array(Datum *values, int n);
+
 #endif							/* CDI_BASE_H */

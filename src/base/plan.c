@@ -4,7 +4,9 @@
  */
 #include "base/base.h"
 
+#include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "utils/array.h"
 #include "utils/snapmgr.h"
 
 static void
@@ -47,4 +49,23 @@ cdi_plan_execute_latest(CdiPlan *plan)
 	if (result < 0)
 		elog(ERROR, "could not execute statement: %s", SPI_result_code_string(result));
 	return result;
+}
+
+/* Arrays as parameters of a statement over many rows */
+Datum
+cdi_int8_array(Datum *values, int n)
+{
+	return PointerGetDatum(construct_array(values, n, INT8OID, sizeof(int64), true, TYPALIGN_DOUBLE));
+}
+
+Datum
+cdi_timestamptz_array(Datum *values, int n)
+{
+	return PointerGetDatum(construct_array(values, n, TIMESTAMPTZOID, sizeof(int64), true, TYPALIGN_DOUBLE));
+}
+
+Datum
+cdi_uuid_array(Datum *values, int n)
+{
+	return PointerGetDatum(construct_array(values, n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
 }

@@ -2,12 +2,12 @@
  * graph.c
  *		Union-find over 128-bit keys.
  *
- * Nodes lie in chunks that never move, 40 bytes each.  Keys are found through
+ * Nodes lie in chunks that never move, 48 bytes each.  Keys are found through
  * an open-addressing hash of 32-bit slots, at most three quarters full: a slot
  * holds a node's number plus one in as many bits as the table's size needs,
  * and bits of the key's hash in the rest, so that a probe reads a node only
  * where it is most likely the right one.  While the hash grows, old and new
- * slots are there together: 40 + 16 bytes per key are the peak.
+ * slots are there together: 48 + 16 bytes per key are the peak.
  *
  * The result of folding depends on the order of the links and on nothing
  * else: a person is named after the first identifier of the link that gave
@@ -154,6 +154,9 @@ append_node(CdiGraph *graph, const pg_uuid_t *key)
 	node->fold = 0;
 	node->position = 0;
 	node->parent = graph->count;
+	node->next = graph->count;
+	node->named = 0;
+	node->type = 0;
 	node->flags = 0;
 	return graph->count++;
 }
@@ -246,8 +249,8 @@ cdi_graph_find(CdiGraph *graph, uint32 node)
 }
 
 static void
-append_merge(CdiMerges *merges, const CdiLink *link, int64 fold,
-			 const CdiNode *survivor, const CdiNode *absorbed)
+append_merge(CdiMerges *merges, const CdiLink *link, int64 fold, int which,
+			 const pg_uuid_t *identifier, const CdiNode *survivor, const CdiNode *absorbed)
 {
 	CdiMerge   *merge;
 
@@ -260,6 +263,8 @@ append_merge(CdiMerges *merges, const CdiLink *link, int64 fold,
 	merge->fold = fold;
 	merge->position = link->position;
 	merge->merged_at = link->linked_at;
+	merge->which = which;
+	merge->identifier = *identifier;
 	merge->survivor = survivor->key;
 	merge->absorbed = absorbed->key;
 }
@@ -307,7 +312,7 @@ cdi_graph_fold(CdiGraph *graph, const CdiLink *link, const uint32 *nodes,
 				CdiNode    *absorbed = cdi_graph_node(graph, root);
 
 				absorbed->parent = survivor;
-				append_merge(merges, link, fold, person, absorbed);
+				append_merge(merges, link, fold, i, &node->key, person, absorbed);
 			}
 		}
 	}

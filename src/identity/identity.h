@@ -10,11 +10,22 @@
 #include "utils/relcache.h"
 #include "utils/snapshot.h"
 
+/* What an identifier identifies: the graph that its links belong to. */
+typedef enum CdiGraphKind
+{
+	CDI_GRAPH_PERSON,
+	CDI_GRAPH_ACCOUNT,
+	CDI_GRAPH_HOUSEHOLD
+} CdiGraphKind;
+
 /* A row of cdi.identifier_types; the index in the cached array is its rank. */
 typedef struct CdiIdentifierType
 {
 	const char *name;
-	int			priority;
+	uint8		type_id;
+	CdiGraphKind graph;
+	int			max_per_person; /* 0: any number */
+	int64		limit_window;	/* seconds; 0: no window */
 	int			nblocked;
 	CdiText    *blocked;
 } CdiIdentifierType;
@@ -53,7 +64,10 @@ typedef struct CdiNode
 	int64		fold;			/* fold that first named it; 0: none yet */
 	int64		position;		/* link of that fold */
 	uint32		parent;			/* itself: a person's own identifier */
-	uint32		flags;
+	uint32		next;			/* of the same component, in a ring */
+	uint32		named;			/* when: seconds since 2000; 0: not known here */
+	uint8		type;			/* CdiIdentifierType.type_id; 0: not known */
+	uint8		flags;
 } CdiNode;
 
 #define CDI_NODE_STORED		0x1 /* has a row in cdi.identity_map */
@@ -93,9 +107,14 @@ typedef struct CdiMerge
 	int64		fold;
 	int64		position;
 	TimestampTz merged_at;
+	int			which;			/* number of the identifier in its link */
+	pg_uuid_t	identifier;
 	pg_uuid_t	survivor;
 	pg_uuid_t	absorbed;
 } CdiMerge;
+
+/* What a fold's number is multiplied by to number its merges */
+#define CDI_MERGES_PER_FOLD 64
 
 typedef struct CdiMerges
 {

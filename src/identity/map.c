@@ -44,7 +44,8 @@
 #define MAP_PERSON		2
 #define MAP_FOLD		3
 #define MAP_POSITION	4
-#define MAP_COLUMNS		4
+#define MAP_TYPE		5
+#define MAP_COLUMNS		5
 
 /* Rows of an 8 kB page, for estimates */
 #define ROWS_PER_PAGE	107
@@ -152,6 +153,7 @@ set_stored(CdiGraph *graph, uint32 number, uint32 person, TupleTableSlot *slot)
 	node->parent = person;
 	node->fold = DatumGetInt64(slot->tts_values[MAP_FOLD - 1]);
 	node->position = DatumGetInt64(slot->tts_values[MAP_POSITION - 1]);
+	node->type = DatumGetInt16(slot->tts_values[MAP_TYPE - 1]);
 	node->flags |= CDI_NODE_STORED;
 	cdi_graph_node(graph, person)->flags |= CDI_NODE_PERSON;
 }
@@ -235,18 +237,6 @@ cdi_map_load(CdiGraph *graph, Snapshot snapshot)
 	check_persons(graph);
 }
 
-static Datum
-uuid_array(Datum *values, int n)
-{
-	return PointerGetDatum(construct_array(values, n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
-}
-
-static Datum
-bigint_array(Datum *values, int n)
-{
-	return PointerGetDatum(construct_array(values, n, INT8OID, sizeof(int64), true, TYPALIGN_DOUBLE));
-}
-
 typedef struct RowBuffer
 {
 	int			count;
@@ -257,18 +247,19 @@ static void
 flush_new(RowBuffer *rows)
 {
 	static CdiPlan plan = {
-		.query = "INSERT INTO cdi.identity_map (identifier, person_id, fold, position)"
-		" SELECT * FROM unnest($1, $2, $3, $4)",
-		.nargs = 4,.argtypes = {UUIDARRAYOID, UUIDARRAYOID, INT8ARRAYOID, INT8ARRAYOID}
+		.query = "INSERT INTO cdi.identity_map (identifier, person_id, fold, position, type_id)"
+		" SELECT * FROM unnest($1, $2, $3, $4, $5)",
+		.nargs = 5,.argtypes = {UUIDARRAYOID, UUIDARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT2ARRAYOID}
 	};
 
 	if (rows->count == 0)
 		return;
 	cdi_plan_execute(&plan, (Datum[]) {
-		uuid_array(rows->columns[0], rows->count),
-			uuid_array(rows->columns[1], rows->count),
-			bigint_array(rows->columns[2], rows->count),
-			bigint_array(rows->columns[3], rows->count)
+		cdi_uuid_array(rows->columns[0], rows->count),
+			cdi_uuid_array(rows->columns[1], rows->count),
+			cdi_int8_array(rows->columns[2], rows->count),
+			cdi_int8_array(rows->columns[3], rows->count),
+			PointerGetDatum(construct_array(rows->columns[4], rows->count, INT2OID, sizeof(int16), true, TYPALIGN_SHORT))
 	}, NULL);
 	rows->count = 0;
 }
@@ -285,8 +276,8 @@ flush_absorbed(RowBuffer *rows)
 	if (rows->count == 0)
 		return;
 	cdi_plan_execute(&plan, (Datum[]) {
-		uuid_array(rows->columns[0], rows->count),
-			uuid_array(rows->columns[1], rows->count)
+		cdi_uuid_array(rows->columns[0], rows->count),
+			cdi_uuid_array(rows->columns[1], rows->count)
 	}, NULL);
 	rows->count = 0;
 }
@@ -337,6 +328,7 @@ cdi_map_update(CdiGraph *graph)
 			fresh->columns[1][n] = UUIDPGetDatum(&person->key);
 			fresh->columns[2][n] = Int64GetDatum(node->fold);
 			fresh->columns[3][n] = Int64GetDatum(node->position);
+			fresh->columns[4][n] = Int16GetDatum(node->type);
 		}
 		if ((node->flags & CDI_NODE_PERSON) != 0 && person != node)
 		{
@@ -424,6 +416,7 @@ write_rows(CdiGraph *graph, const uint32 *order, Relation table)
 		slot->tts_values[MAP_PERSON - 1] = UUIDPGetDatum(&cdi_graph_node(graph, node->parent)->key);
 		slot->tts_values[MAP_FOLD - 1] = Int64GetDatum(node->fold);
 		slot->tts_values[MAP_POSITION - 1] = Int64GetDatum(node->position);
+		slot->tts_values[MAP_TYPE - 1] = Int16GetDatum(node->type);
 		memset(slot->tts_isnull, false, MAP_COLUMNS);
 		ExecStoreVirtualTuple(slot);
 		if (++n == WRITE_BATCH || i + 1 == graph->count)

@@ -188,7 +188,7 @@ record_ahead(const CdiLinkBatch *batch, const Run *run)
 		if (batch->links[i].position > run->watermark)
 			positions[n++] = Int64GetDatum(batch->links[i].position);
 	cdi_plan_execute(&plan, (Datum[]) {
-		PointerGetDatum(construct_array(positions, n, INT8OID, sizeof(int64), true, TYPALIGN_DOUBLE)),
+		cdi_int8_array(positions, n),
 			Int64GetDatum(run->run)
 	}, NULL);
 }
@@ -197,33 +197,35 @@ static void
 record_merges(const CdiMerges *merges)
 {
 	static CdiPlan plan = {
-		.query = "INSERT INTO cdi.identity_merges (fold, survivor, absorbed, position, merged_at)"
-		" SELECT * FROM unnest($1, $2, $3, $4, $5)",
-		.nargs = 5,.argtypes = {INT8ARRAYOID, UUIDARRAYOID, UUIDARRAYOID, INT8ARRAYOID, TIMESTAMPTZARRAYOID}
+		.query = "INSERT INTO cdi.identity_merge_log (merge_id, fold, survivor, absorbed, position, identifier, merged_at)"
+		" SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7)",
+		.nargs = 7,.argtypes = {
+			INT8ARRAYOID, INT8ARRAYOID, UUIDARRAYOID, UUIDARRAYOID, INT8ARRAYOID, UUIDARRAYOID, TIMESTAMPTZARRAYOID
+		}
 	};
 	int			n = merges->count;
-	Datum	   *columns[5];
+	Datum	   *columns[7];
 
 	if (n == 0)
 		return;
-	for (int c = 0; c < 5; c++)
+	for (int c = 0; c < lengthof(columns); c++)
 		columns[c] = palloc_extended(sizeof(Datum) * n, MCXT_ALLOC_HUGE);
 	for (int i = 0; i < n; i++)
 	{
 		CdiMerge   *merge = &merges->merges[i];
 
-		columns[0][i] = Int64GetDatum(merge->fold);
-		columns[1][i] = UUIDPGetDatum(&merge->survivor);
-		columns[2][i] = UUIDPGetDatum(&merge->absorbed);
-		columns[3][i] = Int64GetDatum(merge->position);
-		columns[4][i] = TimestampTzGetDatum(merge->merged_at);
+		columns[0][i] = Int64GetDatum(merge->fold * CDI_MERGES_PER_FOLD + merge->which);
+		columns[1][i] = Int64GetDatum(merge->fold);
+		columns[2][i] = UUIDPGetDatum(&merge->survivor);
+		columns[3][i] = UUIDPGetDatum(&merge->absorbed);
+		columns[4][i] = Int64GetDatum(merge->position);
+		columns[5][i] = UUIDPGetDatum(&merge->identifier);
+		columns[6][i] = TimestampTzGetDatum(merge->merged_at);
 	}
 	cdi_plan_execute(&plan, (Datum[]) {
-		PointerGetDatum(construct_array(columns[0], n, INT8OID, sizeof(int64), true, TYPALIGN_DOUBLE)),
-			PointerGetDatum(construct_array(columns[1], n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR)),
-			PointerGetDatum(construct_array(columns[2], n, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR)),
-			PointerGetDatum(construct_array(columns[3], n, INT8OID, sizeof(int64), true, TYPALIGN_DOUBLE)),
-			PointerGetDatum(construct_array(columns[4], n, TIMESTAMPTZOID, sizeof(int64), true, TYPALIGN_DOUBLE))
+		cdi_int8_array(columns[0], n), cdi_int8_array(columns[1], n), cdi_uuid_array(columns[2], n),
+			cdi_uuid_array(columns[3], n), cdi_int8_array(columns[4], n), cdi_uuid_array(columns[5], n),
+			cdi_timestamptz_array(columns[6], n)
 	}, NULL);
 }
 

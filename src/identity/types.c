@@ -12,6 +12,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
 #include "identity/identity.h"
@@ -44,10 +45,26 @@ copy_text(Datum datum)
 	return copy;
 }
 
+static CdiGraphKind
+graph_kind(const char *name)
+{
+	return strcmp(name, "account") == 0 ? CDI_GRAPH_ACCOUNT :
+		strcmp(name, "household") == 0 ? CDI_GRAPH_HOUSEHOLD : CDI_GRAPH_PERSON;
+}
+
 static void
 load(void)
 {
-	static CdiPlan plan = {.query = "SELECT name, priority, blocked FROM cdi.identifier_types ORDER BY priority"};
+	static CdiPlan plan = {
+		.query = "SELECT name, blocked, type_id::integer, graph, max_per_person,"
+		" extract(epoch FROM limit_window)::bigint"
+		" FROM cdi.identifier_types ORDER BY priority, name"
+	};
+	/* before ALTER EXTENSION UPDATE: events go on being stored */
+	static CdiPlan plan_1 = {
+		.query = "SELECT name, blocked, 0, 'person', NULL::integer, NULL::bigint"
+		" FROM cdi.identifier_types ORDER BY priority"
+	};
 	MemoryContext old;
 
 	if (cache_context == NULL)
@@ -58,7 +75,7 @@ load(void)
 	}
 	cached_relation = cdi_relation_oid("identifier_types");
 	loaded = invalidated = false;
-	cdi_plan_execute_latest(&plan);
+	cdi_plan_execute_latest(get_attnum(cached_relation, "type_id") != InvalidAttrNumber ? &plan : &plan_1);
 	MemoryContextReset(cache_context);
 	types = NULL;
 	old = MemoryContextSwitchTo(cache_context);
@@ -69,11 +86,17 @@ load(void)
 		HeapTuple	tuple = SPI_tuptable->vals[i];
 		TupleDesc	desc = SPI_tuptable->tupdesc;
 		bool		isnull;
+		Datum		value;
 		Datum	   *blocked;
 
 		types[i].name = TextDatumGetCString(SPI_getbinval(tuple, desc, 1, &isnull));
-		types[i].priority = DatumGetInt32(SPI_getbinval(tuple, desc, 2, &isnull));
-		deconstruct_array(DatumGetArrayTypeP(SPI_getbinval(tuple, desc, 3, &isnull)),
+		types[i].type_id = DatumGetInt32(SPI_getbinval(tuple, desc, 3, &isnull));
+		types[i].graph = graph_kind(SPI_getvalue(tuple, desc, 4));
+		value = SPI_getbinval(tuple, desc, 5, &isnull);
+		types[i].max_per_person = isnull ? 0 : DatumGetInt32(value);
+		value = SPI_getbinval(tuple, desc, 6, &isnull);
+		types[i].limit_window = isnull ? 0 : DatumGetInt64(value);
+		deconstruct_array(DatumGetArrayTypeP(SPI_getbinval(tuple, desc, 2, &isnull)),
 						  TEXTOID, -1, false, TYPALIGN_INT, &blocked, NULL, &types[i].nblocked);
 		types[i].blocked = palloc(sizeof(CdiText) * Max(types[i].nblocked, 1));
 		for (int k = 0; k < types[i].nblocked; k++)

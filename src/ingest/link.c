@@ -12,12 +12,13 @@
 #include "catalog/pg_type.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 
 #include "base/scan.h"
 #include "ingest/rows.h"
 #include "ingest/stages.h"
 
-#define LINK_COLUMNS 8
+#define LINK_COLUMNS 10
 
 /* A group's traits describe the group; those of any other call its person. */
 static bool
@@ -64,6 +65,8 @@ form_link(CdiBatch *batch, CdiEvent *event, Datum *values, bool *nulls)
 		values[7] = JsonbPGetDatum(event->traits);
 	else
 		nulls[7] = true;
+	values[8] = Int32GetDatum(event->source_id);
+	nulls[9] = true;			/* member */
 	return true;
 }
 
@@ -76,21 +79,31 @@ cdi_batch_links(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
+/* Columns of storage version 1, see EVENT_COLUMNS_1 in store.c */
+#define LINK_COLUMNS_1 \
+	"position, event_id, linked_at, rule, identifiers, types, \"values\", traits"
+
 void
 cdi_stage_link(CdiBatch *batch, int *index, int n)
 {
 	static CdiPlan plan = {
-		.query = "INSERT INTO cdi.identity_links (position, event_id, linked_at, rule,"
-		" identifiers, types, \"values\", traits) SELECT * FROM cdi._batch_links()"
+		.query = "INSERT INTO cdi.identity_links (" LINK_COLUMNS_1 ", source_id, member)"
+		" SELECT " LINK_COLUMNS_1 ", source_id, member FROM cdi._batch_links()"
+	};
+	static CdiPlan plan_1 = {
+		.query = "INSERT INTO cdi.identity_links (" LINK_COLUMNS_1 ")"
+		" SELECT " LINK_COLUMNS_1 " FROM cdi._batch_links()"
 	};
 	MemoryContext old;
 	bool		any = false;
+	bool		current;
 
 	for (int i = 0; i < n && !any; i++)
 		any = has_link(&batch->events[index[i]]);
 	if (!any)
 		return;
 	old = MemoryContextSwitchTo(batch->context);
-	cdi_rows_insert(&plan, batch, index, n, form_link);
+	current = get_attnum(cdi_relation_oid("identity_links"), "member") != InvalidAttrNumber;
+	cdi_rows_insert(current ? &plan : &plan_1, batch, index, n, form_link);
 	MemoryContextSwitchTo(old);
 }

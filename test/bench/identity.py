@@ -22,7 +22,7 @@ class Identity:
         self.unite, self.components, self.memory = [], [], []
 
     def resolve(self):
-        self.db("TRUNCATE cdi.identity_map, cdi.identity_runs, cdi.identity_ahead, cdi.identity_merges, cdi.identifier_traits")
+        self.db("TRUNCATE cdi.identity_map, cdi.identity_runs, cdi.identity_ahead, cdi.identity_merge_log, cdi.identifier_traits")
         checkpoint(self.db)
         with clock() as took:
             self.db("SELECT cdi_resolve()")

@@ -37,7 +37,7 @@ DECLARE
     folded bigint := 0;
 BEGIN
     TRUNCATE cdi.identity_links, cdi.identity_map, cdi.identity_runs, cdi.identity_ahead,
-        cdi.identity_merges, cdi.identifier_traits;
+        cdi.identity_merge_log, cdi.identifier_traits;
     UPDATE cdi.watermark SET position = 0;
     CREATE TEMP TABLE arriving AS
     SELECT *, (row_number() OVER (ORDER BY CASE WHEN late THEN arrival ELSE position END, position) - 1) / size AS batch
@@ -54,7 +54,7 @@ BEGIN
         folded := folded + cdi_resolve();
     END LOOP;
     DROP TABLE arriving;
-    INSERT INTO batches.maps SELECT way, m.* FROM cdi.identity_map m;
+    INSERT INTO batches.maps SELECT way, identifier, person_id, fold, position FROM cdi.identity_map;
     INSERT INTO batches.merges SELECT way, fold, survivor, absorbed, position FROM cdi.identity_merges;
     RETURN folded;
 END $$;
@@ -135,7 +135,7 @@ SELECT batches.same('expected late', 'late');
 SELECT count(*) > 100 AS some_were_folded_ahead FROM cdi.identity_ahead;
 SELECT cdi_resolve() AS nothing_is_left;
 SELECT cdi_rebuild_identity() = count(*) AS complete FROM cdi.identity_map;
-INSERT INTO batches.maps SELECT 'rebuilt', m.* FROM cdi.identity_map m;
+INSERT INTO batches.maps SELECT 'rebuilt', identifier, person_id, fold, position FROM cdi.identity_map;
 SELECT batches.same('expected late', 'rebuilt');
 SET cdi.identity_bulk_threshold = 1;
 SELECT batches.fold('late in bulk', 50, true);

@@ -6,12 +6,30 @@ AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION cdi_resolve() IS
 'Folds every link that this transaction can see and that is not folded yet into the identity map; returns how many. Called inside a transaction that wrote events it folds those too, and other resolvers wait until that transaction ends. Costs as much as there are new links; with none it writes nothing. Raises 40001 under REPEATABLE READ when another run has come in between.';
 
-CREATE OR REPLACE FUNCTION cdi_rebuild_identity()
+CREATE OR REPLACE FUNCTION cdi_rebuild_identity(current_rules boolean DEFAULT false)
 RETURNS bigint
-LANGUAGE C VOLATILE
+LANGUAGE C VOLATILE STRICT
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION cdi_rebuild_identity() IS
-'Makes the identity map anew from the recorded links in the recorded order, which gives the same people and the same ids; returns the number of identifiers. Reads every link.';
+COMMENT ON FUNCTION cdi_rebuild_identity(boolean) IS
+'Makes the identity map anew from the recorded links in the recorded order, with the limits of each run''s time and without what was revoked, which gives the same people and the same ids; returns the number of identifiers. Reads every link.
+current_rules: let today''s limits and blocked values count for all of history, as if they had always been there (cdi_identity_dry_run() shows beforehand what that changes).';
+
+CREATE OR REPLACE FUNCTION cdi._is_blocked(type text, value text)
+RETURNS boolean
+LANGUAGE C STABLE STRICT
+AS 'MODULE_PATHNAME', 'cdi_is_blocked';
+COMMENT ON FUNCTION cdi._is_blocked(text, text) IS 'Internal: whether a normalised value is blocked now.';
+
+CREATE OR REPLACE FUNCTION cdi._blocked_identifiers()
+RETURNS SETOF uuid
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+SELECT DISTINCT u.identifier
+FROM cdi.identity_links l, unnest(l.identifiers, l.types, l."values") AS u (identifier, type, value)
+WHERE cdi._is_blocked(u.type, u.value)
+$$;
+COMMENT ON FUNCTION cdi._blocked_identifiers() IS 'Internal: linked identifiers whose values are blocked now.';
 
 CREATE OR REPLACE FUNCTION cdi_person(identifier_type text, identifier_value text)
 RETURNS uuid
@@ -19,6 +37,13 @@ LANGUAGE C STABLE STRICT PARALLEL SAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION cdi_person(text, text) IS
 'Canonical person of an identifier, as of the last cdi_resolve(). An identifier never linked to another is its own person. NULL for a value that identifies nobody: blocked, empty or malformed. Raises 42704 for an unknown type. Costs one index probe.';
+
+CREATE OR REPLACE FUNCTION cdi_person_at(identifier_type text, identifier_value text, at timestamptz)
+RETURNS uuid
+LANGUAGE C STABLE STRICT
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION cdi_person_at(text, text, timestamptz) IS
+'Person of an identifier as of a time: by the links that had happened and without what had been unmerged by then. Otherwise as cdi_person(). Erased identifiers are gone from all times. Costs by the number of links that hang together with the identifier.';
 
 CREATE OR REPLACE FUNCTION cdi_person_of(subject uuid)
 RETURNS uuid

@@ -98,6 +98,9 @@ typedef struct CdiPlan
  * result code; raises when it is negative. */
 extern int	cdi_plan_execute(CdiPlan *plan, Datum *values, const char *nulls);
 
+/* The same for a query that changes nothing: reads by the active snapshot. */
+extern int	cdi_plan_read(CdiPlan *plan, Datum *values);
+
 /* The same for a query without parameters that fills a cache: it reads what is
  * committed now, whatever snapshot the caller's transaction works with. */
 extern int	cdi_plan_execute_latest(CdiPlan *plan);

@@ -36,6 +36,18 @@ cdi_plan_execute(CdiPlan *plan, Datum *values, const char *nulls)
 }
 
 int
+cdi_plan_read(CdiPlan *plan, Datum *values)
+{
+	int			result;
+
+	prepare(plan);
+	result = SPI_execute_plan(plan->plan, values, NULL, true, 0);
+	if (result < 0)
+		elog(ERROR, "could not execute statement: %s", SPI_result_code_string(result));
+	return result;
+}
+
+int
 cdi_plan_execute_latest(CdiPlan *plan)
 {
 	Snapshot	snapshot;

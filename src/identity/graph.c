@@ -9,9 +9,7 @@
  * where it is most likely the right one.  While the hash grows, old and new
  * slots are there together: 48 + 16 bytes per key are the peak.
  *
- * The result of folding depends on the order of the links and on nothing
- * else: a person is named after the first identifier of the link that gave
- * birth to it, and the person born in the earlier fold survives.
+ * Here are the nodes and how they are found and sorted; fold.c unites them.
  */
 #include "postgres.h"
 
@@ -70,6 +68,7 @@ void
 cdi_graph_clear(CdiGraph *graph)
 {
 	MemoryContextReset(graph->context);
+	graph->tallies = NULL;
 }
 
 /*
@@ -246,76 +245,6 @@ cdi_graph_find(CdiGraph *graph, uint32 node)
 		here = cdi_graph_node(graph, node);
 	}
 	return node;
-}
-
-static void
-append_merge(CdiMerges *merges, const CdiLink *link, int64 fold, int which,
-			 const pg_uuid_t *identifier, const CdiNode *survivor, const CdiNode *absorbed)
-{
-	CdiMerge   *merge;
-
-	if (merges->count == merges->capacity)
-	{
-		merges->capacity *= 2;
-		merges->merges = repalloc_huge(merges->merges, sizeof(CdiMerge) * merges->capacity);
-	}
-	merge = &merges->merges[merges->count++];
-	merge->fold = fold;
-	merge->position = link->position;
-	merge->merged_at = link->linked_at;
-	merge->which = which;
-	merge->identifier = *identifier;
-	merge->survivor = survivor->key;
-	merge->absorbed = absorbed->key;
-}
-
-void
-cdi_graph_fold(CdiGraph *graph, const CdiLink *link, const uint32 *nodes,
-			   int64 fold, CdiMerges *merges)
-{
-	uint32		survivor = NO_NODE;
-	CdiNode    *person;
-
-	if (link->count == 0)
-		return;
-	for (int i = 0; i < link->count; i++)
-	{
-		uint32		root;
-
-		if (cdi_graph_node(graph, nodes[i])->fold == 0)
-			continue;
-		root = cdi_graph_find(graph, nodes[i]);
-		if (survivor == NO_NODE ||
-			cdi_graph_node(graph, root)->fold < cdi_graph_node(graph, survivor)->fold)
-			survivor = root;
-	}
-	if (survivor == NO_NODE)
-		survivor = nodes[0];
-	person = cdi_graph_node(graph, survivor);
-
-	for (int i = 0; i < link->count; i++)
-	{
-		CdiNode    *node = cdi_graph_node(graph, nodes[i]);
-
-		if (node->fold == 0)
-		{
-			node->fold = fold;
-			node->position = link->position;
-			node->parent = survivor;
-		}
-		else
-		{
-			uint32		root = cdi_graph_find(graph, nodes[i]);
-
-			if (root != survivor)
-			{
-				CdiNode    *absorbed = cdi_graph_node(graph, root);
-
-				absorbed->parent = survivor;
-				append_merge(merges, link, fold, i, &node->key, person, absorbed);
-			}
-		}
-	}
 }
 
 static inline CdiNode *

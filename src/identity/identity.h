@@ -7,6 +7,7 @@
 
 #include "base/base.h"
 
+#include "utils/jsonb.h"
 #include "utils/relcache.h"
 #include "utils/snapshot.h"
 
@@ -49,6 +50,8 @@ extern CdiText cdi_identifier_normalise(const char *type, CdiText value);
 
 /* types.c: cached rows of cdi.identifier_types by priority */
 extern const CdiIdentifierType *cdi_identifier_types(int *count);
+/* Another number after every reading of the table */
+extern uint64 cdi_identifier_types_generation(void);
 extern bool cdi_identifier_blocked(const CdiIdentifierType *type, CdiText value);
 
 /*
@@ -72,6 +75,9 @@ typedef struct CdiNode
 
 #define CDI_NODE_STORED		0x1 /* has a row in cdi.identity_map */
 #define CDI_NODE_PERSON		0x2 /* is person_id of rows in cdi.identity_map */
+#define CDI_NODE_WHOLE		0x4 /* of a root: all stored rows are in its ring, or
+								 * tallied */
+#define CDI_NODE_TALLIED	0x8 /* of a root: has a tally */
 
 #define CDI_NODE_CHUNK		4096	/* nodes per allocation, a power of two */
 
@@ -83,6 +89,9 @@ typedef struct CdiGraph
 	uint32		count;
 	uint32	   *slots;			/* hash of keys, see graph.c */
 	int			slot_bits;
+	struct CdiTallies *tallies; /* of large components, see fold.c */
+	struct CdiMapReader *map;	/* where components may not be here as a whole:
+								 * what reads the rest of them (map.c) */
 	Size		memory;			/* bytes allocated now */
 	Size		peak;			/* most bytes ever allocated */
 } CdiGraph;
@@ -101,6 +110,16 @@ cdi_graph_node(const CdiGraph *graph, uint32 index)
 #endif
 #define CDI_PREFETCH_DISTANCE	16
 
+/* One link as it is folded; its identifiers are keys and types[first .. first + count). */
+typedef struct CdiLink
+{
+	int64		position;
+	TimestampTz linked_at;
+	int			first;
+	int			count;
+	bool		unlimited;		/* an alias: says itself that the two are one */
+} CdiLink;
+
 /* What a fold did to a person that did not survive it. */
 typedef struct CdiMerge
 {
@@ -116,21 +135,49 @@ typedef struct CdiMerge
 /* What a fold's number is multiplied by to number its merges */
 #define CDI_MERGES_PER_FOLD 64
 
-typedef struct CdiMerges
-{
-	int			count;
-	int			capacity;
-	CdiMerge   *merges;
-} CdiMerges;
-
-/* One link as graph.c needs it; its keys are keys[first .. first + count). */
-typedef struct CdiLink
+/* An identifier that a limit set aside */
+typedef struct CdiRefusal
 {
 	int64		position;
-	TimestampTz linked_at;
-	int			first;
-	int			count;
-} CdiLink;
+	int			which;			/* number of the identifier in its link */
+	uint8		type;			/* of which there would be too many */
+	int			has;			/* so many has the person */
+	int			brings;			/* and so many come with the identifier */
+	int			max;
+} CdiRefusal;
+
+/* What folding leaves for the record; fold.c appends. */
+typedef struct CdiFolded
+{
+	int			nmerges;
+	int			merges_capacity;
+	CdiMerge   *merges;
+	int			nrefusals;
+	int			refusals_capacity;
+	CdiRefusal *refusals;
+} CdiFolded;
+
+/*
+ * limits.c: how many identifiers of a type one person may have.
+ */
+typedef struct CdiLimit
+{
+	uint8		type;
+	int			max;
+	int64		window;			/* seconds; 0: for ever */
+} CdiLimit;
+
+typedef struct CdiLimits
+{
+	int			n;
+	uint8		by_type[256];	/* number in limits plus one; 0: no limit */
+	CdiLimit	limits[FLEXIBLE_ARRAY_MEMBER];
+} CdiLimits;
+
+/* Results are in the current context */
+extern CdiLimits *cdi_limits_now(void);	/* those of cdi.identifier_types */
+extern CdiLimits *cdi_limits_from_jsonb(Jsonb *jsonb);	/* of cdi.identity_rules */
+extern Jsonb *cdi_limits_to_jsonb(const CdiLimits *limits);
 
 extern CdiGraph *cdi_graph_create(MemoryContext parent);
 extern void cdi_graph_destroy(CdiGraph *graph);
@@ -139,9 +186,24 @@ extern void cdi_graph_clear(CdiGraph *graph);
 /* Nodes of n keys, made where they are missing. */
 extern void cdi_graph_add(CdiGraph *graph, const pg_uuid_t *keys, int n, uint32 *nodes);
 extern uint32 cdi_graph_find(CdiGraph *graph, uint32 node);
-/* Fold one link; appends to merges what it united. */
-extern void cdi_graph_fold(CdiGraph *graph, const CdiLink *link, const uint32 *nodes,
-						   int64 fold, CdiMerges *merges);
+/*
+ * fold.c: unite what a link names, in its order, as far as limits allow.
+ */
+#define CDI_OUTCOME_JOINED	0
+#define CDI_OUTCOME_APART	1	/* as the caller wanted */
+#define CDI_OUTCOME_REFUSED 2	/* by a limit */
+
+extern void cdi_folded_init(CdiFolded *folded);
+/* nodes, types: those of the link.  apart: identifiers that are named and not
+ * united, or NULL.  outcome: one per identifier, or NULL. */
+extern void cdi_graph_fold(CdiGraph *graph, const CdiLimits *limits, const CdiLink *link,
+						   const uint32 *nodes, const uint8 *types, const uint8 *apart,
+						   int64 fold, CdiFolded *folded, uint8 *outcome);
+/* Before limits change; and part of clearing a graph. */
+extern void cdi_graph_forget_tallies(CdiGraph *graph);
+/* Put a stored identifier into the ring of its person. */
+extern void cdi_graph_ring(CdiGraph *graph, uint32 person, uint32 node);
+
 /*
  * Numbers of all nodes in the order of their person's key.  Frees the hash
  * first: no key can be added any more.
@@ -162,6 +224,14 @@ extern uint32 *cdi_graph_order(CdiGraph *graph);
  * than the last run.
  */
 extern void cdi_resolver_lock(void);
+/*
+ * Fold what is not folded yet; returns the number of links.  SPI is connected,
+ * the user the owner and the resolver's lock held.
+ */
+extern int64 cdi_resolve_links(void);
+/* Push a snapshot that sees what this transaction has written so far, and,
+ * under READ COMMITTED, what others have committed until now. */
+extern Snapshot cdi_push_snapshot(void);
 
 /* Links that are read, folded and recorded together */
 #define CDI_LINK_BATCH		16384
@@ -176,6 +246,7 @@ typedef struct CdiLinkBatch
 	int			nkeys;
 	int			keys_capacity;
 	pg_uuid_t  *keys;
+	uint8	   *types;			/* of the keys: CdiIdentifierType.type_id */
 } CdiLinkBatch;
 
 /* Traits read with a batch of links, as the arrays that SQL takes. */
@@ -201,8 +272,8 @@ extern bool cdi_links_pending(CdiLinkReader *reader);
 /* How many links there are, guessed from the space of those read so far */
 extern double cdi_links_estimate(CdiLinkReader *reader);
 extern void cdi_links_batch_init(CdiLinkBatch *batch, int max);
-extern CdiLink *cdi_links_append(CdiLinkBatch *batch, int64 position,
-								 TimestampTz linked_at, Datum identifiers);
+extern CdiLink *cdi_links_append(CdiLinkBatch *batch, int64 position, TimestampTz linked_at,
+								 Datum rule, Datum identifiers, Datum types);
 extern void cdi_links_close(CdiLinkReader *reader);
 
 /*
@@ -213,6 +284,18 @@ extern bool cdi_map_probe(const pg_uuid_t *identifier, Snapshot snapshot, pg_uui
 extern double cdi_map_estimate(void);
 /* Rows of the graph's keys, and of the persons that those belong to */
 extern void cdi_map_fetch(CdiGraph *graph, Snapshot snapshot);
+/* Until when graph->map serves to read more: after cdi_map_fetch */
+extern void cdi_map_reader_open(CdiGraph *graph, Snapshot snapshot);
+extern void cdi_map_reader_close(CdiGraph *graph);
+/*
+ * Up to max of a person's rows, those folded last first, of one type or (0) of
+ * any.  Calls take() for each; returns how many there were.
+ */
+extern int	cdi_map_person_rows(CdiGraph *graph, const pg_uuid_t *person, uint8 type, int max,
+								void (*take) (void *arg, const pg_uuid_t *identifier, int64 fold,
+											  int64 position, uint8 type), void *arg);
+/* linked_at of a link, 0 where there is none */
+extern TimestampTz cdi_map_linked_at(CdiGraph *graph, int64 position);
 /* All rows */
 extern void cdi_map_load(CdiGraph *graph, Snapshot snapshot);
 /* Insert and update what differs from the rows that were read. */
@@ -222,5 +305,36 @@ extern void cdi_map_update(CdiGraph *graph);
  * graph.  Returns false, having done nothing, where the map is in use.
  */
 extern bool cdi_map_replace(CdiGraph *graph);
+
+/*
+ * history.c: links that have been folded, in the order on record, with the
+ * limits of their time and without what was revoked.  All of them, or those
+ * that hang together with some identifiers.  SPI is connected, the user the
+ * owner; reads by the active snapshot.
+ */
+typedef struct CdiHistory
+{
+	CdiLinkBatch batch;			/* the links at hand */
+	int64	   *runs;			/* their runs */
+	uint8	   *apart;			/* per key: CDI_OUTCOME_APART where it was revoked */
+	uint32	   *nodes;			/* per key, once folded */
+	uint8	   *outcome;		/* per key, once folded */
+	const CdiLimits *limits;	/* to be used instead of those on record, or NULL */
+	struct HTAB *set_aside;		/* keys of identifiers to leave out besides, or NULL */
+	CdiFolded	folded;			/* of the links at hand */
+	struct CdiHistoryState *state;
+} CdiHistory;
+
+extern CdiHistory *cdi_history_open(void);
+/* until: links that happened and revocations that were made by then */
+extern CdiHistory *cdi_history_open_closure(const pg_uuid_t *seeds, int n, TimestampTz until);
+/* Fold some more links; false where there are none. */
+extern bool cdi_history_fold(CdiHistory *history, CdiGraph *graph);
+extern void cdi_history_close(CdiHistory *history);
+
+/* person.c */
+extern const CdiIdentifierType *cdi_identifier_type(const char *name);
+/* Key of a value that identifies somebody; false where it does not. */
+extern bool cdi_identifier_lookup(const char *type, CdiText value, pg_uuid_t *key);
 
 #endif							/* CDI_IDENTITY_H */

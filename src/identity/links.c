@@ -17,6 +17,7 @@
 #include "catalog/pg_type.h"
 #include "storage/bufmgr.h"
 #include "utils/array.h"
+#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -26,7 +27,9 @@
 
 /* Columns of cdi.identity_links */
 #define LINK_LINKED_AT		3
+#define LINK_RULE			4
 #define LINK_IDENTIFIERS	5
+#define LINK_TYPES			6
 #define LINK_TRAITS			8
 
 typedef struct PositionScan
@@ -172,12 +175,68 @@ append_keys(CdiLinkBatch *batch, Datum datum)
 	{
 		batch->keys_capacity *= 2;
 		batch->keys = repalloc_huge(batch->keys, sizeof(pg_uuid_t) * batch->keys_capacity);
+		batch->types = repalloc_huge(batch->types, batch->keys_capacity);
 	}
+	if (nelements > CDI_MERGES_PER_FOLD)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("a link has %d identifiers, more than there can be", nelements)));
 	memcpy(batch->keys + batch->nkeys, data + ARR_OVERHEAD_NONULLS(1) - VARHDRSZ, length);
 	batch->nkeys += nelements;
 	if ((Pointer) array != DatumGetPointer(datum))
 		pfree(array);
 	return nelements;
+}
+
+/*
+ * Numbers of the types of a link.  Few combinations of types occur, so those
+ * of the link before are most likely the same bytes.
+ */
+static void
+append_types(CdiLinkBatch *batch, int nkeys, Datum datum)
+{
+	static char seen[512];
+	static int	seen_len = 0;
+	static uint8 numbers[CDI_MERGES_PER_FOLD];
+	static uint64 seen_generation;
+	struct varlena *array = PG_DETOAST_DATUM_PACKED(datum);
+	int			len = VARSIZE_ANY_EXHDR(array);
+	int			ntypes;
+	const CdiIdentifierType *types = cdi_identifier_types(&ntypes);
+
+	if (len != seen_len || seen_generation != cdi_identifier_types_generation() ||
+		memcmp(seen, VARDATA_ANY(array), len) != 0)
+	{
+		Datum	   *names;
+		bool	   *nulls;
+		int			n;
+
+		seen_len = 0;
+		memset(numbers, 0, sizeof(numbers));
+		deconstruct_array(DatumGetArrayTypeP(datum), TEXTOID, -1, false, TYPALIGN_INT,
+						  &names, &nulls, &n);
+		for (int i = 0; i < Min(n, CDI_MERGES_PER_FOLD); i++)
+			for (int k = 0; k < ntypes && !nulls[i]; k++)
+			{
+				text	   *name = DatumGetTextPP(names[i]);
+				int			length = strlen(types[k].name);
+
+				if (VARSIZE_ANY_EXHDR(name) == length &&
+					memcmp(VARDATA_ANY(name), types[k].name, length) == 0)
+					numbers[i] = types[k].type_id;
+			}
+		pfree(names);
+		pfree(nulls);
+		if (len <= sizeof(seen))
+		{
+			memcpy(seen, VARDATA_ANY(array), len);
+			seen_len = len;
+			seen_generation = cdi_identifier_types_generation();
+		}
+	}
+	memcpy(batch->types + batch->nkeys - nkeys, numbers, nkeys);
+	if ((Pointer) array != DatumGetPointer(datum))
+		pfree(array);
 }
 
 /* In the current context, with room for max links */
@@ -188,19 +247,26 @@ cdi_links_batch_init(CdiLinkBatch *batch, int max)
 	batch->links = palloc(sizeof(CdiLink) * max);
 	batch->nkeys = 0;
 	batch->keys_capacity = max * 2;
-	batch->keys = palloc(sizeof(pg_uuid_t) * batch->keys_capacity);
+	batch->keys = palloc_extended(sizeof(pg_uuid_t) * batch->keys_capacity, MCXT_ALLOC_HUGE);
+	batch->types = palloc_extended(batch->keys_capacity, MCXT_ALLOC_HUGE);
 }
 
 /* batch->links has room */
 CdiLink *
-cdi_links_append(CdiLinkBatch *batch, int64 position, TimestampTz linked_at, Datum identifiers)
+cdi_links_append(CdiLinkBatch *batch, int64 position, TimestampTz linked_at,
+				 Datum rule, Datum identifiers, Datum types)
 {
+	static const char alias[] = "alias";
+	text	   *name = DatumGetTextPP(rule);
 	CdiLink    *link = &batch->links[batch->count++];
 
 	link->position = position;
 	link->linked_at = linked_at;
 	link->first = batch->nkeys;
 	link->count = append_keys(batch, identifiers);
+	append_types(batch, link->count, types);
+	link->unlimited = VARSIZE_ANY_EXHDR(name) == sizeof(alias) - 1 &&
+		memcmp(VARDATA_ANY(name), alias, sizeof(alias) - 1) == 0;
 	return link;
 }
 
@@ -243,7 +309,9 @@ cdi_links_read(CdiLinkReader *reader, CdiLinkBatch *batch, int max, CdiTraitRows
 		slot_getsomeattrs(slot, LINK_TRAITS);
 		link = cdi_links_append(batch, position,
 								DatumGetTimestampTz(slot->tts_values[LINK_LINKED_AT - 1]),
-								slot->tts_values[LINK_IDENTIFIERS - 1]);
+								slot->tts_values[LINK_RULE - 1],
+								slot->tts_values[LINK_IDENTIFIERS - 1],
+								slot->tts_values[LINK_TYPES - 1]);
 		if (link->count > 0 && !slot->tts_isnull[LINK_TRAITS - 1])
 			append_traits(traits, link, &batch->keys[link->first],
 						  slot->tts_values[LINK_TRAITS - 1]);

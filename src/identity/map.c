@@ -20,6 +20,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/transam.h"
+#include "catalog/pg_am.h"
 #include "catalog/pg_publication.h"
 #include "catalog/pg_type.h"
 #include "commands/cluster.h"
@@ -65,19 +66,25 @@ typedef struct MapScan
 } MapScan;
 
 static void
-map_scan_open(MapScan *scan, Snapshot snapshot)
+scan_open(MapScan *scan, const char *table, Oid (*find_index) (Relation), Snapshot snapshot, int nkeys)
 {
 	Oid			index;
 
-	scan->table = table_open(cdi_relation_oid("identity_map"), AccessShareLock);
-	index = RelationGetPrimaryKeyIndex(scan->table);
+	scan->table = table_open(cdi_relation_oid(table), AccessShareLock);
+	index = find_index(scan->table);
 	if (!OidIsValid(index))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("table \"cdi.identity_map\" has no primary key")));
+				 errmsg("table \"cdi.%s\" has no primary key", table)));
 	scan->index = index_open(index, AccessShareLock);
-	scan->scan = cdi_index_beginscan(scan->table, scan->index, snapshot, 1);
+	scan->scan = cdi_index_beginscan(scan->table, scan->index, snapshot, nkeys);
 	scan->slot = table_slot_create(scan->table, NULL);
+}
+
+static void
+map_scan_open(MapScan *scan, Snapshot snapshot)
+{
+	scan_open(scan, "identity_map", RelationGetPrimaryKeyIndex, snapshot, 1);
 }
 
 /* The row of an identifier, deformed into the slot; false where it has none. */
@@ -115,6 +122,103 @@ cdi_map_probe(const pg_uuid_t *identifier, Snapshot snapshot, pg_uuid_t *person)
 		*person = *DatumGetUUIDP(scan.slot->tts_values[MAP_PERSON - 1]);
 	map_scan_close(&scan);
 	return found;
+}
+
+/*
+ * Reading further while links are folded: rows of a person, and when links
+ * happened.
+ */
+typedef struct CdiMapReader
+{
+	MapScan		persons;
+	MapScan		links;			/* cdi.identity_links by position */
+} CdiMapReader;
+
+#define LINK_LINKED_AT		3
+
+static Oid
+person_index(Relation table)
+{
+	List	   *indexes = RelationGetIndexList(table);
+	ListCell   *cell;
+
+	foreach(cell, indexes)
+	{
+		Relation	index = index_open(lfirst_oid(cell), AccessShareLock);
+		bool		found = index->rd_rel->relam == BTREE_AM_OID &&
+		RelationGetIndexPredicate(index) == NIL &&
+		IndexRelationGetNumberOfKeyAttributes(index) == 3 &&
+		index->rd_index->indkey.values[0] == MAP_PERSON &&
+		index->rd_index->indkey.values[1] == MAP_TYPE &&
+		index->rd_index->indkey.values[2] == MAP_FOLD;
+
+		index_close(index, AccessShareLock);
+		if (found)
+			return lfirst_oid(cell);
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("table \"cdi.identity_map\" has no index on (person_id, type_id, fold)"),
+			 errhint("CREATE INDEX identity_map_person ON cdi.identity_map (person_id, type_id, fold);")));
+	return InvalidOid;
+}
+
+void
+cdi_map_reader_open(CdiGraph *graph, Snapshot snapshot)
+{
+	CdiMapReader *reader = MemoryContextAlloc(graph->context, sizeof(CdiMapReader));
+
+	scan_open(&reader->persons, "identity_map", person_index, snapshot, 2);
+	scan_open(&reader->links, "identity_links", RelationGetPrimaryKeyIndex, snapshot, 1);
+	graph->map = reader;
+}
+
+void
+cdi_map_reader_close(CdiGraph *graph)
+{
+	map_scan_close(&graph->map->persons);
+	map_scan_close(&graph->map->links);
+	pfree(graph->map);
+	graph->map = NULL;
+}
+
+int
+cdi_map_person_rows(CdiGraph *graph, const pg_uuid_t *person, uint8 type, int max,
+					void (*take) (void *arg, const pg_uuid_t *identifier, int64 fold,
+								  int64 position, uint8 type), void *arg)
+{
+	MapScan    *scan = &graph->map->persons;
+	ScanKeyData keys[2];
+	int			n = 0;
+
+	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(person));
+	ScanKeyInit(&keys[1], 2, type == 0 ? BTGreaterEqualStrategyNumber : BTEqualStrategyNumber,
+				type == 0 ? F_INT2GE : F_INT2EQ, Int16GetDatum(type));
+	index_rescan(scan->scan, keys, 2, NULL, 0);
+	while (n < max && index_getnext_slot(scan->scan, BackwardScanDirection, scan->slot))
+	{
+		slot_getallattrs(scan->slot);
+		take(arg, DatumGetUUIDP(scan->slot->tts_values[MAP_IDENTIFIER - 1]),
+			 DatumGetInt64(scan->slot->tts_values[MAP_FOLD - 1]),
+			 DatumGetInt64(scan->slot->tts_values[MAP_POSITION - 1]),
+			 DatumGetInt16(scan->slot->tts_values[MAP_TYPE - 1]));
+		n++;
+	}
+	return n;
+}
+
+TimestampTz
+cdi_map_linked_at(CdiGraph *graph, int64 position)
+{
+	MapScan    *scan = &graph->map->links;
+	ScanKeyData key;
+	bool		isnull;
+
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(position));
+	index_rescan(scan->scan, &key, 1, NULL, 0);
+	if (!index_getnext_slot(scan->scan, ForwardScanDirection, scan->slot))
+		return 0;
+	return DatumGetTimestampTz(slot_getattr(scan->slot, LINK_LINKED_AT, &isnull));
 }
 
 double
@@ -156,6 +260,7 @@ set_stored(CdiGraph *graph, uint32 number, uint32 person, TupleTableSlot *slot)
 	node->type = DatumGetInt16(slot->tts_values[MAP_TYPE - 1]);
 	node->flags |= CDI_NODE_STORED;
 	cdi_graph_node(graph, person)->flags |= CDI_NODE_PERSON;
+	cdi_graph_ring(graph, person, number);
 }
 
 static int

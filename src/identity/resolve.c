@@ -67,6 +67,7 @@ typedef struct Run
 	int64		watermark;
 	int64		identifiers;
 	int64		merges;
+	int64		refused;
 	bool		bulk;
 	Size		memory;
 	instr_time	started;
@@ -102,8 +103,8 @@ last_run(Snapshot snapshot)
  * Push a snapshot that sees what this transaction has written so far, and,
  * under READ COMMITTED, what others have committed until now.
  */
-static Snapshot
-push_snapshot(void)
+Snapshot
+cdi_push_snapshot(void)
 {
 	PushCopiedSnapshot(GetTransactionSnapshot());
 	UpdateActiveSnapshotCommandId();
@@ -113,7 +114,7 @@ push_snapshot(void)
 static bool
 anything_pending(void)
 {
-	Snapshot	snapshot = push_snapshot();
+	Snapshot	snapshot = cdi_push_snapshot();
 	LastRun		last = last_run(snapshot);
 	CdiLinkReader *reader = cdi_links_open(last.watermark, snapshot);
 	bool		pending = cdi_links_pending(reader);
@@ -130,7 +131,7 @@ anything_pending(void)
 static void
 check_snapshot_current(void)
 {
-	LastRun		ours = last_run(push_snapshot());
+	LastRun		ours = last_run(cdi_push_snapshot());
 	LastRun		latest;
 
 	PushActiveSnapshot(GetLatestSnapshot());
@@ -194,7 +195,7 @@ record_ahead(const CdiLinkBatch *batch, const Run *run)
 }
 
 static void
-record_merges(const CdiMerges *merges)
+record_merges(const CdiFolded *folded)
 {
 	static CdiPlan plan = {
 		.query = "INSERT INTO cdi.identity_merge_log (merge_id, fold, survivor, absorbed, position, identifier, merged_at)"
@@ -203,7 +204,7 @@ record_merges(const CdiMerges *merges)
 			INT8ARRAYOID, INT8ARRAYOID, UUIDARRAYOID, UUIDARRAYOID, INT8ARRAYOID, UUIDARRAYOID, TIMESTAMPTZARRAYOID
 		}
 	};
-	int			n = merges->count;
+	int			n = folded->nmerges;
 	Datum	   *columns[7];
 
 	if (n == 0)
@@ -212,7 +213,7 @@ record_merges(const CdiMerges *merges)
 		columns[c] = palloc_extended(sizeof(Datum) * n, MCXT_ALLOC_HUGE);
 	for (int i = 0; i < n; i++)
 	{
-		CdiMerge   *merge = &merges->merges[i];
+		CdiMerge   *merge = &folded->merges[i];
 
 		columns[0][i] = Int64GetDatum(merge->fold * CDI_MERGES_PER_FOLD + merge->which);
 		columns[1][i] = Int64GetDatum(merge->fold);
@@ -264,10 +265,10 @@ record_run(const Run *run)
 {
 	static CdiPlan plan = {
 		.query = "INSERT INTO cdi.identity_runs (run, first_fold, links, watermark, resolved_at,"
-		" bulk, identifiers, merges, memory, unite_ms, total_ms)"
-		" VALUES ($1, $2, $3, $4, clock_timestamp(), $5, $6, $7, $8, $9, $10)",
-		.nargs = 10,.argtypes = {
-			INT8OID, INT8OID, INT8OID, INT8OID, BOOLOID, INT8OID, INT8OID, INT8OID, FLOAT8OID, FLOAT8OID
+		" bulk, identifiers, merges, memory, unite_ms, total_ms, refused)"
+		" VALUES ($1, $2, $3, $4, clock_timestamp(), $5, $6, $7, $8, $9, $10, $11)",
+		.nargs = 11,.argtypes = {
+			INT8OID, INT8OID, INT8OID, INT8OID, BOOLOID, INT8OID, INT8OID, INT8OID, FLOAT8OID, FLOAT8OID, INT8OID
 		}
 	};
 	instr_time	total;
@@ -284,8 +285,69 @@ record_run(const Run *run)
 			Int64GetDatum(run->merges),
 			Int64GetDatum((int64) run->memory),
 			Float8GetDatum(INSTR_TIME_GET_MILLISEC(run->uniting)),
-			Float8GetDatum(INSTR_TIME_GET_MILLISEC(total))
+			Float8GetDatum(INSTR_TIME_GET_MILLISEC(total)),
+			Int64GetDatum(run->refused)
 	}, NULL);
+}
+
+/*
+ * The limits that runs go by from this one on, where they are others than
+ * those on record.
+ */
+static void
+record_rules(const CdiLimits *limits, int64 run)
+{
+	static CdiPlan plan = {
+		.query = "INSERT INTO cdi.identity_rules (first_run, limits) SELECT $1, $2"
+		" WHERE $2 IS DISTINCT FROM"
+		" (SELECT limits FROM cdi.identity_rules ORDER BY first_run DESC LIMIT 1)",
+		.nargs = 2,.argtypes = {INT8OID, JSONBOID}
+	};
+
+	cdi_plan_execute(&plan, (Datum[]) {
+		Int64GetDatum(run), JsonbPGetDatum(cdi_limits_to_jsonb(limits))
+	}, NULL);
+}
+
+/* The links have the identifiers' values: in bulk nobody else keeps them. */
+static void
+record_refusals(const CdiFolded *folded)
+{
+	static CdiPlan plan = {
+		.query = "INSERT INTO cdi.identity_refusals"
+		" (refused_at, position, event_id, type, value, identifier, reason, detail)"
+		" SELECT l.linked_at, l.position, l.event_id, coalesce(l.types[r.which], ''),"
+		" coalesce(left(l.\"values\"[r.which], 64), ''), l.identifiers[r.which], 'limit',"
+		" format('It would bring %s %s to a person who has %s; the limit is %s.',"
+		" r.brings, coalesce(t.name, 'identifier(s)'), r.has, r.max)"
+		" FROM unnest($1, $2, $3, $4, $5, $6) AS r (position, which, type_id, has, brings, max)"
+		" JOIN cdi.identity_links l USING (position)"
+		" LEFT JOIN cdi.identifier_types t ON t.type_id = r.type_id",
+		.nargs = 6,.argtypes = {INT8ARRAYOID, INT4ARRAYOID, INT4ARRAYOID, INT4ARRAYOID, INT4ARRAYOID, INT4ARRAYOID}
+	};
+	int			n = folded->nrefusals;
+	Datum	   *columns[6];
+	Datum		arrays[6];
+
+	if (n == 0)
+		return;
+	for (int c = 0; c < lengthof(columns); c++)
+		columns[c] = palloc_extended(sizeof(Datum) * n, MCXT_ALLOC_HUGE);
+	for (int i = 0; i < n; i++)
+	{
+		CdiRefusal *refusal = &folded->refusals[i];
+
+		columns[0][i] = Int64GetDatum(refusal->position);
+		columns[1][i] = Int32GetDatum(refusal->which + 1);
+		columns[2][i] = Int32GetDatum(refusal->type);
+		columns[3][i] = Int32GetDatum(refusal->has);
+		columns[4][i] = Int32GetDatum(refusal->brings);
+		columns[5][i] = Int32GetDatum(refusal->max);
+	}
+	arrays[0] = cdi_int8_array(columns[0], n);
+	for (int c = 1; c < lengthof(columns); c++)
+		arrays[c] = PointerGetDatum(construct_array(columns[c], n, INT4OID, sizeof(int32), true, TYPALIGN_INT));
+	cdi_plan_execute(&plan, arrays, NULL);
 }
 
 /* Whether to write a new map, known once the first batch is read. */
@@ -309,8 +371,8 @@ bulk_pays(CdiLinkReader *reader)
  * fold it.
  */
 static void
-fold_batch(CdiGraph *graph, const CdiLinkBatch *batch, uint32 *nodes, bool known,
-		   int64 first_fold, CdiMerges *merges)
+fold_batch(CdiGraph *graph, const CdiLimits *limits, const CdiLinkBatch *batch, uint32 *nodes,
+		   bool known, int64 first_fold, CdiFolded *folded)
 {
 	for (int start = 0; start < batch->count; start += FOLD_BLOCK)
 	{
@@ -322,8 +384,12 @@ fold_batch(CdiGraph *graph, const CdiLinkBatch *batch, uint32 *nodes, bool known
 						  batch->links[end - 1].first + batch->links[end - 1].count - first_key,
 						  nodes + first_key);
 		for (int i = start; i < end; i++)
-			cdi_graph_fold(graph, &batch->links[i], nodes + batch->links[i].first,
-						   first_fold + i, merges);
+		{
+			const CdiLink *link = &batch->links[i];
+
+			cdi_graph_fold(graph, limits, link, nodes + link->first, batch->types + link->first,
+						   NULL, first_fold + i, folded, NULL);
+		}
 	}
 }
 
@@ -338,14 +404,15 @@ reset_traits(CdiTraitRows *rows, MemoryContext context)
  * Returns the number of links folded.  SPI is connected, the user the owner
  * and the resolver's lock held.
  */
-static int64
-fold_new_links(void)
+int64
+cdi_resolve_links(void)
 {
 	MemoryContext batch_context = AllocSetContextCreate(CurrentMemoryContext,
 														"cdi links", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext run_context = CurrentMemoryContext;
 	CdiLinkBatch batch;
-	CdiMerges	merges = {0};
+	CdiFolded	folded;
+	CdiLimits  *limits = cdi_limits_now();
 	CdiTraitRows traits;
 	CdiGraph   *whole = NULL;	/* the map, of a bulk run */
 	CdiLinkReader *reader;
@@ -355,16 +422,15 @@ fold_new_links(void)
 
 	INSTR_TIME_SET_CURRENT(run.started);
 	/* no other run can come between: the lock is held */
-	last = last_run(push_snapshot());
+	last = last_run(cdi_push_snapshot());
 	PopActiveSnapshot();
 	run.run = last.run + 1;
 	run.first_fold = last.next_fold;
 	run.watermark = run_watermark(last.watermark);
-	snapshot = push_snapshot();
+	snapshot = cdi_push_snapshot();
 
 	cdi_links_batch_init(&batch, CDI_LINK_BATCH);
-	merges.capacity = 1024;
-	merges.merges = palloc(sizeof(CdiMerge) * merges.capacity);
+	cdi_folded_init(&folded);
 
 	reader = cdi_links_open(last.watermark, snapshot);
 	for (;;)
@@ -378,7 +444,7 @@ fold_new_links(void)
 		MemoryContextSwitchTo(batch_context);
 		MemoryContextReset(batch_context);
 		reset_traits(&traits, batch_context);
-		merges.count = 0;
+		folded.nmerges = folded.nrefusals = 0;
 		if (!cdi_links_read(reader, &batch, CDI_LINK_BATCH, &traits))
 			break;
 
@@ -393,19 +459,27 @@ fold_new_links(void)
 		{
 			graph = cdi_graph_create(batch_context);
 			cdi_graph_add(graph, batch.keys, batch.nkeys, nodes);
-			cdi_map_fetch(graph, push_snapshot());
-			PopActiveSnapshot();
+			(void) cdi_push_snapshot();
+			cdi_map_fetch(graph, GetActiveSnapshot());
+			cdi_map_reader_open(graph, GetActiveSnapshot());
 		}
 		INSTR_TIME_SET_CURRENT(start);
-		fold_batch(graph, &batch, nodes, whole == NULL, run.first_fold + run.links, &merges);
+		fold_batch(graph, limits, &batch, nodes, whole == NULL, run.first_fold + run.links, &folded);
 		INSTR_TIME_SET_CURRENT(end);
 		INSTR_TIME_ACCUM_DIFF(run.uniting, end, start);
+		if (whole == NULL)
+		{
+			cdi_map_reader_close(graph);
+			PopActiveSnapshot();
+		}
 
 		record_ahead(&batch, &run);
-		record_merges(&merges);
+		record_merges(&folded);
+		record_refusals(&folded);
 		record_traits(&traits);
 		run.links += batch.count;
-		run.merges += merges.count;
+		run.merges += folded.nmerges;
+		run.refused += folded.nrefusals;
 		if (whole == NULL)
 		{
 			run.identifiers += graph->count;
@@ -427,7 +501,10 @@ fold_new_links(void)
 		cdi_graph_destroy(whole);
 	}
 	if (run.links > 0)
+	{
+		record_rules(limits, run.run);
 		record_run(&run);
+	}
 	MemoryContextDelete(batch_context);
 	return run.links;
 }
@@ -449,7 +526,7 @@ cdi_resolve(PG_FUNCTION_ARGS)
 	if (anything_pending())
 	{
 		cdi_resolver_lock();
-		folded = fold_new_links();
+		folded = cdi_resolve_links();
 	}
 	SPI_finish();
 	cdi_owner_leave(&scope);

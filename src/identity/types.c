@@ -21,6 +21,7 @@ static MemoryContext cache_context = NULL;
 static CdiIdentifierType *types = NULL;
 static int	ntypes = 0;
 static Oid	cached_relation = InvalidOid;
+static uint64 generation = 0;
 static bool loaded = false;
 static bool invalidated = false;	/* since the last load() began */
 
@@ -103,6 +104,7 @@ load(void)
 			types[i].blocked[k] = copy_text(blocked[k]);
 	}
 	MemoryContextSwitchTo(old);
+	generation++;
 	loaded = !invalidated;
 }
 
@@ -113,6 +115,12 @@ cdi_identifier_types(int *count)
 		load();
 	*count = ntypes;
 	return types;
+}
+
+uint64
+cdi_identifier_types_generation(void)
+{
+	return generation;
 }
 
 bool
@@ -130,4 +138,27 @@ cdi_identifier_blocked(const CdiIdentifierType *type, CdiText value)
 			pg_strncasecmp(type->blocked[i].data, value.data, value.len) == 0)
 			return true;
 	return false;
+}
+
+PG_FUNCTION_INFO_V1(cdi_is_blocked);
+
+/* False for a type that is no more. */
+Datum
+cdi_is_blocked(PG_FUNCTION_ARGS)
+{
+	text	   *name = PG_GETARG_TEXT_PP(0);
+	text	   *argument = PG_GETARG_TEXT_PP(1);
+	CdiText		value = {VARDATA_ANY(argument), VARSIZE_ANY_EXHDR(argument)};
+
+	if (!loaded)
+	{
+		SPI_connect();
+		load();
+		SPI_finish();
+	}
+	for (int i = 0; i < ntypes; i++)
+		if (strlen(types[i].name) == VARSIZE_ANY_EXHDR(name) &&
+			memcmp(types[i].name, VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name)) == 0)
+			PG_RETURN_BOOL(cdi_identifier_blocked(&types[i], value));
+	PG_RETURN_BOOL(false);
 }

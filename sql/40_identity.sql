@@ -51,3 +51,12 @@ LANGUAGE C STABLE STRICT PARALLEL SAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION cdi_person_of(uuid) IS
 'Canonical person of an identifier''s key, such as an event''s subject, or of a person that a merge has absorbed, as of the last cdi_resolve(). Costs one index probe; to go through many events join cdi.identity_map instead.';
+
+CREATE OR REPLACE FUNCTION cdi_unmerge(
+    identifier_type text DEFAULT NULL, identifier_value text DEFAULT NULL,
+    link bigint DEFAULT NULL, event uuid DEFAULT NULL, merge bigint DEFAULT NULL, reason text DEFAULT NULL)
+RETURNS TABLE (person_id uuid, became uuid, identifiers bigint)
+LANGUAGE C VOLATILE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION cdi_unmerge(text, text, bigint, uuid, bigint, text) IS
+'Takes back what united people, and folds again what hung together by it: an identifier (everything that has linked it so far), a link by its position, all links of an event, or the link that made a merge. The oldest part keeps the person''s id. Returns who became whom, with the number of identifiers that moved; no row where other evidence says the same. What comes later counts again. Recorded in cdi.identity_revocations and cdi.identity_splits. Folds new links first and holds the resolver until the transaction ends. Raises ZC501 for what is not there or unites nothing, ZC502 for what is undone already, 42704 for an unknown type. Costs by the number of links that hang together.';

@@ -10,6 +10,7 @@
 #include "utils/jsonb.h"
 #include "utils/relcache.h"
 #include "utils/snapshot.h"
+#include "utils/tuplestore.h"
 
 /* What an identifier identifies: the graph that its links belong to. */
 typedef enum CdiGraphKind
@@ -331,6 +332,14 @@ extern CdiHistory *cdi_history_open_closure(const pg_uuid_t *seeds, int n, Times
 /* Fold some more links; false where there are none. */
 extern bool cdi_history_fold(CdiHistory *history, CdiGraph *graph);
 extern void cdi_history_close(CdiHistory *history);
+
+/*
+ * unmerge.c: fold again what hangs together with the seeds and write what
+ * comes out differently; who became whom goes on record, and into result where
+ * it is not NULL.  The resolver's lock is held.
+ */
+extern void cdi_refold(const pg_uuid_t *seeds, int n, int64 revocation,
+					   Tuplestorestate *result, TupleDesc desc);
 
 /* person.c */
 extern const CdiIdentifierType *cdi_identifier_type(const char *name);

@@ -60,3 +60,43 @@ LANGUAGE C VOLATILE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION cdi_unmerge(text, text, bigint, uuid, bigint, text) IS
 'Takes back what united people, and folds again what hung together by it: an identifier (everything that has linked it so far), a link by its position, all links of an event, or the link that made a merge. The oldest part keeps the person''s id. Returns who became whom, with the number of identifiers that moved; no row where other evidence says the same. What comes later counts again. Recorded in cdi.identity_revocations and cdi.identity_splits. Folds new links first and holds the resolver until the transaction ends. Raises ZC501 for what is not there or unites nothing, ZC502 for what is undone already, 42704 for an unknown type. Costs by the number of links that hang together.';
+
+CREATE OR REPLACE FUNCTION cdi_identifier(identifier_type text, identifier_value text)
+RETURNS uuid
+LANGUAGE C STABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION cdi_identifier(text, text) IS
+'Key of an identifier, as cdi.events.subject and cdi.identity_map have it. NULL for a value that identifies nobody. Raises 42704 for an unknown type.';
+
+CREATE OR REPLACE FUNCTION cdi_explain_identity(a uuid, b uuid)
+RETURNS TABLE (step integer, status text, from_type text, from_value text, to_type text, to_value text,
+               link bigint, event_id uuid, rule text, linked_at timestamptz, detail text)
+LANGUAGE C STABLE STRICT
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION cdi_explain_identity(uuid, uuid) IS
+'Why two identifiers (keys, as in cdi.events.subject; a person''s id is the key of its first identifier) are one person: the shortest chain of links from a to b, one row per step with status linked. Then, without a step, what was kept apart near it: refused by a limit, or unmerged. No linked row: they are not one person. Costs by the number of links that hang together.';
+
+CREATE OR REPLACE FUNCTION cdi_explain_identity(type_a text, value_a text, type_b text, value_b text)
+RETURNS TABLE (step integer, status text, from_type text, from_value text, to_type text, to_value text,
+               link bigint, event_id uuid, rule text, linked_at timestamptz, detail text)
+LANGUAGE sql STABLE STRICT
+SET search_path = pg_catalog, pg_temp
+AS $$
+SELECT * FROM @extschema@.cdi_explain_identity(@extschema@.cdi_identifier(type_a, value_a), @extschema@.cdi_identifier(type_b, value_b))
+$$;
+COMMENT ON FUNCTION cdi_explain_identity(text, text, text, text) IS
+'cdi_explain_identity() of two identifiers by type and value.';
+
+CREATE OR REPLACE FUNCTION cdi_identity_dry_run(rules jsonb)
+RETURNS TABLE (change text, person_id uuid, parts integer, identifiers bigint)
+LANGUAGE C VOLATILE STRICT
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION cdi_identity_dry_run(jsonb) IS
+'What other rules would change if they counted for all of history: one row per person that would fall into several parts (split) or take in others (merge), with the number of parts or persons and of the identifiers that would move. rules: {"type": {settings as of cdi_set_identifier_type()}}; {} tries the rules of now. Nothing is written; cdi_rebuild_identity(true) does it, once the rules are set. Reads every link.';
+
+CREATE OR REPLACE FUNCTION cdi_identity_check()
+RETURNS TABLE (problem text, rows bigint)
+LANGUAGE C STABLE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION cdi_identity_check() IS
+'Folds every link again in memory and compares the outcome with the identity map: no row if they agree. Otherwise what differs, and in how many rows; cdi_rebuild_identity() mends it. Reads every link.';

@@ -299,6 +299,10 @@ extern int	cdi_map_person_rows(CdiGraph *graph, const pg_uuid_t *person, uint8 t
 extern TimestampTz cdi_map_linked_at(CdiGraph *graph, int64 position);
 /* All rows */
 extern void cdi_map_load(CdiGraph *graph, Snapshot snapshot);
+/* All rows, for a look at each */
+typedef void (*CdiMapRow) (void *arg, CdiGraph *graph, const pg_uuid_t *identifier,
+						   const pg_uuid_t *person, int64 fold, int64 position, uint8 type);
+extern void cdi_map_each(CdiGraph *graph, Snapshot snapshot, CdiMapRow take, void *arg);
 /* Insert and update what differs from the rows that were read. */
 extern void cdi_map_update(CdiGraph *graph);
 /*

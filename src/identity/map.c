@@ -317,29 +317,70 @@ cdi_map_fetch(CdiGraph *graph, Snapshot snapshot)
 	check_persons(graph);
 }
 
-void
-cdi_map_load(CdiGraph *graph, Snapshot snapshot)
+/* A callback's row; slot has all of it. */
+typedef void (*TakeRow) (CdiGraph *graph, TupleTableSlot *slot, void *arg);
+
+static void
+each_row(CdiGraph *graph, Snapshot snapshot, TakeRow take, void *arg)
 {
 	Relation	table = table_open(cdi_relation_oid("identity_map"), AccessShareLock);
 	TableScanDesc scan = table_beginscan(table, snapshot, 0, NULL);
 	TupleTableSlot *slot = table_slot_create(table, NULL);
-	uint32		nodes[2];
 
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
-		pg_uuid_t	keys[2];
-
 		CHECK_FOR_INTERRUPTS();
 		slot_getallattrs(slot);
-		keys[0] = *DatumGetUUIDP(slot->tts_values[MAP_IDENTIFIER - 1]);
-		keys[1] = *DatumGetUUIDP(slot->tts_values[MAP_PERSON - 1]);
-		cdi_graph_add(graph, keys, 2, nodes);
-		set_stored(graph, nodes[0], nodes[1], slot);
+		take(graph, slot, arg);
 	}
 	ExecDropSingleTupleTableSlot(slot);
 	table_endscan(scan);
 	table_close(table, AccessShareLock);
+}
+
+static void
+load_row(CdiGraph *graph, TupleTableSlot *slot, void *arg)
+{
+	uint32		nodes[2];
+	pg_uuid_t	keys[2];
+
+	keys[0] = *DatumGetUUIDP(slot->tts_values[MAP_IDENTIFIER - 1]);
+	keys[1] = *DatumGetUUIDP(slot->tts_values[MAP_PERSON - 1]);
+	cdi_graph_add(graph, keys, 2, nodes);
+	set_stored(graph, nodes[0], nodes[1], slot);
+}
+
+void
+cdi_map_load(CdiGraph *graph, Snapshot snapshot)
+{
+	each_row(graph, snapshot, load_row, NULL);
 	check_persons(graph);
+}
+
+typedef struct EachState
+{
+	CdiMapRow	take;
+	void	   *arg;
+} EachState;
+
+static void
+pass_row(CdiGraph *graph, TupleTableSlot *slot, void *arg)
+{
+	EachState  *state = arg;
+
+	state->take(state->arg, graph, DatumGetUUIDP(slot->tts_values[MAP_IDENTIFIER - 1]),
+				DatumGetUUIDP(slot->tts_values[MAP_PERSON - 1]),
+				DatumGetInt64(slot->tts_values[MAP_FOLD - 1]),
+				DatumGetInt64(slot->tts_values[MAP_POSITION - 1]),
+				DatumGetInt16(slot->tts_values[MAP_TYPE - 1]));
+}
+
+void
+cdi_map_each(CdiGraph *graph, Snapshot snapshot, CdiMapRow take, void *arg)
+{
+	EachState	state = {take, arg};
+
+	each_row(graph, snapshot, pass_row, &state);
 }
 
 typedef struct RowBuffer

@@ -74,7 +74,7 @@ static uint32
 named_at(CdiGraph *graph, uint32 *named, int64 position)
 {
 	if (*named == 0)
-		*named = graph->map == NULL ? 1 : to_seconds(cdi_map_linked_at(graph, position));
+		*named = to_seconds(cdi_map_linked_at(graph, position));
 	return *named;
 }
 
@@ -296,12 +296,12 @@ is_tallied(CdiGraph *graph, CdiTallies *tallies, uint32 root)
 
 /* How many of a limited type the component has, as defined above */
 static int
-count_tallied(CdiGraph *graph, Tally *tally, int number, const CdiLimit *limit, uint32 since)
+count_tallied(CdiGraph *graph, Tally *tally, int number, uint32 since)
 {
 	TallyList  *list = &tally->lists[number];
 	int			count = 0;
 
-	if (limit->window == 0)
+	if (since == 0)
 		return list->count;
 	for (int i = 0; i < list->count; i++)
 		if (named_at(graph, &list->entries[i].named, list->entries[i].position) > since)
@@ -325,7 +325,7 @@ count_walked(CdiGraph *graph, uint32 root, const CdiLimit *limit, uint32 since)
 			members[n++] = node;
 		at = node->next;
 	} while (at != root);
-	if (limit->window == 0)
+	if (since == 0)
 		return Min(n, limit->max);
 	for (int i = 0; i < n; i++)
 	{
@@ -343,16 +343,27 @@ count_walked(CdiGraph *graph, uint32 root, const CdiLimit *limit, uint32 since)
 	return count;
 }
 
+/* since: start of the window; 0: whenever they were named */
 static int
-count_type(CdiGraph *graph, CdiTallies *tallies, uint32 root, int number, uint32 time)
+count_type(CdiGraph *graph, CdiTallies *tallies, uint32 root, int number, uint32 since)
 {
 	const CdiLimit *limit = &tallies->limits->limits[number];
-	uint32		since = limit->window > 0 && (int64) time > limit->window ?
-	(uint32) (time - limit->window) : 0;
 
 	if (is_tallied(graph, tallies, root))
-		return count_tallied(graph, find_tally(tallies, root), number, limit, since);
+		return count_tallied(graph, find_tally(tallies, root), number, since);
 	return count_walked(graph, root, limit, since);
+}
+
+/* Would there be too many?  Counts them into the refusal. */
+static bool
+exceeds(CdiGraph *graph, CdiTallies *tallies, const uint32 *accepted, int naccepted,
+		uint32 candidate, int number, uint32 since, CdiRefusal *refusal)
+{
+	refusal->brings = count_type(graph, tallies, candidate, number, since);
+	refusal->has = 0;
+	for (int k = 0; k < naccepted && refusal->brings > 0; k++)
+		refusal->has += count_type(graph, tallies, accepted[k], number, since);
+	return refusal->has > 0 && refusal->has + refusal->brings > tallies->limits->limits[number].max;
 }
 
 /*
@@ -406,24 +417,18 @@ is_allowed(CdiGraph *graph, const CdiLimits *limits, const CdiLink *link, const 
 	common = *bits & candidate_bits;
 	for (int i = 0; i < limits->n && common != 0; i++)
 	{
-		int			brings;
-		int			has = 0;
+		const CdiLimit *limit = &limits->limits[i];
 
-		if ((common & LIMIT_BIT(i)) == 0)
+		/* when they were named may have to be looked up: first without */
+		if ((common & LIMIT_BIT(i)) == 0 ||
+			!exceeds(graph, tallies, accepted, naccepted, candidate, i, 0, refusal))
 			continue;
-		brings = count_type(graph, tallies, candidate, i, time);
-		if (brings == 0)
+		if (limit->window > 0 && (int64) time > limit->window &&
+			!exceeds(graph, tallies, accepted, naccepted, candidate, i, time - limit->window, refusal))
 			continue;
-		for (int k = 0; k < naccepted; k++)
-			has += count_type(graph, tallies, accepted[k], i, time);
-		if (has > 0 && has + brings > limits->limits[i].max)
-		{
-			refusal->type = limits->limits[i].type;
-			refusal->has = has;
-			refusal->brings = brings;
-			refusal->max = limits->limits[i].max;
-			return false;
-		}
+		refusal->type = limit->type;
+		refusal->max = limit->max;
+		return false;
 	}
 	*bits |= candidate_bits;
 	return true;

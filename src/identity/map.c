@@ -348,6 +348,7 @@ load_row(CdiGraph *graph, TupleTableSlot *slot, void *arg)
 	keys[1] = *DatumGetUUIDP(slot->tts_values[MAP_PERSON - 1]);
 	cdi_graph_add(graph, keys, 2, nodes);
 	set_stored(graph, nodes[0], nodes[1], slot);
+	cdi_graph_node(graph, nodes[1])->flags |= CDI_NODE_WHOLE;
 }
 
 void

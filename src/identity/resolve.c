@@ -453,6 +453,7 @@ cdi_resolve_links(void)
 		{
 			whole = cdi_graph_create(run_context);
 			cdi_map_load(whole, snapshot);
+			cdi_map_reader_open(whole, snapshot);
 		}
 		graph = whole;
 		if (graph == NULL)
@@ -489,6 +490,8 @@ cdi_resolve_links(void)
 	}
 	MemoryContextSwitchTo(run_context);
 	cdi_links_close(reader);
+	if (whole != NULL)
+		cdi_map_reader_close(whole);
 	PopActiveSnapshot();
 
 	if (whole != NULL)

@@ -130,6 +130,7 @@ cdi_map_probe(const pg_uuid_t *identifier, Snapshot snapshot, pg_uuid_t *person)
  */
 typedef struct CdiMapReader
 {
+	MemoryContext context;		/* what the scans allocate on their way */
 	MapScan		persons;
 	MapScan		links;			/* cdi.identity_links by position */
 } CdiMapReader;
@@ -167,10 +168,13 @@ void
 cdi_map_reader_open(CdiGraph *graph, Snapshot snapshot)
 {
 	CdiMapReader *reader = MemoryContextAlloc(graph->context, sizeof(CdiMapReader));
+	MemoryContext old = MemoryContextSwitchTo(graph->context);
 
+	reader->context = graph->context;
 	scan_open(&reader->persons, "identity_map", person_index, snapshot, 2);
 	scan_open(&reader->links, "identity_links", RelationGetPrimaryKeyIndex, snapshot, 1);
 	graph->map = reader;
+	MemoryContextSwitchTo(old);
 }
 
 void
@@ -188,6 +192,7 @@ cdi_map_person_rows(CdiGraph *graph, const pg_uuid_t *person, uint8 type, int ma
 								  int64 position, uint8 type), void *arg)
 {
 	MapScan    *scan = &graph->map->persons;
+	MemoryContext old = MemoryContextSwitchTo(graph->map->context);
 	ScanKeyData keys[2];
 	int			n = 0;
 
@@ -204,6 +209,7 @@ cdi_map_person_rows(CdiGraph *graph, const pg_uuid_t *person, uint8 type, int ma
 			 DatumGetInt16(scan->slot->tts_values[MAP_TYPE - 1]));
 		n++;
 	}
+	MemoryContextSwitchTo(old);
 	return n;
 }
 
@@ -211,14 +217,17 @@ TimestampTz
 cdi_map_linked_at(CdiGraph *graph, int64 position)
 {
 	MapScan    *scan = &graph->map->links;
+	MemoryContext old = MemoryContextSwitchTo(graph->map->context);
+	TimestampTz linked_at = 0;
 	ScanKeyData key;
 	bool		isnull;
 
 	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_INT8EQ, Int64GetDatum(position));
 	index_rescan(scan->scan, &key, 1, NULL, 0);
-	if (!index_getnext_slot(scan->scan, ForwardScanDirection, scan->slot))
-		return 0;
-	return DatumGetTimestampTz(slot_getattr(scan->slot, LINK_LINKED_AT, &isnull));
+	if (index_getnext_slot(scan->scan, ForwardScanDirection, scan->slot))
+		linked_at = DatumGetTimestampTz(slot_getattr(scan->slot, LINK_LINKED_AT, &isnull));
+	MemoryContextSwitchTo(old);
+	return linked_at;
 }
 
 double

@@ -100,3 +100,10 @@ LANGUAGE C STABLE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION cdi_identity_check() IS
 'Folds every link again in memory and compares the outcome with the identity map: no row if they agree. Otherwise what differs, and in how many rows; cdi_rebuild_identity() mends it. Reads every link.';
+
+CREATE OR REPLACE FUNCTION cdi_identity_bridges(person uuid, min_identifiers integer DEFAULT 2)
+RETURNS TABLE (link bigint, event_id uuid, rule text, linked_at timestamptz, identifiers text[], splits_off bigint)
+LANGUAGE C STABLE STRICT
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION cdi_identity_bridges(uuid, integer) IS
+'Links that alone hold a person together: without one of them (cdi_unmerge(link => ...)) the person would fall into parts, of which all but the largest have splits_off identifiers together, at least min_identifiers. Largest first. Costs by the number of links that hang together.';

@@ -70,26 +70,6 @@ BEGIN
     COMMENT ON COLUMN cdi.stat_progress_import.bytes_total IS 'Size of the file; 0 for a stream.';
     COMMENT ON COLUMN cdi.stat_progress_import.lines_skipped IS 'Lines that an earlier run of the import had done.';
 
-    CREATE OR REPLACE VIEW cdi.identity_merges AS
-    SELECT m.merge_id, m.merged_at, m.survivor, m.absorbed, l.event_id, l.rule, k.type, k.value, m.position, m.fold, m.identifier
-    FROM cdi.identity_merge_log m
-    LEFT JOIN cdi.identity_links l USING (position)
-    LEFT JOIN LATERAL (SELECT u.type, u.value
-                       FROM unnest(l.identifiers, l.types, l."values") AS u (identifier, type, value)
-                       WHERE u.identifier = m.identifier LIMIT 1) k ON true;
-    COMMENT ON VIEW cdi.identity_merges IS 'Which person was absorbed by which, when, by which event and rule.';
-    COMMENT ON COLUMN cdi.identity_merges.merge_id IS 'Number of the merge, for cdi_unmerge().';
-    COMMENT ON COLUMN cdi.identity_merges.merged_at IS 'When the event happened.';
-    COMMENT ON COLUMN cdi.identity_merges.survivor IS 'The older person, whose id goes on.';
-    COMMENT ON COLUMN cdi.identity_merges.absorbed IS 'The younger one, whose id leads to the survivor since.';
-    COMMENT ON COLUMN cdi.identity_merges.event_id IS 'Event that linked the two.';
-    COMMENT ON COLUMN cdi.identity_merges.rule IS 'What produced the link: the type of the call.';
-    COMMENT ON COLUMN cdi.identity_merges.type IS 'Type of the identifier that joined what those before it name.';
-    COMMENT ON COLUMN cdi.identity_merges.value IS 'Its value.';
-    COMMENT ON COLUMN cdi.identity_merges.position IS 'Position of the link.';
-    COMMENT ON COLUMN cdi.identity_merges.fold IS 'Number of the fold.';
-    COMMENT ON COLUMN cdi.identity_merges.identifier IS 'Key of the identifier.';
-
     CREATE OR REPLACE VIEW cdi.persons AS
     SELECT m.identifier AS person_id, l.linked_at AS named_at, i.identifiers, coalesce(t.traits, '{}') AS traits
     FROM cdi.identity_map m

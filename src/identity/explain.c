@@ -37,13 +37,6 @@ typedef struct Steps
 	Datum	   *detail;
 } Steps;
 
-/* Where the links of each node lie in slots: those of its keys in the batch */
-typedef struct Adjacency
-{
-	int		   *first;			/* per node, one more at the end */
-	int		   *links;
-} Adjacency;
-
 static void
 append_step(Steps *steps, int step, const char *status, const pg_uuid_t *from,
 			const pg_uuid_t *to, int64 position, const char *detail)
@@ -70,11 +63,11 @@ append_step(Steps *steps, int step, const char *status, const pg_uuid_t *from,
 	steps->detail[steps->n++] = CStringGetTextDatum(detail);
 }
 
-static Adjacency
-make_adjacency(const CdiHistory *history, uint32 nnodes)
+CdiAdjacency
+cdi_history_adjacency(const CdiHistory *history, uint32 nnodes)
 {
 	const CdiLinkBatch *batch = &history->batch;
-	Adjacency	adjacency;
+	CdiAdjacency adjacency;
 	int		   *filled;
 
 	adjacency.first = palloc0(sizeof(int) * (nnodes + 2));
@@ -98,7 +91,7 @@ make_adjacency(const CdiHistory *history, uint32 nnodes)
  * there, and before the node that it came from.
  */
 static void
-search(const CdiHistory *history, const Adjacency *adjacency, uint32 nnodes, uint32 a, uint32 b,
+search(const CdiHistory *history, const CdiAdjacency *adjacency, uint32 nnodes, uint32 a, uint32 b,
 	   int *via, uint32 *before)
 {
 	uint32	   *queue = palloc_extended(sizeof(uint32) * Max(nnodes, 1), MCXT_ALLOC_HUGE);
@@ -267,7 +260,7 @@ cdi_explain_identity(PG_FUNCTION_ARGS)
 	history = cdi_history_open_closure(ends, 2, DT_NOEND);
 	if (cdi_history_fold(history, graph))
 	{
-		Adjacency	adjacency;
+		CdiAdjacency adjacency;
 		int		   *via;
 		uint32	   *before;
 		bool	   *near_nodes;
@@ -276,7 +269,7 @@ cdi_explain_identity(PG_FUNCTION_ARGS)
 		via = palloc_extended(sizeof(int) * graph->count, MCXT_ALLOC_HUGE);
 		before = palloc_extended(sizeof(uint32) * graph->count, MCXT_ALLOC_HUGE);
 		near_nodes = palloc_extended(graph->count, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
-		adjacency = make_adjacency(history, graph->count);
+		adjacency = cdi_history_adjacency(history, graph->count);
 		search(history, &adjacency, graph->count, nodes[0], nodes[1], via, before);
 		near_nodes[nodes[0]] = near_nodes[nodes[1]] = true;
 		if (via[nodes[1]] >= 0)

@@ -337,6 +337,16 @@ extern CdiHistory *cdi_history_open_closure(const pg_uuid_t *seeds, int n, Times
 extern bool cdi_history_fold(CdiHistory *history, CdiGraph *graph);
 extern void cdi_history_close(CdiHistory *history);
 
+/* explain.c: links that joined each node, of a closure that was folded: those
+ * of node i are links[first[i] .. first[i + 1]). */
+typedef struct CdiAdjacency
+{
+	int		   *first;
+	int		   *links;
+} CdiAdjacency;
+
+extern CdiAdjacency cdi_history_adjacency(const CdiHistory *history, uint32 nnodes);
+
 /*
  * unmerge.c: fold again what hangs together with the seeds and write what
  * comes out differently; who became whom goes on record, and into result where

@@ -1,0 +1,88 @@
+-- Views over the identity graph's own records.
+
+CREATE OR REPLACE FUNCTION cdi._create_identity_views()
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    CREATE OR REPLACE VIEW cdi.identity_merges AS
+    SELECT m.merge_id, m.merged_at, m.survivor, m.absorbed, l.event_id, l.rule, k.type, k.value, m.position, m.fold, m.identifier,
+           (SELECT min(v.revoked_at) FROM cdi.identity_revocations v WHERE v.position = m.position) AS undone_at
+    FROM cdi.identity_merge_log m
+    LEFT JOIN cdi.identity_links l USING (position)
+    LEFT JOIN LATERAL (SELECT u.type, u.value
+                       FROM unnest(l.identifiers, l.types, l."values") AS u (identifier, type, value)
+                       WHERE u.identifier = m.identifier LIMIT 1) k ON true;
+    COMMENT ON VIEW cdi.identity_merges IS 'Which person was absorbed by which, when, by which event and rule.';
+    COMMENT ON COLUMN cdi.identity_merges.merge_id IS 'Number of the merge, for cdi_unmerge().';
+    COMMENT ON COLUMN cdi.identity_merges.merged_at IS 'When the event happened.';
+    COMMENT ON COLUMN cdi.identity_merges.survivor IS 'The older person, whose id goes on.';
+    COMMENT ON COLUMN cdi.identity_merges.absorbed IS 'The younger one, whose id leads to the survivor since.';
+    COMMENT ON COLUMN cdi.identity_merges.event_id IS 'Event that linked the two.';
+    COMMENT ON COLUMN cdi.identity_merges.rule IS 'What produced the link: the type of the call.';
+    COMMENT ON COLUMN cdi.identity_merges.type IS 'Type of the identifier that joined what those before it name.';
+    COMMENT ON COLUMN cdi.identity_merges.value IS 'Its value.';
+    COMMENT ON COLUMN cdi.identity_merges.position IS 'Position of the link.';
+    COMMENT ON COLUMN cdi.identity_merges.fold IS 'Number of the fold.';
+    COMMENT ON COLUMN cdi.identity_merges.identifier IS 'Key of the identifier.';
+    COMMENT ON COLUMN cdi.identity_merges.undone_at IS 'When the link was unmerged; null: it counts.';
+
+    CREATE OR REPLACE VIEW cdi.identity_health AS
+    WITH sizes AS MATERIALIZED (
+        SELECT person_id, count(*) AS identifiers FROM cdi.identity_map GROUP BY person_id
+    ), largest AS MATERIALIZED (
+        SELECT person_id, identifiers FROM sizes WHERE identifiers > 1 ORDER BY identifiers DESC, person_id LIMIT 10
+    ), hours AS (
+        SELECT date_trunc('hour', resolved_at) AS hour, sum(merges)::bigint AS merges, sum(refused)::bigint AS refused
+        FROM cdi.identity_runs WHERE resolved_at > now() - interval '7 days' GROUP BY 1
+    ), usual AS (
+        SELECT coalesce(sum(merges), 0) / (7 * 24 - 1) AS merges, coalesce(sum(refused), 0) / (7 * 24 - 1) AS refused
+        FROM hours WHERE hour < date_trunc('hour', now())
+    ), recent AS (
+        SELECT coalesce((SELECT max(watermark) FROM cdi.identity_runs WHERE resolved_at < now() - interval '1 hour'), 0) AS position,
+               coalesce((SELECT min(first_fold) FROM cdi.identity_runs WHERE resolved_at >= now() - interval '1 hour'), 0) AS fold
+    ), grown AS (
+        SELECT m.person_id, count(DISTINCT m.identifier) AS gained
+        FROM recent r
+        JOIN cdi.identity_links l ON l.position > r.position
+        CROSS JOIN LATERAL unnest(l.identifiers) AS u (identifier)
+        JOIN cdi.identity_map m ON m.identifier = u.identifier
+        WHERE m.fold >= r.fold
+        GROUP BY m.person_id HAVING count(DISTINCT m.identifier) >= 20
+        ORDER BY gained DESC LIMIT 10
+    )
+    SELECT 'size'::text AS section,
+           CASE WHEN bucket = 0 THEN '1' ELSE format('%s-%s', 1 << bucket, (1 << (bucket + 1)) - 1) END AS item,
+           count(*) AS value, NULL::uuid AS person_id, false AS alarm,
+           'people with so many identifiers'::text AS detail
+    FROM (SELECT floor(log(2, identifiers))::integer AS bucket FROM sizes) b GROUP BY bucket
+    UNION ALL
+    SELECT 'largest', person_id::text, identifiers, person_id, false, 'identifiers of the person' FROM largest
+    UNION ALL
+    SELECT 'bridge', b.link::text, b.splits_off, l.person_id, false,
+           format('identifiers that would leave the person without the link between %s', array_to_string(b.identifiers, ', '))
+    FROM largest l CROSS JOIN LATERAL (SELECT * FROM @extschema@.cdi_identity_bridges(l.person_id, 2) LIMIT 5) b
+    UNION ALL
+    SELECT 'merges per hour', to_char(h.hour, 'YYYY-MM-DD HH24:00TZ'), h.merges, NULL,
+           h.merges > 100 AND h.merges > 10 * u.merges,
+           format('people absorbed; usual: %s', round(u.merges, 1))
+    FROM hours h CROSS JOIN usual u WHERE h.hour > now() - interval '24 hours'
+    UNION ALL
+    SELECT 'refusals per hour', to_char(h.hour, 'YYYY-MM-DD HH24:00TZ'), h.refused, NULL,
+           h.refused > 100 AND h.refused > 10 * u.refused,
+           format('identifiers set aside by a limit; usual: %s', round(u.refused, 1))
+    FROM hours h CROSS JOIN usual u WHERE h.hour > now() - interval '24 hours'
+    UNION ALL
+    SELECT 'growth', g.person_id::text, g.gained, g.person_id, true, 'identifiers that the person gained within the last hour'
+    FROM grown g;
+    COMMENT ON VIEW cdi.identity_health IS 'How the identity graph is doing: people by size, the ten largest, links that alone hold one of these together (bridge), what was merged and refused per hour of the last day, and people that grew by 20 identifiers or more within an hour. Reads the whole map.';
+    COMMENT ON COLUMN cdi.identity_health.section IS 'size, largest, bridge, merges per hour, refusals per hour or growth.';
+    COMMENT ON COLUMN cdi.identity_health.item IS 'Of size: a range of numbers of identifiers; of largest and growth: the person; of a bridge: the position of the link, for cdi_unmerge(link => ...); otherwise the hour.';
+    COMMENT ON COLUMN cdi.identity_health.value IS 'The number; detail says of what.';
+    COMMENT ON COLUMN cdi.identity_health.person_id IS 'Person that the row is about.';
+    COMMENT ON COLUMN cdi.identity_health.alarm IS 'Whether someone should look: growth within an hour, or more than 100 and ten times the usual (the average hour of the last seven days).';
+    COMMENT ON COLUMN cdi.identity_health.detail IS 'What value counts.';
+END
+$$;
+COMMENT ON FUNCTION cdi._create_identity_views() IS 'Internal: views over the identity graph.';

@@ -87,6 +87,22 @@ $$;
 COMMENT ON FUNCTION cdi_explain_identity(text, text, text, text) IS
 'cdi_explain_identity() of two identifiers by type and value.';
 
+CREATE OR REPLACE FUNCTION cdi._apply_identifier_rules(rules jsonb)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    name text;
+    settings jsonb;
+BEGIN
+    FOR name, settings IN SELECT r.key, r.value FROM jsonb_each(rules) r LOOP
+        PERFORM @extschema@.cdi_set_identifier_type(name, settings);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION cdi._apply_identifier_rules(jsonb) IS 'Internal: set identifier types to the rules that a dry run tries.';
+
 CREATE OR REPLACE FUNCTION cdi_identity_dry_run(rules jsonb)
 RETURNS TABLE (change text, person_id uuid, parts integer, identifiers bigint)
 LANGUAGE C VOLATILE STRICT

@@ -185,7 +185,7 @@ static void
 apply_rules(Datum rules)
 {
 	static CdiPlan plan = {
-		.query = "SELECT cdi._set_identifier_type(r.key, r.value) FROM jsonb_each($1) r",
+		.query = "SELECT cdi._apply_identifier_rules($1)",
 		.nargs = 1,.argtypes = {JSONBOID}
 	};
 
@@ -209,14 +209,41 @@ blocked_identifiers(void)
 	return hash_get_num_entries(blocked) > 0 ? blocked : NULL;
 }
 
+/* What the rules say, once applied: limits, and linked identifiers they block */
+static void
+try_rules(Datum rules, CdiLimits **limits, HTAB **blocked)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		apply_rules(rules);
+		*limits = cdi_limits_now();
+		*blocked = blocked_identifiers();
+	}
+	PG_CATCH();
+	{
+		/* whoever handles the error aborts one level only */
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	RollbackAndReleaseCurrentSubTransaction();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+}
+
 PG_FUNCTION_INFO_V1(cdi_identity_dry_run);
 
 Datum
 cdi_identity_dry_run(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
 	CdiOwnerScope scope;
 	CdiHistory *history;
 	CdiGraph   *graph;
@@ -231,17 +258,7 @@ cdi_identity_dry_run(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	cdi_owner_enter(&scope);
 	SPI_connect();
-	context = CurrentMemoryContext;
-
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	apply_rules(PG_GETARG_DATUM(0));
-	limits = cdi_limits_now();
-	blocked = blocked_identifiers();
-	RollbackAndReleaseCurrentSubTransaction();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-
+	try_rules(PG_GETARG_DATUM(0), &limits, &blocked);
 	(void) cdi_push_snapshot();
 	history = cdi_history_open();
 	history->limits = limits;

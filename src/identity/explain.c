@@ -161,7 +161,8 @@ find_refusal(const CdiHistory *history, int64 position, int which)
 	return NULL;
 }
 
-/* What was kept apart from, or at, an identifier of the chain */
+/* What was kept apart from, or at, an identifier of the chain, or, where there
+ * is none, of either person */
 static void
 append_refused(Steps *steps, const CdiHistory *history, const bool *near_nodes)
 {
@@ -271,9 +272,16 @@ cdi_explain_identity(PG_FUNCTION_ARGS)
 		near_nodes = palloc_extended(graph->count, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 		adjacency = cdi_history_adjacency(history, graph->count);
 		search(history, &adjacency, graph->count, nodes[0], nodes[1], via, before);
-		near_nodes[nodes[0]] = near_nodes[nodes[1]] = true;
-		if (via[nodes[1]] >= 0)
+		if (via[nodes[1]] != NOT_REACHED)
 			append_chain(&steps, history, graph, nodes[0], nodes[1], via, before, near_nodes);
+		else
+			for (uint32 i = 0; i < graph->count; i++)
+			{
+				uint32		root = cdi_graph_find(graph, i);
+
+				near_nodes[i] = root == cdi_graph_find(graph, nodes[0]) ||
+					root == cdi_graph_find(graph, nodes[1]);
+			}
 		append_refused(&steps, history, near_nodes);
 		if (steps.n > 0)
 			put_words(&steps, result);

@@ -15,6 +15,8 @@ BEGIN
     -- explanation start from.
     CREATE INDEX identity_links_identifiers ON cdi.identity_links USING gin (identifiers) WITH (gin_pending_list_limit = 1024);
 
+    CREATE INDEX identity_links_member ON cdi.identity_links (member) WHERE member IS NOT NULL;
+
     CREATE TABLE cdi.identity_map (
         identifier uuid NOT NULL,
         person_id uuid NOT NULL,
@@ -75,6 +77,7 @@ BEGIN
         merged_at timestamptz NOT NULL
     );
     CREATE INDEX identity_merge_log_absorbed ON cdi.identity_merge_log (absorbed);
+    CREATE INDEX identity_merge_log_survivor ON cdi.identity_merge_log (survivor);
     COMMENT ON TABLE cdi.identity_merge_log IS 'Which person was absorbed by which, in which fold and by the link at which position. Read cdi.identity_merges.';
     COMMENT ON COLUMN cdi.identity_merge_log.identifier IS 'Identifier of the link that joined what the identifiers before it name.';
 

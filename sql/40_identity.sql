@@ -123,3 +123,17 @@ LANGUAGE C STABLE STRICT
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION cdi_identity_bridges(uuid, integer) IS
 'Links that alone hold a person together: without one of them (cdi_unmerge(link => ...)) the person would fall into parts, of which all but the largest have splits_off identifiers together, at least min_identifiers. Largest first. Costs by the number of links that hang together.';
+
+CREATE OR REPLACE FUNCTION cdi_erase_identifier(identifier_type text, identifier_value text)
+RETURNS bigint
+LANGUAGE C VOLATILE STRICT
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION cdi_erase_identifier(text, text) IS
+'Forgets an identifier: its value leaves all links, the traits it named and those that repeat it go, and what was linked by it is folded again. A salted hash stays as a tombstone, so that no later event or replay identifies anybody by it. Events are not changed. Returns 1. Raises ZC501 for a value that identifies nobody, 42704 for an unknown type, 55P03 where a transaction that writes events does not end within ten seconds.';
+
+CREATE OR REPLACE FUNCTION cdi_erase_person(person uuid)
+RETURNS bigint
+LANGUAGE C VOLATILE STRICT
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION cdi_erase_person(uuid) IS
+'Forgets all identifiers of a person (its id, or the key of any of its identifiers) as cdi_erase_identifier() does; returns how many. Events are not changed.';

@@ -9,24 +9,7 @@
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 
-#include "base/errors.h"
 #include "identity/identity.h"
-
-static const CdiIdentifierType *
-type_by_name(const char *name)
-{
-	int			count;
-	const CdiIdentifierType *types = cdi_identifier_types(&count);
-
-	for (int i = 0; i < count; i++)
-		if (strcmp(types[i].name, name) == 0)
-			return &types[i];
-	ereport(ERROR,
-			(errcode(ERRCODE_UNDEFINED_OBJECT),
-			 errmsg("identifier type \"%s\" does not exist", name),
-			 errhint("cdi.identifier_types lists the types that there are.")));
-	return NULL;				/* keep the compiler quiet */
-}
 
 PG_FUNCTION_INFO_V1(cdi_person);
 
@@ -44,17 +27,7 @@ cdi_person(PG_FUNCTION_ARGS)
 	cdi_require_storage();
 	cdi_owner_enter(&scope);
 	SPI_connect();
-	{
-		const CdiIdentifierType *type = type_by_name(name);
-
-		value = cdi_identifier_normalise(type->name, value);
-		usable = value.data != NULL && !cdi_identifier_blocked(type, value);
-		if (usable)
-		{
-			cdi_keys_load();
-			cdi_identifier_key(type->name, value, &key);
-		}
-	}
+	usable = cdi_identifier_key_of(cdi_identifier_type(name), value, &key);
 	SPI_finish();
 	cdi_owner_leave(&scope);
 

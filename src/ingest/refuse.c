@@ -139,7 +139,7 @@ cdi_stage_refuse(CdiBatch *batch, int *index, int n)
 	static CdiPlan plan = {
 		.query = "INSERT INTO cdi.identity_refusals (refused_at, event_id, position, occurrences, type, value, reason, detail)"
 		" SELECT r.at, r.event_id, nullif(r.position, 0), r.occurrences, r.type, r.value, r.reason, r.detail"
-		" FROM pg_catalog.unnest($1, $2, $3, $4, $5, $6, $7, $8)"
+		" FROM unnest($1, $2, $3, $4, $5, $6, $7, $8)"
 		" AS r (at, event_id, position, occurrences, type, value, reason, detail)",
 		.nargs = 8,.argtypes = {
 			TIMESTAMPTZARRAYOID, UUIDARRAYOID, INT8ARRAYOID, INT8ARRAYOID,

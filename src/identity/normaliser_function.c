@@ -11,6 +11,7 @@
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/array.h"
@@ -27,6 +28,9 @@
  * that hangs is found, a function that always does does not hold events up.
  */
 #define MAX_TIMEOUTS 16
+
+/* What is kept of a function's error: it is logged with every refusal. */
+#define MAX_MESSAGE 200
 
 /* Where a call's value goes while the others may still fail */
 static void
@@ -135,7 +139,7 @@ run_range(CdiNormaliserCall *const *calls, int n, TimestampTz deadline)
 		ReThrowError(error);
 	if (n == 1)
 		fail(calls, 1, timed_out ? "It took longer than cdi.identity_normaliser_timeout." :
-			 pstrdup(error->message));
+			 pnstrdup(error->message, pg_mbcliplen(error->message, strlen(error->message), MAX_MESSAGE)));
 	FreeErrorData(error);
 	if (n > 1)
 	{

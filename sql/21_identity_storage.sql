@@ -98,9 +98,9 @@ BEGIN
     COMMENT ON COLUMN cdi.identity_refusals.refused_at IS 'When the event happened.';
     COMMENT ON COLUMN cdi.identity_refusals.position IS 'Link that had it, where there is one.';
     COMMENT ON COLUMN cdi.identity_refusals.event_id IS 'Event that carried it; of several, the first.';
-    COMMENT ON COLUMN cdi.identity_refusals.value IS 'The value, its first 64 bytes.';
+    COMMENT ON COLUMN cdi.identity_refusals.value IS 'The value, its first 64 bytes; empty of what was erased, and where there is none.';
     COMMENT ON COLUMN cdi.identity_refusals.identifier IS 'Its key, where it is a usable identifier.';
-    COMMENT ON COLUMN cdi.identity_refusals.reason IS 'limit (a person would have too many of its type), blocked, malformed, too_long, too_many (identifiers on one event), normaliser_failed or erased.';
+    COMMENT ON COLUMN cdi.identity_refusals.reason IS 'limit (a person would have too many of its type), blocked, malformed, too_long, too_many (identifiers on one event), unknown_type, normaliser_failed or erased.';
     COMMENT ON COLUMN cdi.identity_refusals.occurrences IS 'How many events of one batch the row stands for.';
 
     CREATE TABLE cdi.identity_revocations (
@@ -161,21 +161,3 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION cdi._create_storage_2_identity() IS 'Internal: what storage version 2 adds for identities.';
-
--- The types that come with cdi, where they are missing.
-CREATE OR REPLACE FUNCTION cdi._add_identifier_types()
-RETURNS void
-LANGUAGE sql
-SET search_path = pg_catalog, pg_temp
-AS $$
-INSERT INTO cdi.identifier_types (name, priority, graph, paths, normaliser, blocked, max_per_person, limit_window, builtin)
-VALUES
-    ('user_id', 1, 'person', '{userId}', 'trim', '{-1,"null",anonymous,undefined,none,nil,nan,unknown,guest}', 1, NULL, true),
-    ('email', 2, 'person', '{traits.email,context.traits.email}', 'email', '{"null",anonymous,undefined,none,unknown}', 5, '1 year', true),
-    ('phone', 3, 'person', '{traits.phone,context.traits.phone}', 'phone', '{}', 5, '1 year', true),
-    ('anonymous_id', 10, 'person', '{anonymousId}', 'trim', '{-1,"null",anonymous,undefined,none,nil,nan,unknown}', 5, '7 days', true),
-    ('group_id', 1, 'account', '{groupId}', 'trim', '{-1,"null",undefined,none,nil,nan,unknown}', 1, NULL, true),
-    ('household_id', 1, 'household', '{traits.householdId,traits.household_id,context.traits.householdId,context.traits.household_id}', 'trim', '{-1,"null",undefined,none,nil,nan,unknown}', 1, NULL, true)
-ON CONFLICT (name) DO NOTHING
-$$;
-COMMENT ON FUNCTION cdi._add_identifier_types() IS 'Internal: identifier types that come with cdi.';

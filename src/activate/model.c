@@ -2,16 +2,12 @@
  * model.c
  *		The query of a sync, run as the role that declared it.
  *
- * The query is somebody's SQL and runs in a cage: as its declarer, in a
- * security-restricted context, in a subtransaction that is read-only (so that
- * no function in it writes, either), with the search_path it was declared
- * under and settings that make its text the same wherever it runs, and with a
- * time limit.  Only then do rows reach code that runs as the owner of the
- * data: as text and jsonb in a tuplestore.
+ * The query is somebody's SQL and runs in a cage (base/cage.c), as its declarer
+ * and with the search_path it was declared under.  Only then do rows reach code
+ * that runs as the owner of the data: as text and jsonb in a tuplestore.
  */
 #include "activate/model.h"
 
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "common/cryptohash.h"
 #include "common/sha2.h"
@@ -21,12 +17,10 @@
 #include "parser/parser.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/plancache.h"
-#include "utils/resowner.h"
-#include "utils/timeout.h"
 
+#include "base/cage.h"
 #include "base/errors.h"
 
 #define FETCH_ROWS 1000
@@ -37,79 +31,10 @@
 			 errmsg("model of sync \"%s\" cannot be used", model->sync), \
 			 errdetail(__VA_ARGS__)))
 
-typedef struct Cage
-{
-	MemoryContext context;
-	ResourceOwner owner;
-	Oid			user;
-	int			sec_context;
-	int			guc_level;
-	bool		timeout;
-} Cage;
-
 static void
-set_option(const char *name, const char *value)
+enter(CdiCage *cage, const CdiModel *model)
 {
-	(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-}
-
-static void
-enter(Cage *cage, const CdiModel *model)
-{
-	cage->context = CurrentMemoryContext;
-	cage->owner = CurrentResourceOwner;
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(cage->context);
-	/* the subtransaction's end gives the outer value back */
-	XactReadOnly = true;
-	GetUserIdAndSecContext(&cage->user, &cage->sec_context);
-	SetUserIdAndSecContext(model->run_as, cage->sec_context | SECURITY_LOCAL_USERID_CHANGE |
-						   SECURITY_RESTRICTED_OPERATION);
-	cage->guc_level = NewGUCNestLevel();
-	/* pg_temp last: otherwise it comes first */
-	set_option("search_path", psprintf("%s%spg_temp", model->search_path, *model->search_path ? ", " : ""));
-	set_option("TimeZone", "UTC");
-	set_option("DateStyle", "ISO, MDY");
-	set_option("IntervalStyle", "iso_8601");
-	set_option("extra_float_digits", "1");
-	set_option("bytea_output", "hex");
-	cage->timeout = cdi_activate_model_timeout > 0 && !get_timeout_active(STATEMENT_TIMEOUT);
-	if (cage->timeout)
-		enable_timeout_after(STATEMENT_TIMEOUT, cdi_activate_model_timeout);
-}
-
-static void
-end_timeout(const Cage *cage)
-{
-	if (cage->timeout)
-		disable_timeout(STATEMENT_TIMEOUT, false);
-}
-
-static void
-leave(Cage *cage)
-{
-	end_timeout(cage);
-	AtEOXact_GUC(true, cage->guc_level);
-	SetUserIdAndSecContext(cage->user, cage->sec_context);
-	ReleaseCurrentSubTransaction();
-	MemoryContextSwitchTo(cage->context);
-	CurrentResourceOwner = cage->owner;
-}
-
-/* In PG_CATCH: the subtransaction ends here, whatever a caller does next. */
-static void
-leave_failed(Cage *cage)
-{
-	ErrorData  *error;
-
-	end_timeout(cage);
-	MemoryContextSwitchTo(cage->context);
-	error = CopyErrorData();
-	FlushErrorState();
-	RollbackAndReleaseCurrentSubTransaction();
-	MemoryContextSwitchTo(cage->context);
-	CurrentResourceOwner = cage->owner;
-	ReThrowError(error);
+	cdi_cage_enter(cage, model->run_as, model->search_path, cdi_activate_model_timeout);
 }
 
 /* A syntax error points into the model, not into the caller's statement. */
@@ -197,7 +122,7 @@ void
 cdi_model_check(const CdiModel *model)
 {
 	char	   *query = single_select(model);
-	Cage		cage;
+	CdiCage		cage;
 
 	enter(&cage, model);
 	PG_TRY();
@@ -211,11 +136,11 @@ cdi_model_check(const CdiModel *model)
 		portal = SPI_cursor_open(NULL, plan, NULL, NULL, true);
 		SPI_cursor_close(portal);
 		SPI_freeplan(plan);
-		leave(&cage);
+		cdi_cage_leave(&cage);
 	}
 	PG_CATCH();
 	{
-		leave_failed(&cage);
+		ReThrowError(cdi_cage_leave_failed(&cage));
 	}
 	PG_END_TRY();
 }
@@ -291,7 +216,7 @@ cdi_model_run(const CdiModel *model)
 {
 	CdiModelRows *rows = palloc0(sizeof(CdiModelRows));
 	char	   *query = single_select(model);
-	Cage		cage;
+	CdiCage		cage;
 
 	rows->desc = CreateTemplateTupleDesc(3);
 	TupleDescInitEntry(rows->desc, 1, "primary_key", TEXTOID, -1, 0);
@@ -304,11 +229,11 @@ cdi_model_run(const CdiModel *model)
 	{
 		check_columns(model, query);
 		stream(model, query, rows);
-		leave(&cage);
+		cdi_cage_leave(&cage);
 	}
 	PG_CATCH();
 	{
-		leave_failed(&cage);
+		ReThrowError(cdi_cage_leave_failed(&cage));
 	}
 	PG_END_TRY();
 	return rows;

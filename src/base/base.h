@@ -44,6 +44,7 @@ extern int	cdi_collector_workers;
 extern bool cdi_egress_allow_private;
 extern bool cdi_enabled;
 extern int	cdi_identity_bulk_threshold;
+extern int	cdi_identity_normaliser_timeout;
 extern int	cdi_ingest_dedupe_window;
 extern int	cdi_ingest_max_event;
 extern char *cdi_secret_directory;

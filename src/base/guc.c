@@ -35,6 +35,7 @@ int			cdi_collector_workers = 1;
 bool		cdi_egress_allow_private = false;
 bool		cdi_enabled = false;
 int			cdi_identity_bulk_threshold = 100000;
+int			cdi_identity_normaliser_timeout = 1000;
 int			cdi_ingest_dedupe_window = 30 * 24 * 60;
 int			cdi_ingest_max_event = 1024;
 char	   *cdi_secret_directory = NULL;
@@ -165,6 +166,11 @@ cdi_guc_define(void)
 							"New links from which cdi_resolve() writes a new map instead of changing the old one.",
 							NULL, &cdi_identity_bulk_threshold,
 							100000, 1, INT_MAX, PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("cdi.identity_normaliser_timeout",
+							"Time that a SQL function may take to normalise identifiers of one batch; 0: any.",
+							"A value that takes longer identifies nobody.",
+							&cdi_identity_normaliser_timeout,
+							1000, 0, INT_MAX / 1000, PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("cdi.ingest_dedupe_window",
 							"Time for which a message id is remembered, at least.",
 							NULL, &cdi_ingest_dedupe_window,

@@ -192,7 +192,7 @@ cdi_erase_identifier(PG_FUNCTION_ARGS)
 	pg_uuid_t	key;
 
 	begin("cdi_erase_identifier", &scope);
-	if (!cdi_identifier_lookup(type, (CdiText) {VARDATA_ANY(argument), VARSIZE_ANY_EXHDR(argument)}, &key))
+	if (!cdi_identifier_key_of(cdi_identifier_type(type), (CdiText) {VARDATA_ANY(argument), VARSIZE_ANY_EXHDR(argument)}, &key))
 		ereport(ERROR,
 				(errcode(ERRCODE_CDI_UNKNOWN_EVIDENCE),
 				 errmsg("the value identifies nobody"),

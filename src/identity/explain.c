@@ -308,7 +308,7 @@ cdi_identifier(PG_FUNCTION_ARGS)
 	cdi_require_storage();
 	cdi_owner_enter(&scope);
 	SPI_connect();
-	usable = cdi_identifier_lookup(type, (CdiText) {VARDATA_ANY(argument), VARSIZE_ANY_EXHDR(argument)}, key);
+	usable = cdi_identifier_key_of(cdi_identifier_type(type), (CdiText) {VARDATA_ANY(argument), VARSIZE_ANY_EXHDR(argument)}, key);
 	SPI_finish();
 	cdi_owner_leave(&scope);
 	if (!usable)

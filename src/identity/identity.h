@@ -12,13 +12,7 @@
 #include "utils/snapshot.h"
 #include "utils/tuplestore.h"
 
-/* What an identifier identifies: the graph that its links belong to. */
-typedef enum CdiGraphKind
-{
-	CDI_GRAPH_PERSON,
-	CDI_GRAPH_ACCOUNT,
-	CDI_GRAPH_HOUSEHOLD
-} CdiGraphKind;
+#include "identity/identifier.h"
 
 /* A row of cdi.identifier_types; the index in the cached array is its rank. */
 typedef struct CdiIdentifierType
@@ -30,6 +24,11 @@ typedef struct CdiIdentifierType
 	int64		limit_window;	/* seconds; 0: no window */
 	int			nblocked;
 	CdiText    *blocked;
+	int			npatterns;
+	struct CdiPattern *patterns;
+	CdiNormaliser normaliser;
+	int			npaths;
+	CdiTypePath *paths;
 } CdiIdentifierType;
 
 /*
@@ -42,18 +41,35 @@ extern void cdi_keys_load(void);
 extern void cdi_identifier_key(const char *type, CdiText value, pg_uuid_t *key);
 extern void cdi_message_key(int32 source_id, CdiText message_id, pg_uuid_t *key);
 
-/*
- * Normalises in place or into a palloc'd copy (e-mail: trimmed, lower case;
- * others: trimmed).  Returns a slice with data == NULL where the value is
- * empty or malformed (longer than 512 bytes; an e-mail without "@").
- */
-extern CdiText cdi_identifier_normalise(const char *type, CdiText value);
+/* HMAC-SHA-256 over the key, under a salt of its own: cdi.identity_tombstones */
+extern void cdi_identifier_tombstone(const pg_uuid_t *key, uint8 tombstone[32]);
 
-/* types.c: cached rows of cdi.identifier_types by priority */
+/*
+ * types.c: cached rows of cdi.identifier_types by priority.  What it returns
+ * stays valid until the end of the transaction.
+ */
 extern const CdiIdentifierType *cdi_identifier_types(int *count);
 /* Another number after every reading of the table */
 extern uint64 cdi_identifier_types_generation(void);
+/* Of all types together, and the slot of context.externalIds */
+extern const CdiPathTree *cdi_identifier_paths(int *external_ids);
+/* Raises 42704 where there is none. */
+extern const CdiIdentifierType *cdi_identifier_type(const char *name);
 extern bool cdi_identifier_blocked(const CdiIdentifierType *type, CdiText value);
+/*
+ * Key of a value as a user wrote it; false where it identifies nobody.  SPI is
+ * connected and the user the owner.  Raises what a normaliser raises.
+ */
+extern bool cdi_identifier_key_of(const CdiIdentifierType *type, CdiText value, pg_uuid_t *key);
+
+/*
+ * tombstones.c: whether anything was ever erased, which costs nothing to ask,
+ * and which of n keys were.  SPI is connected.
+ */
+extern bool cdi_tombstones_any(void);
+extern bool cdi_tombstones_find(const pg_uuid_t *keys, int n, bool *erased);
+/* For whoever writes cdi.identity_tombstones, or empties it. */
+extern void cdi_tombstones_changed(void);
 
 /*
  * graph.c: union-find over identifiers.
@@ -354,10 +370,5 @@ extern CdiAdjacency cdi_history_adjacency(const CdiHistory *history, uint32 nnod
  */
 extern void cdi_refold(const pg_uuid_t *seeds, int n, int64 revocation,
 					   Tuplestorestate *result, TupleDesc desc);
-
-/* person.c */
-extern const CdiIdentifierType *cdi_identifier_type(const char *name);
-/* Key of a value that identifies somebody; false where it does not. */
-extern bool cdi_identifier_lookup(const char *type, CdiText value, pg_uuid_t *key);
 
 #endif							/* CDI_IDENTITY_H */

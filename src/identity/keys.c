@@ -10,20 +10,23 @@
 
 #include <openssl/sha.h>
 
-#include "catalog/namespace.h"
-#include "catalog/pg_collation.h"
 #include "executor/spi.h"
-#include "nodes/value.h"
 #include "port/pg_bswap.h"
 #include "utils/builtins.h"
-#include "utils/formatting.h"
 #include "utils/inval.h"
 
 #include "base/errors.h"
 #include "identity/identity.h"
 
-static SHA256_CTX inner_state;
-static SHA256_CTX outer_state;
+/* The states of an HMAC after its padded key */
+typedef struct KeyedHash
+{
+	SHA256_CTX	inner;
+	SHA256_CTX	outer;
+} KeyedHash;
+
+static KeyedHash installation;
+static KeyedHash tombstones;
 static Oid	loaded_for = InvalidOid;	/* table whose key was loaded */
 static bool loaded = false;
 static bool invalidated = false;	/* since the last load began */
@@ -39,12 +42,42 @@ invalidate(Datum arg, Oid relid)
 	}
 }
 
+static void
+start_hash(KeyedHash *hash, const unsigned char *key, int len)
+{
+	unsigned char pad[64];
+
+	for (int i = 0; i < 64; i++)
+		pad[i] = 0x36 ^ (i < len ? key[i] : 0);
+	SHA256_Init(&hash->inner);
+	SHA256_Update(&hash->inner, pad, sizeof(pad));
+	for (int i = 0; i < 64; i++)
+		pad[i] ^= 0x36 ^ 0x5c;
+	SHA256_Init(&hash->outer);
+	SHA256_Update(&hash->outer, pad, sizeof(pad));
+	explicit_bzero(pad, sizeof(pad));
+}
+
+static void
+finish_hash(const KeyedHash *hash, const void *head, size_t head_len, CdiText value,
+			unsigned char digest[SHA256_DIGEST_LENGTH])
+{
+	SHA256_CTX	state = hash->inner;
+
+	SHA256_Update(&state, head, head_len);
+	SHA256_Update(&state, value.data, value.len);
+	SHA256_Final(digest, &state);
+	state = hash->outer;
+	SHA256_Update(&state, digest, SHA256_DIGEST_LENGTH);
+	SHA256_Final(digest, &state);
+}
+
 void
 cdi_keys_load(void)
 {
 	static CdiPlan plan = {.query = "SELECT key FROM cdi.identity_key"};
 	static bool registered = false;
-	unsigned char pad[64];
+	unsigned char salt[SHA256_DIGEST_LENGTH];
 	bytea	   *key;
 	bool		isnull;
 
@@ -64,31 +97,20 @@ cdi_keys_load(void)
 				 errmsg("cdi has no identity key in this database yet"),
 				 errhint("Run SELECT cdi_init() once, as a superuser.")));
 	key = DatumGetByteaPP(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-	for (int i = 0; i < 64; i++)
-		pad[i] = 0x36 ^ (i < VARSIZE_ANY_EXHDR(key) ? (unsigned char) VARDATA_ANY(key)[i] : 0);
-	SHA256_Init(&inner_state);
-	SHA256_Update(&inner_state, pad, sizeof(pad));
-	for (int i = 0; i < 64; i++)
-		pad[i] ^= 0x36 ^ 0x5c;
-	SHA256_Init(&outer_state);
-	SHA256_Update(&outer_state, pad, sizeof(pad));
-	explicit_bzero(pad, sizeof(pad));
+	start_hash(&installation, (unsigned char *) VARDATA_ANY(key), VARSIZE_ANY_EXHDR(key));
+	/* Without the zero behind a type's name this is no identifier. */
+	finish_hash(&installation, "cdi tombstone", strlen("cdi tombstone"), (CdiText) {NULL, 0}, salt);
+	start_hash(&tombstones, salt, sizeof(salt));
 	loaded = !invalidated;
 }
 
 static void
 keyed_hash(const void *head, size_t head_len, CdiText value, pg_uuid_t *key)
 {
-	SHA256_CTX	state = inner_state;
 	unsigned char digest[SHA256_DIGEST_LENGTH];
 
 	Assert(OidIsValid(loaded_for));
-	SHA256_Update(&state, head, head_len);
-	SHA256_Update(&state, value.data, value.len);
-	SHA256_Final(digest, &state);
-	state = outer_state;
-	SHA256_Update(&state, digest, sizeof(digest));
-	SHA256_Final(digest, &state);
+	finish_hash(&installation, head, head_len, value, digest);
 	memcpy(key->data, digest, UUID_LEN);
 }
 
@@ -112,56 +134,9 @@ cdi_message_key(int32 source_id, CdiText message_id, pg_uuid_t *key)
 	keyed_hash(head, sizeof(head), message_id, key);
 }
 
-#define MAX_IDENTIFIER_LENGTH 512
-
-/* ICU's root collation; a server without ICU has only the database's own. */
-static Oid
-unicode_collation(void)
+void
+cdi_identifier_tombstone(const pg_uuid_t *key, uint8 tombstone[32])
 {
-	Oid			collation = get_collation_oid(list_make2(makeString("pg_catalog"), makeString("und-x-icu")), true);
-
-	return OidIsValid(collation) ? collation : DEFAULT_COLLATION_OID;
-}
-
-CdiText
-cdi_identifier_normalise(const char *type, CdiText value)
-{
-	CdiText		none = {NULL, 0};
-
-	if (value.data == NULL)
-		return none;
-	while (value.len > 0 && isspace((unsigned char) value.data[0]))
-	{
-		value.data++;
-		value.len--;
-	}
-	while (value.len > 0 && isspace((unsigned char) value.data[value.len - 1]))
-		value.len--;
-	if (value.len == 0 || value.len > MAX_IDENTIFIER_LENGTH)
-		return none;
-	if (strcmp(type, "email") == 0)
-	{
-		const char *at = memchr(value.data, '@', value.len);
-
-		if (at == NULL || at == value.data || at == value.data + value.len - 1)
-			return none;
-		for (int i = 0; i < value.len; i++)
-		{
-			unsigned char c = value.data[i];
-
-			if (c >= 0x80)
-			{
-				/* Letters beyond ASCII: as Unicode says, whatever the database's locale. */
-				value.data = str_tolower(value.data, value.len, unicode_collation());
-				value.len = strlen(value.data);
-				return value;
-			}
-			if (c >= 'A' && c <= 'Z')
-			{
-				value.data = asc_tolower(value.data, value.len);
-				break;
-			}
-		}
-	}
-	return value;
+	Assert(OidIsValid(loaded_for));
+	finish_hash(&tombstones, key->data, UUID_LEN, (CdiText) {NULL, 0}, tombstone);
 }

@@ -9,37 +9,7 @@
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 
-#include "base/errors.h"
 #include "identity/identity.h"
-
-const CdiIdentifierType *
-cdi_identifier_type(const char *name)
-{
-	int			count;
-	const CdiIdentifierType *types = cdi_identifier_types(&count);
-
-	for (int i = 0; i < count; i++)
-		if (strcmp(types[i].name, name) == 0)
-			return &types[i];
-	ereport(ERROR,
-			(errcode(ERRCODE_UNDEFINED_OBJECT),
-			 errmsg("identifier type \"%s\" does not exist", name),
-			 errhint("cdi.identifier_types lists the types that there are.")));
-	return NULL;				/* keep the compiler quiet */
-}
-
-bool
-cdi_identifier_lookup(const char *name, CdiText value, pg_uuid_t *key)
-{
-	const CdiIdentifierType *type = cdi_identifier_type(name);
-
-	value = cdi_identifier_normalise(type->name, value);
-	if (value.data == NULL || cdi_identifier_blocked(type, value))
-		return false;
-	cdi_keys_load();
-	cdi_identifier_key(type->name, value, key);
-	return true;
-}
 
 PG_FUNCTION_INFO_V1(cdi_person);
 
@@ -57,7 +27,7 @@ cdi_person(PG_FUNCTION_ARGS)
 	cdi_require_storage();
 	cdi_owner_enter(&scope);
 	SPI_connect();
-	usable = cdi_identifier_lookup(type, value, &key);
+	usable = cdi_identifier_key_of(cdi_identifier_type(type), value, &key);
 	SPI_finish();
 	cdi_owner_leave(&scope);
 
@@ -99,7 +69,7 @@ cdi_person_at(PG_FUNCTION_ARGS)
 	cdi_require_storage();
 	cdi_owner_enter(&scope);
 	SPI_connect();
-	usable = cdi_identifier_lookup(type, value, &key);
+	usable = cdi_identifier_key_of(cdi_identifier_type(type), value, &key);
 	if (usable)
 	{
 		CdiGraph   *graph = cdi_graph_create(CurrentMemoryContext);

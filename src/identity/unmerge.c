@@ -252,7 +252,7 @@ unmerge_identifier(const char *type, CdiText value, const char *user, Datum reas
 	pg_uuid_t	key;
 	bool		isnull;
 
-	if (!cdi_identifier_lookup(type, value, &key))
+	if (!cdi_identifier_key_of(cdi_identifier_type(type), value, &key))
 		ereport(ERROR,
 				(errcode(ERRCODE_CDI_UNKNOWN_EVIDENCE),
 				 errmsg("the value identifies nobody"),

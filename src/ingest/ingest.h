@@ -2,8 +2,8 @@
  * ingest.h
  *		The one pipeline that every event takes.
  *
- *	parse -> authenticate source -> normalise -> (consent) -> (plan) ->
- *	enrich -> dedupe -> store -> link identifiers -> (fan out)
+ *	parse -> authenticate source -> normalise -> identify -> (consent) ->
+ *	(plan) -> enrich -> dedupe -> store -> link identifiers -> (fan out)
  *
  * Stages in brackets have no code yet; their place is in pipeline.c.
  */
@@ -11,10 +11,12 @@
 #define CDI_INGEST_H
 
 #include "base/base.h"
+#include "identity/identifier.h"
 #include "lib/stringinfo.h"
 #include "utils/jsonb.h"
 
-#define CDI_MAX_IDENTIFIERS	8
+/* Of one event; what it has beyond is set aside. */
+#define CDI_MAX_IDENTIFIERS	32
 
 /* When the address that a request came from is kept (cdi.sources). */
 typedef enum CdiClientAddress
@@ -89,6 +91,8 @@ typedef struct CdiEnvelope
 	int64		line;
 } CdiEnvelope;
 
+typedef struct CdiRefusal CdiRefusal;	/* refuse.c */
+
 typedef struct CdiEvent
 {
 	/* what came in */
@@ -135,9 +139,18 @@ typedef struct CdiEvent
 
 	pg_uuid_t	event_id;
 	int64		position;
-	int			nidentifiers;	/* in order of priority, usable ones only */
-	CdiIdentifier identifiers[CDI_MAX_IDENTIFIERS];
+	/* usable ones: persons', accounts', households', each by priority */
+	uint8		counts[CDI_GRAPHS];
+	CdiIdentifier *identifiers;
+	CdiRefusal *refusals;		/* and those set aside */
 } CdiEvent;
+
+static inline int
+cdi_event_identifiers(const CdiEvent *event)
+{
+	return event->counts[CDI_GRAPH_PERSON] + event->counts[CDI_GRAPH_ACCOUNT] +
+		event->counts[CDI_GRAPH_HOUSEHOLD];
+}
 
 static inline bool
 cdi_event_has_history(const CdiEvent *event)
@@ -164,6 +177,7 @@ typedef struct CdiBatch
 	int			capacity;
 	CdiEvent   *events;
 	int			nreceived;
+	int			nrefusals;
 	CdiReceived *received;		/* counted where bytes become events, by code
 								 * that knows nothing of outcomes */
 } CdiBatch;

@@ -28,11 +28,12 @@ sets_traits(const CdiEvent *event)
 		JB_ROOT_COUNT(event->traits) > 0;
 }
 
-static bool
-has_link(const CdiEvent *event)
+bool
+cdi_event_has_link(const CdiEvent *event)
 {
-	return event->outcome == CDI_STORED &&
-		(event->nidentifiers >= 2 || (event->nidentifiers == 1 && sets_traits(event)));
+	int			n = event->counts[CDI_GRAPH_PERSON];
+
+	return event->outcome == CDI_STORED && (n >= 2 || (n == 1 && sets_traits(event)));
 }
 
 static bool
@@ -41,9 +42,9 @@ form_link(CdiBatch *batch, CdiEvent *event, Datum *values, bool *nulls)
 	Datum		keys[CDI_MAX_IDENTIFIERS];
 	Datum		types[CDI_MAX_IDENTIFIERS];
 	Datum		texts[CDI_MAX_IDENTIFIERS];
-	int			n = event->nidentifiers;
+	int			n = event->counts[CDI_GRAPH_PERSON];
 
-	if (!has_link(event))
+	if (!cdi_event_has_link(event))
 		return false;
 	for (int i = 0; i < n; i++)
 	{
@@ -99,7 +100,7 @@ cdi_stage_link(CdiBatch *batch, int *index, int n)
 	bool		current;
 
 	for (int i = 0; i < n && !any; i++)
-		any = has_link(&batch->events[index[i]]);
+		any = cdi_event_has_link(&batch->events[index[i]]);
 	if (!any)
 		return;
 	old = MemoryContextSwitchTo(batch->context);

@@ -1,7 +1,7 @@
 /*
  * normalise.c
  *		The canonical event: members of a call become fields, the clock of the
- *		device is corrected, identifiers get their keys.
+ *		device is corrected.
  *
  * The member names are those of the Segment specification, to which the other
  * dialects are translated before.
@@ -348,64 +348,6 @@ extract(CdiBatch *batch, CdiEvent *event)
 }
 
 static void
-add_identifier(CdiEvent *event, const CdiIdentifierType *type, CdiText value)
-{
-	CdiIdentifier *identifier;
-
-	value = cdi_identifier_normalise(type->name, value);
-	if (value.data == NULL || event->nidentifiers == CDI_MAX_IDENTIFIERS ||
-		cdi_identifier_blocked(type, value))
-		return;
-	identifier = &event->identifiers[event->nidentifiers];
-	identifier->type = type->name;
-	identifier->value = value;
-	cdi_identifier_key(type->name, value, &identifier->key);
-	for (int i = 0; i < event->nidentifiers; i++)
-		if (memcmp(&event->identifiers[i].key, &identifier->key, sizeof(pg_uuid_t)) == 0)
-			return;
-	event->nidentifiers++;
-}
-
-/* An e-mail address among the traits of the call or of its context. */
-static CdiText
-find_email(CdiEvent *event)
-{
-	CdiText		email = {NULL, 0};
-
-	if (event->traits != NULL)
-		email = cdi_jsonb_text(&event->traits->root, "email");
-	if (email.data == NULL && event->context != NULL)
-		email = cdi_jsonb_text(cdi_jsonb_object(&event->context->root, "traits"), "email");
-	return email;
-}
-
-static void
-find_identifiers(CdiEvent *event, const CdiIdentifierType *types, int ntypes)
-{
-	/* A group's traits describe the group. */
-	bool		has_person_traits = !cdi_text_is(event->type, "group");
-
-	for (int i = 0; i < ntypes; i++)
-	{
-		const CdiIdentifierType *type = &types[i];
-
-		if (strcmp(type->name, "user_id") == 0)
-			add_identifier(event, type, event->user_id);
-		else if (strcmp(type->name, "anonymous_id") == 0)
-			add_identifier(event, type, event->anonymous_id);
-		else if (strcmp(type->name, "email") == 0 && has_person_traits)
-			add_identifier(event, type, find_email(event));
-	}
-
-	/* An alias does not say whether the previous id was anonymous: it is both. */
-	if (cdi_text_is(event->type, "alias"))
-		for (int i = 0; i < ntypes; i++)
-			if (strcmp(types[i].name, "user_id") == 0 ||
-				strcmp(types[i].name, "anonymous_id") == 0)
-				add_identifier(event, &types[i], event->previous_id);
-}
-
-static void
 require(CdiBatch *batch, CdiEvent *event, CdiText field, const char *name)
 {
 	if (field.data == NULL)
@@ -500,8 +442,6 @@ void
 cdi_stage_normalise(CdiBatch *batch)
 {
 	MemoryContext old = MemoryContextSwitchTo(batch->context);
-	int			ntypes;
-	const CdiIdentifierType *types = cdi_identifier_types(&ntypes);
 
 	for (int i = 0; i < batch->count; i++)
 	{
@@ -528,7 +468,6 @@ cdi_stage_normalise(CdiBatch *batch)
 		if (event->message_id.data == NULL)
 			make_message_id(event);
 		cdi_message_key(event->source_id, event->message_id, &event->event_id);
-		find_identifiers(event, types, ntypes);
 	}
 	MemoryContextSwitchTo(old);
 }

@@ -48,6 +48,7 @@ write_stages(CdiBatch *batch, int *index, int n, bool waiting)
 		return false;
 	cdi_stage_store(batch, index, n);
 	cdi_stage_link(batch, index, n);
+	cdi_stage_refuse(batch, index, n);
 	/* fan out: comes with real-time destinations */
 	return true;
 }
@@ -187,6 +188,7 @@ cdi_ingest_batch(CdiBatch *batch)
 	cdi_stage_parse(batch);
 	/* the source was authenticated by the door */
 	cdi_stage_normalise(batch);
+	cdi_stage_identify(batch);
 	/* consent gate */
 	/* validate against the tracking plan */
 	cdi_stage_enrich(batch);

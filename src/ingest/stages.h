@@ -11,8 +11,11 @@
 /* parse.c */
 extern void cdi_stage_parse(CdiBatch *batch);
 
-/* normalise.c: members become fields, times are corrected, identifiers keyed */
+/* normalise.c: members become fields, times are corrected */
 extern void cdi_stage_normalise(CdiBatch *batch);
+
+/* identify.c: identifiers are found, normalised and keyed */
+extern void cdi_stage_identify(CdiBatch *batch);
 
 /* ../enrich/campaign.c */
 extern void cdi_stage_enrich(CdiBatch *batch);
@@ -31,6 +34,11 @@ extern void cdi_stage_store(CdiBatch *batch, int *index, int n);
 
 /* link.c: rows of cdi.identity_links for the stored events of index[0..n) */
 extern void cdi_stage_link(CdiBatch *batch, int *index, int n);
+/* Does it link persons' identifiers, or name a person? */
+extern bool cdi_event_has_link(const CdiEvent *event);
+
+/* refuse.c: rows of cdi.identity_refusals for the same events */
+extern void cdi_stage_refuse(CdiBatch *batch, int *index, int n);
 
 /* record.c: failed events and counters of the whole batch */
 extern void cdi_record_failures(CdiBatch *batch);

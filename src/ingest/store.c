@@ -140,7 +140,7 @@ form_event(CdiBatch *batch, CdiEvent *event, Datum *values, bool *nulls)
 	set_time(event->sent_at, column++, values, nulls);
 	values[column++] = Int64GetDatum(event->position);
 	values[column++] = UUIDPGetDatum(&event->event_id);
-	if (event->nidentifiers > 0)
+	if (event->counts[CDI_GRAPH_PERSON] > 0)
 		values[column] = UUIDPGetDatum(&event->identifiers[0].key);
 	else
 		nulls[column] = true;

@@ -1,0 +1,97 @@
+/*
+ * tombstones.c
+ *		Identifiers that were erased and must not come back.
+ *
+ * Whether there is any is kept in memory, so that an installation that never
+ * erased anybody does not look.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/array.h"
+#include "utils/inval.h"
+
+#include "identity/identity.h"
+
+static Oid	table = InvalidOid;
+static bool any = false;
+static bool known = false;
+static bool invalidated = false;	/* since the last look began */
+
+static void
+invalidate(Datum arg, Oid relid)
+{
+	if (relid == InvalidOid || relid == table)
+	{
+		known = false;
+		invalidated = true;
+	}
+}
+
+void
+cdi_tombstones_changed(void)
+{
+	CacheInvalidateRelcacheByRelid(cdi_relation_oid("identity_tombstones"));
+}
+
+static void
+look(void)
+{
+	static CdiPlan plan = {.query = "SELECT FROM cdi.identity_tombstones LIMIT 1"};
+	static bool registered = false;
+
+	if (!registered)
+		CacheRegisterRelcacheCallback(invalidate, (Datum) 0);
+	registered = true;
+	table = cdi_relation_oid("identity_tombstones");
+	invalidated = any = false;
+	if (OidIsValid(table))		/* else before cdi_init() */
+	{
+		cdi_plan_execute_latest(&plan);
+		any = SPI_processed > 0;
+	}
+	known = !invalidated && OidIsValid(table);
+}
+
+bool
+cdi_tombstones_any(void)
+{
+	if (!known)
+		look();
+	return any;
+}
+
+/* False where none was. */
+bool
+cdi_tombstones_find(const pg_uuid_t *keys, int n, bool *erased)
+{
+	static CdiPlan plan = {
+		.query = "SELECT k.n FROM pg_catalog.unnest($1) WITH ORDINALITY AS k (tombstone, n)"
+		" WHERE EXISTS (SELECT FROM cdi.identity_tombstones t WHERE t.tombstone = k.tombstone)",
+		.nargs = 1,.argtypes = {BYTEAARRAYOID}
+	};
+	Datum	   *tombstones;
+
+	tombstones = palloc_extended(sizeof(Datum) * n, MCXT_ALLOC_HUGE);
+	for (int i = 0; i < n; i++)
+	{
+		bytea	   *tombstone = palloc(VARHDRSZ + 32);
+
+		SET_VARSIZE(tombstone, VARHDRSZ + 32);
+		cdi_identifier_tombstone(&keys[i], (uint8 *) VARDATA(tombstone));
+		tombstones[i] = PointerGetDatum(tombstone);
+	}
+	cdi_plan_execute(&plan, (Datum[]) {
+		PointerGetDatum(construct_array(tombstones, n, BYTEAOID, -1, false, TYPALIGN_INT))
+	}, NULL);
+	memset(erased, 0, n);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		bool		isnull;
+		int64		number = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
+
+		erased[number - 1] = true;
+	}
+	return SPI_processed > 0;
+}

@@ -9,8 +9,10 @@
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/inval.h"
+#include "utils/snapmgr.h"
 
 #include "identity/identity.h"
 
@@ -54,9 +56,17 @@ look(void)
 	known = !invalidated && OidIsValid(table);
 }
 
+/*
+ * The lock is kept until the transaction ends: an erasure waits for those who
+ * have looked before it (erase.c), and getting it makes us hear of one.
+ */
 bool
 cdi_tombstones_any(void)
 {
+	Oid			oid = cdi_relation_oid("identity_tombstones");
+
+	if (OidIsValid(oid))
+		LockRelationOid(oid, RowExclusiveLock);
 	if (!known)
 		look();
 	return any;
@@ -82,9 +92,12 @@ cdi_tombstones_find(const pg_uuid_t *keys, int n, bool *erased)
 		cdi_identifier_tombstone(&keys[i], (uint8 *) VARDATA(tombstone));
 		tombstones[i] = PointerGetDatum(tombstone);
 	}
-	cdi_plan_execute(&plan, (Datum[]) {
+	/* whatever snapshot the caller's transaction works with */
+	PushActiveSnapshot(GetLatestSnapshot());
+	cdi_plan_read(&plan, (Datum[]) {
 		PointerGetDatum(construct_array(tombstones, n, BYTEAOID, -1, false, TYPALIGN_INT))
-	}, NULL);
+	});
+	PopActiveSnapshot();
 	memset(erased, 0, n);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{

@@ -1,0 +1,76 @@
+-- Forgetting identifiers, and that they do not come back.
+SET client_min_messages = warning;
+SELECT cdi_resolve() >= 0 AS resolved;
+CREATE FUNCTION pg_temp.people(pattern text) RETURNS TABLE (identifiers text)
+LANGUAGE sql AS $$
+    SELECT string_agg(value, ' ' ORDER BY value) FROM cdi.person_identifiers WHERE value LIKE pattern GROUP BY person_id ORDER BY 1
+$$;
+-- Everything that could still say the value
+CREATE FUNCTION pg_temp.mentions(text) RETURNS TABLE (place text, rows bigint)
+LANGUAGE plpgsql AS $$
+DECLARE
+    t text;
+BEGIN
+    FOREACH t IN ARRAY ARRAY['identity_links', 'identifier_traits', 'identity_refusals', 'identity_revocations', 'identity_splits', 'identity_tombstones'] LOOP
+        RETURN QUERY EXECUTE format('SELECT %L, count(*) FROM cdi.%I x WHERE x::text ILIKE %L HAVING count(*) > 0', t, t, '%' || $1 || '%');
+    END LOOP;
+END $$;
+
+SELECT cdi_identify('er-ann', '{"email": "Er-Ann@x.example", "contact": "er-ann@X.example", "city": "Ulm"}', anonymous_id => 'er-phone', "timestamp" => '2026-06-01') IS NOT NULL AS first;
+SELECT cdi_identify(traits => '{"email": "er-ann@x.example", "plan": "pro"}', anonymous_id => 'er-tablet', "timestamp" => '2026-06-02') IS NOT NULL AS second;
+SELECT cdi_resolve();
+SELECT * FROM pg_temp.people('er-%');
+SELECT cdi_identifier('email', 'er-ann@x.example') AS key, cdi_person('user_id', 'er-ann') AS person \gset
+SELECT place FROM pg_temp.mentions('er-ann@x.example');
+
+-- The e-mail address goes: what it held together comes apart, the rest stays.
+SELECT cdi_erase_identifier('email', ' ER-ann@x.example');
+SELECT * FROM pg_temp.people('er-%');
+SELECT * FROM pg_temp.mentions('er-ann@x.example');
+SELECT count(*) AS keys FROM cdi.identity_map WHERE identifier = :'key';
+SELECT traits FROM cdi.persons WHERE person_id = cdi_person('user_id', 'er-ann');
+SELECT count(*) AS tombstones, bool_and(octet_length(tombstone) = 32) AS hashed, bool_or(position(uuid_send(:'key') IN tombstone) > 0) AS says_the_key FROM cdi.identity_tombstones;
+SELECT * FROM cdi_identity_check();
+
+-- It does not come back: not with an event, not from another session's snapshot, not by a rebuild.
+SELECT cdi_identify('er-eve', '{"email": "er-ann@x.example"}', message_id => 'er-again') IS NOT NULL AS stored;
+BEGIN ISOLATION LEVEL REPEATABLE READ;
+SELECT cdi_identify('er-eve', '{"email": "er-ann@x.example"}') IS NOT NULL AS stored;
+COMMIT;
+SELECT cdi_resolve();
+SELECT * FROM pg_temp.people('er-%');
+SELECT type, value, identifier, reason, sum(occurrences) FROM cdi.identity_refusals WHERE reason = 'erased' GROUP BY 1, 2, 3, 4;
+SELECT cdi_rebuild_identity() > 0 AS rebuilt;
+SELECT * FROM pg_temp.people('er-%');
+-- Erasing it again is no error: it is known to be gone.
+SELECT cdi_erase_identifier('email', 'er-ann@x.example');
+SELECT count(*) AS tombstones FROM cdi.identity_tombstones;
+
+-- A person with all identifiers, even one never linked.
+SELECT cdi_erase_person(:'person');
+SELECT * FROM pg_temp.people('er-%');
+SELECT count(*) AS rows_of_the_person FROM cdi.persons WHERE person_id = :'person';
+SELECT count(*) AS traces FROM cdi.identity_merge_log WHERE survivor = :'person' OR absorbed = :'person';
+SELECT cdi_erase_person(cdi_identifier('anonymous_id', 'er-stranger'));
+SELECT cdi_track('er-eve', 'Seen', anonymous_id => 'er-stranger') IS NOT NULL AS stored;
+SELECT cdi_resolve() >= 0 AS resolved;
+SELECT * FROM pg_temp.people('er-%');
+SELECT * FROM cdi_identity_check();
+
+-- An erasure that is rolled back has not happened.
+SELECT cdi_track('er-fay', 'Seen', anonymous_id => 'er-desk') IS NOT NULL AS stored;
+BEGIN;
+SELECT cdi_erase_identifier('anonymous_id', 'er-desk');
+ROLLBACK;
+SELECT cdi_resolve() >= 0 AS resolved;
+SELECT * FROM pg_temp.people('er-%') WHERE identifiers LIKE '%fay%';
+SELECT cdi_track('er-fay', 'Seen', anonymous_id => 'er-desk2') IS NOT NULL AS stored;
+SELECT cdi_resolve();
+SELECT * FROM pg_temp.people('er-%') WHERE identifiers LIKE '%fay%';
+
+-- Errors
+SELECT cdi_erase_identifier('email', 'undefined');
+SELECT cdi_erase_identifier('shoe_size', '42');
+BEGIN READ ONLY;
+SELECT cdi_erase_person('00000000-0000-0000-0000-000000000000');
+ROLLBACK;

@@ -6,6 +6,7 @@
 #define CDI_IDENTITY_H
 
 #include "base/base.h"
+#include "identity/traits.h"
 
 #include "utils/relcache.h"
 #include "utils/snapshot.h"
@@ -177,18 +178,6 @@ typedef struct CdiLinkBatch
 	int			keys_capacity;
 	pg_uuid_t  *keys;
 } CdiLinkBatch;
-
-/* Traits read with a batch of links, as the arrays that SQL takes. */
-typedef struct CdiTraitRows
-{
-	int			count;
-	Size		bytes;
-	MemoryContext context;
-	struct ArrayBuildState *identifiers;
-	struct ArrayBuildState *traits;
-	struct ArrayBuildState *times;
-	struct ArrayBuildState *positions;
-} CdiTraitRows;
 
 typedef struct CdiLinkReader CdiLinkReader;
 

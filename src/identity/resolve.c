@@ -229,36 +229,6 @@ record_merges(const CdiMerges *merges)
 	}, NULL);
 }
 
-/*
- * The latest value of a trait is the one with the latest time, then position:
- * the order in which links are folded plays no part.  A JSON null is no value.
- */
-static void
-record_traits(CdiTraitRows *rows)
-{
-	static CdiPlan plan = {
-		.query = "INSERT INTO cdi.identifier_traits AS t (identifier, trait, value, set_at, position)"
-		" SELECT DISTINCT ON (l.identifier, e.key) l.identifier, e.key, e.value, l.linked_at, l.position"
-		" FROM unnest($1, $2, $3, $4) AS l (identifier, traits, linked_at, position),"
-		" LATERAL jsonb_each(CASE jsonb_typeof(l.traits) WHEN 'object' THEN l.traits END) AS e"
-		" WHERE e.value <> 'null'"
-		" ORDER BY l.identifier, e.key, l.linked_at DESC, l.position DESC"
-		" ON CONFLICT (identifier, trait) DO UPDATE"
-		" SET value = excluded.value, set_at = excluded.set_at, position = excluded.position"
-		" WHERE (excluded.set_at, excluded.position) > (t.set_at, t.position)",
-		.nargs = 4,.argtypes = {UUIDARRAYOID, JSONBARRAYOID, TIMESTAMPTZARRAYOID, INT8ARRAYOID}
-	};
-
-	if (rows->count == 0)
-		return;
-	cdi_plan_execute(&plan, (Datum[]) {
-		makeArrayResult(rows->identifiers, CurrentMemoryContext),
-			makeArrayResult(rows->traits, CurrentMemoryContext),
-			makeArrayResult(rows->times, CurrentMemoryContext),
-			makeArrayResult(rows->positions, CurrentMemoryContext)
-	}, NULL);
-}
-
 static void
 record_run(const Run *run)
 {
@@ -327,13 +297,6 @@ fold_batch(CdiGraph *graph, const CdiLinkBatch *batch, uint32 *nodes, bool known
 	}
 }
 
-static void
-reset_traits(CdiTraitRows *rows, MemoryContext context)
-{
-	memset(rows, 0, sizeof(CdiTraitRows));
-	rows->context = context;
-}
-
 /*
  * Returns the number of links folded.  SPI is connected, the user the owner
  * and the resolver's lock held.
@@ -377,7 +340,7 @@ fold_new_links(void)
 		CHECK_FOR_INTERRUPTS();
 		MemoryContextSwitchTo(batch_context);
 		MemoryContextReset(batch_context);
-		reset_traits(&traits, batch_context);
+		cdi_traits_begin(&traits, batch_context);
 		merges.count = 0;
 		if (!cdi_links_read(reader, &batch, CDI_LINK_BATCH, &traits))
 			break;
@@ -403,7 +366,7 @@ fold_new_links(void)
 
 		record_ahead(&batch, &run);
 		record_merges(&merges);
-		record_traits(&traits);
+		cdi_traits_record(&traits);
 		run.links += batch.count;
 		run.merges += merges.count;
 		if (whole == NULL)
@@ -451,6 +414,7 @@ cdi_resolve(PG_FUNCTION_ARGS)
 		cdi_resolver_lock();
 		folded = fold_new_links();
 	}
+	cdi_computed_fold();
 	SPI_finish();
 	cdi_owner_leave(&scope);
 	PG_RETURN_INT64(folded);

@@ -89,6 +89,8 @@ extern bool cdi_computed_contribution(const CdiComputedTrait *trait, Jsonb *prop
  * resolver's lock if there is anything to do.
  */
 extern void cdi_computed_fold(void);
+/* Whether the last call of this backend has left history for the next one */
+extern bool cdi_computed_more_history(void);
 
 /*
  * person_traits.c: persons and traits of n identifiers' keys, as of the last

@@ -17,6 +17,9 @@ extern void cdi_stage_normalise(CdiBatch *batch);
 /* ../enrich/campaign.c */
 extern void cdi_stage_enrich(CdiBatch *batch);
 
+/* ../enrich/person.c: context.person, for sources that ask for it */
+extern void cdi_stage_person(CdiBatch *batch);
+
 /*
  * dedupe.c: sets CDI_DUPLICATE and CDI_PARKED among the pending events of
  * index[0..n).  In waiting mode it waits for other transactions, key by key
@@ -31,6 +34,9 @@ extern void cdi_stage_store(CdiBatch *batch, int *index, int n);
 
 /* link.c: rows of cdi.identity_links for the stored events of index[0..n) */
 extern void cdi_stage_link(CdiBatch *batch, int *index, int n);
+
+/* computed.c: what the stored events of index[0..n) add to computed traits */
+extern void cdi_stage_computed(CdiBatch *batch, int *index, int n);
 
 /* record.c: failed events and counters of the whole batch */
 extern void cdi_record_failures(CdiBatch *batch);

@@ -13,21 +13,20 @@ BEGIN
            l."values"[array_position(l.identifiers, w.identifier)] AS identifier_value,
            w.truncated
     FROM (
-        SELECT * FROM (
-            SELECT DISTINCT ON (m.person_id, t.trait)
-                   m.person_id, t.trait, t.value, coalesce(p.policy, 'latest') AS policy, t.set_at, t.source_id, t.position, t.identifier, t.truncated
-            FROM cdi.identity_map m
-            JOIN cdi.identifier_traits t ON t.identifier = m.identifier
-            LEFT JOIN cdi.trait_policies p ON p.trait = t.trait
-            WHERE p.policy IS DISTINCT FROM 'union'
-            -- constant within a trait but for what its policy goes by
-            ORDER BY m.person_id, t.trait,
-                     CASE p.policy WHEN 'source_priority' THEN coalesce(array_position(p.sources, t.source_id), 2147483647) END,
-                     CASE p.policy WHEN 'max' THEN t.value END DESC,
-                     CASE p.policy WHEN 'min' THEN t.value END,
-                     CASE WHEN p.policy IN ('first', 'max', 'min') THEN t.set_at END,
-                     CASE WHEN p.policy IN ('first', 'max', 'min') THEN t.position END,
-                     t.set_at DESC, t.position DESC) one
+        (SELECT DISTINCT ON (m.person_id, t.trait)
+             m.person_id, t.trait, t.value, coalesce(p.policy, 'latest') AS policy, t.set_at, t.source_id, t.position, t.identifier, t.truncated
+         FROM cdi.identity_map m
+         JOIN cdi.identifier_traits t ON t.identifier = m.identifier
+         LEFT JOIN cdi.trait_policies p ON p.trait = t.trait
+         WHERE p.policy IS DISTINCT FROM 'union'
+         -- constant within a trait but for what its policy goes by
+         ORDER BY m.person_id, t.trait,
+                  CASE p.policy WHEN 'source_priority' THEN coalesce(array_position(p.sources, t.source_id), 2147483647) END,
+                  CASE p.policy WHEN 'max' THEN t.value END DESC,
+                  CASE p.policy WHEN 'min' THEN t.value END,
+                  CASE WHEN p.policy IN ('first', 'max', 'min') THEN t.set_at END,
+                  CASE WHEN p.policy IN ('first', 'max', 'min') THEN t.position END,
+                  t.set_at DESC, t.position DESC)
         UNION ALL
         SELECT m.person_id, t.trait, coalesce(jsonb_agg(DISTINCT v.value) FILTER (WHERE v.value IS NOT NULL), '[]'), 'union', max(t.set_at),
                @extschema@.cdi_last(t.source_id, t.set_at, t.position), @extschema@.cdi_last(t.position, t.set_at, t.position),
@@ -69,7 +68,7 @@ BEGIN
               WHERE NOT EXISTS (SELECT FROM cdi.identity_map m WHERE m.identifier = t.subject)) v
         GROUP BY v.person_id, v.trait_id, v.aggregate
         UNION ALL
-        SELECT DISTINCT ON (f.person_id, f.trait_id) f.person_id, f.trait_id, nullif(f.value, 'null'), f.events, f.skipped
+        (SELECT DISTINCT ON (f.person_id, f.trait_id) f.person_id, f.trait_id, nullif(f.value, 'null'), f.events, f.skipped
         FROM (SELECT v.person_id, v.trait_id, v.value, sum(v.events) AS times, max(v.at) AS at, max(v.position) AS position,
                      coalesce(sum(sum(v.events)) FILTER (WHERE v.value <> 'null') OVER w, 0)::bigint AS events,
                      coalesce(sum(sum(v.events)) FILTER (WHERE v.value = 'null') OVER w, 0)::bigint AS skipped
@@ -79,7 +78,7 @@ BEGIN
                     WHERE NOT EXISTS (SELECT FROM cdi.identity_map m WHERE m.identifier = t.subject)) v
               GROUP BY v.person_id, v.trait_id, v.value
               WINDOW w AS (PARTITION BY v.person_id, v.trait_id)) f
-        ORDER BY f.person_id, f.trait_id, f.value = 'null', f.times DESC, f.at DESC, f.position DESC) x
+        ORDER BY f.person_id, f.trait_id, f.value = 'null', f.times DESC, f.at DESC, f.position DESC)) x
     JOIN cdi.computed_traits c ON c.trait_id = x.trait_id
     JOIN cdi.computed_trait_backfills b ON b.trait_id = x.trait_id AND b.finished_at IS NOT NULL;
     COMMENT ON VIEW cdi.person_computed_traits IS 'Computed traits, one row per person and trait that at least one event counts for, as of the last cdi_resolve(). Traits whose history is still being counted are missing.';

@@ -26,10 +26,13 @@ compare_keys(const void *a, const void *b)
 static bool
 is_of(const CdiEvent *event, int32 source_id)
 {
-	return event->outcome == CDI_PENDING && event->source_id == source_id && event->nidentifiers > 0;
+	return event->outcome == CDI_PENDING && event->source_id == source_id;
 }
 
-/* A member "person" that the sender has set itself gives way. */
+/*
+ * person is NULL for an event without an identifier.  A member "person" that
+ * the sender has set itself goes in either case: readers rely on this one.
+ */
 static Jsonb *
 with_person(Jsonb *context, const CdiPersonTraits *person)
 {
@@ -37,6 +40,10 @@ with_person(Jsonb *context, const CdiPersonTraits *person)
 	JsonbValue	value;
 	Datum		member;
 
+	if (person == NULL)
+		return context == NULL ? NULL :
+			DatumGetJsonbP(DirectFunctionCall2(jsonb_delete, JsonbPGetDatum(context),
+											   CStringGetTextDatum("person")));
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	value.type = jbvString;
 	value.val.string.val = "person";
@@ -78,22 +85,25 @@ add_persons(CdiBatch *batch, const CdiSource *source)
 	int			n = 0;
 
 	for (int i = 0; i < batch->count; i++)
-		if (is_of(&batch->events[i], source->source_id))
+		if (is_of(&batch->events[i], source->source_id) && batch->events[i].nidentifiers > 0)
 			persons[n++].key = batch->events[i].identifiers[0].key;
-	if (n == 0)
-		return;
-	cdi_person_traits_lookup(persons, n, source->person_traits, source->nperson_traits, false);
+	if (n > 0)
+		cdi_person_traits_lookup(persons, n, source->person_traits, source->nperson_traits, false);
 	qsort(persons, n, sizeof(CdiPersonTraits), compare_keys);
 	for (int i = 0; i < batch->count; i++)
 	{
 		CdiEvent   *event = &batch->events[i];
-		CdiPersonTraits wanted;
+		CdiPersonTraits *person = NULL;
 
 		if (!is_of(event, source->source_id))
 			continue;
-		wanted.key = event->identifiers[0].key;
-		event->context = with_person(event->context,
-									 bsearch(&wanted, persons, n, sizeof(CdiPersonTraits), compare_keys));
+		if (event->nidentifiers > 0)
+		{
+			CdiPersonTraits wanted = {.key = event->identifiers[0].key};
+
+			person = bsearch(&wanted, persons, n, sizeof(CdiPersonTraits), compare_keys);
+		}
+		event->context = with_person(event->context, person);
 	}
 }
 

@@ -46,14 +46,12 @@ BEGIN
 
     CREATE TABLE cdi.computed_trait_backfills (
         trait_id integer PRIMARY KEY,
-        declared_at_position bigint NOT NULL,
-        until bigint,
+        until bigint NOT NULL,
         counted bigint NOT NULL DEFAULT 0,
         finished_at timestamptz
     );
     COMMENT ON TABLE cdi.computed_trait_backfills IS 'How far computed traits are with the events from before their declaration. A trait has values once it has finished.';
-    COMMENT ON COLUMN cdi.computed_trait_backfills.declared_at_position IS 'Transactions that reserved positions up to here may not have known of the trait.';
-    COMMENT ON COLUMN cdi.computed_trait_backfills.until IS 'Events up to this position are counted from cdi.events, those above as they are stored. Null: a transaction that may not know of the trait is still open.';
+    COMMENT ON COLUMN cdi.computed_trait_backfills.until IS 'Events up to this position are counted from cdi.events, once the watermark has reached it; those above as they are stored.';
     COMMENT ON COLUMN cdi.computed_trait_backfills.counted IS 'Position up to which that is done.';
 
     CREATE TABLE cdi.computed_trait_values (

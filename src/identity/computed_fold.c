@@ -11,17 +11,13 @@
  *
  * A trait counts every event once, also those that were stored before it was
  * declared and while it was, without a lock that a writer of events could
- * meet.  A transaction reserves positions before it reads the declarations, so:
- *
- *	1. When the declaration's transaction has ended completely, a position M is
- *	   marked.  Whoever may not know of the trait has reserved before.
- *	2. When the watermark is above M, those have ended.  The last position of
- *	   then is U: every event above has left a row if it counts.
- *	3. When the watermark has reached U, everything up to there is final.
- *	   Events up to U are counted from cdi.events, some positions at a time.
- *
- * Rows of up to U, and all rows while there is no U yet, are deleted without
- * being added.  Where nobody writes, the three follow at once.
+ * meet.  A batch gives its events positions and then reads the declarations.
+ * When the declaration's transaction has ended completely, the last position
+ * handed out, U, is recorded: a batch that did not know of the trait has no
+ * position above.  Events above U leave a row if they count; those up to U are
+ * counted from cdi.events, some positions at a time, once the watermark has
+ * reached U and everything up to there is final.  Rows of up to U, and all rows
+ * while there is no U yet, are deleted without being added.
  */
 #include "postgres.h"
 
@@ -146,8 +142,6 @@ typedef struct History
 {
 	int32		trait_id;
 	TransactionId declared_by;
-	bool		marked;
-	int64		declared_at;
 	bool		bounded;
 	int64		until;
 	int64		counted;
@@ -157,7 +151,7 @@ static int
 read_histories(History **histories)
 {
 	static CdiPlan plan = {
-		.query = "SELECT t.trait_id, t.xmin, b.declared_at_position, b.until, b.counted"
+		.query = "SELECT t.trait_id, t.xmin, b.until, coalesce(b.counted, 0)"
 		" FROM cdi.computed_traits t LEFT JOIN cdi.computed_trait_backfills b USING (trait_id)"
 		" WHERE b.finished_at IS NULL ORDER BY t.trait_id"
 	};
@@ -175,27 +169,24 @@ read_histories(History **histories)
 
 		history->trait_id = DatumGetInt32(SPI_getbinval(tuple, desc, 1, &isnull));
 		history->declared_by = DatumGetTransactionId(SPI_getbinval(tuple, desc, 2, &isnull));
-		history->declared_at = DatumGetInt64(SPI_getbinval(tuple, desc, 3, &isnull));
-		history->marked = !isnull;
-		history->until = DatumGetInt64(SPI_getbinval(tuple, desc, 4, &isnull));
+		history->counted = DatumGetInt64(SPI_getbinval(tuple, desc, 4, &isnull));
+		history->until = DatumGetInt64(SPI_getbinval(tuple, desc, 3, &isnull));
 		history->bounded = !isnull;
-		history->counted = DatumGetInt64(SPI_getbinval(tuple, desc, 5, &isnull));
-		if (isnull)
-			history->counted = 0;
 	}
 	SPI_freetuptable(SPI_tuptable);
 	return n;
 }
 
 /*
- * Step 1.  A transaction becomes visible a moment before it tells others to
- * read the declarations anew; its own lock is held for longer than that.
+ * Where history ends.  A transaction becomes visible a moment before it tells
+ * others to read the declarations anew; its own lock is held for longer than
+ * that.
  */
 static void
-mark(History *history)
+bound(History *history)
 {
 	static CdiPlan plan = {
-		.query = "INSERT INTO cdi.computed_trait_backfills (trait_id, declared_at_position) VALUES ($1, $2)",
+		.query = "INSERT INTO cdi.computed_trait_backfills (trait_id, until) VALUES ($1, $2)",
 		.nargs = 2,.argtypes = {INT4OID, INT8OID}
 	};
 
@@ -205,24 +196,6 @@ mark(History *history)
 			return;
 		XactLockTableWait(history->declared_by, NULL, NULL, XLTW_None);
 	}
-	history->declared_at = cdi_position_mark();
-	history->marked = true;
-	cdi_plan_execute(&plan, (Datum[]) {
-		Int32GetDatum(history->trait_id), Int64GetDatum(history->declared_at)
-	}, NULL);
-}
-
-/* Step 2 */
-static void
-bound(History *history)
-{
-	static CdiPlan plan = {
-		.query = "UPDATE cdi.computed_trait_backfills SET until = $2 WHERE trait_id = $1",
-		.nargs = 2,.argtypes = {INT4OID, INT8OID}
-	};
-
-	if (cdi_watermark_compute() <= history->declared_at)
-		return;
 	history->until = cdi_position_last();
 	history->bounded = true;
 	cdi_plan_execute(&plan, (Datum[]) {
@@ -231,7 +204,7 @@ bound(History *history)
 }
 
 /*
- * Step 3, for a part of the positions.  Planned with the numbers at hand: the
+ * A part of its positions.  Planned with the numbers at hand: the
  * share of the table that they take decides how it is read.
  */
 static void
@@ -276,9 +249,7 @@ go_on_with_history(void)
 	n = read_histories(&histories);
 	for (int i = 0; i < n; i++)
 	{
-		if (!histories[i].marked)
-			mark(&histories[i]);
-		if (histories[i].marked && !histories[i].bounded)
+		if (!histories[i].bounded)
 			bound(&histories[i]);
 		if (histories[i].bounded)
 			count_history(&histories[i]);

@@ -74,9 +74,8 @@ typedef struct CdiContribution
 } CdiContribution;
 
 /*
- * All that are declared.  Whoever declares one relies on this: a transaction
- * that stores events calls cdi_position_reserve() before (computed_fold.c).
- * SPI connected, as the owner.
+ * All that are declared.  Whoever stores events asks after the events have
+ * their positions: computed_fold.c relies on it.  SPI connected, as the owner.
  */
 extern const CdiComputedTrait *cdi_computed_traits(int *count);
 /* False: nothing.  type and event of the trait have been compared already. */

@@ -4,8 +4,8 @@
  *
  * One row of cdi.computed_trait_deltas per event and trait that it counts for,
  * in one statement per batch; nothing is looked up and nothing is updated.
- * cdi_resolve() folds them (identity/computed_fold.c, which also says why the
- * declarations are read after positions were reserved).
+ * cdi_resolve() folds them (identity/computed_fold.c, which also says why this
+ * stage comes after the events have their positions).
  */
 #include "postgres.h"
 

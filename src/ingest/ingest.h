@@ -237,12 +237,6 @@ extern LocalTransactionId cdi_transaction(void);
  */
 extern void cdi_position_reserve(void);
 extern int64 cdi_position_next(void);
-/*
- * Leaves out one position, which nothing gets, and returns the one before.
- * Once the watermark is above that, every transaction has ended that had
- * reserved positions when this was called.
- */
-extern int64 cdi_position_mark(void);
 /* The last position that was handed out. */
 extern int64 cdi_position_last(void);
 /* The watermark now, for snapshots taken from now on; stores nothing. */

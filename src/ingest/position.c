@@ -96,12 +96,6 @@ cdi_position_next(void)
 }
 
 int64
-cdi_position_mark(void)
-{
-	return nextval_internal(sequence_oid(), false) - 1;
-}
-
-int64
 cdi_position_last(void)
 {
 	return last_position();

@@ -149,15 +149,7 @@ BEGIN
     CREATE INDEX group_members_member ON cdi.group_members (member);
     COMMENT ON TABLE cdi.group_members IS 'Which subject an event linked with which identifier of an account or household, kept by cdi_resolve(). Read cdi.account_members and cdi.household_members.';
 
-    CREATE TABLE cdi.identifier_traits (
-        identifier uuid NOT NULL,
-        trait text NOT NULL,
-        value jsonb NOT NULL,
-        set_at timestamptz NOT NULL,
-        position bigint NOT NULL,
-        PRIMARY KEY (identifier, trait)
-    );
-    COMMENT ON TABLE cdi.identifier_traits IS 'Latest value of every trait per identifier, kept by cdi_resolve().';
+    PERFORM cdi._create_storage_2_traits();
 END
 $$;
 COMMENT ON FUNCTION cdi._create_storage_2_identity() IS 'Internal: what storage version 2 adds for identities.';

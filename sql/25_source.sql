@@ -166,7 +166,8 @@ DECLARE
         "max_body": ["integer", "a number of kB from 1, or null for cdi.collector_max_body alone"],
         "allowed_origins": ["origins", "an array of origins such as https://shop.example or https://*.shop.example, or null for all"],
         "keep_original": ["boolean", "true or false, or null for false"],
-        "client_address": ["string", "auto, always or never, or null for auto"]
+        "client_address": ["string", "auto, always or never, or null for auto"],
+        "person_traits": ["names", "an array of up to 100 names of traits, or null for none"]
     }';
     id integer := cdi._require_source(name);
     member text;
@@ -191,6 +192,8 @@ BEGIN
             WHEN 'origins' THEN jsonb_typeof(value) = 'array' AND NOT EXISTS (
                 SELECT FROM jsonb_array_elements(value) o
                 WHERE jsonb_typeof(o) <> 'string' OR o #>> '{}' !~ '^[A-Za-z][A-Za-z0-9+.-]*://[^/?#,*\s]*[*]?[^/?#,*\s]*$')
+            WHEN 'names' THEN jsonb_typeof(value) = 'array' AND NOT EXISTS (
+                SELECT FROM jsonb_array_elements(value) n WHERE jsonb_typeof(n) <> 'string')
             ELSE jsonb_typeof(value) = rules -> member ->> 0
         END;
         IF NOT valid THEN
@@ -205,7 +208,10 @@ BEGIN
                                WHEN settings -> 'allowed_origins' <> 'null'
                                THEN (SELECT coalesce(string_agg(lower(o), ', '), '') FROM jsonb_array_elements_text(settings -> 'allowed_origins') o) END,
         keep_original = CASE WHEN settings ? 'keep_original' THEN coalesce((settings ->> 'keep_original')::boolean, false) ELSE s.keep_original END,
-        client_address = CASE WHEN settings ? 'client_address' THEN coalesce(settings ->> 'client_address', 'auto') ELSE s.client_address END
+        client_address = CASE WHEN settings ? 'client_address' THEN coalesce(settings ->> 'client_address', 'auto') ELSE s.client_address END,
+        person_traits = CASE WHEN NOT settings ? 'person_traits' THEN s.person_traits
+                             WHEN settings -> 'person_traits' NOT IN ('null', '[]')
+                             THEN ARRAY(SELECT DISTINCT n FROM jsonb_array_elements_text(settings -> 'person_traits') n) END
     WHERE s.source_id = id;
 EXCEPTION
     WHEN check_violation THEN
@@ -215,7 +221,7 @@ EXCEPTION
             USING ERRCODE = 'invalid_parameter_value';
 END
 $$;
-COMMENT ON FUNCTION cdi_alter_source(text, jsonb) IS 'Changes settings of a source, the named members only: rate_limit (events per second, over all collectors of the database), rate_burst (events at once), max_body (kB), allowed_origins (of web pages), keep_original (store bytes as they came), client_address (auto, always, never). A null takes one back to its default.';
+COMMENT ON FUNCTION cdi_alter_source(text, jsonb) IS 'Changes settings of a source, the named members only: rate_limit (events per second, over all collectors of the database), rate_burst (events at once), max_body (kB), allowed_origins (of web pages), keep_original (store bytes as they came), client_address (auto, always, never), person_traits (that events get of their person). A null takes one back to its default.';
 
 -- Verbs that a role which sends events needs.
 CREATE OR REPLACE FUNCTION cdi._verbs()

@@ -70,24 +70,22 @@ BEGIN
     COMMENT ON COLUMN cdi.stat_progress_import.bytes_total IS 'Size of the file; 0 for a stream.';
     COMMENT ON COLUMN cdi.stat_progress_import.lines_skipped IS 'Lines that an earlier run of the import had done.';
 
+    PERFORM cdi._create_trait_views();
+
     CREATE OR REPLACE VIEW cdi.persons AS
     SELECT m.identifier AS person_id, l.linked_at AS named_at, i.identifiers, coalesce(t.traits, '{}') AS traits
     FROM cdi.identity_map m
     LEFT JOIN cdi.identity_links l USING (position)
     JOIN (SELECT person_id, count(*) AS identifiers FROM cdi.identity_map GROUP BY person_id) i
         ON i.person_id = m.identifier
-    LEFT JOIN (SELECT person_id, jsonb_object_agg(trait, value) AS traits
-               FROM (SELECT DISTINCT ON (n.person_id, v.trait) n.person_id, v.trait, v.value
-                     FROM cdi.identifier_traits v JOIN cdi.identity_map n USING (identifier)
-                     ORDER BY n.person_id, v.trait, v.set_at DESC, v.position DESC) latest
-               GROUP BY person_id) t
+    LEFT JOIN (SELECT person_id, jsonb_object_agg(trait, value) AS traits FROM cdi.person_traits GROUP BY person_id) t
         ON t.person_id = m.identifier
     WHERE m.person_id = m.identifier;
     COMMENT ON VIEW cdi.persons IS 'People, as of the last cdi_resolve(): one row per person that an identify call or a link between identifiers has named. An identifier seen only by itself is a person without a row here.';
     COMMENT ON COLUMN cdi.persons.person_id IS 'Id of the person: the key of its first identifier. It outlives merges with younger persons.';
     COMMENT ON COLUMN cdi.persons.named_at IS 'When the event happened that first named the person.';
     COMMENT ON COLUMN cdi.persons.identifiers IS 'How many identifiers are known to be this person''s.';
-    COMMENT ON COLUMN cdi.persons.traits IS 'Latest value of every trait over all the person''s identifiers.';
+    COMMENT ON COLUMN cdi.persons.traits IS 'Every trait that calls have set, by its policy over all the person''s identifiers: cdi.person_traits as one object.';
 
     CREATE OR REPLACE VIEW cdi.person_identifiers AS
     SELECT m.person_id, k.type, k.value, l.linked_at AS first_linked_at, m.identifier

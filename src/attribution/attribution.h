@@ -7,6 +7,8 @@
 
 #include "base/base.h"
 
+#include "utils/jsonb.h"
+
 /* Channel of a conversion that no touchpoint preceded within its lookback. */
 #define CDI_CHANNEL_UNATTRIBUTED	"unattributed"
 
@@ -44,5 +46,11 @@ typedef struct CdiAttributionModel
 
 /* Raises ZC301 with the models there are. */
 extern const CdiAttributionModel *cdi_attribution_model(const char *name);
+
+/*
+ * number.c: a JSON number, or a string that is a decimal number, as a palloc'd
+ * numeric.  False for anything else.  Raises nothing.
+ */
+extern bool cdi_number_of(const JsonbValue *value, Datum *number);
 
 #endif							/* CDI_ATTRIBUTION_H */

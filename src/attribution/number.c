@@ -14,6 +14,8 @@
 #include "utils/jsonb.h"
 #include "utils/numeric.h"
 
+#include "attribution/attribution.h"
+
 /* More digits than any amount has; keeps numeric_in() from refusing. */
 #define MAX_NUMBER_LENGTH	1000
 
@@ -45,29 +47,20 @@ is_decimal(const char *text)
 	return *text == '\0';
 }
 
-/* cdi_property_number(properties jsonb, property text) */
-PG_FUNCTION_INFO_V1(cdi_property_number);
-Datum
-cdi_property_number(PG_FUNCTION_ARGS)
+bool
+cdi_number_of(const JsonbValue *value, Datum *number)
 {
-	Jsonb	   *properties = PG_GETARG_JSONB_P(0);
-	text	   *property = PG_GETARG_TEXT_PP(1);
-	JsonbValue	buffer;
-	JsonbValue *value;
 	const char *start;
 	const char *end;
 	char	   *text;
 
-	if (!JB_ROOT_IS_OBJECT(properties))
-		PG_RETURN_NULL();
-	value = getKeyJsonValueFromContainer(&properties->root, VARDATA_ANY(property),
-										 VARSIZE_ANY_EXHDR(property), &buffer);
-	if (value == NULL)
-		PG_RETURN_NULL();
 	if (value->type == jbvNumeric)
-		PG_RETURN_DATUM(datumCopy(NumericGetDatum(value->val.numeric), false, -1));
+	{
+		*number = datumCopy(NumericGetDatum(value->val.numeric), false, -1);
+		return true;
+	}
 	if (value->type != jbvString || value->val.string.len > MAX_NUMBER_LENGTH)
-		PG_RETURN_NULL();
+		return false;
 
 	start = value->val.string.val;
 	end = start + value->val.string.len;
@@ -77,7 +70,28 @@ cdi_property_number(PG_FUNCTION_ARGS)
 		end--;
 	text = pnstrdup(start, end - start);
 	if (strlen(text) != end - start || !is_decimal(text))
+		return false;
+	*number = DirectFunctionCall3(numeric_in, CStringGetDatum(text),
+								  ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
+	return true;
+}
+
+/* cdi_property_number(properties jsonb, property text) */
+PG_FUNCTION_INFO_V1(cdi_property_number);
+Datum
+cdi_property_number(PG_FUNCTION_ARGS)
+{
+	Jsonb	   *properties = PG_GETARG_JSONB_P(0);
+	text	   *property = PG_GETARG_TEXT_PP(1);
+	JsonbValue	buffer;
+	JsonbValue *value;
+	Datum		number;
+
+	if (!JB_ROOT_IS_OBJECT(properties))
 		PG_RETURN_NULL();
-	PG_RETURN_DATUM(DirectFunctionCall3(numeric_in, CStringGetDatum(text),
-										ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
+	value = getKeyJsonValueFromContainer(&properties->root, VARDATA_ANY(property),
+										 VARSIZE_ANY_EXHDR(property), &buffer);
+	if (value == NULL || !cdi_number_of(value, &number))
+		PG_RETURN_NULL();
+	PG_RETURN_DATUM(number);
 }

@@ -152,7 +152,7 @@ append_chain(Steps *steps, const CdiHistory *history, CdiGraph *graph, uint32 a,
 					history->batch.links[via[path[i]]].position, "");
 }
 
-static const CdiRefusal *
+static const CdiLimitRefusal *
 find_refusal(const CdiHistory *history, int64 position, int which)
 {
 	for (int i = 0; i < history->folded.nrefusals; i++)
@@ -184,7 +184,7 @@ append_refused(Steps *steps, const CdiHistory *history, const bool *near_nodes)
 			continue;
 		for (int k = link->first; k < link->first + link->count; k++)
 		{
-			const CdiRefusal *refusal;
+			const CdiLimitRefusal *refusal;
 			const pg_uuid_t *from = joined != NULL ? joined : &batch->keys[link->first];
 
 			if (history->outcome[k] == CDI_OUTCOME_JOINED || from == &batch->keys[k])

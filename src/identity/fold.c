@@ -357,7 +357,7 @@ count_type(CdiGraph *graph, CdiTallies *tallies, uint32 root, int number, uint32
 /* Would there be too many?  Counts them into the refusal. */
 static bool
 exceeds(CdiGraph *graph, CdiTallies *tallies, const uint32 *accepted, int naccepted,
-		uint32 candidate, int number, uint32 since, CdiRefusal *refusal)
+		uint32 candidate, int number, uint32 since, CdiLimitRefusal *refusal)
 {
 	refusal->brings = count_type(graph, tallies, candidate, number, since);
 	refusal->has = 0;
@@ -405,7 +405,7 @@ limited_types(CdiGraph *graph, CdiTallies *tallies, uint32 root)
  */
 static bool
 is_allowed(CdiGraph *graph, const CdiLimits *limits, const CdiLink *link, const uint32 *accepted,
-		   int naccepted, uint32 candidate, uint64 *bits, CdiRefusal *refusal)
+		   int naccepted, uint32 candidate, uint64 *bits, CdiLimitRefusal *refusal)
 {
 	CdiTallies *tallies = tallies_of(graph, limits);
 	uint32		time = to_seconds(link->linked_at);
@@ -483,7 +483,7 @@ cdi_folded_init(CdiFolded *folded)
 	folded->nmerges = folded->nrefusals = 0;
 	folded->merges_capacity = folded->refusals_capacity = 256;
 	folded->merges = palloc(sizeof(CdiMerge) * folded->merges_capacity);
-	folded->refusals = palloc(sizeof(CdiRefusal) * folded->refusals_capacity);
+	folded->refusals = palloc(sizeof(CdiLimitRefusal) * folded->refusals_capacity);
 }
 
 static void
@@ -508,13 +508,13 @@ append_merge(CdiFolded *folded, const CdiLink *link, int64 fold, int which,
 }
 
 static void
-append_refusal(CdiFolded *folded, const CdiLink *link, int which, const CdiRefusal *refusal)
+append_refusal(CdiFolded *folded, const CdiLink *link, int which, const CdiLimitRefusal *refusal)
 {
 	if (folded->nrefusals == folded->refusals_capacity)
 	{
 		folded->refusals_capacity *= 2;
 		folded->refusals = repalloc_huge(folded->refusals,
-										 sizeof(CdiRefusal) * folded->refusals_capacity);
+										 sizeof(CdiLimitRefusal) * folded->refusals_capacity);
 	}
 	folded->refusals[folded->nrefusals] = *refusal;
 	folded->refusals[folded->nrefusals].position = link->position;
@@ -556,7 +556,7 @@ cdi_graph_fold(CdiGraph *graph, const CdiLimits *limits, const CdiLink *link,
 	{
 		uint32		root;
 		bool		known = false;
-		CdiRefusal	refusal;
+		CdiLimitRefusal	refusal;
 
 		if (outcome != NULL)
 			outcome[i] = CDI_OUTCOME_JOINED;

@@ -6,6 +6,7 @@
 #define CDI_IDENTITY_H
 
 #include "base/base.h"
+#include "identity/traits.h"
 
 #include "utils/jsonb.h"
 #include "utils/relcache.h"
@@ -153,7 +154,7 @@ typedef struct CdiMerge
 #define CDI_MERGES_PER_FOLD 64
 
 /* An identifier that a limit set aside */
-typedef struct CdiRefusal
+typedef struct CdiLimitRefusal
 {
 	int64		position;
 	int			which;			/* number of the identifier in its link */
@@ -161,7 +162,7 @@ typedef struct CdiRefusal
 	int			has;			/* so many has the person */
 	int			brings;			/* and so many come with the identifier */
 	int			max;
-} CdiRefusal;
+} CdiLimitRefusal;
 
 /* What folding leaves for the record; fold.c appends. */
 typedef struct CdiFolded
@@ -171,7 +172,7 @@ typedef struct CdiFolded
 	CdiMerge   *merges;
 	int			nrefusals;
 	int			refusals_capacity;
-	CdiRefusal *refusals;
+	CdiLimitRefusal *refusals;
 } CdiFolded;
 
 /*
@@ -265,18 +266,6 @@ typedef struct CdiLinkBatch
 	pg_uuid_t  *keys;
 	uint8	   *types;			/* of the keys: CdiIdentifierType.type_id */
 } CdiLinkBatch;
-
-/* Traits read with a batch of links, as the arrays that SQL takes. */
-typedef struct CdiTraitRows
-{
-	int			count;
-	Size		bytes;
-	MemoryContext context;
-	struct ArrayBuildState *identifiers;
-	struct ArrayBuildState *traits;
-	struct ArrayBuildState *times;
-	struct ArrayBuildState *positions;
-} CdiTraitRows;
 
 typedef struct CdiLinkReader CdiLinkReader;
 

@@ -8,7 +8,6 @@
  */
 #include "postgres.h"
 
-#include "access/detoast.h"
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/stratnum.h"
@@ -31,6 +30,7 @@
 #define LINK_IDENTIFIERS	5
 #define LINK_TYPES			6
 #define LINK_TRAITS			8
+#define LINK_SOURCE			9
 
 typedef struct PositionScan
 {
@@ -270,22 +270,6 @@ cdi_links_append(CdiLinkBatch *batch, int64 position, TimestampTz linked_at,
 	return link;
 }
 
-static void
-append_traits(CdiTraitRows *rows, const CdiLink *link, const pg_uuid_t *identifier, Datum traits)
-{
-	Size		size = toast_raw_datum_size(traits);
-
-	rows->identifiers = accumArrayResult(rows->identifiers, UUIDPGetDatum(identifier),
-										 false, UUIDOID, rows->context);
-	rows->traits = accumArrayResult(rows->traits, traits, false, JSONBOID, rows->context);
-	rows->times = accumArrayResult(rows->times, TimestampTzGetDatum(link->linked_at),
-								   false, TIMESTAMPTZOID, rows->context);
-	rows->positions = accumArrayResult(rows->positions, Int64GetDatum(link->position),
-									   false, INT8OID, rows->context);
-	rows->bytes += size;
-	rows->count++;
-}
-
 /*
  * A batch also ends early, after 8 MB of traits, so that traits of any size
  * are held in memory a little at a time only.
@@ -306,15 +290,16 @@ cdi_links_read(CdiLinkReader *reader, CdiLinkBatch *batch, int max, CdiTraitRows
 		BlockNumber block = ItemPointerGetBlockNumber(&slot->tts_tid);
 		CdiLink    *link;
 
-		slot_getsomeattrs(slot, LINK_TRAITS);
+		slot_getsomeattrs(slot, LINK_SOURCE);
 		link = cdi_links_append(batch, position,
 								DatumGetTimestampTz(slot->tts_values[LINK_LINKED_AT - 1]),
 								slot->tts_values[LINK_RULE - 1],
 								slot->tts_values[LINK_IDENTIFIERS - 1],
 								slot->tts_values[LINK_TYPES - 1]);
 		if (link->count > 0 && !slot->tts_isnull[LINK_TRAITS - 1])
-			append_traits(traits, link, &batch->keys[link->first],
-						  slot->tts_values[LINK_TRAITS - 1]);
+			cdi_traits_append(traits, &batch->keys[link->first], slot->tts_values[LINK_TRAITS - 1],
+							  link->linked_at, position,
+							  slot->tts_isnull[LINK_SOURCE - 1] ? 0 : DatumGetInt32(slot->tts_values[LINK_SOURCE - 1]));
 
 		reader->first_block = reader->read == 0 ? block : Min(reader->first_block, block);
 		reader->last_block = Max(reader->last_block, block);

@@ -230,36 +230,6 @@ record_merges(const CdiFolded *folded)
 	}, NULL);
 }
 
-/*
- * The latest value of a trait is the one with the latest time, then position:
- * the order in which links are folded plays no part.  A JSON null is no value.
- */
-static void
-record_traits(CdiTraitRows *rows)
-{
-	static CdiPlan plan = {
-		.query = "INSERT INTO cdi.identifier_traits AS t (identifier, trait, value, set_at, position)"
-		" SELECT DISTINCT ON (l.identifier, e.key) l.identifier, e.key, e.value, l.linked_at, l.position"
-		" FROM unnest($1, $2, $3, $4) AS l (identifier, traits, linked_at, position),"
-		" LATERAL jsonb_each(CASE jsonb_typeof(l.traits) WHEN 'object' THEN l.traits END) AS e"
-		" WHERE e.value <> 'null'"
-		" ORDER BY l.identifier, e.key, l.linked_at DESC, l.position DESC"
-		" ON CONFLICT (identifier, trait) DO UPDATE"
-		" SET value = excluded.value, set_at = excluded.set_at, position = excluded.position"
-		" WHERE (excluded.set_at, excluded.position) > (t.set_at, t.position)",
-		.nargs = 4,.argtypes = {UUIDARRAYOID, JSONBARRAYOID, TIMESTAMPTZARRAYOID, INT8ARRAYOID}
-	};
-
-	if (rows->count == 0)
-		return;
-	cdi_plan_execute(&plan, (Datum[]) {
-		makeArrayResult(rows->identifiers, CurrentMemoryContext),
-			makeArrayResult(rows->traits, CurrentMemoryContext),
-			makeArrayResult(rows->times, CurrentMemoryContext),
-			makeArrayResult(rows->positions, CurrentMemoryContext)
-	}, NULL);
-}
-
 static void
 record_run(const Run *run)
 {
@@ -335,7 +305,7 @@ record_refusals(const CdiFolded *folded)
 		columns[c] = palloc_extended(sizeof(Datum) * n, MCXT_ALLOC_HUGE);
 	for (int i = 0; i < n; i++)
 	{
-		CdiRefusal *refusal = &folded->refusals[i];
+		CdiLimitRefusal *refusal = &folded->refusals[i];
 
 		columns[0][i] = Int64GetDatum(refusal->position);
 		columns[1][i] = Int32GetDatum(refusal->which + 1);
@@ -393,13 +363,6 @@ fold_batch(CdiGraph *graph, const CdiLimits *limits, const CdiLinkBatch *batch, 
 	}
 }
 
-static void
-reset_traits(CdiTraitRows *rows, MemoryContext context)
-{
-	memset(rows, 0, sizeof(CdiTraitRows));
-	rows->context = context;
-}
-
 /*
  * Returns the number of links folded.  SPI is connected, the user the owner
  * and the resolver's lock held.
@@ -443,7 +406,7 @@ cdi_resolve_links(void)
 		CHECK_FOR_INTERRUPTS();
 		MemoryContextSwitchTo(batch_context);
 		MemoryContextReset(batch_context);
-		reset_traits(&traits, batch_context);
+		cdi_traits_begin(&traits, batch_context);
 		folded.nmerges = folded.nrefusals = 0;
 		if (!cdi_links_read(reader, &batch, CDI_LINK_BATCH, &traits))
 			break;
@@ -477,7 +440,7 @@ cdi_resolve_links(void)
 		record_ahead(&batch, &run);
 		record_merges(&folded);
 		record_refusals(&folded);
-		record_traits(&traits);
+		cdi_traits_record(&traits);
 		run.links += batch.count;
 		run.merges += folded.nmerges;
 		run.refused += folded.nrefusals;
@@ -531,6 +494,7 @@ cdi_resolve(PG_FUNCTION_ARGS)
 		cdi_resolver_lock();
 		folded = cdi_resolve_links();
 	}
+	cdi_computed_fold();
 	SPI_finish();
 	cdi_owner_leave(&scope);
 	PG_RETURN_INT64(folded);

@@ -39,6 +39,8 @@ typedef struct CdiSource
 	int32		rate_burst;		/* events at once; 0: those of one second */
 	int32		max_body;		/* kB; 0: cdi.collector_max_body alone */
 	char	   *allowed_origins;	/* patterns, comma-separated; NULL: any */
+	char	  **person_traits;	/* that events get of their person */
+	int			nperson_traits;
 } CdiSource;
 
 /* Where an event ended.  Every event ends in exactly one of the first four. */
@@ -249,6 +251,8 @@ extern LocalTransactionId cdi_transaction(void);
  */
 extern void cdi_position_reserve(void);
 extern int64 cdi_position_next(void);
+/* The last position that was handed out. */
+extern int64 cdi_position_last(void);
 /* The watermark now, for snapshots taken from now on; stores nothing. */
 extern int64 cdi_watermark_compute(void);
 /* Advance the stored watermark; returns it.  Writes only when it moved. */

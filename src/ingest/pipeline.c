@@ -49,6 +49,7 @@ write_stages(CdiBatch *batch, int *index, int n, bool waiting)
 	cdi_stage_store(batch, index, n);
 	cdi_stage_link(batch, index, n);
 	cdi_stage_refuse(batch, index, n);
+	cdi_stage_computed(batch, index, n);
 	/* fan out: comes with real-time destinations */
 	return true;
 }
@@ -192,6 +193,7 @@ cdi_ingest_batch(CdiBatch *batch)
 	/* consent gate */
 	/* validate against the tracking plan */
 	cdi_stage_enrich(batch);
+	cdi_stage_person(batch);
 #ifdef CDI_FAULT_DROP_EVENT
 	drop_one_event(batch);
 #endif

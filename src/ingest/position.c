@@ -95,6 +95,12 @@ cdi_position_next(void)
 	return nextval_internal(sequence_oid(), false);
 }
 
+int64
+cdi_position_last(void)
+{
+	return last_position();
+}
+
 /* Smallest locked value, or PG_INT64_MAX */
 static int64
 oldest_reservation(void)

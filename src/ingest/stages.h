@@ -20,6 +20,9 @@ extern void cdi_stage_identify(CdiBatch *batch);
 /* ../enrich/campaign.c */
 extern void cdi_stage_enrich(CdiBatch *batch);
 
+/* ../enrich/person.c: context.person, for sources that ask for it */
+extern void cdi_stage_person(CdiBatch *batch);
+
 /*
  * dedupe.c: sets CDI_DUPLICATE and CDI_PARKED among the pending events of
  * index[0..n).  In waiting mode it waits for other transactions, key by key
@@ -39,6 +42,9 @@ extern bool cdi_event_has_link(const CdiEvent *event);
 
 /* refuse.c: rows of cdi.identity_refusals for the same events */
 extern void cdi_stage_refuse(CdiBatch *batch, int *index, int n);
+
+/* computed.c: what the stored events of index[0..n) add to computed traits */
+extern void cdi_stage_computed(CdiBatch *batch, int *index, int n);
 
 /* record.c: failed events and counters of the whole batch */
 extern void cdi_record_failures(CdiBatch *batch);

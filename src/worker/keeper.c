@@ -29,6 +29,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "identity/traits.h"
 #include "ingest/ingest.h"
 #include "worker/slot.h"
 
@@ -301,6 +302,8 @@ cdi_keeper_main(Datum arg)
 							 Min(Max(gap, GAP_MIN_MS), GAP_MAX_MS), cdi_worker_wait_event());
 			(void) cdi_worker_interrupts();
 		}
+		if (cdi_computed_more_history())
+			keeper.steps[ADVANCE].due = keeper.steps[RESOLVE].due = true;
 
 		while (pg_atomic_read_u64(&slot->wakes) == served)
 		{

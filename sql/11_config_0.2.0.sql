@@ -6,13 +6,16 @@ ALTER TABLE cdi.sources
     ADD COLUMN max_body integer CHECK (max_body >= 1),
     ADD COLUMN allowed_origins text,
     ADD COLUMN keep_original boolean NOT NULL DEFAULT false,
-    ADD COLUMN client_address text NOT NULL DEFAULT 'auto' CHECK (client_address IN ('auto', 'always', 'never'));
+    ADD COLUMN client_address text NOT NULL DEFAULT 'auto' CHECK (client_address IN ('auto', 'always', 'never')),
+    ADD COLUMN cookieless text NOT NULL DEFAULT 'off'
+        CONSTRAINT sources_cookieless_check CHECK (cookieless IN ('off', 'missing', 'always') AND (cookieless = 'off' OR NOT keep_original));
 COMMENT ON COLUMN cdi.sources.rate_limit IS 'Events per second that the collectors of the database together take from the source; null: any number. Set by cdi_alter_source(), like the columns below.';
 COMMENT ON COLUMN cdi.sources.rate_burst IS 'Events that may come at once; null: those of one second.';
 COMMENT ON COLUMN cdi.sources.max_body IS 'Largest request body in kB, beside cdi.collector_max_body; null: that alone.';
 COMMENT ON COLUMN cdi.sources.allowed_origins IS 'Origins of web pages that may send, such as https://shop.example or https://*.shop.example; null: all that cdi.collector_allowed_origins allows.';
 COMMENT ON COLUMN cdi.sources.keep_original IS 'Whether the bytes of every event are stored as they came.';
 COMMENT ON COLUMN cdi.sources.client_address IS 'Whether the address that an event came from is stored: auto, as the sender''s protocol does; always; never.';
+COMMENT ON COLUMN cdi.sources.cookieless IS 'Whether events get an id of the day instead of one from the device: off; missing, those that have no id; always, in the place of any anonymous id. With either no address is stored.';
 
 CREATE TABLE cdi.conversions (
     name text PRIMARY KEY,
@@ -74,7 +77,7 @@ COMMENT ON TABLE cdi.source_keys IS 'Further write keys of sources: those that S
 SELECT pg_extension_config_dump('cdi.source_keys', '');
 
 -- What trackers send where a person must not be recognised.
-UPDATE cdi.identifier_types SET blocked = blocked || '{00000000-0000-0000-0000-000000000000}' WHERE builtin AND name <> 'email';
+UPDATE cdi.identifier_types SET blocked = blocked || '{00000000-0000-0000-0000-000000000000,$posthog_cookieless}' WHERE builtin AND name <> 'email';
 
 CREATE TABLE cdi.secrets (
     name text PRIMARY KEY,

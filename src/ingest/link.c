@@ -14,6 +14,7 @@
 #include "utils/builtins.h"
 
 #include "base/scan.h"
+#include "ingest/cookieless.h"
 #include "ingest/rows.h"
 #include "ingest/stages.h"
 
@@ -31,7 +32,9 @@ static bool
 has_link(const CdiEvent *event)
 {
 	return event->outcome == CDI_STORED &&
-		(event->nidentifiers >= 2 || (event->nidentifiers == 1 && sets_traits(event)));
+		(event->nidentifiers >= 2 ||
+		 (event->nidentifiers == 1 && sets_traits(event) &&
+		  !cdi_cookieless_is(event->identifiers[0].value)));
 }
 
 static bool

@@ -17,7 +17,7 @@ LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 SELECT v.name, v.priority, v.graph, v.paths::text[], v.normaliser,
-       '{-1,"null",(null),nil,none,nan,undefined,unknown,anonymous,guest,true,false,"[object object]"}'::text[], v.max, v.span::interval
+       '{-1,"null",(null),nil,none,nan,undefined,unknown,anonymous,guest,$posthog_cookieless,true,false,"[object object]"}'::text[], v.max, v.span::interval
 FROM (VALUES
     ('user_id', 1, 'person', '{userId}', 'trim', 1, NULL),
     ('email', 2, 'person', '{traits.email,context.traits.email}', 'email', 5, '1 year'),

@@ -152,6 +152,12 @@ END
 $$;
 COMMENT ON FUNCTION cdi_disable_source(text) IS 'Refuses further events of a source: ZC102 in SQL, 401 over HTTP.';
 
+CREATE OR REPLACE FUNCTION cdi._require_cookieless()
+RETURNS void
+LANGUAGE C
+AS 'MODULE_PATHNAME', 'cdi_require_cookieless';
+COMMENT ON FUNCTION cdi._require_cookieless() IS 'Internal: an error where the server cannot make cookieless ids.';
+
 -- One member of settings per column.  A new one goes into the list of rules, the
 -- UPDATE and the table; the CHECK of a column is named in the usual way.
 CREATE OR REPLACE FUNCTION cdi_alter_source(name text, settings jsonb)
@@ -167,7 +173,8 @@ DECLARE
         "allowed_origins": ["origins", "an array of origins such as https://shop.example or https://*.shop.example, or null for all"],
         "keep_original": ["boolean", "true or false, or null for false"],
         "client_address": ["string", "auto, always or never, or null for auto"],
-        "person_traits": ["names", "an array of up to 100 names of traits, or null for none"]
+        "person_traits": ["names", "an array of up to 100 names of traits, or null for none"],
+        "cookieless": ["string", "off, missing or always, or null for off; the last two not beside keep_original"]
     }';
     id integer := cdi._require_source(name);
     member text;
@@ -200,6 +207,9 @@ BEGIN
             RAISE check_violation USING CONSTRAINT = 'sources_' || member || '_check';
         END IF;
     END LOOP;
+    IF settings ->> 'cookieless' IN ('missing', 'always') THEN
+        PERFORM cdi._require_cookieless();
+    END IF;
     UPDATE cdi.sources s
     SET rate_limit = CASE WHEN settings ? 'rate_limit' THEN (settings ->> 'rate_limit')::float8 ELSE s.rate_limit END,
         rate_burst = CASE WHEN settings ? 'rate_burst' THEN (settings ->> 'rate_burst')::numeric::integer ELSE s.rate_burst END,
@@ -211,7 +221,8 @@ BEGIN
         client_address = CASE WHEN settings ? 'client_address' THEN coalesce(settings ->> 'client_address', 'auto') ELSE s.client_address END,
         person_traits = CASE WHEN NOT settings ? 'person_traits' THEN s.person_traits
                              WHEN settings -> 'person_traits' NOT IN ('null', '[]')
-                             THEN ARRAY(SELECT DISTINCT n FROM jsonb_array_elements_text(settings -> 'person_traits') n) END
+                             THEN ARRAY(SELECT DISTINCT n FROM jsonb_array_elements_text(settings -> 'person_traits') n) END,
+        cookieless = CASE WHEN settings ? 'cookieless' THEN coalesce(settings ->> 'cookieless', 'off') ELSE s.cookieless END
     WHERE s.source_id = id;
 EXCEPTION
     WHEN check_violation THEN
@@ -221,7 +232,7 @@ EXCEPTION
             USING ERRCODE = 'invalid_parameter_value';
 END
 $$;
-COMMENT ON FUNCTION cdi_alter_source(text, jsonb) IS 'Changes settings of a source, the named members only: rate_limit (events per second, over all collectors of the database), rate_burst (events at once), max_body (kB), allowed_origins (of web pages), keep_original (store bytes as they came), client_address (auto, always, never), person_traits (that events get of their person). A null takes one back to its default.';
+COMMENT ON FUNCTION cdi_alter_source(text, jsonb) IS 'Changes settings of a source, the named members only: rate_limit (events per second, over all collectors of the database), rate_burst (events at once), max_body (kB), allowed_origins (of web pages), keep_original (store bytes as they came), client_address (auto, always, never), cookieless (off, missing, always), person_traits (that events get of their person). A null takes one back to its default.';
 
 -- Verbs that a role which sends events needs.
 CREATE OR REPLACE FUNCTION cdi._verbs()

@@ -159,6 +159,9 @@ struct CdiDialect
 	 * transaction runs.  Returns the code of a refusal (401), or NULL. */
 	const char *(*verify) (CdiRequest *request);
 
+	/* NULL, or: the source has cookieless ids.  Read no cookie, and set none. */
+	void		(*forget_visitor) (CdiRequest *request);
+
 	/* NULL, or: the envelope of a failed event as it would be today; the same
 	 * may be done as in verify. */
 	CdiText		(*refresh) (CdiText envelope, int32 source_id);

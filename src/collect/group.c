@@ -44,13 +44,18 @@ make_envelope(CdiBatch *batch, const CdiJob *job)
 {
 	const CdiRequest *request = &job->request;
 	Jsonb	   *client = cdi_request_client(request);
+	CdiText		address;
+	CdiText		agent;
 	CdiEnvelope *envelope;
 
-	if (client == NULL && request->dialect->translate == NULL && request->type.data == NULL &&
+	cdi_request_device(request, &address, &agent);
+	if (client == NULL && address.data == NULL && request->dialect->translate == NULL && request->type.data == NULL &&
 		request->anonymous_id.data == NULL)
 		return NULL;
 	envelope = MemoryContextAllocZero(batch->context, sizeof(CdiEnvelope));
 	envelope->client = client;
+	envelope->address = address;
+	envelope->agent = agent;
 	envelope->type = request->type;
 	envelope->anonymous_id = request->anonymous_id;
 	if (request->dialect->translate != NULL)

@@ -46,6 +46,8 @@ extern bool cdi_request_admit(CdiHttpRequest *http, CdiJob *job);
 extern void cdi_request_authenticate(CdiJob *job, CdiKeyMemo *memo);
 /* What the request itself says about its sender; NULL where nothing. */
 extern Jsonb *cdi_request_client(const CdiRequest *request);
+/* For cookieless ids: whose device sent it; nothing where that is not known. */
+extern void cdi_request_device(const CdiRequest *request, CdiText *address, CdiText *agent);
 extern void cdi_request_deny(const CdiJob *job);
 extern void cdi_request_refuse(const CdiRequest *request, int status, const char *code,
 							   const char *message, int flags);

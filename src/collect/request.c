@@ -567,6 +567,8 @@ cdi_request_authenticate(CdiJob *job, CdiKeyMemo *memo)
 	source = cdi_source_by_id(request->source_id);
 	if (request->route->flags & CDI_ROUTE_PAGE)
 		return;
+	if (source->cookieless != CDI_COOKIELESS_OFF && request->dialect->forget_visitor != NULL)
+		request->dialect->forget_visitor(request);
 	if (!job->checked)
 		job->wait_ms = cdi_limit_check(source);
 	job->checked = true;
@@ -614,7 +616,8 @@ cdi_request_client(const CdiRequest *request)
 		const char *agent = cdi_request_header(request, "User-Agent");
 		char		address[CDI_HTTP_ADDRESS_SIZE];
 
-		if (cdi_http_client_address(request->http, address))
+		if (source->cookieless == CDI_COOKIELESS_OFF &&
+			cdi_http_client_address(request->http, address))
 			cdi_write_string(&json, "ip", address);
 		if (agent != NULL && pg_verify_mbstr(PG_UTF8, agent, strlen(agent), true))
 			cdi_write_string(&json, "userAgent", agent);
@@ -627,4 +630,20 @@ cdi_request_client(const CdiRequest *request)
 	result = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(json.data)));
 	pfree(json.data);
 	return result;
+}
+
+/* Also where neither is to be kept. */
+void
+cdi_request_device(const CdiRequest *request, CdiText *address, CdiText *agent)
+{
+	const CdiSource *source = cdi_source_by_id(request->source_id);
+	char		buffer[CDI_HTTP_ADDRESS_SIZE];
+
+	*address = *agent = CDI_NO_TEXT;
+	if (source->cookieless == CDI_COOKIELESS_OFF || request->anonymous ||
+		!(request->from_device || source->client_address == CDI_ADDRESS_ALWAYS) ||
+		!cdi_http_client_address(request->http, buffer))
+		return;
+	*address = cdi_text(pstrdup(buffer));
+	*agent = cdi_text(cdi_request_header(request, "User-Agent"));
 }

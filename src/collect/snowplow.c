@@ -221,6 +221,27 @@ write_visitor(CdiRequest *request, StringInfo envelope)
 	cdi_write_string(envelope, "networkUserId", request->memo);
 }
 
+/* The source has cookieless ids: the envelope without the cookie's, or the id
+ * that was made to be one. */
+static void
+forget_visitor(CdiRequest *request)
+{
+	StringInfoData envelope;
+	CdiScan		scan;
+	CdiText		key;
+	CdiText		value;
+
+	request->memo[0] = '\0';
+	initStringInfo(&envelope);
+	cdi_write_open(&envelope, NULL, '{');
+	cdi_scan_object(&scan, request->envelope);
+	while (cdi_scan_member(&scan, &key, &value))
+		if (!cdi_text_is(key, "networkUserId") && !cdi_text_is(key, "fresh"))
+			cdi_write_member(&envelope, key, value);
+	cdi_write_close(&envelope, '}');
+	request->envelope = cdi_text_of(&envelope);
+}
+
 /* An address, in whatever bytes, means the same in ASCII. */
 static void
 write_address(StringInfo envelope, const char *name, CdiText address)
@@ -458,6 +479,7 @@ const CdiDialect cdi_snowplow_dialect = {
 	.keyless = true,
 	.unpack = unpack,
 	.translate = cdi_snowplow_translate,
+	.forget_visitor = forget_visitor,
 	.answer = answer,
 	.refuse = refuse
 };

@@ -97,6 +97,7 @@ cdi_envelope_to_jsonb(const CdiEnvelope *envelope)
 	push_text(&state, "type", envelope->type);
 	push_text(&state, "sentAt", envelope->sent_at);
 	push_text(&state, "anonymousId", envelope->anonymous_id);
+	push_text(&state, "cookielessId", envelope->cookieless_id);
 	if (envelope->element)
 		push_true(&state, "element");
 	if (envelope->history)
@@ -154,6 +155,7 @@ cdi_envelope_from_jsonb(Jsonb *jsonb)
 	envelope->type = take_text(jsonb, "type");
 	envelope->sent_at = take_text(jsonb, "sentAt");
 	envelope->anonymous_id = take_text(jsonb, "anonymousId");
+	envelope->cookieless_id = take_text(jsonb, "cookielessId");
 	envelope->element = cdi_jsonb_member(&jsonb->root, "element", &value) != NULL;
 	envelope->history = cdi_jsonb_member(&jsonb->root, "history", &value) != NULL;
 	envelope->import_id = take_number(jsonb, "import");
@@ -206,6 +208,9 @@ cdi_envelope_copy(const CdiEnvelope *envelope)
 	copy->type = cdi_text_copy(envelope->type);
 	copy->sent_at = cdi_text_copy(envelope->sent_at);
 	copy->anonymous_id = cdi_text_copy(envelope->anonymous_id);
+	copy->address = cdi_text_copy(envelope->address);
+	copy->agent = cdi_text_copy(envelope->agent);
+	copy->cookieless_id = cdi_text_copy(envelope->cookieless_id);
 	copy->context = copy_jsonb(envelope->context);
 	copy->client = copy_jsonb(envelope->client);
 	return copy;

@@ -20,6 +20,7 @@
 #include "base/scan.h"
 #include "identity/identity.h"
 #include "ingest/refuse.h"
+#include "ingest/cookieless.h"
 #include "ingest/stages.h"
 
 /* A member that the walk found; of the current event where the numbers agree */
@@ -509,6 +510,8 @@ cdi_stage_identify(CdiBatch *batch)
 			cdi_normaliser_run(finder->calls, finder->ncalls);
 	}
 	pass(finder);
+	for (int i = 0; i < batch->count; i++)
+		cdi_cookieless_set_apart(&batch->events[i]);
 	if (cdi_tombstones_any())
 		drop_erased(batch);
 	MemoryContextSwitchTo(old);

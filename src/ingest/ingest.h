@@ -26,6 +26,14 @@ typedef enum CdiClientAddress
 	CDI_ADDRESS_NEVER
 } CdiClientAddress;
 
+/* Whose events get an id of the day (cdi.sources, cookieless.h). */
+typedef enum CdiCookieless
+{
+	CDI_COOKIELESS_OFF,
+	CDI_COOKIELESS_MISSING,		/* of those that have no id */
+	CDI_COOKIELESS_ALWAYS		/* in the place of any anonymous id */
+} CdiCookieless;
+
 /* cdi.sources as the pipeline sees it (source.c); valid until the next
  * transaction. */
 typedef struct CdiSource
@@ -35,6 +43,7 @@ typedef struct CdiSource
 	bool		enabled;
 	bool		keep_original;	/* store the bytes as they came */
 	CdiClientAddress client_address;
+	CdiCookieless cookieless;
 	double		rate_limit;		/* events per second; 0: none */
 	int32		rate_burst;		/* events at once; 0: those of one second */
 	int32		max_body;		/* kB; 0: cdi.collector_max_body alone */
@@ -86,6 +95,9 @@ typedef struct CdiEnvelope
 	Jsonb	   *context;		/* of calls that have none */
 	Jsonb	   *client;			/* members for every call's context: what the
 								 * request's own headers and address say */
+	CdiText		address;		/* the device's, where the source has cookieless */
+	CdiText		agent;			/* ids; in memory only, never written anywhere */
+	CdiText		cookieless_id;	/* of a failed event, made when it came */
 	bool		element;		/* of an array or batch: a replay takes it as a
 								 * call, whatever it looks like */
 	bool		history;		/* honour receivedAt */
@@ -174,6 +186,8 @@ typedef struct CdiBatch
 	bool		may_wait;		/* SQL: wait for another transaction's message
 								 * id; the collector parks instead */
 	bool		history;		/* for the envelopes that the parser makes */
+	int32		asked_source;	/* whose setting is the next (cookieless.c) */
+	CdiCookieless asked_cookieless;
 	TimestampTz received_at;
 	int			count;
 	int			capacity;

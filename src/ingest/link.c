@@ -15,6 +15,7 @@
 #include "utils/lsyscache.h"
 
 #include "base/scan.h"
+#include "ingest/cookieless.h"
 #include "ingest/rows.h"
 #include "ingest/stages.h"
 
@@ -33,7 +34,8 @@ cdi_event_has_link(const CdiEvent *event)
 {
 	int			n = event->counts[CDI_GRAPH_PERSON];
 
-	return event->outcome == CDI_STORED && (n >= 2 || (n == 1 && sets_traits(event)));
+	return event->outcome == CDI_STORED &&
+		(n >= 2 || (n == 1 && sets_traits(event) && !cdi_cookieless_is(event->identifiers[0].value)));
 }
 
 static bool

@@ -17,6 +17,7 @@
 #include "base/errors.h"
 #include "base/scan.h"
 #include "identity/identity.h"
+#include "ingest/cookieless.h"
 #include "ingest/stages.h"
 #include "ingest/iso8601.h"
 
@@ -357,8 +358,9 @@ require(CdiBatch *batch, CdiEvent *event, CdiText field, const char *name)
 			 NULL, NULL);
 }
 
+/* why_no_id: why an id could not be made, or NULL where none was to be made */
 static void
-check(CdiBatch *batch, CdiEvent *event)
+check(CdiBatch *batch, CdiEvent *event, const char *why_no_id)
 {
 	const char *const *known = event_types;
 
@@ -382,8 +384,9 @@ check(CdiBatch *batch, CdiEvent *event)
 		!(event->envelope != NULL && event->envelope->dialect != NULL &&
 		  cdi_text_is(event->type, "group") && event->group_id.data != NULL))
 		fail(batch, event, ERRCODE_CDI_NO_IDENTIFIER,
-			 "the call has neither a user id nor an anonymous id", NULL,
-			 "Send \"userId\" or \"anonymousId\".");
+			 "the call has neither a user id nor an anonymous id", why_no_id,
+			 why_no_id == NULL ? "Send \"userId\" or \"anonymousId\"." :
+			 "Send \"userId\", or on the same day \"ip\" and \"userAgent\" in its \"context\".");
 	if (strcmp(*known, "track") == 0)
 		require(batch, event, event->event, "event");
 	else if (strcmp(*known, "group") == 0)
@@ -460,7 +463,7 @@ cdi_stage_normalise(CdiBatch *batch)
 		}
 		check_depth_of(batch, event, event->context);	/* may be the envelope's */
 		if (event->outcome == CDI_PENDING)
-			check(batch, event);
+			check(batch, event, cdi_cookieless_apply(batch, event));
 		if (event->outcome == CDI_PENDING)
 			correct_clock(batch, event);
 		if (event->outcome != CDI_PENDING)

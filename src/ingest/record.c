@@ -9,6 +9,7 @@
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 
+#include "ingest/cookieless.h"
 #include "ingest/rows.h"
 #include "ingest/stages.h"
 
@@ -25,9 +26,8 @@ set_cstring(const char *string, int column, Datum *values, bool *nulls)
 
 /* The event's bytes as they came, or the call as text. */
 static bytea *
-payload_of(CdiEvent *event)
+payload_of(const CdiEvent *event, CdiText payload)
 {
-	CdiText		payload = event->payload;
 	bytea	   *result;
 
 	if (payload.data == NULL && event->call != NULL)
@@ -47,10 +47,13 @@ static bool
 form_failure(CdiBatch *batch, CdiEvent *event, Datum *values, bool *nulls)
 {
 	const CdiFailure *failure = event->failure;
+	CdiText		payload = event->payload;
+	const CdiEnvelope *said = event->envelope;
 	Jsonb	   *envelope;
 
 	if (event->outcome != CDI_FAILED)
 		return false;
+	cdi_cookieless_seal(batch, event, &payload, &said);
 	values[0] = TimestampTzGetDatum(event->received_at);
 	values[1] = Int32GetDatum(event->source_id);
 	values[2] = CStringGetTextDatum(failure->stage);
@@ -59,8 +62,8 @@ form_failure(CdiBatch *batch, CdiEvent *event, Datum *values, bool *nulls)
 	set_cstring(failure->detail, 5, values, nulls);
 	set_cstring(failure->hint, 6, values, nulls);
 	values[7] = Int32GetDatum(event->attempts + 1);
-	values[8] = PointerGetDatum(payload_of(event));
-	envelope = cdi_envelope_to_jsonb(event->envelope);
+	values[8] = PointerGetDatum(payload_of(event, payload));
+	envelope = cdi_envelope_to_jsonb(said);
 	if (envelope != NULL)
 		values[9] = JsonbPGetDatum(envelope);
 	else

@@ -126,6 +126,7 @@ get_settings(HeapTuple tuple, TupleDesc desc, int column, CdiSource *source)
 	bool		isnull;
 	Datum		datum = SPI_getbinval(tuple, desc, column, &isnull);
 	char	   *address;
+	char	   *cookieless;
 
 	source->rate_limit = isnull ? 0 : DatumGetFloat8(datum);
 	datum = SPI_getbinval(tuple, desc, column + 1, &isnull);
@@ -140,6 +141,10 @@ get_settings(HeapTuple tuple, TupleDesc desc, int column, CdiSource *source)
 		strcmp(address, "never") == 0 ? CDI_ADDRESS_NEVER : CDI_ADDRESS_AUTO;
 	source->allowed_origins = SPI_getvalue(tuple, desc, column + 5);
 	source->person_traits = get_strings(tuple, desc, column + 6, &source->nperson_traits);
+	cookieless = SPI_getvalue(tuple, desc, column + 7);
+	source->cookieless = cookieless == NULL ? CDI_COOKIELESS_OFF :
+		strcmp(cookieless, "missing") == 0 ? CDI_COOKIELESS_MISSING :
+		strcmp(cookieless, "always") == 0 ? CDI_COOKIELESS_ALWAYS : CDI_COOKIELESS_OFF;
 }
 
 /* Further keys, into the current memory context */
@@ -182,11 +187,11 @@ load(void)
 #define COLUMNS "SELECT source_id, name, enabled, write_key_hash, previous_key_hash, previous_key_until," \
 		" (SELECT pg_catalog.array_agg(role_name::text) FROM cdi.source_grants g WHERE g.source_id OPERATOR(pg_catalog.=) s.source_id)"
 	static CdiPlan plan = {
-		.query = COLUMNS ", rate_limit, rate_burst, max_body, keep_original, client_address, allowed_origins, person_traits FROM cdi.sources s"
+		.query = COLUMNS ", rate_limit, rate_burst, max_body, keep_original, client_address, allowed_origins, person_traits, cookieless FROM cdi.sources s"
 	};
 	/* until the extension is updated to 0.2.0 */
 	static CdiPlan plan_0_1 = {
-		.query = COLUMNS ", NULL::float8, NULL::int4, NULL::int4, false, 'auto', NULL::text, NULL::text[] FROM cdi.sources s"
+		.query = COLUMNS ", NULL::float8, NULL::int4, NULL::int4, false, 'auto', NULL::text, NULL::text[], 'off' FROM cdi.sources s"
 	};
 	static bool registered = false;
 	CdiOwnerScope scope;

@@ -372,6 +372,8 @@ cdi_simulate_write_story(const CdiSimulationPlan *plan, int32 number,
 	int			device_of[CDI_MAX_SESSIONS];
 	int			login_at[CDI_MAX_DEVICES] = {0};
 	bool		known[CDI_MAX_DEVICES] = {false};
+	int64		start_ms = plan->start_ms;
+	int64		span = plan->days * CDI_MS_PER_DAY;
 	int64		slot;
 
 	memset(&writer, 0, sizeof(writer));
@@ -382,13 +384,18 @@ cdi_simulate_write_story(const CdiSimulationPlan *plan, int32 number,
 	story->nsessions = 0;
 	story->ncalls = 0;
 
+	/* Who gives an address away has gone when the other comes. */
+	if (profile->recycling != CDI_RECYCLING_NONE)
+		span /= 2;
+	if (profile->recycling == CDI_RECYCLING_TAKER)
+		start_ms += span;
+
 	/* at least five slots in a day, so that every device gets a session */
 	if (profile->member)
 		nsessions = 2 + cdi_simulate_below(&writer.random, 8);
 	nsessions = Max(nsessions, profile->ndevices);
-	if (plan->days == 1)
-		nsessions = Min(nsessions, (int) (CDI_MS_PER_DAY / MIN_SLOT));
-	slot = plan->days * CDI_MS_PER_DAY / nsessions;
+	nsessions = Min(nsessions, (int) (span / MIN_SLOT));
+	slot = span / nsessions;
 
 	for (int i = 0; i < nsessions; i++)
 		device_of[i] = i < profile->ndevices ? i :
@@ -434,7 +441,7 @@ cdi_simulate_write_story(const CdiSimulationPlan *plan, int32 number,
 
 		within = (int64) (cdi_simulate_next(&writer.random) % (uint64) within);
 		writer.known = known[device];
-		write_session(&writer, device, plan->start_ms + i * slot + within, login);
+		write_session(&writer, device, start_ms + i * slot + within, login);
 		known[device] = writer.known;
 	}
 }

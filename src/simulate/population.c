@@ -4,11 +4,12 @@
  *
  * A profile depends on the seed and the person's number alone: the same seed
  * with another start brings the same people back to the shop.  The only
- * argument that can change a profile is the share of anomalies, and it leaves
- * everyone whom it does not choose as they were.
+ * arguments that can change a profile are the shares of anomalies and of
+ * recycled addresses, and they leave everyone whom they do not choose as they
+ * were.
  *
  * Identifiers cannot collide by construction: a user id is a bijection of the
- * person's number, an e-mail address ends in that number, and a device's
+ * person's number, an e-mail address ends in its first owner's number, and a device's
  * anonymous id is a 122-bit hash of person and device.  Addresses and hosts
  * are in the names and networks reserved for examples and benchmarks (RFC
  * 2606, 5737, 2544), so that no simulated call can name a real person.
@@ -21,6 +22,9 @@
 #define USER_STREAM		UINT64CONST(0x7573657200000000)
 #define ANOMALY_STREAM	UINT64CONST(0x616e6f6d616c7900)
 #define PROFILE_STREAM	UINT64CONST(0x70726f66696c6500)
+#define RECYCLED_STREAM	UINT64CONST(0x72656379636c6500)
+
+#define MEMBERS_PERCENT	90
 
 /* how far back a person looks for someone to share a device with */
 #define NEIGHBOURS		16
@@ -180,6 +184,48 @@ fill_device(const CdiSimulationPlan *plan, int32 number, int position,
 			 18 + (network >> 16), (network >> 8) & 255, network & 255);
 }
 
+/* A member's own address, the number of whose owner stays in it. */
+static void
+write_email(const CdiSimulationPlan *plan, int32 number, int first_name, int last_name,
+			char *email, size_t size)
+{
+	snprintf(email, size, "%s.%s%d@s" INT64_FORMAT ".example.com",
+			 first_names[first_name], last_names[last_name], number, plan->seed);
+	for (char *out = email; *out; out++)
+		*out = pg_ascii_tolower((unsigned char) *out);
+}
+
+/* Starts the stream that a profile is drawn from; its first draw is made. */
+static bool
+is_member(const CdiSimulationPlan *plan, int32 number, CdiRandom *random)
+{
+	random->state = cdi_simulate_key(plan->identity_key ^ PROFILE_STREAM,
+									 (uint64) number, 0);
+	return cdi_simulate_chance(random, MEMBERS_PERCENT);
+}
+
+/*
+ * Of two people, 2k - 1 and 2k, the second may take over the address of the
+ * first.  So it changes hands once, nobody takes what was taken, and neither
+ * depends on how many people follow.  Only a member whose number is even and
+ * who comes behind a member can be a taker: the share is out of those.
+ */
+static CdiRecycling
+recycling_of(const CdiSimulationPlan *plan, int32 number)
+{
+	int32		partner = number % 2 == 1 ? number + 1 : number - 1;
+	double		eligible = 0.5 * MEMBERS_PERCENT / 100;
+	CdiRandom	random;
+
+	if (plan->recycled <= 0 || number == PG_INT32_MAX || !is_member(plan, partner, &random))
+		return CDI_RECYCLING_NONE;
+	random.state = cdi_simulate_key(plan->identity_key ^ RECYCLED_STREAM,
+									(uint64) Max(number, partner), 0);
+	if (cdi_simulate_share(cdi_simulate_next(&random)) >= plan->recycled / eligible)
+		return CDI_RECYCLING_NONE;
+	return partner > number ? CDI_RECYCLING_GIVER : CDI_RECYCLING_TAKER;
+}
+
 /*
  * Everything of a profile that no anomaly touches.
  */
@@ -187,12 +233,9 @@ static void
 fill_basics(const CdiSimulationPlan *plan, int32 number, CdiProfile *profile)
 {
 	CdiRandom	random;
-	char	   *out;
 
-	random.state = cdi_simulate_key(plan->identity_key ^ PROFILE_STREAM,
-									(uint64) number, 0);
 	profile->number = number;
-	profile->member = cdi_simulate_chance(&random, 90);
+	profile->member = is_member(plan, number, &random);
 	profile->first_name = cdi_simulate_below(&random, lengthof(first_names));
 	profile->last_name = cdi_simulate_below(&random, lengthof(last_names));
 	profile->place = cdi_simulate_below(&random, lengthof(places));
@@ -216,12 +259,17 @@ fill_basics(const CdiSimulationPlan *plan, int32 number, CdiProfile *profile)
 	snprintf(profile->user_id, sizeof(profile->user_id), "u_%016llx",
 			 (unsigned long long) cdi_simulate_mix((plan->identity_key ^ USER_STREAM) +
 												   (uint64) number));
-	snprintf(profile->email, sizeof(profile->email),
-			 "%s.%s%d@s" INT64_FORMAT ".example.com",
-			 first_names[profile->first_name], last_names[profile->last_name],
-			 number, plan->seed);
-	for (out = profile->email; *out; out++)
-		*out = pg_ascii_tolower((unsigned char) *out);
+	profile->recycling = profile->member ? recycling_of(plan, number) : CDI_RECYCLING_NONE;
+	if (profile->recycling == CDI_RECYCLING_TAKER)
+	{
+		CdiProfile	giver;
+
+		fill_basics(plan, number - 1, &giver);
+		strlcpy(profile->email, giver.email, sizeof(profile->email));
+	}
+	else
+		write_email(plan, number, profile->first_name, profile->last_name,
+					profile->email, sizeof(profile->email));
 }
 
 /*
@@ -282,10 +330,11 @@ cdi_simulate_fill_profile(const CdiSimulationPlan *plan, int32 number,
 		}
 		else
 		{
-			/* the person's number stays in it, so it is nobody else's */
+			/* of the own address, which nobody else has, also not mistyped */
 			profile->anomaly = CDI_ANOMALY_MISTYPED_EMAIL;
-			snprintf(profile->wrong_email, sizeof(profile->wrong_email), "%c%s",
-					 profile->email[0], profile->email);
+			write_email(plan, number, profile->first_name, profile->last_name,
+						profile->wrong_email + 1, sizeof(profile->wrong_email) - 1);
+			profile->wrong_email[0] = profile->wrong_email[1];
 		}
 	}
 }

@@ -60,13 +60,13 @@ PG_FUNCTION_INFO_V1(cdi_simulate_touchpoints);
 PG_FUNCTION_INFO_V1(cdi_simulate_totals);
 
 static void
-check_share(const char *name, double value)
+check_share(const char *name, double value, double limit)
 {
 	/* written so that NaN fails it */
-	if (!(value >= 0 && value <= 1))
+	if (!(value >= 0 && value <= limit))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"%s\" must be between 0 and 1", name),
+				 errmsg("\"%s\" must be between 0 and %g", name, limit),
 				 errdetail("It is %g.", value),
 				 errhint("Give a share, such as 0.01 for one per cent.")));
 }
@@ -85,6 +85,7 @@ read_plan(FunctionCallInfo fcinfo, CdiSimulationPlan *plan)
 	plan->anomalies = PG_GETARG_FLOAT8(4);
 	plan->duplicates = PG_GETARG_FLOAT8(5);
 	plan->late = PG_GETARG_FLOAT8(6);
+	plan->recycled = PG_GETARG_FLOAT8(7);
 
 	if (plan->persons < 0)
 		ereport(ERROR,
@@ -98,9 +99,15 @@ read_plan(FunctionCallInfo fcinfo, CdiSimulationPlan *plan)
 				 errmsg("\"%s\" must be between 1 and %d", "days", MAX_DAYS),
 				 errdetail("It is %d.", plan->days),
 				 errhint("For a longer time, simulate one span after the other with the same seed.")));
-	check_share("anomalies", plan->anomalies);
-	check_share("duplicates", plan->duplicates);
-	check_share("late", plan->late);
+	check_share("anomalies", plan->anomalies, 1);
+	check_share("duplicates", plan->duplicates, 1);
+	check_share("late", plan->late, 1);
+	check_share("recycled", plan->recycled, CDI_MAX_RECYCLED);
+	if (plan->recycled > 0 && plan->days < 2)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("an e-mail address is not recycled within a day"),
+				 errhint("Let \"days\" be at least 2, or \"recycled\" 0.")));
 
 	if (TIMESTAMP_NOT_FINITE(start))
 		plan->start_ms = -1;
@@ -252,7 +259,7 @@ make_row(FuncCallContext *context, Datum *values, bool *nulls)
 }
 
 /*
- * cdi_simulate(persons, seed, start_at, days, anomalies, duplicates, late)
+ * cdi_simulate(persons, seed, start_at, days, anomalies, duplicates, late, recycled)
  *		The calls, one jsonb each.
  */
 Datum
@@ -340,8 +347,9 @@ cdi_simulate_people(PG_FUNCTION_ARGS)
 	Simulation *simulation;
 	const char *type;
 	const char *value;
-	Datum		values[3];
-	bool		nulls[3] = {false};
+	CdiRecycling recycling;
+	Datum		values[5];
+	bool		nulls[5] = {false};
 
 	if (SRF_IS_FIRSTCALL())
 		begin_truth(fcinfo);
@@ -358,6 +366,12 @@ cdi_simulate_people(PG_FUNCTION_ARGS)
 	values[0] = Int32GetDatum(simulation->story.profile.number);
 	values[1] = CStringGetTextDatum(type);
 	values[2] = CStringGetTextDatum(value);
+	recycling = value == simulation->story.profile.email ?
+		simulation->story.profile.recycling : CDI_RECYCLING_NONE;
+	values[3] = values[4] = TimestampTzGetDatum(timestamp_of_ms(simulation->plan.start_ms +
+																simulation->plan.days * CDI_MS_PER_DAY / 2));
+	nulls[3] = recycling != CDI_RECYCLING_TAKER;
+	nulls[4] = recycling != CDI_RECYCLING_GIVER;
 	SRF_RETURN_NEXT(context, make_row(context, values, nulls));
 }
 

@@ -40,6 +40,7 @@ typedef struct CdiSimulationPlan
 	double		anomalies;
 	double		duplicates;
 	double		late;
+	double		recycled;
 	uint64		identity_key;	/* of seed: who people are */
 	uint64		journey_key;	/* of seed, start and days: what they do */
 } CdiSimulationPlan;
@@ -73,6 +74,17 @@ typedef enum CdiAnomaly
 	CDI_ANOMALY_WRONG_EMAIL		/* types an address that is somebody's */
 } CdiAnomaly;
 
+/* An e-mail address of two people, one after the other */
+typedef enum CdiRecycling
+{
+	CDI_RECYCLING_NONE,
+	CDI_RECYCLING_GIVER,		/* has it in the first half of the time */
+	CDI_RECYCLING_TAKER			/* in the second */
+} CdiRecycling;
+
+/* The largest share of members that can be takers; see population.c. */
+#define CDI_MAX_RECYCLED		0.4
+
 typedef struct CdiProfile
 {
 	int32		number;			/* 1 .. persons */
@@ -88,6 +100,7 @@ typedef struct CdiProfile
 	CdiDevice	devices[CDI_MAX_DEVICES];
 	char		user_id[24];
 	char		email[96];
+	CdiRecycling recycling;
 	CdiAnomaly	anomaly;
 	char		wrong_email[96];
 } CdiProfile;

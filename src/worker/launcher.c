@@ -32,6 +32,7 @@
 #include "utils/timestamp.h"
 
 #include "collect/limit.h"
+#include "ingest/cookieless.h"
 #include "worker/slot.h"
 
 #define SAFETY_SECONDS			60
@@ -416,6 +417,7 @@ cdi_launcher_main(Datum arg)
 		if (scan)
 			scan_databases();
 		timeout = reconcile();
+		cdi_cookieless_end_day();
 
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 timeout, cdi_worker_wait_event());

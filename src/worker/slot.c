@@ -25,6 +25,7 @@
 #include "utils/timestamp.h"
 
 #include "collect/limit.h"
+#include "ingest/cookieless.h"
 #include "worker/slot.h"
 
 /* Running for this long ends a row of failures. */
@@ -64,7 +65,8 @@ init_slot(CdiSlot *slot)
 void
 cdi_slot_request(void)
 {
-	RequestAddinShmemSpace(add_size(shared_size(), cdi_limit_shmem_size()));
+	RequestAddinShmemSpace(add_size(shared_size(), add_size(cdi_limit_shmem_size(),
+															cdi_cookieless_shmem_size())));
 	RequestNamedLWLockTranche("cdi", CDI_LOCKS);
 }
 
@@ -93,6 +95,7 @@ cdi_slot_create(void)
 		}
 	}
 	cdi_limit_shmem_create(&locks[CDI_LOCK_LIMIT].lock);
+	cdi_cookieless_shmem_create(&locks[CDI_LOCK_COOKIELESS].lock);
 	LWLockRelease(AddinShmemInitLock);
 }
 

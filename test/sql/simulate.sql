@@ -129,17 +129,17 @@ WHERE known_before AND NOT call ? 'userId';
 
 -- 9. Sessions by the usual rule, thirty minutes without a call, are the
 -- sessions of the truth, with much room on both sides of it.
-CREATE FUNCTION pg_temp.check_sessions(persons int, seed bigint, start_at timestamptz, days int,
+CREATE FUNCTION pg_temp.check_sessions(persons int, seed bigint, start_at timestamptz, days int, recycled float8 DEFAULT 0,
 	OUT touchpoints bool, OUT differences bigint, OUT longest_pause bool, OUT shortest_gap bool, OUT last_in_time bool)
 LANGUAGE sql SET enable_nestloop = off AS $$
 	WITH paced AS (
 		SELECT person, at, at - lag(at) OVER (PARTITION BY person ORDER BY at) AS pause
 		FROM (SELECT DISTINCT c->>'messageId', c->>'anonymousId' AS device, (c->>'timestamp')::timestamptz AS at
-			FROM cdi_simulate(persons, seed, start_at, days) c) c
-		JOIN cdi_simulate_people(persons, seed, start_at, days) ON identifier_type = 'anonymous_id' AND identifier_value = device),
+			FROM cdi_simulate(persons, seed, start_at, days, recycled => recycled) c) c
+		JOIN cdi_simulate_people(persons, seed, start_at, days, recycled => recycled) ON identifier_type = 'anonymous_id' AND identifier_value = device),
 	found AS (SELECT person, at FROM paced WHERE pause IS NULL OR pause > '30 minutes'),
-	truth AS (SELECT person, started_at FROM cdi_simulate_touchpoints(persons, seed, start_at, days))
-	SELECT (SELECT count(*) FROM truth) = (SELECT t.touchpoints FROM cdi_simulate_totals(persons, seed, start_at, days) t),
+	truth AS (SELECT person, started_at FROM cdi_simulate_touchpoints(persons, seed, start_at, days, recycled => recycled))
+	SELECT (SELECT count(*) FROM truth) = (SELECT t.touchpoints FROM cdi_simulate_totals(persons, seed, start_at, days, recycled => recycled) t),
 		(SELECT count(*) FROM found f FULL JOIN truth t ON f.person = t.person AND at = started_at WHERE at IS NULL OR started_at IS NULL),
 		(SELECT max(pause) < '25 minutes' FROM paced WHERE pause <= '30 minutes'),
 		(SELECT min(pause) > '1 hour' FROM paced WHERE pause > '30 minutes'),
@@ -150,6 +150,7 @@ SELECT * FROM pg_temp.check_sessions(300, 7, '2026-03-28 11:59:59.999999', 1);
 SELECT * FROM pg_temp.check_sessions(300, -1, '1999-12-31', 2);
 SELECT * FROM pg_temp.check_sessions(300, 3, '1970-01-01', 3660);
 SELECT * FROM pg_temp.check_sessions(2000, 4, '2026-01-01', 7);
+SELECT * FROM pg_temp.check_sessions(2000, 4, '2026-01-01', 2, 0.4);
 
 -- 10. The channel of a session can be told from its first call alone, and no
 -- other call carries a campaign or an outside referrer.
@@ -242,7 +243,52 @@ SELECT count(*) AS nobody FROM cdi_simulate(persons => 0);
 SELECT * FROM cdi_simulate_totals(persons => 0);
 SELECT count(*) AS unknown FROM cdi_simulate(persons => NULL);
 
--- 15. What it refuses.
+-- 15. Recycled addresses: each had one owner before, who is seen in the first
+-- half of the time only, and the later one in the second.
+CREATE TEMP TABLE again AS SELECT DISTINCT c AS call, (c->>'timestamp')::timestamptz AS at
+	FROM cdi_simulate(persons => 2000, seed => 7, recycled => 0.2) c;
+CREATE TEMP TABLE again_people AS SELECT * FROM cdi_simulate_people(persons => 2000, seed => 7, recycled => 0.2);
+CREATE TEMP VIEW handed AS
+	SELECT a.identifier_value AS email, a.person AS giver, b.person AS taker, a.owned_until = b.owned_from AND a.owned_from IS NULL AND b.owned_until IS NULL AS dated, b.owned_from AS at
+	FROM again_people a JOIN again_people b USING (identifier_type, identifier_value)
+	WHERE a.person < b.person;
+SELECT count(*) = count(DISTINCT email) AS changed_hands_once, bool_and(dated) AS dated, min(at) = max(at) AND min(at) = '2026-01-16' AS half_way FROM handed;
+SELECT count(*) - 2 * (SELECT count(*) FROM handed) AS other_dates FROM again_people WHERE owned_from IS NOT NULL OR owned_until IS NOT NULL;
+SELECT DISTINCT identifier_type AS shared FROM again_people GROUP BY identifier_type, identifier_value HAVING count(*) > 1;
+-- a share of 0.2 of some 1800 members: within five standard deviations
+SELECT abs(takers - 0.2 * members) < 5 * sqrt(members * 0.2 * 0.8) AS share
+FROM (SELECT count(*) FROM handed) a(takers), (SELECT count(*) FROM again_people WHERE identifier_type = 'user_id') b(members);
+CREATE TEMP VIEW again_seen AS
+	SELECT p.person, at, v.type, v.value FROM again JOIN again_people p ON p.identifier_value = call->>'anonymousId', LATERAL (VALUES
+		('user_id', call->>'userId'), ('anonymous_id', call->>'anonymousId'),
+		('email', CASE WHEN call->>'type' = 'identify' THEN call->'traits'->>'email' END)) v(type, value)
+	WHERE v.value IS NOT NULL;
+SELECT count(*) AS differences FROM (SELECT DISTINCT person, type, value FROM again_seen) s
+FULL JOIN again_people p ON p.person = s.person AND type = identifier_type AND value = identifier_value
+WHERE value IS NULL OR identifier_value IS NULL;
+SELECT (SELECT count(*) FROM again_seen s JOIN handed h ON person = giver WHERE s.at >= h.at) AS givers_after,
+	(SELECT count(*) FROM again_seen s JOIN handed h ON person = taker WHERE s.at < h.at) AS takers_before;
+SELECT count(*) AS changed_calls_of_others FROM (
+	SELECT c FROM cdi_simulate(persons => 2000, seed => 7) c JOIN again_people ON identifier_value = c->>'anonymousId'
+	WHERE person NOT IN (SELECT giver FROM handed UNION ALL SELECT taker FROM handed)
+	EXCEPT SELECT call FROM again) d;
+-- Nobody depends on who follows, not even a giver whose taker does not come.
+SELECT count(*) AS not_among_more FROM (
+	SELECT cdi_simulate(persons => giver, seed => 7, recycled => 0.2) FROM (SELECT max(giver) FROM handed) h(giver)
+	EXCEPT SELECT call FROM again) d;
+-- Beside anomalies each identifier still belongs to whom the truth says.
+SELECT count(*) AS differences FROM (
+	SELECT DISTINCT v.type, v.value FROM cdi_simulate(persons => 2000, seed => 7, anomalies => 0.5, recycled => 0.4) call, LATERAL (VALUES
+		('user_id', call->>'userId'), ('anonymous_id', call->>'anonymousId'),
+		('email', CASE WHEN call->>'type' = 'identify' THEN call->'traits'->>'email' END)) v(type, value)
+	WHERE v.value IS NOT NULL) s
+FULL JOIN (SELECT DISTINCT identifier_type, identifier_value FROM cdi_simulate_people(persons => 2000, seed => 7, anomalies => 0.5, recycled => 0.4)) p ON type = identifier_type AND value = identifier_value
+WHERE value IS NULL OR identifier_value IS NULL;
+SELECT max(owners) AS owners_of_an_address FROM (
+	SELECT count(*) FROM cdi_simulate_people(persons => 2000, seed => 7, anomalies => 0.5, recycled => 0.4)
+	WHERE identifier_type = 'email' GROUP BY identifier_value) d(owners);
+
+-- 16. What it refuses.
 SELECT cdi_simulate(persons => -1);
 SELECT cdi_simulate(days => 0);
 SELECT cdi_simulate_totals(days => 3661);
@@ -252,3 +298,6 @@ SELECT cdi_simulate_touchpoints(duplicates => -0.1);
 SELECT cdi_simulate(start_at => '-infinity');
 SELECT cdi_simulate(start_at => '1969-12-31 23:59:59+00');
 SELECT cdi_simulate_conversions(start_at => '9999-12-15 00:00:00+00');
+SELECT cdi_simulate_totals(recycled => 0.41);
+SELECT cdi_simulate_people(recycled => 'NaN');
+SELECT cdi_simulate(days => 1, recycled => 0.1);

@@ -25,6 +25,7 @@
 
 #include "base/errors.h"
 #include "identity/identity.h"
+#include "identity/traits.h"
 
 /* How long an erasure tries to find no writer at work */
 #define LOCK_WAIT_MS	10000
@@ -95,6 +96,12 @@ delete_rows(Datum keys, Datum values)
 		.nargs = 2,.argtypes = {UUIDARRAYOID, TEXTARRAYOID}},
 		{.query = "DELETE FROM cdi.identifier_traits WHERE identifier = ANY ($1)",
 		.nargs = 2,.argtypes = {UUIDARRAYOID, TEXTARRAYOID}},
+		{.query = "DELETE FROM cdi.computed_trait_deltas WHERE subject = ANY ($1)",
+		.nargs = 2,.argtypes = {UUIDARRAYOID, TEXTARRAYOID}},
+		{.query = "DELETE FROM cdi.computed_trait_values WHERE subject = ANY ($1)",
+		.nargs = 2,.argtypes = {UUIDARRAYOID, TEXTARRAYOID}},
+		{.query = "DELETE FROM cdi.computed_trait_counts WHERE subject = ANY ($1)",
+		.nargs = 2,.argtypes = {UUIDARRAYOID, TEXTARRAYOID}},
 		{.query = "DELETE FROM cdi.group_members WHERE group_identifier = ANY ($1) OR member = ANY ($1)",
 		.nargs = 2,.argtypes = {UUIDARRAYOID, TEXTARRAYOID}},
 		{.query = "DELETE FROM cdi.identity_refusals WHERE identifier = ANY ($1)",
@@ -134,6 +141,37 @@ find_neighbours(Datum keys, int *n)
 	return neighbours;
 }
 
+/* Traits of identifiers whose links have lost some, from what is left there */
+static void
+renew_traits(Datum keys)
+{
+	static CdiPlan clear = {
+		.query = "DELETE FROM cdi.identifier_traits WHERE identifier = ANY ($1)",
+		.nargs = 1,.argtypes = {UUIDARRAYOID}
+	};
+	static CdiPlan plan = {
+		.query = "SELECT identifiers[1], traits, linked_at, position, coalesce(source_id, 0) FROM cdi.identity_links"
+		" WHERE identifiers && $1 AND identifiers[1] = ANY ($1) AND traits IS NOT NULL",
+		.nargs = 1,.argtypes = {UUIDARRAYOID}
+	};
+	CdiTraitRows rows;
+
+	cdi_plan_execute(&clear, &keys, NULL);
+	cdi_plan_execute(&plan, &keys, NULL);
+	cdi_traits_begin(&rows, CurrentMemoryContext);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		Datum		values[5];
+		bool		isnull;
+
+		for (int c = 0; c < lengthof(values); c++)
+			values[c] = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, c + 1, &isnull);
+		cdi_traits_append(&rows, DatumGetUUIDP(values[0]), values[1], DatumGetTimestampTz(values[2]),
+						  DatumGetInt64(values[3]), DatumGetInt32(values[4]));
+	}
+	cdi_traits_record(&rows);
+}
+
 static Datum
 find_values(Datum keys)
 {
@@ -164,7 +202,13 @@ erase(const pg_uuid_t *keys, int n)
 	neighbours = find_neighbours(array, &nneighbours);
 	delete_rows(array, find_values(array));
 	if (nneighbours > 0)
+	{
+		elements = palloc_extended(sizeof(Datum) * nneighbours, MCXT_ALLOC_HUGE);
+		for (int i = 0; i < nneighbours; i++)
+			elements[i] = UUIDPGetDatum(&neighbours[i]);
+		renew_traits(cdi_uuid_array(elements, nneighbours));
 		cdi_refold(neighbours, nneighbours, 0, NULL, NULL);
+	}
 }
 
 static void

@@ -486,6 +486,7 @@ drop_erased(CdiBatch *batch)
 				{
 					cdi_refuse(batch, event, cdi_text(from->type), CDI_NO_TEXT, CDI_ERASED, NULL);
 					event->counts[graph]--;
+					event->erased = true;
 				}
 		}
 	}

@@ -157,6 +157,7 @@ typedef struct CdiEvent
 	uint8		counts[CDI_GRAPHS];
 	CdiIdentifier *identifiers;
 	CdiRefusal *refusals;		/* and those set aside */
+	bool		erased;			/* one of them was erased: its traits may say it */
 } CdiEvent;
 
 static inline int

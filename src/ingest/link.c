@@ -25,7 +25,7 @@
 static bool
 sets_traits(const CdiEvent *event)
 {
-	return event->traits != NULL && !cdi_text_is(event->type, "group") &&
+	return event->traits != NULL && !event->erased && !cdi_text_is(event->type, "group") &&
 		JB_ROOT_COUNT(event->traits) > 0;
 }
 

@@ -3,7 +3,8 @@
  *		The one pipeline that every event takes.
  *
  *	parse -> authenticate source -> normalise -> (consent) -> (plan) ->
- *	enrich -> dedupe -> store -> link identifiers -> (fan out)
+ *	enrich -> person -> dedupe -> store -> link identifiers -> compute ->
+ *	(fan out)
  *
  * Stages in brackets have no code yet; their place is in pipeline.c.
  */

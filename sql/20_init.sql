@@ -426,7 +426,7 @@ BEGIN
     SELECT last_value - (NOT is_called)::integer INTO last FROM cdi.event_position;
     SELECT greatest((SELECT max(position) FROM cdi.events WHERE position > last),   -- few blocks, by the BRIN index
                     (SELECT max(position) FROM cdi.identity_links), (SELECT max(watermark) FROM cdi.identity_runs),
-                    (SELECT position FROM cdi.watermark)) INTO highest;
+                    (SELECT position FROM cdi.watermark), (SELECT position FROM cdi.computed_trait_cursor)) INTO highest;
     -- Writers draw from it meanwhile, and it must not go back behind them: what
     -- they wrote is above the value read first, but not above that of now.
     IF highest > (SELECT last_value - (NOT is_called)::integer FROM cdi.event_position) THEN

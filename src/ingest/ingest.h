@@ -3,7 +3,8 @@
  *		The one pipeline that every event takes.
  *
  *	parse -> authenticate source -> normalise -> identify -> (consent) ->
- *	(plan) -> enrich -> dedupe -> store -> link identifiers -> (fan out)
+ *	(plan) -> enrich -> dedupe -> store -> link identifiers -> compute
+ *	traits -> (fan out)
  *
  * Stages in brackets have no code yet; their place is in pipeline.c.
  */

@@ -68,6 +68,12 @@ sub events_flow
 }
 
 ok(events_flow(), 'events are stored');
+# Kept from the events as they come, declared while they do, shown on them
+$node->safe_psql('shop', q(
+	SELECT cdi_create_computed_trait('calls', 'count', 'Posted');
+	SELECT cdi_create_computed_trait('spent', 'sum', 'Posted', '{price}');
+	SELECT cdi_alter_source('web', '{"person_traits": ["calls", "spent"]}');
+));
 for my $victim ('cdi collector', 'cdi keeper', 'cdi launcher', 'client backend', 'checkpointer', 'walwriter', 'cdi push')
 {
 	my $pid;
@@ -112,6 +118,14 @@ $node->poll_query_until('shop', q(SELECT cdi_watermark() >= (SELECT max(position
 	or fail('the watermark moves on');
 is($node->safe_psql('shop', q(SELECT cdi_resolve())), '0', 'links were folded by the worker');
 is($node->safe_psql('shop', q(SELECT count(*) FROM cdi.persons)), '50', 'into the people there are');
+is($node->safe_psql('shop', q(
+	SELECT count(*) FROM (SELECT cdi_person_of(subject) AS person_id, count(*), sum((properties ->> 'price')::numeric)
+		FROM cdi.events WHERE event = 'Posted' GROUP BY 1) e
+	JOIN cdi.person_computed_traits c ON c.person_id = e.person_id AND c.trait = 'calls' AND c.value = to_jsonb(e.count)
+	JOIN cdi.person_computed_traits s ON s.person_id = e.person_id AND s.trait = 'spent' AND s.value = to_jsonb(e.sum))),
+	'50', 'every event counts once for each computed trait');
+is($node->safe_psql('shop', q(SELECT count(*) FROM cdi.computed_trait_deltas)), '0', 'none is left to fold');
+cmp_ok($node->safe_psql('shop', q(SELECT max((context #>> '{person,traits,calls}')::numeric) FROM cdi.events)), '>', 1, 'and events show what came before them');
 
 $node->stop;
 done_testing();

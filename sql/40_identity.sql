@@ -129,7 +129,7 @@ RETURNS bigint
 LANGUAGE C VOLATILE STRICT
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION cdi_erase_identifier(text, text) IS
-'Forgets an identifier: its value leaves all links, the traits it named and those that repeat it go, and what was linked by it is folded again. A salted hash stays as a tombstone, so that no later event or replay identifies anybody by it. Events are not changed. Returns 1. Raises ZC501 for a value that identifies nobody, 42704 for an unknown type, 55P03 where a transaction that writes events does not end within ten seconds.';
+'Forgets an identifier: its value leaves all links, the traits it named and those that repeat it go, and what was linked by it is folded again. A salted hash stays as a tombstone, so that no later event or replay identifies anybody by it. Events are not changed. Returns 1. Raises ZC501 for a value that identifies nobody, 42704 for an unknown type, 55P03 where a transaction that writes events or resolves does not end within ten seconds, 0A000 under another isolation level than READ COMMITTED.';
 
 CREATE OR REPLACE FUNCTION cdi_erase_person(person uuid)
 RETURNS bigint

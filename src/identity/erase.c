@@ -155,9 +155,12 @@ find_neighbours(Datum keys, int *n)
 	return neighbours;
 }
 
+/* Keys that are asked for in one go: see EXPAND_KEYS in history.c */
+#define RENEW_KEYS		64
+
 /* Traits of identifiers whose links have lost some, from what is left there */
 static void
-renew_traits(Datum keys)
+renew_traits(const pg_uuid_t *identifiers, int n)
 {
 	static CdiPlan clear = {
 		.query = "DELETE FROM cdi.identifier_traits WHERE identifier = ANY ($1)",
@@ -168,22 +171,40 @@ renew_traits(Datum keys)
 		" WHERE identifiers && $1 AND identifiers[1] = ANY ($1) AND traits IS NOT NULL",
 		.nargs = 1,.argtypes = {UUIDARRAYOID}
 	};
-	CdiTraitRows rows;
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "cdi renewed traits",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
 
-	cdi_plan_execute(&clear, &keys, NULL);
-	cdi_plan_execute(&plan, &keys, NULL);
-	cdi_traits_begin(&rows, CurrentMemoryContext);
-	for (uint64 i = 0; i < SPI_processed; i++)
+	for (int first = 0; first < n; first += RENEW_KEYS)
 	{
-		Datum		values[5];
-		bool		isnull;
+		Datum		keys;
+		Datum		elements[RENEW_KEYS];
+		int			count = Min(RENEW_KEYS, n - first);
+		CdiTraitRows rows;
 
-		for (int c = 0; c < lengthof(values); c++)
-			values[c] = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, c + 1, &isnull);
-		cdi_traits_append(&rows, DatumGetUUIDP(values[0]), values[1], DatumGetTimestampTz(values[2]),
-						  DatumGetInt64(values[3]), DatumGetInt32(values[4]));
+		CHECK_FOR_INTERRUPTS();
+		for (int i = 0; i < count; i++)
+			elements[i] = UUIDPGetDatum(&identifiers[first + i]);
+		keys = cdi_uuid_array(elements, count);
+		cdi_plan_execute(&clear, &keys, NULL);
+		cdi_plan_execute(&plan, &keys, NULL);
+		cdi_traits_begin(&rows, context);
+		for (uint64 i = 0; i < SPI_processed; i++)
+		{
+			Datum		values[5];
+			bool		isnull;
+
+			for (int c = 0; c < lengthof(values); c++)
+				values[c] = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, c + 1, &isnull);
+			cdi_traits_append(&rows, DatumGetUUIDP(values[0]), values[1], DatumGetTimestampTz(values[2]),
+							  DatumGetInt64(values[3]), DatumGetInt32(values[4]));
+		}
+		SPI_freetuptable(SPI_tuptable);
+		cdi_traits_record(&rows);
+		MemoryContextReset(context);
 	}
-	cdi_traits_record(&rows);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
 }
 
 static Datum
@@ -217,10 +238,7 @@ erase(const pg_uuid_t *keys, int n)
 	delete_rows(array, find_values(array));
 	if (nneighbours > 0)
 	{
-		elements = palloc_extended(sizeof(Datum) * nneighbours, MCXT_ALLOC_HUGE);
-		for (int i = 0; i < nneighbours; i++)
-			elements[i] = UUIDPGetDatum(&neighbours[i]);
-		renew_traits(cdi_uuid_array(elements, nneighbours));
+		renew_traits(neighbours, nneighbours);
 		cdi_refold(neighbours, nneighbours, 0, NULL, NULL);
 	}
 }

@@ -75,12 +75,13 @@ BEGIN
     CREATE OR REPLACE VIEW cdi.persons AS
     SELECT m.identifier AS person_id, l.linked_at AS named_at, i.identifiers, coalesce(t.traits, '{}') AS traits
     FROM cdi.identity_map m
+    LEFT JOIN cdi.identifier_types k USING (type_id)
     LEFT JOIN cdi.identity_links l USING (position)
     JOIN (SELECT person_id, count(*) AS identifiers FROM cdi.identity_map GROUP BY person_id) i
         ON i.person_id = m.identifier
     LEFT JOIN (SELECT person_id, jsonb_object_agg(trait, value) AS traits FROM cdi.person_traits GROUP BY person_id) t
         ON t.person_id = m.identifier
-    WHERE m.person_id = m.identifier;
+    WHERE m.person_id = m.identifier AND coalesce(k.graph, 'person') = 'person';
     COMMENT ON VIEW cdi.persons IS 'People, as of the last cdi_resolve(): one row per person that an identify call or a link between identifiers has named. An identifier seen only by itself is a person without a row here.';
     COMMENT ON COLUMN cdi.persons.person_id IS 'Id of the person: the key of its first identifier. It outlives merges with younger persons.';
     COMMENT ON COLUMN cdi.persons.named_at IS 'When the event happened that first named the person.';
@@ -94,12 +95,81 @@ BEGIN
     JOIN LATERAL (SELECT u.type, u.value
                   FROM unnest(l.identifiers, l.types, l."values") AS u (identifier, type, value)
                   WHERE u.identifier = m.identifier LIMIT 1) k ON true;
-    COMMENT ON VIEW cdi.person_identifiers IS 'Identifiers of every person, as of the last cdi_resolve().';
-    COMMENT ON COLUMN cdi.person_identifiers.person_id IS 'Id of the person, as in cdi.persons.';
+    COMMENT ON VIEW cdi.person_identifiers IS 'Identifiers of every person, account and household, as of the last cdi_resolve().';
+    COMMENT ON COLUMN cdi.person_identifiers.person_id IS 'Id of the person, as in cdi.persons; of the account or household, as in cdi.accounts and cdi.households.';
     COMMENT ON COLUMN cdi.person_identifiers.type IS 'Kind of identifier: user_id, email, anonymous_id, ...';
     COMMENT ON COLUMN cdi.person_identifiers.value IS 'The identifier, normalised.';
     COMMENT ON COLUMN cdi.person_identifiers.first_linked_at IS 'When the event happened that first named the identifier.';
     COMMENT ON COLUMN cdi.person_identifiers.identifier IS 'Its key: what cdi.events.subject holds.';
+
+    -- Accounts and households
+    CREATE OR REPLACE VIEW cdi.accounts AS
+    SELECT m.identifier AS account_id, l.linked_at AS named_at, i.identifiers, coalesce(t.traits, '{}') AS traits
+    FROM cdi.identity_map m
+    JOIN cdi.identifier_types k USING (type_id)
+    LEFT JOIN cdi.identity_links l USING (position)
+    JOIN (SELECT person_id, count(*) AS identifiers FROM cdi.identity_map GROUP BY person_id) i
+        ON i.person_id = m.identifier
+    LEFT JOIN LATERAL (
+        SELECT jsonb_object_agg(latest.trait, latest.value) AS traits
+        FROM (SELECT DISTINCT ON (v.trait) v.trait, v.value
+              FROM cdi.identity_map n JOIN cdi.identifier_traits v USING (identifier)
+              WHERE n.person_id = m.identifier
+              ORDER BY v.trait, v.set_at DESC, v.position DESC) latest) t ON true
+    WHERE m.person_id = m.identifier AND k.graph = 'account';
+    COMMENT ON VIEW cdi.accounts IS 'Accounts, as of the last cdi_resolve(): one row per account that a group call has named.';
+    COMMENT ON COLUMN cdi.accounts.account_id IS 'Id of the account: the key of its first identifier. cdi_person() finds it by any of its identifiers.';
+    COMMENT ON COLUMN cdi.accounts.named_at IS 'When the event happened that first named it.';
+    COMMENT ON COLUMN cdi.accounts.identifiers IS 'How many identifiers are known to be its own.';
+    COMMENT ON COLUMN cdi.accounts.traits IS 'Latest value of every trait of group calls over all its identifiers.';
+
+    CREATE OR REPLACE VIEW cdi.account_members AS
+    SELECT coalesce(a.person_id, g.group_identifier) AS account_id, coalesce(p.person_id, g.member) AS person_id,
+           min(g.first_at) AS first_at, max(g.last_at) AS last_at
+    FROM cdi.group_members g
+    JOIN cdi.identity_map a ON a.identifier = g.group_identifier
+    JOIN cdi.identifier_types k ON k.type_id = a.type_id AND k.graph = 'account'
+    LEFT JOIN cdi.identity_map p ON p.identifier = g.member
+    GROUP BY 1, 2;
+    COMMENT ON VIEW cdi.account_members IS 'Which people an event has shown to belong to which account, as of the last cdi_resolve().';
+    COMMENT ON COLUMN cdi.account_members.account_id IS 'Id of the account, as in cdi.accounts.';
+    COMMENT ON COLUMN cdi.account_members.person_id IS 'Id of the person. One that no link has named has no row in cdi.persons.';
+    COMMENT ON COLUMN cdi.account_members.first_at IS 'When the first event that says so happened.';
+    COMMENT ON COLUMN cdi.account_members.last_at IS 'When the last one did.';
+
+    CREATE OR REPLACE VIEW cdi.households AS
+    SELECT m.identifier AS household_id, l.linked_at AS named_at, i.identifiers, coalesce(t.traits, '{}') AS traits
+    FROM cdi.identity_map m
+    JOIN cdi.identifier_types k USING (type_id)
+    LEFT JOIN cdi.identity_links l USING (position)
+    JOIN (SELECT person_id, count(*) AS identifiers FROM cdi.identity_map GROUP BY person_id) i
+        ON i.person_id = m.identifier
+    LEFT JOIN LATERAL (
+        SELECT jsonb_object_agg(latest.trait, latest.value) AS traits
+        FROM (SELECT DISTINCT ON (v.trait) v.trait, v.value
+              FROM cdi.identity_map n JOIN cdi.identifier_traits v USING (identifier)
+              WHERE n.person_id = m.identifier
+              ORDER BY v.trait, v.set_at DESC, v.position DESC) latest) t ON true
+    WHERE m.person_id = m.identifier AND k.graph = 'household';
+    COMMENT ON VIEW cdi.households IS 'Households, as of the last cdi_resolve(): one row per household that an event has named.';
+    COMMENT ON COLUMN cdi.households.household_id IS 'Id of the household: the key of its first identifier. cdi_person() finds it by any of its identifiers.';
+    COMMENT ON COLUMN cdi.households.named_at IS 'When the event happened that first named it.';
+    COMMENT ON COLUMN cdi.households.identifiers IS 'How many identifiers are known to be its own.';
+    COMMENT ON COLUMN cdi.households.traits IS 'Empty: what events say of traits is said of people and accounts.';
+
+    CREATE OR REPLACE VIEW cdi.household_members AS
+    SELECT coalesce(a.person_id, g.group_identifier) AS household_id, coalesce(p.person_id, g.member) AS person_id,
+           min(g.first_at) AS first_at, max(g.last_at) AS last_at
+    FROM cdi.group_members g
+    JOIN cdi.identity_map a ON a.identifier = g.group_identifier
+    JOIN cdi.identifier_types k ON k.type_id = a.type_id AND k.graph = 'household'
+    LEFT JOIN cdi.identity_map p ON p.identifier = g.member
+    GROUP BY 1, 2;
+    COMMENT ON VIEW cdi.household_members IS 'Which people an event has shown to belong to which household, as of the last cdi_resolve().';
+    COMMENT ON COLUMN cdi.household_members.household_id IS 'Id of the household, as in cdi.households.';
+    COMMENT ON COLUMN cdi.household_members.person_id IS 'Id of the person. One that no link has named has no row in cdi.persons.';
+    COMMENT ON COLUMN cdi.household_members.first_at IS 'When the first event that says so happened.';
+    COMMENT ON COLUMN cdi.household_members.last_at IS 'When the last one did.';
 
     -- Sessions, touchpoints and conversions
     CREATE OR REPLACE VIEW cdi.session_events WITH (security_invoker = true) AS

@@ -257,6 +257,13 @@ extern Snapshot cdi_push_snapshot(void);
 /*
  * links.c: links that no run has folded yet, in order of position.
  */
+typedef struct CdiMembership
+{
+	pg_uuid_t	group;			/* first identifier of the account or household */
+	pg_uuid_t	member;
+	TimestampTz at;
+} CdiMembership;
+
 typedef struct CdiLinkBatch
 {
 	int			count;
@@ -265,6 +272,9 @@ typedef struct CdiLinkBatch
 	int			keys_capacity;
 	pg_uuid_t  *keys;
 	uint8	   *types;			/* of the keys: CdiIdentifierType.type_id */
+	int			nmembers;
+	int			members_capacity;
+	CdiMembership *members;
 } CdiLinkBatch;
 
 typedef struct CdiLinkReader CdiLinkReader;
@@ -281,6 +291,9 @@ extern void cdi_links_batch_init(CdiLinkBatch *batch, int max);
 extern CdiLink *cdi_links_append(CdiLinkBatch *batch, int64 position, TimestampTz linked_at,
 								 Datum rule, Datum identifiers, Datum types);
 extern void cdi_links_close(CdiLinkReader *reader);
+
+/* members.c: who belongs to which account or household, from a batch of links */
+extern void cdi_members_record(const CdiLinkBatch *batch);
 
 /*
  * map.c: cdi.identity_map, read into a graph and written from one.  Only the

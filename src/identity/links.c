@@ -31,6 +31,7 @@
 #define LINK_TYPES			6
 #define LINK_TRAITS			8
 #define LINK_SOURCE			9
+#define LINK_MEMBER			10
 
 typedef struct PositionScan
 {
@@ -270,6 +271,25 @@ cdi_links_append(CdiLinkBatch *batch, int64 position, TimestampTz linked_at,
 	return link;
 }
 
+/* Who belongs to the account or household that the link is of */
+static void
+append_member(CdiLinkBatch *batch, const CdiLink *link, Datum member)
+{
+	CdiMembership *membership;
+
+	if (batch->nmembers == batch->members_capacity)
+	{
+		batch->members_capacity = Max(64, batch->members_capacity * 2);
+		batch->members = batch->members == NULL ?
+			palloc(sizeof(CdiMembership) * batch->members_capacity) :
+			repalloc_huge(batch->members, sizeof(CdiMembership) * batch->members_capacity);
+	}
+	membership = &batch->members[batch->nmembers++];
+	membership->group = batch->keys[link->first];
+	membership->member = *DatumGetUUIDP(member);
+	membership->at = link->linked_at;
+}
+
 /*
  * A batch also ends early, after 8 MB of traits, so that traits of any size
  * are held in memory a little at a time only.
@@ -283,6 +303,9 @@ cdi_links_read(CdiLinkReader *reader, CdiLinkBatch *batch, int max, CdiTraitRows
 
 	batch->count = 0;
 	batch->nkeys = 0;
+	batch->nmembers = 0;
+	batch->members_capacity = 0;
+	batch->members = NULL;		/* in the context of this call */
 	while (batch->count < max && traits->bytes < MAX_TRAIT_BYTES &&
 		   next_link(reader, &position))
 	{
@@ -290,7 +313,7 @@ cdi_links_read(CdiLinkReader *reader, CdiLinkBatch *batch, int max, CdiTraitRows
 		BlockNumber block = ItemPointerGetBlockNumber(&slot->tts_tid);
 		CdiLink    *link;
 
-		slot_getsomeattrs(slot, LINK_SOURCE);
+		slot_getsomeattrs(slot, LINK_MEMBER);
 		link = cdi_links_append(batch, position,
 								DatumGetTimestampTz(slot->tts_values[LINK_LINKED_AT - 1]),
 								slot->tts_values[LINK_RULE - 1],
@@ -300,6 +323,8 @@ cdi_links_read(CdiLinkReader *reader, CdiLinkBatch *batch, int max, CdiTraitRows
 			cdi_traits_append(traits, &batch->keys[link->first], slot->tts_values[LINK_TRAITS - 1],
 							  link->linked_at, position,
 							  slot->tts_isnull[LINK_SOURCE - 1] ? 0 : DatumGetInt32(slot->tts_values[LINK_SOURCE - 1]));
+		if (link->count > 0 && !slot->tts_isnull[LINK_MEMBER - 1])
+			append_member(batch, link, slot->tts_values[LINK_MEMBER - 1]);
 
 		reader->first_block = reader->read == 0 ? block : Min(reader->first_block, block);
 		reader->last_block = Max(reader->last_block, block);

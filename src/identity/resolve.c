@@ -441,6 +441,7 @@ cdi_resolve_links(void)
 		record_merges(&folded);
 		record_refusals(&folded);
 		cdi_traits_record(&traits);
+		cdi_members_record(&batch);
 		run.links += batch.count;
 		run.merges += folded.nmerges;
 		run.refused += folded.nrefusals;

@@ -108,7 +108,7 @@ COMMENT ON COLUMN cdi.identifier_types.blocked IS 'Values that never identify an
 COMMENT ON COLUMN cdi.identifier_types.builtin IS 'Whether cdi_init() made the row.';
 COMMENT ON COLUMN cdi.identifier_types.type_id IS 'Number of the type in cdi.identity_map.';
 COMMENT ON COLUMN cdi.identifier_types.graph IS 'What it identifies: a person, an account (from group calls) or a household.';
-COMMENT ON COLUMN cdi.identifier_types.paths IS 'Where a call has it, the first that has a value counts: userId, traits.email, context.device.id, ...; with ?PATH=VALUE&... behind it, where these are there. Besides, all types are looked for in context.externalIds.';
+COMMENT ON COLUMN cdi.identifier_types.paths IS 'Where a call has it, the first that has a value counts: userId, traits.email, context.device.id, ... A+B is the values of both with a colon between; ?PATH=VALUE&... behind it is a condition. Besides, all types are looked for in context.externalIds.';
 COMMENT ON COLUMN cdi.identifier_types.normaliser IS 'trim, lower, email, phone, phone:NN (NN: country code of numbers without one), or function:SCHEMA.NAME, a function from text to text.';
 COMMENT ON COLUMN cdi.identifier_types.normaliser_role IS 'Role that a function normaliser runs as: who named the function.';
 COMMENT ON COLUMN cdi.identifier_types.blocked_patterns IS 'Regular expressions; values that match one, before or after they are normalised, never identify anyone.';

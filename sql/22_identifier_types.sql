@@ -10,7 +10,8 @@ CREATE OR REPLACE TRIGGER checked BEFORE INSERT OR UPDATE ON cdi.identifier_type
     FOR EACH ROW EXECUTE FUNCTION cdi._identifier_type_check();
 
 -- Those that come with cdi.  Where Segment has the type, it is found where
--- Segment finds it.
+-- Segment finds it.  In other protocols a group's id is one among groups of its
+-- kind only, and the kind is told beside it.
 CREATE OR REPLACE FUNCTION cdi._builtin_identifier_types()
 RETURNS TABLE (name text, priority integer, graph text, paths text[], normaliser text, blocked text[], max_per_person integer, limit_window interval)
 LANGUAGE sql IMMUTABLE
@@ -31,7 +32,7 @@ FROM (VALUES
     ('cross_domain_id', 7, 'person', '{context.traits.crossDomainId,traits.crossDomainId}', 'trim', 5, '7 days'),
     ('ga_client_id', 8, 'person', '{context.integrations.Google Analytics.clientId,integrations.Google Analytics.clientId}', 'trim', 5, '7 days'),
     ('anonymous_id', 10, 'person', '{anonymousId}', 'trim', 5, '7 days'),
-    ('group_id', 1, 'account', '{groupId}', 'trim', 1, NULL),
+    ('group_id', 1, 'account', '{context.groupType+groupId,properties.$group_type+groupId,context.mixpanel.$group_key+groupId,context.amplitude.group_type+groupId,groupId}', 'trim', 1, NULL),
     ('household_id', 1, 'household', '{traits.householdId,traits.household_id,context.traits.householdId,context.traits.household_id}', 'trim', 1, NULL)
 ) AS v (name, priority, graph, paths, normaliser, max, span)
 $$;

@@ -35,7 +35,7 @@ enum
 	DOLLAR_CURRENCY,
 
 	/* made of the others */
-	LIBRARY_OBJECT, GROUP_ID, COUNT
+	LIBRARY_OBJECT, GROUP_ID, GROUP_TYPE, COUNT
 };
 
 static const CdiWanted event_members[] = {
@@ -128,6 +128,7 @@ static const CdiPart context_parts[] = {
 	{NULL, "locale", EVENT_LANGUAGE},
 	{NULL, "sessionId", EVENT_SESSION_ID},
 	{NULL, "groupId", GROUP_ID},
+	{NULL, "groupType", GROUP_TYPE},
 	{NULL, "library", LIBRARY_OBJECT},
 	{"app", "version", EVENT_APP_VERSION},
 	{"app", "version", EVENT_VERSION_NAME},
@@ -327,8 +328,9 @@ library_object(CdiText library)
 
 /* The first group of {"org": "acme"} or {"org": ["acme", "initech"]} */
 static CdiText
-first_group(CdiText groups)
+first_group(CdiText groups, CdiText *type)
 {
+	StringInfoData quoted;
 	CdiScan		scan;
 	CdiText		key;
 	CdiText		value;
@@ -337,6 +339,9 @@ first_group(CdiText groups)
 	cdi_scan_object(&scan, groups);
 	if (!cdi_scan_member(&scan, &key, &value))
 		return CDI_NO_TEXT;
+	initStringInfo(&quoted);
+	cdi_write_text(&quoted, NULL, key);
+	*type = cdi_text_of(&quoted);
 	if (cdi_scan_kind(value) != '[')
 		return value;
 	cdi_scan_array(&scan, value);
@@ -416,7 +421,7 @@ cdi_amplitude_translate(CdiTranslation *translation)
 	if (strcmp(type, "identify") == 0)
 		(void) cdi_scan_gather(cdi_scan_get(values[EVENT_USER_PROPERTIES], "$set"), visit_members, values);
 	group = cdi_scan_present(values[EVENT_GROUP_VALUE]) ? values[EVENT_GROUP_VALUE] :
-		first_group(values[EVENT_GROUPS]);
+		first_group(values[EVENT_GROUPS], &values[GROUP_TYPE]);
 	/* as the older SDKs call them */
 	if (!cdi_scan_present(values[EVENT_TIME]) && cdi_scan_kind(values[EVENT_TIMESTAMP]) == '0')
 	{
@@ -441,7 +446,10 @@ cdi_amplitude_translate(CdiTranslation *translation)
 	else if (strcmp(type, "group") == 0)
 		cdi_write_present(out, "groupId", group);
 	if (strcmp(type, "group") != 0)
+	{
 		values[GROUP_ID] = group;
+		values[GROUP_TYPE] = CDI_NO_TEXT;
+	}
 
 	/* Without a time of its own an event happened when it came. */
 	if (cdi_scan_present(values[EVENT_TIME]))

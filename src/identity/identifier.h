@@ -90,7 +90,10 @@ typedef struct CdiPathTree
 	int			nslots;
 } CdiPathTree;
 
-/* PATH or PATH?PATH=VALUE&PATH=VALUE... */
+/*
+ * PATH, or PATH+PATH for both values with ":" between them; behind it
+ * ?PATH=VALUE&PATH=VALUE... for when that is to be looked at
+ */
 typedef struct CdiPathCondition
 {
 	int			slot;
@@ -99,6 +102,7 @@ typedef struct CdiPathCondition
 
 typedef struct CdiTypePath
 {
+	int			prefix_slot;	/* -1: none */
 	int			slot;
 	bool		in_traits;		/* of the call: a group call's are the group's */
 	int			nconditions;

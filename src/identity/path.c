@@ -117,12 +117,19 @@ cdi_path_add(CdiPathTree *tree, const char *path, CdiTypePath *compiled)
 {
 	CdiText		conditions = cdi_text(path);
 	CdiText		place = cdi_text_split(&conditions, '?');
-	const char *problem;
+	bool		conditional = place.len < strlen(path);
+	const char *problem = NULL;
+	bool		in_traits = false;
 	bool		ignored;
 
 	memset(compiled, 0, sizeof(CdiTypePath));
-	problem = add_plain(tree, place, &compiled->slot, &compiled->in_traits);
-	if (problem != NULL || place.len == strlen(path))
+	compiled->prefix_slot = -1;
+	if (memchr(place.data, '+', place.len) != NULL)
+		problem = add_plain(tree, cdi_text_split(&place, '+'), &compiled->prefix_slot, &in_traits);
+	if (problem == NULL)
+		problem = add_plain(tree, place, &compiled->slot, &compiled->in_traits);
+	compiled->in_traits |= in_traits;
+	if (problem != NULL || !conditional)
 		return problem;
 
 	while (problem == NULL && conditions.len > 0)

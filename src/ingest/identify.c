@@ -233,6 +233,31 @@ normalise_by_function(Finder *finder, const CdiIdentifierType *type, CdiText *va
 	return true;
 }
 
+/* Two values as one, such as kind and id of a group; NULL where one is missing */
+static const JsonbValue *
+joined(const CdiIdentifierType *type, const JsonbValue *prefix, const JsonbValue *value, JsonbValue *result)
+{
+	CdiText		parts[2];
+
+	if (prefix == NULL || !scalar_text(prefix, &parts[0]) || !scalar_text(value, &parts[1]))
+		return NULL;
+	for (int i = 0; i < 2; i++)
+	{
+		parts[i] = cdi_blank_trim(parts[i]);
+		/* what is longer is refused all the same */
+		parts[i].len = Min(parts[i].len, CDI_MAX_IDENTIFIER_LENGTH + 1);
+		if (parts[i].len == 0)
+			return NULL;
+	}
+	/* A blocked id is no better for its kind. */
+	if (cdi_identifier_blocked(type, parts[1]))
+		return value;
+	result->type = jbvString;
+	result->val.string.val = psprintf("%.*s:%.*s", parts[0].len, parts[0].data, parts[1].len, parts[1].data);
+	result->val.string.len = parts[0].len + 1 + parts[1].len;
+	return result;
+}
+
 /* True where there is a value, whatever becomes of it. */
 static bool
 offer(Finder *finder, const CdiIdentifierType *type, const JsonbValue *found)
@@ -368,11 +393,14 @@ find_type(Finder *finder, const CdiIdentifierType *type)
 	{
 		const CdiTypePath *path = &type->paths[i];
 		const JsonbValue *value = value_at(finder, path->slot);
+		JsonbValue	both;
 
 		/* A group's traits describe the group. */
 		if (value == NULL || (path->in_traits && finder->is_group && !is_account))
 			continue;
-		if (conditions_hold(finder, path) && offer(finder, type, value))
+		if (path->prefix_slot >= 0)
+			value = joined(type, value_at(finder, path->prefix_slot), value, &both);
+		if (value != NULL && conditions_hold(finder, path) && offer(finder, type, value))
 			break;
 	}
 	for (int i = 0; i < finder->nexternal; i++)

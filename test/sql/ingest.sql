@@ -70,7 +70,7 @@ ALTER TABLE cdi.events ADD CONSTRAINT no_cursed CHECK (event <> 'Cursed');
 SELECT * FROM cdi_ingest((SELECT jsonb_agg(jsonb_build_object('type', 'track', 'userId', 'u3', 'messageId', 'c' || i,
     'event', CASE WHEN i % 333 = 7 THEN 'Cursed' ELSE 'Fine' END)) FROM generate_series(1, 1000) i), 'bulk');
 SELECT count(*), min(stage) AS stage, min(sqlstate) AS sqlstate FROM cdi.failed_events WHERE message LIKE '%no_cursed%';
-SELECT count(*) AS links_of_failed FROM cdi.identity_links l WHERE NOT EXISTS (SELECT FROM cdi.events e WHERE e.position = l.position);
+SELECT count(*) AS links_of_failed FROM cdi.identity_links l WHERE NOT EXISTS (SELECT FROM cdi.events e WHERE e.event_id = l.event_id);
 ALTER TABLE cdi.events DROP CONSTRAINT no_cursed;
 SELECT * FROM cdi_replay(source => 'bulk', stage => 'store');
 SELECT * FROM cdi_replay(source => 'bulk');

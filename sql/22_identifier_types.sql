@@ -61,7 +61,7 @@ AS $$
 DECLARE
     f regprocedure;
 BEGIN
-    IF normaliser NOT LIKE 'function:%' THEN
+    IF normaliser IS NULL OR normaliser NOT LIKE 'function:%' THEN
         RETURN;
     END IF;
     f := to_regprocedure(substr(normaliser, 10) || '(text)');
@@ -203,9 +203,12 @@ BEGIN
             USING ERRCODE = 'object_not_in_prerequisite_state',
                   HINT = format('SELECT cdi_set_identifier_type(%L, ''{"paths": []}'') takes it out of use.', name);
     END IF;
-    -- What an account is would be forgotten with it, and it would be a person.
-    IF t.graph <> 'person' AND to_regclass('cdi.identity_map') IS NOT NULL THEN
-        EXECUTE 'SELECT EXISTS (SELECT FROM cdi.identity_map m WHERE m.type_id = $1)' INTO used USING t.type_id;
+    -- A rebuild goes by the type: by its limits, and by what it identifies.
+    IF to_regclass('cdi.identity_map') IS NOT NULL THEN
+        EXECUTE 'SELECT EXISTS (SELECT FROM cdi.identity_map m WHERE m.type_id = $1)
+                     OR EXISTS (SELECT FROM cdi.identity_links l WHERE $2 = ANY (l.types)
+                                AND l.position > (SELECT coalesce(max(r.watermark), 0) FROM cdi.identity_runs r))'
+        INTO used USING t.type_id, t.name;
     END IF;
     IF used THEN
         RAISE EXCEPTION 'identifier type "%" is in use', name
@@ -216,4 +219,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION cdi_drop_identifier_type(text) IS
-'Removes a kind of identifier: events bring no more of it. What it has united stays united. Raises 55000 for one that comes with cdi and 55006 for one of accounts or households that has been seen.';
+'Removes a kind of identifier that no event has linked yet. Raises 55000 for one that comes with cdi and 55006 for one that is in use: take away its paths instead. Reads the whole identity map.';

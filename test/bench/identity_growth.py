@@ -1,9 +1,11 @@
 """cdi_resolve() in batches on a graph that grows, and with a person who has too many identifiers."""
+import json
 import os
 import statistics
 
 import pq
-from measure import HERE, Row, at_once, checkpoint, clock, empty_database, figure, interleave, remove_database, say
+from measure import (HERE, Row, at_once, checkpoint, clock, empty_database, figure, interleave, remove_database,
+                     say)
 
 LARGE, SMALL = 20000, 1000
 WEEK = 7 * 24 * 3600 * 1000     # in positions
@@ -32,13 +34,17 @@ class Graph:
         self.other.close()
 
     def resolve(self, links, in_place=True):
-        """Seconds, and seconds of CPU, to resolve what has been committed."""
+        """Resolve what has been committed; what that took, also in pages and WAL."""
         self.db("SELECT setval('cdi.event_position', %d)" % self.at)
         with clock(self.pid) as took:
-            got = int(self.db.value("SELECT cdi_resolve()"))
-        bulk = self.db.value("SELECT bulk FROM cdi.identity_runs ORDER BY run DESC LIMIT 1") == "t"
-        if got != links or in_place and bulk:
-            raise SystemExit("cdi_resolve() took %d links of %d%s" % (got, links, ", in bulk" if bulk else ""))
+            plan = self.db.value("EXPLAIN (ANALYZE, BUFFERS, WAL, FORMAT JSON) SELECT cdi_resolve()")
+        plan = json.loads(plan)[0]["Plan"]
+        took.pages, took.read, took.wal = [
+            count / links for count in (plan["Shared Hit Blocks"] + plan["Shared Read Blocks"], plan["Shared Read Blocks"],
+                                        plan["WAL Bytes"])]
+        got, bulk = self.db("SELECT links, bulk FROM cdi.identity_runs ORDER BY run DESC LIMIT 1")[0]
+        if int(got) != links or in_place and bulk == "t":
+            raise SystemExit("cdi_resolve() took %s links of %d%s" % (got, links, ", in bulk" if bulk == "t" else ""))
         return took
 
     def grow(self, identifiers):
@@ -72,41 +78,44 @@ class Growth:
     """Batches one after the other, as an installation has them: checkpoints
     come when the settings say, and the first batches after one log whole pages."""
 
-    def __init__(self, graph, identifiers, options):
+    def __init__(self, graph, identifiers, batches):
         graph.grow(identifiers)
         self.identifiers = identifiers
-        self.wal = []
-        self.large, self.cpu = self.batches(graph, LARGE, options.batches)
-        self.small, self.small_cpu = self.batches(graph, SMALL, options.batches)
-        say("%s identifiers: %s links/s in batches of %s, %s of %s; WAL per link %s bytes"
-            % (figure(identifiers), figure(statistics.median(self.large)), figure(LARGE),
-               figure(statistics.median(self.small)), figure(SMALL), " ".join(map(figure, self.wal))))
+        self.large = [self.batch(graph, LARGE) for _ in range(batches)]
+        self.small = [self.batch(graph, SMALL) for _ in range(batches)]
+        say("%s identifiers: %s" % (figure(identifiers), ";  ".join(
+            "%s at a time: %s links/s, %s us of CPU" % (figure(links), figure(1e6 / statistics.median(each(batches, "us"))),
+                                                       figure(statistics.median(each(batches, "cpu_us"))))
+            for links, batches in ((LARGE, self.large), (SMALL, self.small)))))
 
-    def batches(self, graph, links, n):
-        rates, cpu = [], []
-        for _ in range(n):
-            graph.make(links)
-            lsn = graph.db.value("SELECT pg_current_wal_insert_lsn()")
-            took = graph.resolve(links)
-            self.wal.append(int(graph.db.value("SELECT pg_current_wal_insert_lsn() - '%s'" % lsn)) // links)
-            rates.append(links / took.seconds)
-            cpu.append(took.cpu / links * 1e6)
-        return rates, cpu
+    @staticmethod
+    def batch(graph, links):
+        graph.make(links)
+        took = graph.resolve(links)
+        return {"us": took.seconds / links * 1e6, "cpu_us": took.cpu / links * 1e6, "pages": took.pages, "pages_read": took.read,
+                "wal_bytes": took.wal}
 
-    def us_per_link(self):
-        return [1e6 / rate for rate in self.large]
+    def note(self):
+        return {"per_link_%d_at_a_time" % links: {name: [float("%.4g" % value) for value in each(batches, name)] for name in batches[0]}
+                for links, batches in ((LARGE, self.large), (SMALL, self.small))}
+
+
+def each(batches, name):
+    return [batch[name] for batch in batches]
 
 
 def growth(graph, options):
-    grown = [Growth(graph, identifiers, options) for identifiers in sorted(options.identifiers)]
-    rows = []
+    grown = [Growth(graph, identifiers, options.batches) for identifiers in sorted(options.identifiers)]
+    first, rows = grown[0], []
+    beside = "with {:,} identifiers".format(first.identifiers)
     for one in grown:
         rows.append(Row("grow_%d" % one.identifiers, "new links, {:,} at a time, {:,} identifiers".format(LARGE, one.identifiers),
-                        "links/s", one.large, enough=20000,
-                        note={"cpu_us_per_link": one.cpu, "links_per_s_of_%d" % SMALL: one.small, "cpu_us_per_link_of_%d" % SMALL: one.small_cpu, "wal_bytes_per_link": one.wal}))
-        if one is not grown[0]:
-            rows.append(Row("grow_cost_%d" % one.identifiers, "  a link's cost", "us", one.us_per_link(),
-                            ("with {:,} identifiers".format(grown[0].identifiers), grown[0].us_per_link()), target=1 / 1.3))
+                        "links/s", [1e6 / us for us in each(one.large, "us")], enough=20000, note=one.note()))
+        if one is not first:
+            rows.append(Row("grow_cost_%d" % one.identifiers, "  a link's cost", "us", each(one.large, "us"),
+                            (beside, each(first.large, "us")), target=1 / 1.3))
+            rows.append(Row("grow_pages_%d" % one.identifiers, "  pages that it looks at", "pages", each(one.large, "pages"),
+                            (beside, each(first.large, "pages")), target=1 / 1.3))
     return rows
 
 
@@ -149,9 +158,9 @@ class Whale:
 def whale(graph, options):
     whale = Whale(graph, options)
     rows = []
-    for most, window in ((5, "'7 days'"), (1000, "'7 days'")):
-        whale.limit(most, window)
-        got = interleave(4 * options.batches, beside=lambda: whale.batch(True), without=lambda: whale.batch(False))
+    for most in 5, 1000:
+        whale.limit(most, "'7 days'")
+        got = interleave(4 * options.batches, quiet=True, beside=lambda: whale.batch(True), without=lambda: whale.batch(False))
         rows.append(Row("whale_%d" % most, "  a link's cost beside a person of {:,}, limit {:,}".format(options.whale, most),
                         "us", got["beside"], ("without links of that person", got["without"]), target=1 / 1.1))
     rows.append(Row("whale_absorbed", "  that person absorbed by an older one", "s", [whale.absorbed()]))

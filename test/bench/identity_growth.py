@@ -96,7 +96,8 @@ class Growth:
                 "wal_bytes": took.wal}
 
     def note(self):
-        return {"per_link_%d_at_a_time" % links: {name: [float("%.4g" % value) for value in each(batches, name)] for name in batches[0]}
+        return {"per_link_%d_at_a_time" % links:
+                {name: [float("%.4g" % value) for value in each(batches, name)] for name in batches[0]}
                 for links, batches in ((LARGE, self.large), (SMALL, self.small))}
 
 
@@ -105,12 +106,13 @@ def each(batches, name):
 
 
 def growth(graph, options):
-    grown = [Growth(graph, identifiers, options.batches) for identifiers in sorted(options.identifiers)]
+    grown = [Growth(graph, identifiers, options.batches) for identifiers in options.identifiers]
     first, rows = grown[0], []
     beside = "with {:,} identifiers".format(first.identifiers)
     for one in grown:
-        rows.append(Row("grow_%d" % one.identifiers, "new links, {:,} at a time, {:,} identifiers".format(LARGE, one.identifiers),
-                        "links/s", [1e6 / us for us in each(one.large, "us")], enough=20000, note=one.note()))
+        what = "new links, {:,} at a time, {:,} identifiers".format(LARGE, one.identifiers)
+        rows.append(Row("grow_%d" % one.identifiers, what, "links/s", [1e6 / us for us in each(one.large, "us")], enough=20000,
+                        note=one.note()))
         if one is not first:
             rows.append(Row("grow_cost_%d" % one.identifiers, "  a link's cost", "us", each(one.large, "us"),
                             (beside, each(first.large, "us")), target=1 / 1.3))
@@ -128,7 +130,7 @@ class Whale:
         self.limit("NULL", "NULL")
         graph.elder()
         graph.resolve(1)
-        graph.grow(min(options.identifiers))
+        graph.grow(options.identifiers[0])
         graph.whale(options.whale)
         graph.resolve(options.whale, in_place=False)
         # Its devices are older than any window: a limit has to look up when.

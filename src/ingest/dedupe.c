@@ -38,6 +38,7 @@
 #include "utils/snapmgr.h"
 
 #include "base/errors.h"
+#include "ingest/filter.h"
 #include "ingest/stages.h"
 
 #define GENERATIONS 4
@@ -45,7 +46,9 @@
 typedef struct Generation
 {
 	Relation	heap;
-	Relation	index;
+	bool		filtered;
+	CdiFilter	filter;
+	Relation	index;			/* NULL until a key is looked up */
 	IndexScanDesc scan;
 	TupleTableSlot *slot;
 } Generation;
@@ -71,6 +74,14 @@ typedef enum Lookup
 static int	current_slot = -1;
 static TimestampTz current_since;
 static Oid	generations_oid = InvalidOid;
+static bool have_filters;		/* not in storage version 1 */
+
+/* Pages of each filter, and of the keys that it was made of; 0: none */
+static struct
+{
+	BlockNumber pages;
+	BlockNumber key_pages;
+}			filters[GENERATIONS];
 
 static void
 invalidate(Datum arg, Oid relid)
@@ -79,10 +90,22 @@ invalidate(Datum arg, Oid relid)
 		current_slot = -1;
 }
 
+static int32
+get_pages(TupleTableSlot *slot, int column)
+{
+	bool		isnull;
+	Datum		value;
+
+	if (!have_filters)
+		return 0;
+	value = slot_getattr(slot, column, &isnull);
+	return isnull ? 0 : DatumGetInt32(value);
+}
+
 /*
- * Lock the generations in the given mode and learn which is current.  Reads
- * with the latest snapshot: a transaction-wide one may be from before a
- * rotation.
+ * Lock the generations in the given mode and learn which is current and which
+ * have filters.  Reads with the latest snapshot: a transaction-wide one may be
+ * from before a rotation.
  */
 static void
 lock_generations(LOCKMODE mode)
@@ -105,16 +128,22 @@ lock_generations(LOCKMODE mode)
 		return;
 
 	relation = table_open(oid, NoLock);
+	have_filters = RelationGetNumberOfAttributes(relation) >= 5;
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	slot = table_slot_create(relation, NULL);
 	scan = table_beginscan(relation, snapshot, 0, NULL);
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
 		bool		isnull;
+		int			number = DatumGetInt32(slot_getattr(slot, 1, &isnull));
 
+		if (number < 0 || number >= GENERATIONS)
+			continue;
+		filters[number].pages = get_pages(slot, 4);
+		filters[number].key_pages = get_pages(slot, 5);
 		if (DatumGetBool(slot_getattr(slot, 2, &isnull)))
 		{
-			current_slot = DatumGetInt32(slot_getattr(slot, 1, &isnull));
+			current_slot = number;
 			current_since = DatumGetTimestampTz(slot_getattr(slot, 3, &isnull));
 		}
 	}
@@ -122,21 +151,27 @@ lock_generations(LOCKMODE mode)
 	ExecDropSingleTupleTableSlot(slot);
 	UnregisterSnapshot(snapshot);
 	table_close(relation, NoLock);
-	if (current_slot < 0 || current_slot >= GENERATIONS)
+	if (current_slot < 0)
 		elog(ERROR, "cdi.message_generations has no current generation");
 }
 
-static void
-open_generation(Generation *generation, int slot, LOCKMODE mode, Snapshot snapshot)
+static Relation
+open_heap(int slot, LOCKMODE mode)
 {
 	char		name[NAMEDATALEN];
-	List	   *indexes;
 
 	snprintf(name, sizeof(name), "message_keys_%d", slot);
-	generation->heap = table_open(cdi_relation_oid(name), mode);
-	indexes = RelationGetIndexList(generation->heap);
+	return table_open(cdi_relation_oid(name), mode);
+}
+
+static void
+open_index(Generation *generation, LOCKMODE mode, Snapshot snapshot)
+{
+	List	   *indexes = RelationGetIndexList(generation->heap);
+
 	if (list_length(indexes) != 1)
-		elog(ERROR, "table \"cdi.%s\" must have exactly one index", name);
+		elog(ERROR, "table \"cdi.%s\" must have exactly one index",
+			 RelationGetRelationName(generation->heap));
 	generation->index = index_open(linitial_oid(indexes), mode);
 	list_free(indexes);
 	generation->slot = table_slot_create(generation->heap, NULL);
@@ -146,32 +181,51 @@ open_generation(Generation *generation, int slot, LOCKMODE mode, Snapshot snapsh
 static void
 close_generation(Generation *generation)
 {
-	index_endscan(generation->scan);
-	ExecDropSingleTupleTableSlot(generation->slot);
-	index_close(generation->index, NoLock);
+	if (generation->index != NULL)
+	{
+		index_endscan(generation->scan);
+		ExecDropSingleTupleTableSlot(generation->slot);
+		index_close(generation->index, NoLock);
+	}
+	if (generation->filtered)
+		cdi_filter_close(&generation->filter);
 	table_close(generation->heap, NoLock);
+}
+
+/* Is there a filter of just these keys? */
+static bool
+open_filter(CdiFilter *filter, int slot, BlockNumber key_pages)
+{
+	return filters[slot].pages > 0 && filters[slot].key_pages == key_pages &&
+		cdi_filter_open(filter, slot, filters[slot].pages);
 }
 
 static void
 open_keys(Keys *keys)
 {
+	memset(keys, 0, sizeof(Keys));
 	lock_generations(RowExclusiveLock);
 	InitDirtySnapshot(keys->dirty);
-	open_generation(&keys->current, current_slot, RowExclusiveLock, &keys->dirty);
+	keys->current.heap = open_heap(current_slot, RowExclusiveLock);
+	open_index(&keys->current, RowExclusiveLock, &keys->dirty);
 	keys->index_info = BuildIndexInfo(keys->current.index);
 	keys->bulk = GetBulkInsertState();
-	keys->nolder = 0;
 	for (int slot = 0; slot < GENERATIONS; slot++)
 	{
 		Generation *older = &keys->older[keys->nolder];
+		BlockNumber pages;
 
 		if (slot == current_slot)
 			continue;
-		open_generation(older, slot, AccessShareLock, &keys->dirty);
-		if (RelationGetNumberOfBlocks(older->heap) == 0)
-			close_generation(older);
-		else
-			keys->nolder++;
+		older->heap = open_heap(slot, AccessShareLock);
+		pages = RelationGetNumberOfBlocks(older->heap);
+		if (pages == 0)
+		{
+			table_close(older->heap, NoLock);
+			continue;
+		}
+		older->filtered = open_filter(&older->filter, slot, pages);
+		keys->nolder++;
 	}
 }
 
@@ -190,6 +244,10 @@ look_up(Keys *keys, Generation *generation, const pg_uuid_t *key, TransactionId 
 	ScanKeyData scankey;
 	Lookup		result = KEY_ABSENT;
 
+	if (generation->filtered && cdi_filter_excludes(&generation->filter, key))
+		return KEY_ABSENT;
+	if (generation->index == NULL)
+		open_index(generation, AccessShareLock, &keys->dirty);
 	ScanKeyInit(&scankey, 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(key));
 	index_rescan(generation->scan, &scankey, 1, NULL, 0);
 	while (index_getnext_slot(generation->scan, ForwardScanDirection, generation->slot))
@@ -421,9 +479,57 @@ cdi_dedupe_rotate(void)
 	if (SPI_execute("UPDATE cdi.message_generations SET current = false WHERE current", false, 0) != SPI_OK_UPDATE)
 		elog(ERROR, "could not end the current generation of message keys");
 	snprintf(query, sizeof(query),
-			 "UPDATE cdi.message_generations SET current = true, since = clock_timestamp() WHERE slot = %d", next);
+			 "UPDATE cdi.message_generations SET current = true, since = clock_timestamp()%s WHERE slot = %d",
+			 have_filters ? ", filter_pages = NULL, key_pages = NULL" : "", next);
 	if (SPI_execute(query, false, 0) != SPI_OK_UPDATE)
 		elog(ERROR, "could not start a generation of message keys");
 	CacheInvalidateRelcacheByRelid(oid);
 	return true;
+}
+
+/*
+ * Give every older generation that has no filter of its keys one.  Nobody
+ * writes to it, and the lock keeps it from becoming the current one; writers
+ * go on meanwhile.  Returns false where locks could not be had at once.
+ */
+bool
+cdi_dedupe_filter(void)
+{
+	Oid			oid = cdi_relation_oid("message_generations");
+	bool		done = true;
+
+	if (!OidIsValid(oid))
+		return true;
+	if (!ConditionalLockRelationOid(oid, ShareUpdateExclusiveLock))
+		return false;
+	current_slot = -1;
+	lock_generations(ShareUpdateExclusiveLock);
+	for (int slot = 0; slot < GENERATIONS && have_filters; slot++)
+	{
+		Relation	keys;
+		CdiFilter	filter;
+		BlockNumber key_pages;
+		BlockNumber pages = 0;
+
+		if (slot == current_slot)
+			continue;
+		keys = open_heap(slot, AccessShareLock);
+		key_pages = RelationGetNumberOfBlocks(keys);
+		if (key_pages > 0 && open_filter(&filter, slot, key_pages))
+			cdi_filter_close(&filter);
+		else if (key_pages > 0)
+		{
+			pages = cdi_filter_write(slot, keys);
+			if (pages == 0)
+				done = false;
+		}
+		table_close(keys, NoLock);
+		if (pages == 0)
+			continue;
+		if (SPI_execute(psprintf("UPDATE cdi.message_generations SET filter_pages = %u, key_pages = %u"
+								 " WHERE slot = %d AND NOT current", pages, key_pages, slot), false, 0) != SPI_OK_UPDATE)
+			elog(ERROR, "could not record a filter of message keys");
+		CacheInvalidateRelcacheByRelid(oid);
+	}
+	return done;
 }

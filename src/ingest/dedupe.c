@@ -41,7 +41,11 @@
 #include "ingest/filter.h"
 #include "ingest/stages.h"
 
-#define GENERATIONS 4
+/*
+ * Keys that are looked up and inserted at once: few enough for the leaf pages
+ * that the look-up has read to be still in the processor's cache.
+ */
+#define CHUNK 64
 
 typedef struct Generation
 {
@@ -58,7 +62,8 @@ typedef struct Keys
 	SnapshotData dirty;
 	Generation	current;
 	int			nolder;
-	Generation	older[GENERATIONS - 1];
+	Generation	older[CDI_GENERATIONS - 1];
+	TupleDesc	descriptor;		/* slots would pin the relation's own, each for itself */
 	IndexInfo  *index_info;
 	BulkInsertState bulk;
 } Keys;
@@ -81,7 +86,7 @@ static struct
 {
 	BlockNumber pages;
 	BlockNumber key_pages;
-}			filters[GENERATIONS];
+}			filters[CDI_GENERATIONS];
 
 static void
 invalidate(Datum arg, Oid relid)
@@ -137,7 +142,7 @@ lock_generations(LOCKMODE mode)
 		bool		isnull;
 		int			number = DatumGetInt32(slot_getattr(slot, 1, &isnull));
 
-		if (number < 0 || number >= GENERATIONS)
+		if (number < 0 || number >= CDI_GENERATIONS)
 			continue;
 		filters[number].pages = get_pages(slot, 4);
 		filters[number].key_pages = get_pages(slot, 5);
@@ -208,9 +213,10 @@ open_keys(Keys *keys)
 	InitDirtySnapshot(keys->dirty);
 	keys->current.heap = open_heap(current_slot, RowExclusiveLock);
 	open_index(&keys->current, RowExclusiveLock, &keys->dirty);
+	keys->descriptor = CreateTupleDescCopy(RelationGetDescr(keys->current.heap));
 	keys->index_info = BuildIndexInfo(keys->current.index);
 	keys->bulk = GetBulkInsertState();
-	for (int slot = 0; slot < GENERATIONS; slot++)
+	for (int slot = 0; slot < CDI_GENERATIONS; slot++)
 	{
 		Generation *older = &keys->older[keys->nolder];
 		BlockNumber pages;
@@ -244,8 +250,6 @@ look_up(Keys *keys, Generation *generation, const pg_uuid_t *key, TransactionId 
 	ScanKeyData scankey;
 	Lookup		result = KEY_ABSENT;
 
-	if (generation->filtered && cdi_filter_excludes(&generation->filter, key))
-		return KEY_ABSENT;
 	if (generation->index == NULL)
 		open_index(generation, AccessShareLock, &keys->dirty);
 	ScanKeyInit(&scankey, 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(key));
@@ -265,13 +269,24 @@ look_up(Keys *keys, Generation *generation, const pg_uuid_t *key, TransactionId 
 	return result;
 }
 
+/* Bit i of a mask: the key is certainly not in the older generation i. */
+static void
+ask_filters(Keys *keys, const pg_uuid_t **wanted, int n, uint8 *masks)
+{
+	memset(masks, 0, n);
+	for (int i = 0; i < keys->nolder; i++)
+		if (keys->older[i].filtered)
+			cdi_filter_exclude(&keys->older[i].filter, wanted, n, masks, 1 << i);
+}
+
 static Lookup
-look_up_all(Keys *keys, const pg_uuid_t *key, TransactionId *holder)
+look_up_all(Keys *keys, const pg_uuid_t *key, uint8 mask, TransactionId *holder)
 {
 	Lookup		result = look_up(keys, &keys->current, key, holder);
 
 	for (int i = 0; i < keys->nolder && result == KEY_ABSENT; i++)
-		result = look_up(keys, &keys->older[i], key, holder);
+		if ((mask & (1 << i)) == 0)
+			result = look_up(keys, &keys->older[i], key, holder);
 	return result;
 }
 
@@ -323,11 +338,14 @@ insert_waiting(CdiBatch *batch, Keys *keys, int *sorted, int n)
 	for (int i = 0; i < n; i++)
 	{
 		CdiEvent   *event = &batch->events[sorted[i]];
+		const pg_uuid_t *key = &event->event_id;
+		uint8		mask;
 
+		ask_filters(keys, &key, 1, &mask);
 		for (;;)
 		{
 			TransactionId holder = InvalidTransactionId;
-			Lookup		found = look_up_all(keys, &event->event_id, &holder);
+			Lookup		found = look_up_all(keys, key, mask, &holder);
 
 			CHECK_FOR_INTERRUPTS();
 			if (found == KEY_PRESENT)
@@ -337,10 +355,10 @@ insert_waiting(CdiBatch *batch, Keys *keys, int *sorted, int n)
 			}
 			if (found == KEY_ABSENT)
 			{
-				HeapTuple	tuple = form_key(keys, &event->event_id);
+				HeapTuple	tuple = form_key(keys, key);
 
 				heap_insert(keys->current.heap, tuple, GetCurrentCommandId(true), 0, NULL);
-				if (index_key(keys, &event->event_id, &tuple->t_self))
+				if (index_key(keys, key, &tuple->t_self))
 					break;
 				continue;
 			}
@@ -349,20 +367,24 @@ insert_waiting(CdiBatch *batch, Keys *keys, int *sorted, int n)
 	}
 }
 
-/* All keys at once, never waiting.  False where a key is in other hands. */
+/* Some keys at once, never waiting.  False where a key is in other hands. */
 static bool
-insert_without_waiting(CdiBatch *batch, Keys *keys, int *sorted, int n)
+insert_chunk(CdiBatch *batch, Keys *keys, int *sorted, int n)
 {
-	TupleTableSlot **slots;
-	TupleDesc	descriptor;
+	TupleTableSlot *slots[CHUNK];
+	const pg_uuid_t *wanted[CHUNK];
+	uint8		masks[CHUNK];
 	int			kept = 0;
 
+	for (int i = 0; i < n; i++)
+		wanted[i] = &batch->events[sorted[i]].event_id;
+	ask_filters(keys, wanted, n, masks);
 	for (int i = 0; i < n; i++)
 	{
 		CdiEvent   *event = &batch->events[sorted[i]];
 		TransactionId holder = InvalidTransactionId;
 
-		switch (look_up_all(keys, &event->event_id, &holder))
+		switch (look_up_all(keys, wanted[i], masks[i], &holder))
 		{
 			case KEY_PRESENT:
 				event->outcome = CDI_DUPLICATE;
@@ -380,12 +402,9 @@ insert_without_waiting(CdiBatch *batch, Keys *keys, int *sorted, int n)
 	if (kept == 0)
 		return true;
 
-	/* Slots would pin the relation's own descriptor, each for itself. */
-	descriptor = CreateTupleDescCopy(RelationGetDescr(keys->current.heap));
-	slots = palloc(sizeof(TupleTableSlot *) * kept);
 	for (int i = 0; i < kept; i++)
 	{
-		slots[i] = MakeSingleTupleTableSlot(descriptor, &TTSOpsHeapTuple);
+		slots[i] = MakeSingleTupleTableSlot(keys->descriptor, &TTSOpsHeapTuple);
 		ExecStoreHeapTuple(form_key(keys, &batch->events[sorted[i]].event_id), slots[i], true);
 	}
 	heap_multi_insert(keys->current.heap, slots, kept, GetCurrentCommandId(true), 0, keys->bulk);
@@ -402,6 +421,16 @@ insert_without_waiting(CdiBatch *batch, Keys *keys, int *sorted, int n)
 	}
 	for (int i = 0; i < kept; i++)
 		ExecDropSingleTupleTableSlot(slots[i]);
+	return true;
+}
+
+/* All keys, never waiting.  False where a key is in other hands. */
+static bool
+insert_without_waiting(CdiBatch *batch, Keys *keys, int *sorted, int n)
+{
+	for (int i = 0; i < n; i += CHUNK)
+		if (!insert_chunk(batch, keys, sorted + i, Min(CHUNK, n - i)))
+			return false;
 	return true;
 }
 
@@ -463,13 +492,13 @@ cdi_dedupe_rotate(void)
 	if (!OidIsValid(oid))
 		return true;
 	lock_generations(AccessShareLock);
-	if (now - current_since < (int64) cdi_ingest_dedupe_window * 60 * USECS_PER_SEC / (GENERATIONS - 1))
+	if (now - current_since < (int64) cdi_ingest_dedupe_window * 60 * USECS_PER_SEC / (CDI_GENERATIONS - 1))
 		return true;
 	if (!ConditionalLockRelationOid(oid, ExclusiveLock))
 		return false;
 	current_slot = -1;
 	lock_generations(ExclusiveLock);
-	next = (current_slot + 1) % GENERATIONS;
+	next = (current_slot + 1) % CDI_GENERATIONS;
 	snprintf(query, sizeof(query), "cdi.message_keys_%d", next);
 	if (!ConditionalLockRelationOid(cdi_relation_oid(query + 4), AccessExclusiveLock))
 		return false;
@@ -504,7 +533,7 @@ cdi_dedupe_filter(void)
 		return false;
 	current_slot = -1;
 	lock_generations(ShareUpdateExclusiveLock);
-	for (int slot = 0; slot < GENERATIONS && have_filters; slot++)
+	for (int slot = 0; slot < CDI_GENERATIONS && have_filters; slot++)
 	{
 		Relation	keys;
 		CdiFilter	filter;

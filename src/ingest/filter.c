@@ -45,6 +45,9 @@
 #define BLOCK_BYTES		64
 #define BLOCK_BITS		(BLOCK_BYTES * 8)
 
+/* Keys that are looked for at once, each perhaps in a page of its own */
+#define AHEAD			8
+
 /* A row is its header, page, the header of bits, bits. */
 #define ROW_OVERHEAD	(MAXALIGN(SizeofHeapTupleHeader) + sizeof(int32) + VARHDRSZ)
 #define PAGE_BLOCKS		((MaxHeapTupleSize - ROW_OVERHEAD) / BLOCK_BYTES)
@@ -54,6 +57,19 @@
 #define KEYS_PER_PAGE \
 	((BLCKSZ - SizeOfPageHeaderData) / \
 	 (MAXALIGN(MAXALIGN(SizeofHeapTupleHeader) + UUID_LEN) + sizeof(ItemIdData)))
+
+#if PG_VERSION_NUM >= 160000
+#define RELATION_LOCATOR(relation) ((relation)->rd_locator)
+#else
+#define RELATION_LOCATOR(relation) ((relation)->rd_node)
+#endif
+
+/* Where each page of a filter was last found */
+static struct Found
+{
+	BlockNumber pages;
+	Buffer	   *buffers;
+}			found_at[CDI_GENERATIONS];
 
 static BlockNumber
 pages_for(BlockNumber key_pages)
@@ -100,8 +116,7 @@ cdi_filter_open(CdiFilter *filter, int slot, BlockNumber pages)
 		return false;
 	filter->relation = table_open(oid, NoLock);
 	filter->pages = pages;
-	filter->page = InvalidBlockNumber;
-	filter->buffer = InvalidBuffer;
+	filter->slot = slot;
 	if (RelationGetNumberOfBlocks(filter->relation) == pages)
 		return true;
 	cdi_filter_close(filter);
@@ -111,26 +126,47 @@ cdi_filter_open(CdiFilter *filter, int slot, BlockNumber pages)
 void
 cdi_filter_close(CdiFilter *filter)
 {
-	if (BufferIsValid(filter->buffer))
-		ReleaseBuffer(filter->buffer);
 	table_close(filter->relation, NoLock);
 }
 
-/* Pin a page of the filter and find its bits. */
-static void
+/*
+ * Pin a page.  Where this backend has found it before, it most likely still
+ * is: that spares the look-up in the server's table of buffers, which costs
+ * more than all the rest.
+ */
+static Buffer
 read_page(CdiFilter *filter, BlockNumber number)
 {
+	struct Found *found = &found_at[filter->slot];
+
+	if (found->pages != filter->pages)
+	{
+		if (found->buffers != NULL)
+			pfree(found->buffers);
+		found->pages = 0;
+		found->buffers = MemoryContextAllocZero(TopMemoryContext, sizeof(Buffer) * filter->pages);
+		found->pages = filter->pages;
+	}
+	if (BufferIsInvalid(found->buffers[number]) ||
+		!ReadRecentBuffer(RELATION_LOCATOR(filter->relation), MAIN_FORKNUM, number,
+						  found->buffers[number]))
+		found->buffers[number] = ReadBuffer(filter->relation, number);
+	return found->buffers[number];
+}
+
+/* Bits of a pinned page; NULL where it is not as we wrote it */
+static const uint8 *
+find_bits(CdiFilter *filter, Buffer buffer, BlockNumber number)
+{
 	TupleDesc	descriptor = RelationGetDescr(filter->relation);
+	const uint8 *result = NULL;
 	HeapTupleData tuple;
 	Page		page;
 	ItemId		item;
 
-	filter->buffer = ReleaseAndReadBuffer(filter->buffer, filter->relation, number);
-	filter->page = number;
-	filter->bits = NULL;
 	/* Who has the pin may go on reading: no row moves then. */
-	LockBuffer(filter->buffer, BUFFER_LOCK_SHARE);
-	page = BufferGetPage(filter->buffer);
+	LockBuffer(buffer, BUFFER_LOCK_SHARE);
+	page = BufferGetPage(buffer);
 	if (PageGetMaxOffsetNumber(page) >= FirstOffsetNumber &&
 		ItemIdIsNormal(item = PageGetItemId(page, FirstOffsetNumber)))
 	{
@@ -143,28 +179,57 @@ read_page(CdiFilter *filter, BlockNumber number)
 		{
 			bits = (struct varlena *) DatumGetPointer(heap_getattr(&tuple, 2, descriptor, &isnull));
 			if (!isnull && VARATT_IS_4B_U(bits) && VARSIZE_4B(bits) == PAGE_BYTES + VARHDRSZ)
-				filter->bits = (const uint8 *) VARDATA_4B(bits);
+				result = (const uint8 *) VARDATA_4B(bits);
 		}
 	}
-	LockBuffer(filter->buffer, BUFFER_LOCK_UNLOCK);
+	LockBuffer(buffer, BUFFER_LOCK_UNLOCK);
+	return result;
 }
 
-bool
-cdi_filter_excludes(CdiFilter *filter, const pg_uuid_t *key)
+static bool
+has_bits(const uint8 *block, const pg_uuid_t *key)
 {
-	uint64		block = block_of(key, filter->pages);
 	uint64		bits = bits_of(key);
-	const uint8 *bytes;
 
-	if (filter->page != block / PAGE_BLOCKS)
-		read_page(filter, block / PAGE_BLOCKS);
-	if (filter->bits == NULL)
-		return false;
-	bytes = filter->bits + block % PAGE_BLOCKS * BLOCK_BYTES;
 	for (int i = 0; i < BITS_SET; i++, bits /= BLOCK_BITS)
-		if ((bytes[bits % BLOCK_BITS / 8] & (1 << bits % 8)) == 0)
-			return true;
-	return false;
+		if ((block[bits % BLOCK_BITS / 8] & (1 << bits % 8)) == 0)
+			return false;
+	return true;
+}
+
+void
+cdi_filter_exclude(CdiFilter *filter, const pg_uuid_t **keys, int n, uint8 *masks, uint8 bit)
+{
+	for (int first = 0; first < n; first += AHEAD)
+	{
+		int			end = Min(n, first + AHEAD);
+		const uint8 *blocks[AHEAD];
+		Buffer		pinned[AHEAD];
+		int			npinned = 0;
+		BlockNumber page = InvalidBlockNumber;
+		const uint8 *bits = NULL;
+
+		/* All blocks are on their way before the first is needed. */
+		for (int i = first; i < end; i++)
+		{
+			uint64		block = block_of(keys[i], filter->pages);
+
+			if (page != block / PAGE_BLOCKS)
+			{
+				page = block / PAGE_BLOCKS;
+				pinned[npinned] = read_page(filter, page);
+				bits = find_bits(filter, pinned[npinned++], page);
+			}
+			blocks[i - first] = bits == NULL ? NULL : bits + block % PAGE_BLOCKS * BLOCK_BYTES;
+			if (bits != NULL)
+				__builtin_prefetch(blocks[i - first]);
+		}
+		for (int i = first; i < end; i++)
+			if (blocks[i - first] != NULL && !has_bits(blocks[i - first], keys[i]))
+				masks[i] |= bit;
+		while (npinned > 0)
+			ReleaseBuffer(pinned[--npinned]);
+	}
 }
 
 /*

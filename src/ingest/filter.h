@@ -5,17 +5,17 @@
 #ifndef CDI_FILTER_H
 #define CDI_FILTER_H
 
-#include "storage/buf.h"
+#include "storage/block.h"
 #include "utils/relcache.h"
 #include "utils/uuid.h"
+
+#define CDI_GENERATIONS 4
 
 typedef struct CdiFilter
 {
 	Relation	relation;
 	BlockNumber pages;
-	BlockNumber page;			/* pinned, where buffer is valid */
-	Buffer		buffer;
-	const uint8 *bits;			/* in it; NULL where it is not as we wrote it */
+	int			slot;
 } CdiFilter;
 
 /*
@@ -26,10 +26,11 @@ extern bool cdi_filter_open(CdiFilter *filter, int slot, BlockNumber pages);
 extern void cdi_filter_close(CdiFilter *filter);
 
 /*
- * True where the key is certainly not in the generation.  Cheapest where keys
- * come in order.
+ * Set a bit in the mask of each key that is certainly not in the generation.
+ * Cheapest where keys are many and come in order.
  */
-extern bool cdi_filter_excludes(CdiFilter *filter, const pg_uuid_t *key);
+extern void cdi_filter_exclude(CdiFilter *filter, const pg_uuid_t **keys, int n,
+							   uint8 *masks, uint8 bit);
 
 /*
  * Write the filter of a generation that nobody writes to.  Returns its pages,

@@ -13,7 +13,7 @@ BEGIN
     COMMENT ON COLUMN cdi.identity_links.member IS 'Of a link between identifiers of an account or household: the subject of the event, who belongs to it.';
     -- Which links mention an identifier: what an unmerge, an erasure and an
     -- explanation start from.
-    CREATE INDEX identity_links_identifiers ON cdi.identity_links USING gin (identifiers) WITH (gin_pending_list_limit = 1024);
+    CREATE INDEX identity_links_identifiers ON cdi.identity_links USING gin (identifiers) WITH (gin_pending_list_limit = 64);
 
     CREATE INDEX identity_links_member ON cdi.identity_links (member) WHERE member IS NOT NULL;
 

@@ -155,11 +155,8 @@ DECLARE
     slot integer;
 BEGIN
     COMMENT ON SEQUENCE cdi.event_position IS 'Positions of events. Advanced only by cdi, under the lock that cdi_watermark() rests on.';
-    ALTER TABLE cdi.events ADD COLUMN page_host text;
-    COMMENT ON COLUMN cdi.events.page_host IS 'Host of the page''s own address.';
-
-    -- A generation that is the current one has no filter, or keys that are
-    -- added would be missed.
+    -- Before cdi.events: writers lock in this order.  A generation that is the
+    -- current one has no filter, or keys that are added would be missed.
     ALTER TABLE cdi.message_generations
         ADD COLUMN filter_pages integer,
         ADD COLUMN key_pages integer,
@@ -172,6 +169,9 @@ BEGIN
         EXECUTE format('COMMENT ON TABLE cdi.message_filter_%s IS %L', slot,
             format('Bloom filter over cdi.message_keys_%s, made when the generation ended. It only saves look-ups: empty, it is made anew.', slot));
     END LOOP;
+
+    ALTER TABLE cdi.events ADD COLUMN page_host text;
+    COMMENT ON COLUMN cdi.events.page_host IS 'Host of the page''s own address.';
 
     CREATE TABLE cdi.original_requests (
         received_at timestamptz NOT NULL,

@@ -429,22 +429,27 @@ limits_of(CdiHistory *history, CdiGraph *graph, int64 run)
 	return state->rules[state->rule].limits;
 }
 
+/* The number of a link's fold, where all links come one after the other */
+static int64
+next_fold(CdiHistory *history, int number)
+{
+	CdiHistoryState *state = history->state;
+
+	state->fold = history->runs[number] == state->run ? state->fold + 1 : state->first_folds[number];
+	state->run = history->runs[number];
+	return state->fold;
+}
+
 /*
- * The number of a link's fold.  In a closure it is known of those alone that
- * gave birth; with 0 for the others nobody can have been born just then.
+ * In a closure the number is known of those links alone that gave birth; with
+ * -1 for the others nobody can have been born just then.
  */
 static int64
-fold_number(CdiHistory *history, CdiGraph *graph, int number)
+birth_fold(CdiHistory *history, CdiGraph *graph, int number)
 {
 	CdiHistoryState *state = history->state;
 	CdiLink    *link = &history->batch.links[number];
 
-	if (state->first_folds != NULL)
-	{
-		state->fold = history->runs[number] == state->run ? state->fold + 1 : state->first_folds[number];
-		state->run = history->runs[number];
-		return state->fold;
-	}
 	for (int k = link->first; k < link->first + link->count; k++)
 		if (cdi_graph_node(graph, history->nodes[k])->fold == 0)
 		{
@@ -503,7 +508,8 @@ cdi_history_fold(CdiHistory *history, CdiGraph *graph)
 	for (int i = 0; i < batch->count; i++)
 	{
 		CdiLink    *link = &batch->links[i];
-		int64		fold = fold_number(history, graph, i);
+		int64		fold = history->state->first_folds != NULL ?
+		next_fold(history, i) : birth_fold(history, graph, i);
 
 		cdi_graph_fold(graph, limits_of(history, graph, history->runs[i]), link,
 					   history->nodes + link->first, batch->types + link->first,
@@ -525,7 +531,7 @@ cdi_history_spill(CdiHistory *history, CdiSpill *spill)
 
 		cdi_spill_put_link(spill, limits_of(history, NULL, history->runs[i]), link,
 						   history->batch.keys + link->first, history->batch.types + link->first,
-						   history->apart + link->first, fold_number(history, NULL, i));
+						   history->apart + link->first, next_fold(history, i));
 	}
 	return true;
 }

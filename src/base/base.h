@@ -96,7 +96,7 @@ typedef struct CdiPlan
 } CdiPlan;
 
 /* Prepares on first use (SPI must be connected), executes, returns the SPI
- * result code; raises when it is negative. */
+ * result code; raises when it is negative.  The current memory context stays. */
 extern int	cdi_plan_execute(CdiPlan *plan, Datum *values, const char *nulls);
 
 /* The same for a query that changes nothing: reads by the active snapshot. */

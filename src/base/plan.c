@@ -24,33 +24,40 @@ prepare(CdiPlan *plan)
 	}
 }
 
-int
-cdi_plan_execute(CdiPlan *plan, Datum *values, const char *nulls)
+/*
+ * SPI leaves its own context the current one: what a loop allocates after its
+ * first statement would then stay until SPI_finish.
+ */
+static int
+run(CdiPlan *plan, Datum *values, const char *nulls, bool read_only)
 {
+	MemoryContext context = CurrentMemoryContext;
 	int			result;
 
 	prepare(plan);
-	result = SPI_execute_plan(plan->plan, values, nulls, false, 0);
+	result = SPI_execute_plan(plan->plan, values, nulls, read_only, 0);
+	MemoryContextSwitchTo(context);
 	if (result < 0)
 		elog(ERROR, "could not execute statement: %s", SPI_result_code_string(result));
 	return result;
+}
+
+int
+cdi_plan_execute(CdiPlan *plan, Datum *values, const char *nulls)
+{
+	return run(plan, values, nulls, false);
 }
 
 int
 cdi_plan_read(CdiPlan *plan, Datum *values)
 {
-	int			result;
-
-	prepare(plan);
-	result = SPI_execute_plan(plan->plan, values, NULL, true, 0);
-	if (result < 0)
-		elog(ERROR, "could not execute statement: %s", SPI_result_code_string(result));
-	return result;
+	return run(plan, values, NULL, true);
 }
 
 int
 cdi_plan_execute_latest(CdiPlan *plan)
 {
+	MemoryContext context = CurrentMemoryContext;
 	Snapshot	snapshot;
 	int			result;
 
@@ -60,6 +67,7 @@ cdi_plan_execute_latest(CdiPlan *plan)
 	result = SPI_execute_snapshot(plan->plan, NULL, NULL, snapshot, InvalidSnapshot,
 								  IsInParallelMode(), false, 0);
 	UnregisterSnapshot(snapshot);
+	MemoryContextSwitchTo(context);
 	if (result < 0)
 		elog(ERROR, "could not execute statement: %s", SPI_result_code_string(result));
 	return result;

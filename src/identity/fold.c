@@ -331,10 +331,12 @@ count_walked(CdiGraph *graph, uint32 root, const CdiLimit *limit, uint32 since)
 	{
 		int			newer = 0;
 
-		/* only the newest count */
+		/* only the newest count; of those that one link named, any: they are
+		 * of the same time */
 		if (n > limit->max)
 			for (int k = 0; k < n; k++)
-				if (members[k]->fold > members[i]->fold)
+				if (members[k]->fold > members[i]->fold ||
+					(members[k]->fold == members[i]->fold && k < i))
 					newer++;
 		if (newer < limit->max &&
 			named_at(graph, &members[i]->named, members[i]->position) > since)

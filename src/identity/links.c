@@ -208,13 +208,14 @@ append_types(CdiLinkBatch *batch, int nkeys, Datum datum)
 	if (len != seen_len || seen_generation != cdi_identifier_types_generation() ||
 		memcmp(seen, VARDATA_ANY(array), len) != 0)
 	{
+		ArrayType  *aligned = DatumGetArrayTypeP(datum);
 		Datum	   *names;
 		bool	   *nulls;
 		int			n;
 
 		seen_len = 0;
 		memset(numbers, 0, sizeof(numbers));
-		deconstruct_array(DatumGetArrayTypeP(datum), TEXTOID, -1, false, TYPALIGN_INT,
+		deconstruct_array(aligned, TEXTOID, -1, false, TYPALIGN_INT,
 						  &names, &nulls, &n);
 		for (int i = 0; i < Min(n, CDI_MERGES_PER_FOLD); i++)
 			for (int k = 0; k < ntypes && !nulls[i]; k++)
@@ -228,6 +229,8 @@ append_types(CdiLinkBatch *batch, int nkeys, Datum datum)
 			}
 		pfree(names);
 		pfree(nulls);
+		if ((Pointer) aligned != DatumGetPointer(datum))
+			pfree(aligned);
 		if (len <= sizeof(seen))
 		{
 			memcpy(seen, VARDATA_ANY(array), len);

@@ -45,6 +45,21 @@ SELECT array_agg(value ORDER BY value) FROM cdi.person_identifiers
 WHERE person_id = cdi_person('user_id', 'lim-dora') AND type = 'anonymous_id';
 SELECT * FROM pg_temp.refused WHERE value = 'lim-d6';
 
+-- Of devices that one link named, too, no more than the limit count: the two
+-- newest of Fay's are the one of February and one of those that came together.
+UPDATE cdi.identifier_types SET max_per_person = 2 WHERE name = 'anonymous_id';
+INSERT INTO cdi.identity_links (position, event_id, linked_at, rule, identifiers, types, "values")
+SELECT nextval('cdi.event_position'), (SELECT min(event_id::text)::uuid FROM cdi.events WHERE user_id = 'lim-dora'), linked_at, rule,
+       (SELECT array_agg(cdi_identifier(t, v) ORDER BY i) FROM unnest(types, "values") WITH ORDINALITY u (t, v, i)), types, "values"
+FROM (VALUES (1, timestamptz '2026-03-20', 'track', '{anonymous_id,anonymous_id}'::text[], '{lim-fay1,lim-fay2}'::text[]),
+             (2, '2026-02-01', 'track', '{user_id,anonymous_id}', '{lim-fay,lim-fay3}'),
+             (3, '2026-03-20', 'alias', '{user_id,anonymous_id}', '{lim-fay,lim-fay1}'),
+             (4, '2026-03-21', 'track', '{user_id,anonymous_id}', '{lim-fay,lim-fay4}')) l (n, linked_at, rule, types, "values")
+ORDER BY n;
+SELECT cdi_resolve();
+SELECT pg_temp.same('user_id', 'lim-fay', 'anonymous_id', 'lim-fay4') AS joined;
+UPDATE cdi.identifier_types SET max_per_person = 5 WHERE name = 'anonymous_id';
+
 -- Two persons of whom the union would have too many stay two.
 SELECT count(cdi_identify(traits => jsonb_build_object('email', 'lim-e' || i || '@x.example'), anonymous_id => 'lim-one', "timestamp" => '2026-04-01'))
 FROM generate_series(1, 3) i;

@@ -234,17 +234,14 @@ cdi_computed_contribution(const CdiComputedTrait *trait, Jsonb *properties,
 	JsonbValue	buffer;
 	JsonbValue *value = NULL;
 
-	contribution->has_number = false;
-	contribution->value = NULL;
+	memset(contribution, 0, sizeof(CdiContribution));
 	if (trait->filter != NULL && (properties == NULL || !contains(properties, trait->filter)))
 		return false;
-	if (trait->npath > 0)
-	{
-		if (properties != NULL)
-			value = follow(trait, properties, &buffer);
-		if (value == NULL)
-			return false;
-	}
+	if (properties != NULL)
+		value = follow(trait, properties, &buffer);
+	/* only a count needs no value */
+	if (value == NULL && (trait->npath > 0 || trait->aggregate != CDI_COUNT))
+		return false;
 	switch (trait->aggregate)
 	{
 		case CDI_COUNT:

@@ -93,11 +93,16 @@ LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    name text;
+    type text;
     settings jsonb;
 BEGIN
-    FOR name, settings IN SELECT r.key, r.value FROM jsonb_each(rules) r LOOP
-        PERFORM @extschema@.cdi_set_identifier_type(name, settings);
+    FOR type, settings IN SELECT r.key, r.value FROM jsonb_each(rules) r LOOP
+        -- A new one would say nothing about history, and use up a number.
+        IF NOT EXISTS (SELECT FROM cdi.identifier_types t WHERE t.name = type) THEN
+            RAISE EXCEPTION 'identifier type "%" does not exist', type
+                USING ERRCODE = 'undefined_object', HINT = 'cdi.identifier_types lists the types that there are.';
+        END IF;
+        PERFORM @extschema@.cdi_set_identifier_type(type, settings);
     END LOOP;
 END
 $$;
@@ -108,7 +113,7 @@ RETURNS TABLE (change text, person_id uuid, parts integer, identifiers bigint)
 LANGUAGE C VOLATILE STRICT
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION cdi_identity_dry_run(jsonb) IS
-'What other rules would change if they counted for all of history: one row per person that would fall into several parts (split) or take in others (merge), with the number of parts or persons and of the identifiers that would move. rules: {"type": {settings as of cdi_set_identifier_type()}}; {} tries the rules of now. Nothing is written; cdi_rebuild_identity(true) does it, once the rules are set. Reads every link.';
+'What other rules would change if they counted for all of history: one row per person that would fall into several parts (split) or take in others (merge), with the number of parts or persons and of the identifiers that would move. rules: {"type": {settings as of cdi_set_identifier_type()}}; {} tries the rules of now. Raises 42704 for an unknown type. Nothing is written; cdi_rebuild_identity(true) does it, once the rules are set. Reads every link.';
 
 CREATE OR REPLACE FUNCTION cdi_identity_check()
 RETURNS TABLE (problem text, rows bigint)
@@ -129,7 +134,7 @@ RETURNS bigint
 LANGUAGE C VOLATILE STRICT
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION cdi_erase_identifier(text, text) IS
-'Forgets an identifier: its value leaves all links, the traits it named and those that repeat it go, and what was linked by it is folded again. A salted hash stays as a tombstone, so that no later event or replay identifies anybody by it. Events are not changed. Returns 1. Raises ZC501 for a value that identifies nobody, 42704 for an unknown type, 55P03 where a transaction that writes events does not end within ten seconds.';
+'Forgets an identifier: its value leaves all links, the traits it named and those that repeat it go, and what was linked by it is folded again. A salted hash stays as a tombstone, so that no later event or replay identifies anybody by it. Events are not changed. Returns 1. Raises ZC501 for a value that identifies nobody, 42704 for an unknown type, 55P03 where a transaction that writes events or resolves does not end within ten seconds, 0A000 under another isolation level than READ COMMITTED.';
 
 CREATE OR REPLACE FUNCTION cdi_erase_person(person uuid)
 RETURNS bigint

@@ -4,6 +4,7 @@
  */
 #include "base/base.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "utils/array.h"
@@ -54,9 +55,10 @@ cdi_plan_execute_latest(CdiPlan *plan)
 	int			result;
 
 	prepare(plan);
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	/* A parallel operation has one snapshot, and nothing it does is newer. */
+	snapshot = RegisterSnapshot(IsInParallelMode() ? GetActiveSnapshot() : GetLatestSnapshot());
 	result = SPI_execute_snapshot(plan->plan, NULL, NULL, snapshot, InvalidSnapshot,
-								  false, false, 0);
+								  IsInParallelMode(), false, 0);
 	UnregisterSnapshot(snapshot);
 	if (result < 0)
 		elog(ERROR, "could not execute statement: %s", SPI_result_code_string(result));

@@ -14,6 +14,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -27,22 +28,35 @@
 #include "identity/identity.h"
 #include "identity/traits.h"
 
-/* How long an erasure tries to find no writer at work */
+/* How long an erasure tries to find no writer and no resolver at work */
 #define LOCK_WAIT_MS	10000
 #define LOCK_RETRY_MS	5
 
+/*
+ * Whoever has the resolver's lock may go on to write events, and whoever has
+ * written some may go on to resolve: neither lock is held while the other one
+ * is waited for.
+ */
 static void
-lock_out_writers(void)
+lock_out_others(void)
 {
 	Oid			table = cdi_relation_oid("identity_tombstones");
 
-	for (int waited = 0; !ConditionalLockRelationOid(table, ShareRowExclusiveLock); waited += LOCK_RETRY_MS)
+	for (int waited = 0;; waited += LOCK_RETRY_MS)
 	{
+		bool		no_writers = ConditionalLockRelationOid(table, ShareRowExclusiveLock);
+
+		if (no_writers && cdi_resolver_try_lock())
+			return;
 		if (waited >= LOCK_WAIT_MS)
 			ereport(ERROR,
 					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 no_writers ? errmsg("people are being resolved by a transaction that does not end") :
 					 errmsg("events are being written by a transaction that does not end"),
-					 errhint("Look for a long transaction that called cdi_track() or the like, then erase again.")));
+					 errhint("Look for a long transaction that called %s or the like, then erase again.",
+							 no_writers ? "cdi_resolve()" : "cdi_track()")));
+		if (no_writers)
+			UnlockRelationOid(table, ShareRowExclusiveLock);
 		CHECK_FOR_INTERRUPTS();
 		pg_usleep(LOCK_RETRY_MS * 1000L);
 	}
@@ -218,11 +232,18 @@ begin(const char *function, CdiOwnerScope *scope)
 	PreventCommandIfReadOnly(psprintf("%s()", function));
 	PreventCommandIfParallelMode(psprintf("%s()", function));
 	cdi_require_storage();
+	/* Links that its snapshot does not show would stay, and no tombstone keeps
+	 * those out that are there already. */
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("%s() works under READ COMMITTED only", function),
+				 errhint("SET TRANSACTION ISOLATION LEVEL READ COMMITTED at the start of the transaction.")));
 	cdi_owner_enter(scope);
 	SPI_connect();
-	lock_out_writers();
-	cdi_resolver_lock();
+	lock_out_others();
 	(void) cdi_resolve_links();
+	cdi_resolver_mark();
 }
 
 PG_FUNCTION_INFO_V1(cdi_erase_identifier);

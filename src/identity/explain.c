@@ -152,31 +152,25 @@ append_chain(Steps *steps, const CdiHistory *history, CdiGraph *graph, uint32 a,
 					history->batch.links[via[path[i]]].position, "");
 }
 
-static const CdiLimitRefusal *
-find_refusal(const CdiHistory *history, int64 position, int which)
-{
-	for (int i = 0; i < history->folded.nrefusals; i++)
-		if (history->folded.refusals[i].position == position && history->folded.refusals[i].which == which)
-			return &history->folded.refusals[i];
-	return NULL;
-}
-
 /* What was kept apart from, or at, an identifier of the chain, or, where there
  * is none, of either person */
 static void
 append_refused(Steps *steps, const CdiHistory *history, const bool *near_nodes)
 {
 	const CdiLinkBatch *batch = &history->batch;
+	const CdiLimitRefusal *next = history->folded.refusals; /* in the order of the links */
 
 	for (int i = 0; i < batch->count; i++)
 	{
 		const CdiLink *link = &batch->links[i];
+		const CdiLimitRefusal *refusals = next;
 		const pg_uuid_t *joined = NULL;
 		bool		is_near = false;
 
 		for (int k = link->first; k < link->first + link->count; k++)
 		{
 			is_near |= near_nodes[history->nodes[k]];
+			next += history->outcome[k] == CDI_OUTCOME_REFUSED;
 			if (joined == NULL && history->outcome[k] == CDI_OUTCOME_JOINED)
 				joined = &batch->keys[k];
 		}
@@ -184,13 +178,11 @@ append_refused(Steps *steps, const CdiHistory *history, const bool *near_nodes)
 			continue;
 		for (int k = link->first; k < link->first + link->count; k++)
 		{
-			const CdiLimitRefusal *refusal;
+			const CdiLimitRefusal *refusal = history->outcome[k] == CDI_OUTCOME_REFUSED ? refusals++ : NULL;
 			const pg_uuid_t *from = joined != NULL ? joined : &batch->keys[link->first];
 
 			if (history->outcome[k] == CDI_OUTCOME_JOINED || from == &batch->keys[k])
 				continue;
-			refusal = history->outcome[k] == CDI_OUTCOME_REFUSED ?
-				find_refusal(history, link->position, k - link->first) : NULL;
 			append_step(steps, 0, refusal != NULL ? "refused" : "unmerged", from, &batch->keys[k], link->position,
 						refusal == NULL ? "" :
 						psprintf("limit of %d: the person has %d, and %d would come", refusal->max,

@@ -298,17 +298,23 @@ load_folds(CdiHistoryState *state, Datum *keys, int n)
 }
 
 /*
- * All links that mention one of the keys from number first on; what they
- * mention besides is appended to the keys.
+ * Keys whose links are asked for in one go: for each row that it finds, a GIN
+ * index looks at every key of the question.
+ */
+#define EXPAND_KEYS		64
+
+/*
+ * All links that mention one of n keys from number first on; what they mention
+ * besides is appended to the keys.
  */
 static void
 expand(CdiHistory *history, TimestampTz until, HTAB *links, Datum **keys, int *nkeys, int *capacity,
-	   int first, int *link_capacity)
+	   int first, int n, int *link_capacity)
 {
 	CdiHistoryState *state = history->state;
 
 	cdi_plan_read(&closure_links, (Datum[]) {
-		cdi_uuid_array(*keys + first, *nkeys - first), TimestampTzGetDatum(until)
+		cdi_uuid_array(*keys + first, n), TimestampTzGetDatum(until)
 	});
 	reserve_links(history, SPI_processed, link_capacity);
 	for (uint64 i = 0; i < SPI_processed; i++)
@@ -369,8 +375,8 @@ cdi_history_open_closure(const pg_uuid_t *seeds, int n, TimestampTz until)
 	{
 		int			first = done;
 
-		done = nkeys;
-		expand(history, until, links, &keys, &nkeys, &capacity, first, &link_capacity);
+		done = Min(first + EXPAND_KEYS, nkeys);
+		expand(history, until, links, &keys, &nkeys, &capacity, first, done - first, &link_capacity);
 	}
 	load_folds(state, keys, nkeys);
 	sort_links(history);

@@ -242,6 +242,13 @@ extern uint32 *cdi_graph_order(CdiGraph *graph);
  * than the last run.
  */
 extern void cdi_resolver_lock(void);
+/* The same without waiting; false where another has it. */
+extern bool cdi_resolver_try_lock(void);
+/*
+ * Record a run of no links, for whoever changes the map otherwise: older
+ * snapshots must not go on from what they see of it.
+ */
+extern void cdi_resolver_mark(void);
 /*
  * Fold what is not folded yet; returns the number of links.  SPI is connected,
  * the user the owner and the resolver's lock held.

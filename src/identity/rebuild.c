@@ -86,6 +86,7 @@ cdi_rebuild_identity(PG_FUNCTION_ARGS)
 	if (current_rules)
 		rewrite_rules();
 	identifiers = rebuild();
+	cdi_resolver_mark();
 	SPI_finish();
 	cdi_owner_leave(&scope);
 	PG_RETURN_INT64(identifiers);

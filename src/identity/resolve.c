@@ -145,15 +145,29 @@ check_snapshot_current(void)
 				 errhint("The transaction might succeed if retried.")));
 }
 
-void
-cdi_resolver_lock(void)
+static bool
+lock_resolver(bool wait)
 {
 	LOCKTAG		tag;
 
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, 0, RESOLVER_LOCK_CLASS);
-	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+	if (LockAcquire(&tag, ExclusiveLock, false, !wait) == LOCKACQUIRE_NOT_AVAIL)
+		return false;
 	if (IsolationUsesXactSnapshot())
 		check_snapshot_current();
+	return true;
+}
+
+void
+cdi_resolver_lock(void)
+{
+	(void) lock_resolver(true);
+}
+
+bool
+cdi_resolver_try_lock(void)
+{
+	return lock_resolver(false);
 }
 
 /*
@@ -258,6 +272,17 @@ record_run(const Run *run)
 			Float8GetDatum(INSTR_TIME_GET_MILLISEC(total)),
 			Int64GetDatum(run->refused)
 	}, NULL);
+}
+
+void
+cdi_resolver_mark(void)
+{
+	LastRun		last = last_run(cdi_push_snapshot());
+	Run			run = {.run = last.run + 1,.first_fold = last.next_fold,.watermark = last.watermark};
+
+	PopActiveSnapshot();
+	INSTR_TIME_SET_CURRENT(run.started);
+	record_run(&run);
 }
 
 /*

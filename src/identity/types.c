@@ -233,6 +233,8 @@ load(void)
 	ntypes = 0;
 	cached_relation = cdi_relation_oid("identifier_types");
 	loaded = invalidated = false;
+	/* a level of its own: the caller may be going through rows that it has read */
+	SPI_connect();
 	cdi_plan_execute_latest(get_attnum(cached_relation, "type_id") != InvalidAttrNumber ? &plan : &plan_1);
 	old = MemoryContextSwitchTo(cache_context);
 	cdi_path_tree_init(&paths);
@@ -243,6 +245,7 @@ load(void)
 		load_type(&types[i], SPI_tuptable->vals[i], SPI_tuptable->tupdesc);
 	ntypes = SPI_processed;
 	MemoryContextSwitchTo(old);
+	SPI_finish();
 	generation++;
 	loaded = !invalidated;
 }
@@ -316,11 +319,7 @@ cdi_is_blocked(PG_FUNCTION_ARGS)
 	CdiText		value = {VARDATA_ANY(argument), VARSIZE_ANY_EXHDR(argument)};
 
 	if (!loaded)
-	{
-		SPI_connect();
 		load();
-		SPI_finish();
-	}
 	for (int i = 0; i < ntypes; i++)
 		if (strlen(types[i].name) == VARSIZE_ANY_EXHDR(name) &&
 			memcmp(types[i].name, VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name)) == 0)

@@ -306,6 +306,7 @@ cdi_unmerge(PG_FUNCTION_ARGS)
 	SPI_connect();
 	cdi_resolver_lock();
 	(void) cdi_resolve_links();
+	cdi_resolver_mark();
 	if (by_identifier)
 	{
 		text	   *value = PG_GETARG_TEXT_PP(ARG_VALUE);

@@ -42,7 +42,7 @@ typedef struct Finder
 	CdiBatch   *batch;
 	const CdiIdentifierType *types;
 	int			ntypes;
-	const CdiPathTree *tree;
+	CdiPathTree tree;			/* a copy: a normaliser may have the types read anew */
 	int			external_ids;	/* slot */
 	Found	   *found;
 	uint64		number;			/* of the event */
@@ -109,8 +109,8 @@ walk(Finder *finder, const CdiPathNode *node, JsonbContainer *object)
 static void
 walk_root(Finder *finder, CdiPathRoot root, Jsonb *object)
 {
-	if (object != NULL && finder->tree->roots[root].nchildren > 0)
-		walk(finder, &finder->tree->roots[root], &object->root);
+	if (object != NULL && finder->tree.roots[root].nchildren > 0)
+		walk(finder, &finder->tree.roots[root], &object->root);
 }
 
 static void
@@ -528,8 +528,8 @@ cdi_stage_identify(CdiBatch *batch)
 
 	finder->batch = batch;
 	finder->types = cdi_identifier_types(&finder->ntypes);
-	finder->tree = cdi_identifier_paths(&finder->external_ids);
-	finder->found = palloc0(sizeof(Found) * finder->tree->nslots);
+	finder->tree = *cdi_identifier_paths(&finder->external_ids);
+	finder->found = palloc0(sizeof(Found) * finder->tree.nslots);
 	if (any_function(finder))
 	{
 		finder->collecting = true;

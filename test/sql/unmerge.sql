@@ -104,3 +104,7 @@ SELECT * FROM cdi_explain_identity('user_id', 'um-never', 'user_id', 'um-seen');
 BEGIN READ ONLY;
 SELECT cdi_unmerge('email', 'um-ann@x.example');
 ROLLBACK;
+
+-- In a session that has not read the identifier types yet.
+\c -
+SELECT * FROM cdi_identity_check();

@@ -269,11 +269,13 @@ look_up(Keys *keys, Generation *generation, const pg_uuid_t *key, TransactionId 
 	return result;
 }
 
-/* Bit i of a mask: the key is certainly not in the older generation i. */
+/*
+ * Bit i of a mask will be set where the key is certainly not in the older
+ * generation i.
+ */
 static void
 ask_filters(Keys *keys, const pg_uuid_t **wanted, int n, uint8 *masks)
 {
-	memset(masks, 0, n);
 	for (int i = 0; i < keys->nolder; i++)
 		if (keys->older[i].filtered)
 			cdi_filter_exclude(&keys->older[i].filter, wanted, n, masks, 1 << i);
@@ -339,7 +341,7 @@ insert_waiting(CdiBatch *batch, Keys *keys, int *sorted, int n)
 	{
 		CdiEvent   *event = &batch->events[sorted[i]];
 		const pg_uuid_t *key = &event->event_id;
-		uint8		mask;
+		uint8		mask = 0;
 
 		ask_filters(keys, &key, 1, &mask);
 		for (;;)
@@ -373,7 +375,7 @@ insert_chunk(CdiBatch *batch, Keys *keys, int *sorted, int n)
 {
 	TupleTableSlot *slots[CHUNK];
 	const pg_uuid_t *wanted[CHUNK];
-	uint8		masks[CHUNK];
+	uint8		masks[CHUNK] = {0};
 	int			kept = 0;
 
 	for (int i = 0; i < n; i++)
@@ -548,7 +550,12 @@ cdi_dedupe_filter(void)
 			cdi_filter_close(&filter);
 		else if (key_pages > 0)
 		{
-			pages = cdi_filter_write(slot, keys);
+			/* A restore may be filling it: then its size says nothing yet. */
+			if (ConditionalLockRelation(keys, ShareLock))
+			{
+				key_pages = RelationGetNumberOfBlocks(keys);
+				pages = cdi_filter_write(slot, keys, key_pages);
+			}
 			if (pages == 0)
 				done = false;
 		}

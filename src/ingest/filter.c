@@ -278,9 +278,9 @@ append_page(Relation relation, BlockNumber number, const uint8 *bytes, struct va
 }
 
 BlockNumber
-cdi_filter_write(int slot, Relation keys)
+cdi_filter_write(int slot, Relation keys, BlockNumber key_pages)
 {
-	BlockNumber pages = pages_for(RelationGetNumberOfBlocks(keys));
+	BlockNumber pages = pages_for(key_pages);
 	BlockNumber at_once = Max(1, (Size) maintenance_work_mem * 1024 / PAGE_BYTES);
 	Oid			oid = filter_oid(slot);
 	struct varlena *bits = palloc(PAGE_BYTES + VARHDRSZ);

@@ -34,8 +34,8 @@ extern void cdi_filter_exclude(CdiFilter *filter, const pg_uuid_t **keys, int n,
 
 /*
  * Write the filter of a generation that nobody writes to.  Returns its pages,
- * or 0 where somebody reads it.  Needs SPI.
+ * or 0 where somebody has a lock on it.  Needs SPI.
  */
-extern BlockNumber cdi_filter_write(int slot, Relation keys);
+extern BlockNumber cdi_filter_write(int slot, Relation keys, BlockNumber key_pages);
 
 #endif							/* CDI_FILTER_H */

@@ -1,7 +1,7 @@
 /*
  * keeper.c
  *		The worker that keeps house: watermark, identities, partitions,
- *		counters, dedupe generations.
+ *		counters, dedupe generations and their filters.
  *
  * It sleeps on its latch until a transaction that wrote events has ended,
  * whichever way: a transaction that holds the watermark back wakes it when its
@@ -83,7 +83,7 @@ static struct
 		[PARTITIONS] = {"cdi: make partitions", make_partitions},
 		[COMPACT] = {"cdi: compact counters", compact},
 		[ROTATE] = {"cdi: rotate dedupe generations", rotate},
-		[FILTER] = {"cdi: make filters of dedupe generations", filter}
+		[FILTER] = {"cdi: filter dedupe generations", filter}
 	}
 };
 

@@ -153,6 +153,18 @@ restart_keeper();
 filtered('it is made anew');
 few_scans('shop', 'again ', 'with a new filter');
 
+# Not of a table that somebody is still filling, as a restore does
+$node->safe_psql('shop', 'TRUNCATE cdi.message_filter_3');
+my $filler = $node->background_psql('shop');
+$filler->query_safe('BEGIN; INSERT INTO cdi.message_keys_3 VALUES (gen_random_uuid())');
+restart_keeper();
+$node->poll_query_until('shop', q(SELECT state = 'running' FROM cdi.workers WHERE kind = 'keeper'));
+sleep 1;
+is($node->safe_psql('shop', q(SELECT pg_relation_size('cdi.message_filter_3'))), '0', 'no filter while keys are loaded');
+$filler->query_safe('COMMIT');
+$filler->quit;
+filtered('it is made afterwards');
+
 # Keys that came in behind its back, here from the current generation
 is(current(), 0, 'generation 0 is the current one');
 stored('shop', 'moved ', 'keys to be moved');

@@ -670,5 +670,10 @@ cdi_spill_memory(const CdiSpill *spill)
 void
 cdi_spill_end(CdiSpill *spill)
 {
+	/* what was not read to the end */
+	if (spill->rows != NULL)
+		tuplesort_end(spill->rows);
+	if (spill->record != NULL)
+		tuplesort_end(spill->record);
 	MemoryContextDelete(spill->context);
 }

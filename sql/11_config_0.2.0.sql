@@ -7,7 +7,7 @@ ALTER TABLE cdi.sources
     ADD COLUMN allowed_origins text,
     ADD COLUMN keep_original boolean NOT NULL DEFAULT false,
     ADD COLUMN client_address text NOT NULL DEFAULT 'auto' CHECK (client_address IN ('auto', 'always', 'never')),
-    ADD COLUMN person_traits text[] CHECK (cardinality(person_traits) <= 100),
+    ADD COLUMN person_traits jsonb CHECK (jsonb_typeof(person_traits) = 'array' AND jsonb_array_length(person_traits) <= 100),
     ADD COLUMN cookieless text NOT NULL DEFAULT 'off'
         CONSTRAINT sources_cookieless_check CHECK (cookieless IN ('off', 'missing', 'always') AND (cookieless = 'off' OR NOT keep_original));
 COMMENT ON COLUMN cdi.sources.rate_limit IS 'Events per second that the collectors of the database together take from the source; null: any number. Set by cdi_alter_source(), like the columns below.';
@@ -16,7 +16,7 @@ COMMENT ON COLUMN cdi.sources.max_body IS 'Largest request body in kB, beside cd
 COMMENT ON COLUMN cdi.sources.allowed_origins IS 'Origins of web pages that may send, such as https://shop.example or https://*.shop.example; null: all that cdi.collector_allowed_origins allows.';
 COMMENT ON COLUMN cdi.sources.keep_original IS 'Whether the bytes of every event are stored as they came.';
 COMMENT ON COLUMN cdi.sources.client_address IS 'Whether the address that an event came from is stored: auto, as the sender''s protocol does; always; never.';
-COMMENT ON COLUMN cdi.sources.person_traits IS 'Traits that every event of the source gets of its person, in context.person; null: none.';
+COMMENT ON COLUMN cdi.sources.person_traits IS 'Array of the names of traits that every event of the source gets of its person, in context.person; null: none.';
 COMMENT ON COLUMN cdi.sources.cookieless IS 'Whether events get an id of the day instead of one from the device: off; missing, those that have no id; always, in the place of any anonymous id. With either no address is stored.';
 
 CREATE TABLE cdi.conversions (

@@ -151,10 +151,27 @@ RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    slot integer;
 BEGIN
     COMMENT ON SEQUENCE cdi.event_position IS 'Positions of events. Advanced only by cdi, under the lock that cdi_watermark() rests on.';
     ALTER TABLE cdi.events ADD COLUMN page_host text;
     COMMENT ON COLUMN cdi.events.page_host IS 'Host of the page''s own address.';
+
+    -- A generation that is the current one has no filter, or keys that are
+    -- added would be missed.
+    ALTER TABLE cdi.message_generations
+        ADD COLUMN filter_pages integer,
+        ADD COLUMN key_pages integer,
+        ADD CONSTRAINT message_generations_filter CHECK (NOT (current AND filter_pages IS NOT NULL));
+    COMMENT ON COLUMN cdi.message_generations.filter_pages IS 'Pages of cdi.message_filter_SLOT; null where the generation has no filter.';
+    COMMENT ON COLUMN cdi.message_generations.key_pages IS 'Pages that cdi.message_keys_SLOT had when the filter was made: with another size it is not used.';
+    FOR slot IN 0..3 LOOP
+        EXECUTE format('CREATE TABLE cdi.message_filter_%s (page integer NOT NULL, bits bytea NOT NULL)', slot);
+        EXECUTE format('ALTER TABLE cdi.message_filter_%s ALTER COLUMN bits SET STORAGE PLAIN', slot);
+        EXECUTE format('COMMENT ON TABLE cdi.message_filter_%s IS %L', slot,
+            format('Bloom filter over cdi.message_keys_%s, made when the generation ended. It only saves look-ups: empty, it is made anew.', slot));
+    END LOOP;
 
     CREATE TABLE cdi.original_requests (
         received_at timestamptz NOT NULL,

@@ -43,13 +43,15 @@ BEGIN
         memory bigint NOT NULL,
         unite_ms double precision NOT NULL,
         total_ms double precision NOT NULL,
-        refused bigint NOT NULL DEFAULT 0
+        refused bigint NOT NULL DEFAULT 0,
+        spilled boolean NOT NULL DEFAULT false
     );
     CREATE INDEX identity_runs_watermark ON cdi.identity_runs (watermark, run);
     COMMENT ON TABLE cdi.identity_runs IS 'Runs of cdi_resolve(). A run folds, in order of position, the visible links above the watermark of the run before that no earlier run folded ahead. One of no links: an unmerge, an erasure or a rebuild.';
     COMMENT ON COLUMN cdi.identity_runs.bulk IS 'Whether the run wrote a new map instead of changing the old one.';
-    COMMENT ON COLUMN cdi.identity_runs.identifiers IS 'Identifiers that the run held in memory.';
-    COMMENT ON COLUMN cdi.identity_runs.memory IS 'Most bytes that the graph of the run took.';
+    COMMENT ON COLUMN cdi.identity_runs.identifiers IS 'Identifiers that the run read or made.';
+    COMMENT ON COLUMN cdi.identity_runs.memory IS 'Most bytes that the graph of the run took; of a spilled run, besides its sorts.';
+    COMMENT ON COLUMN cdi.identity_runs.spilled IS 'Whether the run went through sorts on disk, because its graph would have taken more than maintenance_work_mem.';
     COMMENT ON COLUMN cdi.identity_runs.unite_ms IS 'Part of total_ms that went into finding keys and uniting components, reading and writing apart.';
     COMMENT ON COLUMN cdi.identity_runs.refused IS 'Identifiers that a limit set aside.';
 

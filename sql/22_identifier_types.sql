@@ -105,7 +105,7 @@ DECLARE
     value jsonb;
     kind text;
     valid boolean;
-    row cdi.identifier_types;
+    row record;
 BEGIN
     IF name IS NULL OR octet_length(name) NOT BETWEEN 1 AND 63 THEN
         RAISE EXCEPTION 'name of an identifier type must have 1 to 63 bytes' USING ERRCODE = 'invalid_parameter_value';
@@ -158,16 +158,16 @@ BEGIN
     END LOOP;
     PERFORM cdi._require_normaliser(wanted ->> 'normaliser');
 
-    row := old;
-    row.priority := CASE WHEN wanted ? 'priority' THEN (wanted ->> 'priority')::numeric::integer ELSE old.priority END;
-    row.graph := coalesce(wanted ->> 'graph', old.graph);
-    row.paths := CASE WHEN wanted ? 'paths' THEN ARRAY (SELECT jsonb_array_elements_text(wanted -> 'paths')) ELSE old.paths END;
-    row.normaliser := coalesce(wanted ->> 'normaliser', old.normaliser);
-    row.normaliser_role := CASE WHEN NOT wanted ? 'normaliser' THEN old.normaliser_role END;  -- null: the caller, says the trigger
-    row.blocked := CASE WHEN wanted ? 'blocked' THEN ARRAY (SELECT jsonb_array_elements_text(wanted -> 'blocked')) ELSE old.blocked END;
-    row.blocked_patterns := CASE WHEN wanted ? 'blocked_patterns' THEN ARRAY (SELECT jsonb_array_elements_text(wanted -> 'blocked_patterns')) ELSE old.blocked_patterns END;
-    row.max_per_person := CASE WHEN wanted ? 'max_per_person' THEN nullif(wanted ->> 'max_per_person', 'any')::numeric::integer ELSE old.max_per_person END;
-    row.limit_window := CASE WHEN wanted ? 'limit_window' THEN nullif(wanted ->> 'limit_window', 'ever')::interval ELSE old.limit_window END;
+    SELECT CASE WHEN wanted ? 'priority' THEN (wanted ->> 'priority')::numeric::integer ELSE old.priority END AS priority,
+           coalesce(wanted ->> 'graph', old.graph) AS graph,
+           CASE WHEN wanted ? 'paths' THEN ARRAY (SELECT jsonb_array_elements_text(wanted -> 'paths')) ELSE old.paths END AS paths,
+           coalesce(wanted ->> 'normaliser', old.normaliser) AS normaliser,
+           CASE WHEN NOT wanted ? 'normaliser' THEN old.normaliser_role END AS normaliser_role /* null: the caller, says the trigger */,
+           CASE WHEN wanted ? 'blocked' THEN ARRAY (SELECT jsonb_array_elements_text(wanted -> 'blocked')) ELSE old.blocked END AS blocked,
+           CASE WHEN wanted ? 'blocked_patterns' THEN ARRAY (SELECT jsonb_array_elements_text(wanted -> 'blocked_patterns')) ELSE old.blocked_patterns END AS blocked_patterns,
+           CASE WHEN wanted ? 'max_per_person' THEN nullif(wanted ->> 'max_per_person', 'any')::numeric::integer ELSE old.max_per_person END AS max_per_person,
+           CASE WHEN wanted ? 'limit_window' THEN nullif(wanted ->> 'limit_window', 'ever')::interval ELSE old.limit_window END AS limit_window
+    INTO row;
     IF old.name IS NULL THEN
         INSERT INTO cdi.identifier_types (name, priority, graph, paths, normaliser, blocked, blocked_patterns, max_per_person, limit_window)
         VALUES (cdi_set_identifier_type.name, row.priority, row.graph, row.paths, row.normaliser, row.blocked, row.blocked_patterns,
@@ -203,10 +203,12 @@ BEGIN
             USING ERRCODE = 'object_not_in_prerequisite_state',
                   HINT = format('SELECT cdi_set_identifier_type(%L, ''{"paths": []}'') takes it out of use.', name);
     END IF;
-    -- What an account is would be forgotten with it, and its limits: a rebuild
-    -- would unite what they have kept apart.
+    -- A rebuild goes by the type: by its limits, and by what it identifies.
     IF to_regclass('cdi.identity_map') IS NOT NULL THEN
-        EXECUTE 'SELECT EXISTS (SELECT FROM cdi.identity_map m WHERE m.type_id = $1)' INTO used USING t.type_id;
+        EXECUTE 'SELECT EXISTS (SELECT FROM cdi.identity_map m WHERE m.type_id = $1)
+                     OR EXISTS (SELECT FROM cdi.identity_links l WHERE $2 = ANY (l.types)
+                                AND l.position > (SELECT coalesce(max(r.watermark), 0) FROM cdi.identity_runs r))'
+        INTO used USING t.type_id, t.name;
     END IF;
     IF used THEN
         RAISE EXCEPTION 'identifier type "%" is in use', name
@@ -217,4 +219,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION cdi_drop_identifier_type(text) IS
-'Removes a kind of identifier that nobody has yet. Raises 55000 for one that comes with cdi and 55006 for one that is in use, which reads the whole map; cdi_set_identifier_type() with no paths takes either out of use, and what it has united stays united.';
+'Removes a kind of identifier that no event has linked yet. Raises 55000 for one that comes with cdi and 55006 for one that is in use: take away its paths instead. Reads the whole identity map.';

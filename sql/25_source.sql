@@ -221,7 +221,7 @@ BEGIN
         client_address = CASE WHEN settings ? 'client_address' THEN coalesce(settings ->> 'client_address', 'auto') ELSE s.client_address END,
         person_traits = CASE WHEN NOT settings ? 'person_traits' THEN s.person_traits
                              WHEN settings -> 'person_traits' NOT IN ('null', '[]')
-                             THEN ARRAY(SELECT DISTINCT n FROM jsonb_array_elements_text(settings -> 'person_traits') n) END,
+                             THEN (SELECT jsonb_agg(DISTINCT n) FROM jsonb_array_elements(settings -> 'person_traits') n) END,
         cookieless = CASE WHEN settings ? 'cookieless' THEN coalesce(settings ->> 'cookieless', 'off') ELSE s.cookieless END
     WHERE s.source_id = id;
 EXCEPTION

@@ -110,18 +110,14 @@ BEGIN
     LEFT JOIN cdi.identity_links l USING (position)
     JOIN (SELECT person_id, count(*) AS identifiers FROM cdi.identity_map GROUP BY person_id) i
         ON i.person_id = m.identifier
-    LEFT JOIN LATERAL (
-        SELECT jsonb_object_agg(latest.trait, latest.value) AS traits
-        FROM (SELECT DISTINCT ON (v.trait) v.trait, v.value
-              FROM cdi.identity_map n JOIN cdi.identifier_traits v USING (identifier)
-              WHERE n.person_id = m.identifier
-              ORDER BY v.trait, v.set_at DESC, v.position DESC) latest) t ON true
+    LEFT JOIN (SELECT person_id, jsonb_object_agg(trait, value) AS traits FROM cdi.person_traits GROUP BY person_id) t
+        ON t.person_id = m.identifier
     WHERE m.person_id = m.identifier AND k.graph = 'account';
     COMMENT ON VIEW cdi.accounts IS 'Accounts, as of the last cdi_resolve(): one row per account that a group call has named.';
     COMMENT ON COLUMN cdi.accounts.account_id IS 'Id of the account: the key of its first identifier. cdi_person() finds it by any of its identifiers.';
     COMMENT ON COLUMN cdi.accounts.named_at IS 'When the event happened that first named it.';
     COMMENT ON COLUMN cdi.accounts.identifiers IS 'How many identifiers are known to be its own.';
-    COMMENT ON COLUMN cdi.accounts.traits IS 'Latest value of every trait of group calls over all its identifiers.';
+    COMMENT ON COLUMN cdi.accounts.traits IS 'Every trait that group calls have set, by its policy over all its identifiers.';
 
     CREATE OR REPLACE VIEW cdi.account_members AS
     SELECT coalesce(a.person_id, g.group_identifier) AS account_id, coalesce(p.person_id, g.member) AS person_id,
@@ -144,12 +140,8 @@ BEGIN
     LEFT JOIN cdi.identity_links l USING (position)
     JOIN (SELECT person_id, count(*) AS identifiers FROM cdi.identity_map GROUP BY person_id) i
         ON i.person_id = m.identifier
-    LEFT JOIN LATERAL (
-        SELECT jsonb_object_agg(latest.trait, latest.value) AS traits
-        FROM (SELECT DISTINCT ON (v.trait) v.trait, v.value
-              FROM cdi.identity_map n JOIN cdi.identifier_traits v USING (identifier)
-              WHERE n.person_id = m.identifier
-              ORDER BY v.trait, v.set_at DESC, v.position DESC) latest) t ON true
+    LEFT JOIN (SELECT person_id, jsonb_object_agg(trait, value) AS traits FROM cdi.person_traits GROUP BY person_id) t
+        ON t.person_id = m.identifier
     WHERE m.person_id = m.identifier AND k.graph = 'household';
     COMMENT ON VIEW cdi.households IS 'Households, as of the last cdi_resolve(): one row per household that an event has named.';
     COMMENT ON COLUMN cdi.households.household_id IS 'Id of the household: the key of its first identifier. cdi_person() finds it by any of its identifiers.';

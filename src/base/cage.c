@@ -9,9 +9,23 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
+#include "storage/latch.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/timeout.h"
+
+/* A timer of our own: the statement's may run already, with another time. */
+static TimeoutId timer = MAX_TIMEOUTS;
+static volatile sig_atomic_t timed_out = false;
+
+static void
+cancel(void)
+{
+	timed_out = true;
+	InterruptPending = true;
+	QueryCancelPending = true;
+	SetLatch(MyLatch);
+}
 
 static void
 set_option(const char *name, const char *value)
@@ -44,16 +58,28 @@ cdi_cage_enter(CdiCage *cage, Oid role, const char *search_path, int timeout)
 	set_option("IntervalStyle", "iso_8601");
 	set_option("extra_float_digits", "1");
 	set_option("bytea_output", "hex");
-	cage->timeout = timeout > 0 && !get_timeout_active(STATEMENT_TIMEOUT);
+	if (timer == MAX_TIMEOUTS)
+		timer = RegisterTimeout(USER_TIMEOUT, cancel);
+	/* A cage within another shares its time. */
+	cage->timeout = timeout > 0 && !get_timeout_active(timer);
+	cage->timed_out = false;
 	if (cage->timeout)
-		enable_timeout_after(STATEMENT_TIMEOUT, timeout);
+	{
+		timed_out = false;
+		enable_timeout_after(timer, timeout);
+	}
 }
 
 static void
-end_timeout(const CdiCage *cage)
+end_timeout(CdiCage *cage)
 {
-	if (cage->timeout)
-		disable_timeout(STATEMENT_TIMEOUT, false);
+	if (!cage->timeout)
+		return;
+	disable_timeout(timer, false);
+	/* It may have come when all was done. */
+	if (timed_out)
+		QueryCancelPending = false;
+	cage->timed_out = timed_out;
 }
 
 void
@@ -80,6 +106,9 @@ cdi_cage_leave_failed(CdiCage *cage)
 	MemoryContextSwitchTo(cage->context);
 	error = CopyErrorData();
 	FlushErrorState();
+	cage->timed_out = cage->timed_out && error->sqlerrcode == ERRCODE_QUERY_CANCELED;
+	if (cage->timed_out)
+		error->message = pstrdup("canceling statement due to statement timeout");
 	RollbackAndReleaseCurrentSubTransaction();
 	MemoryContextSwitchTo(cage->context);
 	CurrentResourceOwner = cage->owner;

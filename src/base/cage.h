@@ -17,12 +17,12 @@ typedef struct CdiCage
 	int			sec_context;
 	int			guc_level;
 	bool		timeout;
+	bool		timed_out;		/* after cdi_cage_leave_failed() */
 	bool		subtransaction;
 } CdiCage;
 
 /*
- * Enter as the given role, with a time limit in ms (0: none) unless the
- * statement has one already.  Between the two calls the code stands in a
+ * Enter as the given role, with a time limit in ms (0: none).  Between the two calls the code stands in a
  * PG_TRY, whose PG_CATCH calls cdi_cage_leave_failed().
  */
 extern void cdi_cage_enter(CdiCage *cage, Oid role, const char *search_path, int timeout);

@@ -234,17 +234,14 @@ cdi_computed_contribution(const CdiComputedTrait *trait, Jsonb *properties,
 	JsonbValue	buffer;
 	JsonbValue *value = NULL;
 
-	contribution->has_number = false;
-	contribution->value = NULL;
+	memset(contribution, 0, sizeof(CdiContribution));
 	if (trait->filter != NULL && (properties == NULL || !contains(properties, trait->filter)))
 		return false;
-	if (trait->npath > 0)
-	{
-		if (properties != NULL)
-			value = follow(trait, properties, &buffer);
-		if (value == NULL)
-			return false;
-	}
+	if (properties != NULL)
+		value = follow(trait, properties, &buffer);
+	/* only a count needs no value */
+	if (value == NULL && (trait->npath > 0 || trait->aggregate != CDI_COUNT))
+		return false;
 	switch (trait->aggregate)
 	{
 		case CDI_COUNT:
@@ -282,18 +279,26 @@ cdi_computed_contribution_sql(PG_FUNCTION_ARGS)
 	bool		nulls[3] = {false, true, true};
 	CdiContribution contribution;
 
+	int			i;
+
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	for (int i = 0; i < ntraits && !PG_ARGISNULL(0); i++)
-		if (traits[i].trait_id == PG_GETARG_INT32(0) &&
-			cdi_computed_contribution(&traits[i], PG_ARGISNULL(1) ? NULL : PG_GETARG_JSONB_P(1),
-									  &contribution))
-		{
-			values[0] = BoolGetDatum(true);
-			values[1] = contribution.number;
-			nulls[1] = !contribution.has_number;
-			values[2] = JsonbPGetDatum(contribution.value);
-			nulls[2] = contribution.value == NULL;
-		}
+	for (i = 0; i < ntraits && !PG_ARGISNULL(0); i++)
+		if (traits[i].trait_id == PG_GETARG_INT32(0))
+			break;
+	/* To say that nothing counts would be taken for an answer. */
+	if (PG_ARGISNULL(0) || i == ntraits)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("this function is internal to the folds of cdi")));
+	if (cdi_computed_contribution(&traits[i], PG_ARGISNULL(1) ? NULL : PG_GETARG_JSONB_P(1),
+								  &contribution))
+	{
+		values[0] = BoolGetDatum(true);
+		values[1] = contribution.number;
+		nulls[1] = !contribution.has_number;
+		values[2] = JsonbPGetDatum(contribution.value);
+		nulls[2] = contribution.value == NULL;
+	}
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }

@@ -222,10 +222,13 @@ count_history(History *history)
 		.nargs = 2,.argtypes = {INT4OID, INT8OID}
 	};
 	int64		end = Min(history->counted + HISTORY_BATCH, history->until);
+	int			ntraits;
 	int			result;
 
 	if (cdi_watermark_compute() < history->until)
 		return;
+	/* cdi._computed_contribution() goes by what this reads */
+	(void) cdi_computed_traits(&ntraits);
 	result = SPI_execute_with_args(count, 3, (Oid[]) {INT4OID, INT8OID, INT8OID}, (Datum[]) {
 		Int32GetDatum(history->trait_id), Int64GetDatum(history->counted), Int64GetDatum(end)
 	}, NULL, false, 0);

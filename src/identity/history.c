@@ -19,7 +19,7 @@
 #include "utils/memutils.h"
 
 #include "base/errors.h"
-#include "identity/identity.h"
+#include "identity/spill.h"
 
 /* A link was folded by the run that cdi.identity_ahead names, or else by the
  * first run whose watermark reached it.  Links that no run has folded yet are
@@ -424,7 +424,7 @@ limits_of(CdiHistory *history, CdiGraph *graph, int64 run)
 		return history->limits;
 	while (state->rule < state->nrules && state->rules[state->rule + 1].first_run <= run)
 		state->rule++;
-	if (state->rule != before)
+	if (state->rule != before && graph != NULL)
 		cdi_graph_forget_tallies(graph);
 	return state->rules[state->rule].limits;
 }
@@ -461,8 +461,9 @@ fold_number(CdiHistory *history, CdiGraph *graph, int number)
 	return -1;
 }
 
-bool
-cdi_history_fold(CdiHistory *history, CdiGraph *graph)
+/* The next links, without what was revoked; false at the end */
+static bool
+next_batch(CdiHistory *history)
 {
 	CdiHistoryState *state = history->state;
 	CdiLinkBatch *batch = &history->batch;
@@ -484,8 +485,21 @@ cdi_history_fold(CdiHistory *history, CdiGraph *graph)
 	history->nodes = palloc_extended(sizeof(uint32) * Max(batch->nkeys, 1), MCXT_ALLOC_HUGE);
 	history->apart = palloc_extended(Max(batch->nkeys, 1), MCXT_ALLOC_HUGE);
 	history->outcome = palloc_extended(Max(batch->nkeys, 1), MCXT_ALLOC_HUGE);
-	cdi_graph_add(graph, batch->keys, batch->nkeys, history->nodes);
 	mark_revoked(history);
+	MemoryContextSwitchTo(old);
+	return true;
+}
+
+bool
+cdi_history_fold(CdiHistory *history, CdiGraph *graph)
+{
+	CdiLinkBatch *batch = &history->batch;
+	MemoryContext old;
+
+	if (!next_batch(history))
+		return false;
+	old = MemoryContextSwitchTo(history->state->batch_context);
+	cdi_graph_add(graph, batch->keys, batch->nkeys, history->nodes);
 	for (int i = 0; i < batch->count; i++)
 	{
 		CdiLink    *link = &batch->links[i];
@@ -497,6 +511,22 @@ cdi_history_fold(CdiHistory *history, CdiGraph *graph)
 					   history->outcome + link->first);
 	}
 	MemoryContextSwitchTo(old);
+	return true;
+}
+
+bool
+cdi_history_spill(CdiHistory *history, CdiSpill *spill)
+{
+	if (!next_batch(history))
+		return false;
+	for (int i = 0; i < history->batch.count; i++)
+	{
+		CdiLink    *link = &history->batch.links[i];
+
+		cdi_spill_put_link(spill, limits_of(history, NULL, history->runs[i]), link,
+						   history->batch.keys + link->first, history->batch.types + link->first,
+						   history->apart + link->first, fold_number(history, NULL, i));
+	}
 	return true;
 }
 

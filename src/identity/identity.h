@@ -330,11 +330,30 @@ typedef void (*CdiMapRow) (void *arg, CdiGraph *graph, const pg_uuid_t *identifi
 extern void cdi_map_each(CdiGraph *graph, Snapshot snapshot, CdiMapRow take, void *arg);
 /* Insert and update what differs from the rows that were read. */
 extern void cdi_map_update(CdiGraph *graph);
+/* Raises XX001 where a person that was read, of the nodes from number first on,
+ * has no row of its own; before they are folded. */
+extern void cdi_map_check_persons(CdiGraph *graph, uint32 first);
 /*
  * Write all nodes to a new table that takes the map's place, and clear the
  * graph.  Returns false, having done nothing, where the map is in use.
  */
 extern bool cdi_map_replace(CdiGraph *graph);
+
+/* A row of the map */
+typedef struct CdiMapEntry
+{
+	pg_uuid_t	identifier;
+	pg_uuid_t	person;
+	int64		fold;
+	int64		position;
+	uint8		type;
+	uint8		flags;			/* CdiNode.flags; not stored */
+} CdiMapEntry;
+
+/* Sets the next row, by person; frees what it took when there is none. */
+typedef bool (*CdiMapSource) (void *arg, CdiMapEntry *entry);
+/* The same with rows from elsewhere */
+extern bool cdi_map_replace_by(CdiMapSource next, void *arg);
 
 /*
  * history.c: links that have been folded, in the order on record, with the

@@ -240,10 +240,10 @@ cdi_map_estimate(void)
 	return rows;
 }
 
-static void
-check_persons(CdiGraph *graph)
+void
+cdi_map_check_persons(CdiGraph *graph, uint32 first)
 {
-	for (uint32 i = 0; i < graph->count; i++)
+	for (uint32 i = first; i < graph->count; i++)
 	{
 		CdiNode    *node = cdi_graph_node(graph, i);
 
@@ -323,7 +323,7 @@ cdi_map_fetch(CdiGraph *graph, Snapshot snapshot)
 		pfree(order);
 	}
 	map_scan_close(&scan);
-	check_persons(graph);
+	cdi_map_check_persons(graph, 0);
 }
 
 /* A callback's row; slot has all of it. */
@@ -364,7 +364,7 @@ void
 cdi_map_load(CdiGraph *graph, Snapshot snapshot)
 {
 	each_row(graph, snapshot, load_row, NULL);
-	check_persons(graph);
+	cdi_map_check_persons(graph, 0);
 }
 
 typedef struct EachState
@@ -545,63 +545,65 @@ replaceable(Relation table)
 	return !published.pubactions.pubinsert;
 }
 
-static void
-write_rows(CdiGraph *graph, const uint32 *order, Relation table)
+/* Returns the number of rows. */
+static uint64
+write_rows(CdiMapSource next, void *arg, Relation table)
 {
 	int			options = TABLE_INSERT_SKIP_FSM | TABLE_INSERT_FROZEN;
 	BulkInsertState state = GetBulkInsertState();
 	CommandId	command = GetCurrentCommandId(true);
 	TupleTableSlot **slots = palloc(sizeof(TupleTableSlot *) * WRITE_BATCH);
+	CdiMapEntry *entries = palloc(sizeof(CdiMapEntry) * WRITE_BATCH);
 	MemoryContext batch_context = AllocSetContextCreate(CurrentMemoryContext,
 														"cdi identity map rows",
 														ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = CurrentMemoryContext;
-	int			n = 0;
+	uint64		count = 0;
+	int			n;
 
 	for (int i = 0; i < WRITE_BATCH; i++)
 		slots[i] = MakeSingleTupleTableSlot(RelationGetDescr(table), &TTSOpsVirtual);
-	for (uint32 i = 0; i < graph->count; i++)
+	do
 	{
-		CdiNode    *node = cdi_graph_node(graph, order[i]);
-		TupleTableSlot *slot = slots[n];
-
-		if (i + CDI_PREFETCH_DISTANCE < graph->count)
-			cdi_prefetch(cdi_graph_node(graph, order[i + CDI_PREFETCH_DISTANCE]));
-		ExecClearTuple(slot);
-		slot->tts_values[MAP_IDENTIFIER - 1] = UUIDPGetDatum(&node->key);
-		slot->tts_values[MAP_PERSON - 1] = UUIDPGetDatum(&cdi_graph_node(graph, node->parent)->key);
-		slot->tts_values[MAP_FOLD - 1] = Int64GetDatum(node->fold);
-		slot->tts_values[MAP_POSITION - 1] = Int64GetDatum(node->position);
-		slot->tts_values[MAP_TYPE - 1] = Int16GetDatum(node->type);
-		memset(slot->tts_isnull, false, MAP_COLUMNS);
-		ExecStoreVirtualTuple(slot);
-		if (++n == WRITE_BATCH || i + 1 == graph->count)
+		CHECK_FOR_INTERRUPTS();
+		for (n = 0; n < WRITE_BATCH && next(arg, &entries[n]); n++)
 		{
-			CHECK_FOR_INTERRUPTS();
-			MemoryContextSwitchTo(batch_context);
-			table_multi_insert(table, slots, n, command, options, state);
-			MemoryContextSwitchTo(old);
-			MemoryContextReset(batch_context);
-			n = 0;
+			TupleTableSlot *slot = slots[n];
+
+			ExecClearTuple(slot);
+			slot->tts_values[MAP_IDENTIFIER - 1] = UUIDPGetDatum(&entries[n].identifier);
+			slot->tts_values[MAP_PERSON - 1] = UUIDPGetDatum(&entries[n].person);
+			slot->tts_values[MAP_FOLD - 1] = Int64GetDatum(entries[n].fold);
+			slot->tts_values[MAP_POSITION - 1] = Int64GetDatum(entries[n].position);
+			slot->tts_values[MAP_TYPE - 1] = Int16GetDatum(entries[n].type);
+			memset(slot->tts_isnull, false, MAP_COLUMNS);
+			ExecStoreVirtualTuple(slot);
 		}
-	}
+		MemoryContextSwitchTo(batch_context);
+		if (n > 0)
+			table_multi_insert(table, slots, n, command, options, state);
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(batch_context);
+		count += n;
+	} while (n == WRITE_BATCH);
 	for (int i = 0; i < WRITE_BATCH; i++)
 		ExecDropSingleTupleTableSlot(slots[i]);
 	FreeBulkInsertState(state);
 	table_finish_bulk_insert(table, options);
 	MemoryContextDelete(batch_context);
+	pfree(entries);
 	pfree(slots);
+	return count;
 }
 
 bool
-cdi_map_replace(CdiGraph *graph)
+cdi_map_replace_by(CdiMapSource next, void *arg)
 {
 	Oid			map = cdi_relation_oid("identity_map");
-	uint32	   *order;
 	Relation	table;
 	Relation	fresh;
 	Oid			fresh_oid;
-	uint32		count = graph->count;
+	uint64		count;
 
 	if (!lock_map(map))
 		return false;
@@ -613,14 +615,12 @@ cdi_map_replace(CdiGraph *graph)
 	}
 	Assert(RelationGetDescr(table)->natts == MAP_COLUMNS);
 
-	order = cdi_graph_order(graph);
 	fresh_oid = make_new_heap(map, table->rd_rel->reltablespace, table->rd_rel->relam,
 							  table->rd_rel->relpersistence, AccessExclusiveLock);
 	fresh = table_open(fresh_oid, AccessExclusiveLock);
-	write_rows(graph, order, fresh);
+	/* what held the rows is free then: the sorts of the indexes may have it */
+	count = write_rows(next, arg, fresh);
 	table_close(fresh, NoLock);
-	/* what the graph took, the sorts of the indexes may have */
-	cdi_graph_clear(graph);
 
 	pgstat_count_truncate(table);
 	pgstat_count_heap_insert(table, count);
@@ -632,4 +632,45 @@ cdi_map_replace(CdiGraph *graph)
 						 RecentXmin, ReadNextMultiXactId(), persistence);
 	}
 	return true;
+}
+
+typedef struct GraphSource
+{
+	CdiGraph   *graph;
+	uint32	   *order;			/* NULL: not begun */
+	uint32		next;
+} GraphSource;
+
+static bool
+next_node(void *arg, CdiMapEntry *entry)
+{
+	GraphSource *source = arg;
+	CdiGraph   *graph = source->graph;
+	CdiNode    *node;
+
+	if (source->order == NULL)
+		source->order = cdi_graph_order(graph);
+	if (source->next == graph->count)
+	{
+		cdi_graph_clear(graph);
+		return false;
+	}
+	if (source->next + CDI_PREFETCH_DISTANCE < graph->count)
+		cdi_prefetch(cdi_graph_node(graph, source->order[source->next + CDI_PREFETCH_DISTANCE]));
+	node = cdi_graph_node(graph, source->order[source->next++]);
+	entry->identifier = node->key;
+	entry->person = cdi_graph_node(graph, node->parent)->key;
+	entry->fold = node->fold;
+	entry->position = node->position;
+	entry->type = node->type;
+	entry->flags = node->flags;
+	return true;
+}
+
+bool
+cdi_map_replace(CdiGraph *graph)
+{
+	GraphSource source = {.graph = graph};
+
+	return cdi_map_replace_by(next_node, &source);
 }

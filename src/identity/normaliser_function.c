@@ -65,7 +65,6 @@ try_function(CdiNormaliserCall *const *calls, int n, bool *timed_out)
 {
 	const CdiNormaliser *normaliser = &calls[0]->type->normaliser;
 	MemoryContext context = CurrentMemoryContext;
-	TimestampTz start = GetCurrentTimestamp();
 	Datum	   *values = palloc(sizeof(Datum) * n);
 	CdiText    *returned = palloc0(sizeof(CdiText) * n);
 	char	   *query = psprintf("SELECT %s(v.value)::pg_catalog.text, v.n"
@@ -95,8 +94,7 @@ try_function(CdiNormaliserCall *const *calls, int n, bool *timed_out)
 		error = cdi_cage_leave_failed(&cage);
 	}
 	PG_END_TRY();
-	*timed_out = error != NULL && error->sqlerrcode == ERRCODE_QUERY_CANCELED && cage.timeout &&
-		TimestampDifferenceExceeds(start, GetCurrentTimestamp(), cdi_identity_normaliser_timeout);
+	*timed_out = error != NULL && cage.timed_out;
 	if (error == NULL)
 		for (int i = 0; i < n; i++)
 			calls[i]->value = returned[i];

@@ -162,9 +162,13 @@ begins_with(const char *digits, const char *prefix)
 	return *prefix == '\0';
 }
 
-/* Without what is dialled before the number within the country */
+/*
+ * Without what is dialled before the number within the country.  Behind the
+ * country's code only a zero is that, for people write +49 (0)30; other digits
+ * are in the wrong place.
+ */
 static const char *
-without_trunk(const char *national, const char *code)
+without_trunk(const char *national, const char *code, bool international)
 {
 	bool		usual = !is_listed(no_trunk, code, strlen(code));
 
@@ -173,6 +177,8 @@ without_trunk(const char *national, const char *code)
 		if (strcmp(trunks[i].code, code) != 0)
 			continue;
 		usual = false;
+		if (international && *trunks[i].prefix != '0')
+			continue;
 		if (begins_with(national, trunks[i].prefix) &&
 			(trunks[i].digits == 0 || strlen(national) == strlen(trunks[i].prefix) + trunks[i].digits))
 			return national + strlen(trunks[i].prefix);
@@ -226,7 +232,7 @@ cdi_phone_normalise(CdiText number, const char *country, const char **problem)
 	else
 		strlcpy(code, country, sizeof(code));
 
-	national = without_trunk(national, code);
+	national = without_trunk(national, code, international);
 	length = strlen(code) + strlen(national);
 	if (length < MIN_DIGITS || length > MAX_DIGITS)
 		*problem = "It has fewer than 7 or more than 15 digits.";

@@ -17,7 +17,7 @@
 #include "utils/snapmgr.h"
 
 #include "base/errors.h"
-#include "identity/identity.h"
+#include "identity/spill.h"
 
 static void
 execute(const char *query)
@@ -47,23 +47,37 @@ static int64
 rebuild(void)
 {
 	CdiGraph   *graph = cdi_graph_create(CurrentMemoryContext);
+	CdiSpill   *spill = NULL;
 	CdiHistory *history;
 	int64		identifiers;
 
 	(void) cdi_push_snapshot();
 	history = cdi_history_open();
-	while (cdi_history_fold(history, graph))
-		 /* merges are on record since they happened */ ;
+	/* merges are on record since they happened */
+	while (spill == NULL ? cdi_history_fold(history, graph) : cdi_history_spill(history, spill))
+		if (spill == NULL && cdi_spill_needed(graph->count))
+		{
+			spill = cdi_spill_begin(CurrentMemoryContext);
+			cdi_spill_put_graph(spill, graph);
+		}
+	if (spill != NULL)
+		cdi_spill_fold(spill, NULL);
 	cdi_history_close(history);
 	PopActiveSnapshot();
 
-	identifiers = graph->count;
-	if (!cdi_map_replace(graph))
+	identifiers = spill != NULL ? cdi_spill_identifiers(spill) : graph->count;
+	if (!(spill != NULL ? cdi_spill_replace(spill) : cdi_map_replace(graph)))
 	{
 		execute("DELETE FROM cdi.identity_map");
-		cdi_map_update(graph);
+		if (spill != NULL)
+			cdi_spill_update(spill);
+		else
+			cdi_map_update(graph);
 	}
-	cdi_graph_destroy(graph);
+	if (spill != NULL)
+		cdi_spill_end(spill);
+	else
+		cdi_graph_destroy(graph);
 	return identifiers;
 }
 

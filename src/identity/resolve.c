@@ -32,7 +32,7 @@
 #include "utils/snapmgr.h"
 
 #include "base/errors.h"
-#include "identity/identity.h"
+#include "identity/spill.h"
 #include "ingest/ingest.h"
 
 /* Fourth field of the lock tag, as POSITION_LOCK_CLASS in ingest/position.c */
@@ -69,6 +69,7 @@ typedef struct Run
 	int64		merges;
 	int64		refused;
 	bool		bulk;
+	bool		spilled;
 	Size		memory;
 	instr_time	started;
 	instr_time	uniting;
@@ -249,10 +250,10 @@ record_run(const Run *run)
 {
 	static CdiPlan plan = {
 		.query = "INSERT INTO cdi.identity_runs (run, first_fold, links, watermark, resolved_at,"
-		" bulk, identifiers, merges, memory, unite_ms, total_ms, refused)"
-		" VALUES ($1, $2, $3, $4, clock_timestamp(), $5, $6, $7, $8, $9, $10, $11)",
-		.nargs = 11,.argtypes = {
-			INT8OID, INT8OID, INT8OID, INT8OID, BOOLOID, INT8OID, INT8OID, INT8OID, FLOAT8OID, FLOAT8OID, INT8OID
+		" bulk, identifiers, merges, memory, unite_ms, total_ms, refused, spilled)"
+		" VALUES ($1, $2, $3, $4, clock_timestamp(), $5, $6, $7, $8, $9, $10, $11, $12)",
+		.nargs = 12,.argtypes = {
+			INT8OID, INT8OID, INT8OID, INT8OID, BOOLOID, INT8OID, INT8OID, INT8OID, FLOAT8OID, FLOAT8OID, INT8OID, BOOLOID
 		}
 	};
 	instr_time	total;
@@ -270,7 +271,8 @@ record_run(const Run *run)
 			Int64GetDatum((int64) run->memory),
 			Float8GetDatum(INSTR_TIME_GET_MILLISEC(run->uniting)),
 			Float8GetDatum(INSTR_TIME_GET_MILLISEC(total)),
-			Int64GetDatum(run->refused)
+			Int64GetDatum(run->refused),
+			BoolGetDatum(run->spilled)
 	}, NULL);
 }
 
@@ -388,6 +390,60 @@ fold_batch(CdiGraph *graph, const CdiLimits *limits, const CdiLinkBatch *batch, 
 	}
 }
 
+static void
+record_folded(Run *run, const CdiFolded *folded)
+{
+	record_merges(folded);
+	record_refusals(folded);
+	run->merges += folded->nmerges;
+	run->refused += folded->nrefusals;
+}
+
+static void
+spill_batch(CdiSpill *spill, const CdiLimits *limits, const CdiLinkBatch *batch, int64 first_fold)
+{
+	for (int i = 0; i < batch->count; i++)
+	{
+		const CdiLink *link = &batch->links[i];
+
+		cdi_spill_put_link(spill, limits, link, batch->keys + link->first,
+						   batch->types + link->first, NULL, first_fold + i);
+	}
+}
+
+static void
+fold_spilled(CdiSpill *spill, Snapshot snapshot, Run *run)
+{
+	instr_time	start;
+	instr_time	end;
+
+	INSTR_TIME_SET_CURRENT(start);
+	cdi_spill_fold(spill, snapshot);
+	INSTR_TIME_SET_CURRENT(end);
+	INSTR_TIME_ACCUM_DIFF(run->uniting, end, start);
+}
+
+static void
+write_spilled(CdiSpill *spill, MemoryContext batch_context, Run *run)
+{
+	MemoryContext old = MemoryContextSwitchTo(batch_context);
+	const CdiFolded *folded;
+
+	while ((folded = cdi_spill_folded(spill)) != NULL)
+	{
+		record_folded(run, folded);
+		MemoryContextReset(batch_context);
+	}
+	MemoryContextSwitchTo(old);
+	run->bulk = cdi_spill_replace(spill);
+	if (!run->bulk)
+		cdi_spill_update(spill);
+	run->spilled = true;
+	run->identifiers = cdi_spill_identifiers(spill);
+	run->memory = cdi_spill_memory(spill);
+	cdi_spill_end(spill);
+}
+
 /*
  * Returns the number of links folded.  SPI is connected, the user the owner
  * and the resolver's lock held.
@@ -403,10 +459,12 @@ cdi_resolve_links(void)
 	CdiLimits  *limits = cdi_limits_now();
 	CdiTraitRows traits;
 	CdiGraph   *whole = NULL;	/* the map, of a bulk run */
+	CdiSpill   *spill = NULL;	/* the same, where memory is not to hold it */
 	CdiLinkReader *reader;
 	Snapshot	snapshot;
 	LastRun		last;
 	Run			run = {0};
+	bool		bulk = false;
 
 	INSTR_TIME_SET_CURRENT(run.started);
 	/* no other run can come between: the lock is held */
@@ -439,12 +497,21 @@ cdi_resolve_links(void)
 		nodes = palloc_extended(sizeof(uint32) * Max(batch.nkeys, 1), MCXT_ALLOC_HUGE);
 		if (run.links == 0 && bulk_pays(reader))
 		{
-			whole = cdi_graph_create(run_context);
-			cdi_map_load(whole, snapshot);
-			cdi_map_reader_open(whole, snapshot);
+			bulk = true;
+			if (cdi_spill_needed(cdi_map_estimate()))
+			{
+				spill = cdi_spill_begin(run_context);
+				cdi_spill_put_map(spill, snapshot);
+			}
+			else
+			{
+				whole = cdi_graph_create(run_context);
+				cdi_map_load(whole, snapshot);
+				cdi_map_reader_open(whole, snapshot);
+			}
 		}
 		graph = whole;
-		if (graph == NULL)
+		if (!bulk)
 		{
 			graph = cdi_graph_create(batch_context);
 			cdi_graph_add(graph, batch.keys, batch.nkeys, nodes);
@@ -453,36 +520,47 @@ cdi_resolve_links(void)
 			cdi_map_reader_open(graph, GetActiveSnapshot());
 		}
 		INSTR_TIME_SET_CURRENT(start);
-		fold_batch(graph, limits, &batch, nodes, whole == NULL, run.first_fold + run.links, &folded);
+		if (spill != NULL)
+			spill_batch(spill, limits, &batch, run.first_fold + run.links);
+		else
+			fold_batch(graph, limits, &batch, nodes, !bulk, run.first_fold + run.links, &folded);
 		INSTR_TIME_SET_CURRENT(end);
 		INSTR_TIME_ACCUM_DIFF(run.uniting, end, start);
-		if (whole == NULL)
+		if (!bulk)
 		{
 			cdi_map_reader_close(graph);
 			PopActiveSnapshot();
 		}
 
 		record_ahead(&batch, &run);
-		record_merges(&folded);
-		record_refusals(&folded);
+		record_folded(&run, &folded);
 		cdi_traits_record(&traits);
 		cdi_members_record(&batch);
 		run.links += batch.count;
-		run.merges += folded.nmerges;
-		run.refused += folded.nrefusals;
-		if (whole == NULL)
+		if (!bulk)
 		{
 			run.identifiers += graph->count;
 			run.memory = Max(run.memory, graph->peak);
 			cdi_map_update(graph);
+		}
+		else if (whole != NULL && cdi_spill_needed(whole->count))
+		{
+			cdi_map_reader_close(whole);
+			spill = cdi_spill_begin(run_context);
+			cdi_spill_put_graph(spill, whole);
+			whole = NULL;
 		}
 	}
 	MemoryContextSwitchTo(run_context);
 	cdi_links_close(reader);
 	if (whole != NULL)
 		cdi_map_reader_close(whole);
+	if (spill != NULL)
+		fold_spilled(spill, snapshot, &run);
 	PopActiveSnapshot();
 
+	if (spill != NULL)
+		write_spilled(spill, batch_context, &run);
 	if (whole != NULL)
 	{
 		run.identifiers = whole->count;

@@ -98,7 +98,7 @@ cdi_tombstones_find(const pg_uuid_t *keys, int n, bool *erased)
 		PointerGetDatum(construct_array(tombstones, n, BYTEAOID, -1, false, TYPALIGN_INT))
 	});
 	PopActiveSnapshot();
-	memset(erased, 0, n);
+	memset(erased, 0, (size_t) n);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		bool		isnull;

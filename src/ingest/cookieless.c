@@ -20,6 +20,7 @@
 #include "catalog/pg_type.h"
 #include "common/hmac.h"
 #include "common/sha2.h"
+#include "executor/spi.h"
 #include "miscadmin.h"
 #include "port/pg_bswap.h"
 #include "storage/shmem.h"
@@ -171,7 +172,7 @@ hash(const uint8 *salt, int32 source_id, const CdiAddress *address, CdiText agen
 	return cdi_text(id);
 }
 
-/* What the event says of its client, else its request; all else is "". */
+/* What the event says of its client in so many words, else what its request says */
 static CdiText
 find_member(const CdiEvent *event, const char *name, CdiText otherwise)
 {
@@ -359,10 +360,16 @@ cdi_cookieless_seal(CdiBatch *batch, const CdiEvent *event,
 {
 	CdiCookieless setting = setting_of(batch, event->source_id);
 	CdiEnvelope *sealed;
+	int			ntypes;
 
 	if (setting == CDI_COOKIELESS_OFF)
 		return;
 	require_shared();
+	/* We are called from within a statement of the pipeline's connection to SPI,
+	 * where identifier types that have to be read anew need one of their own. */
+	SPI_connect();
+	(void) cdi_identifier_types(&ntypes);
+	SPI_finish();
 	sealed = palloc0(sizeof(CdiEnvelope));
 	if (event->envelope != NULL)
 		*sealed = *event->envelope;

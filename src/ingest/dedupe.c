@@ -38,14 +38,21 @@
 #include "utils/snapmgr.h"
 
 #include "base/errors.h"
+#include "ingest/filter.h"
 #include "ingest/stages.h"
 
-#define GENERATIONS 4
+/*
+ * Keys that are looked up and inserted at once: few enough for the leaf pages
+ * that the look-up has read to be still in the processor's cache.
+ */
+#define CHUNK 64
 
 typedef struct Generation
 {
 	Relation	heap;
-	Relation	index;
+	bool		filtered;
+	CdiFilter	filter;
+	Relation	index;			/* NULL until a key is looked up */
 	IndexScanDesc scan;
 	TupleTableSlot *slot;
 } Generation;
@@ -55,7 +62,8 @@ typedef struct Keys
 	SnapshotData dirty;
 	Generation	current;
 	int			nolder;
-	Generation	older[GENERATIONS - 1];
+	Generation	older[CDI_GENERATIONS - 1];
+	TupleDesc	descriptor;		/* slots would pin the relation's own, each for itself */
 	IndexInfo  *index_info;
 	BulkInsertState bulk;
 } Keys;
@@ -71,6 +79,14 @@ typedef enum Lookup
 static int	current_slot = -1;
 static TimestampTz current_since;
 static Oid	generations_oid = InvalidOid;
+static bool have_filters;		/* not in storage version 1 */
+
+/* Pages of each filter, and of the keys that it was made of; 0: none */
+static struct
+{
+	BlockNumber pages;
+	BlockNumber key_pages;
+}			filters[CDI_GENERATIONS];
 
 static void
 invalidate(Datum arg, Oid relid)
@@ -79,10 +95,22 @@ invalidate(Datum arg, Oid relid)
 		current_slot = -1;
 }
 
+static int32
+get_pages(TupleTableSlot *slot, int column)
+{
+	bool		isnull;
+	Datum		value;
+
+	if (!have_filters)
+		return 0;
+	value = slot_getattr(slot, column, &isnull);
+	return isnull ? 0 : DatumGetInt32(value);
+}
+
 /*
- * Lock the generations in the given mode and learn which is current.  Reads
- * with the latest snapshot: a transaction-wide one may be from before a
- * rotation.
+ * Lock the generations in the given mode and learn which is current and which
+ * have filters.  Reads with the latest snapshot: a transaction-wide one may be
+ * from before a rotation.
  */
 static void
 lock_generations(LOCKMODE mode)
@@ -105,16 +133,22 @@ lock_generations(LOCKMODE mode)
 		return;
 
 	relation = table_open(oid, NoLock);
+	have_filters = RelationGetNumberOfAttributes(relation) >= 5;
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	slot = table_slot_create(relation, NULL);
 	scan = table_beginscan(relation, snapshot, 0, NULL);
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
 		bool		isnull;
+		int			number = DatumGetInt32(slot_getattr(slot, 1, &isnull));
 
+		if (number < 0 || number >= CDI_GENERATIONS)
+			continue;
+		filters[number].pages = get_pages(slot, 4);
+		filters[number].key_pages = get_pages(slot, 5);
 		if (DatumGetBool(slot_getattr(slot, 2, &isnull)))
 		{
-			current_slot = DatumGetInt32(slot_getattr(slot, 1, &isnull));
+			current_slot = number;
 			current_since = DatumGetTimestampTz(slot_getattr(slot, 3, &isnull));
 		}
 	}
@@ -122,21 +156,27 @@ lock_generations(LOCKMODE mode)
 	ExecDropSingleTupleTableSlot(slot);
 	UnregisterSnapshot(snapshot);
 	table_close(relation, NoLock);
-	if (current_slot < 0 || current_slot >= GENERATIONS)
+	if (current_slot < 0)
 		elog(ERROR, "cdi.message_generations has no current generation");
 }
 
-static void
-open_generation(Generation *generation, int slot, LOCKMODE mode, Snapshot snapshot)
+static Relation
+open_heap(int slot, LOCKMODE mode)
 {
 	char		name[NAMEDATALEN];
-	List	   *indexes;
 
 	snprintf(name, sizeof(name), "message_keys_%d", slot);
-	generation->heap = table_open(cdi_relation_oid(name), mode);
-	indexes = RelationGetIndexList(generation->heap);
+	return table_open(cdi_relation_oid(name), mode);
+}
+
+static void
+open_index(Generation *generation, LOCKMODE mode, Snapshot snapshot)
+{
+	List	   *indexes = RelationGetIndexList(generation->heap);
+
 	if (list_length(indexes) != 1)
-		elog(ERROR, "table \"cdi.%s\" must have exactly one index", name);
+		elog(ERROR, "table \"cdi.%s\" must have exactly one index",
+			 RelationGetRelationName(generation->heap));
 	generation->index = index_open(linitial_oid(indexes), mode);
 	list_free(indexes);
 	generation->slot = table_slot_create(generation->heap, NULL);
@@ -146,32 +186,52 @@ open_generation(Generation *generation, int slot, LOCKMODE mode, Snapshot snapsh
 static void
 close_generation(Generation *generation)
 {
-	index_endscan(generation->scan);
-	ExecDropSingleTupleTableSlot(generation->slot);
-	index_close(generation->index, NoLock);
+	if (generation->index != NULL)
+	{
+		index_endscan(generation->scan);
+		ExecDropSingleTupleTableSlot(generation->slot);
+		index_close(generation->index, NoLock);
+	}
+	if (generation->filtered)
+		cdi_filter_close(&generation->filter);
 	table_close(generation->heap, NoLock);
+}
+
+/* Is there a filter of just these keys? */
+static bool
+open_filter(CdiFilter *filter, int slot, BlockNumber key_pages)
+{
+	return filters[slot].pages > 0 && filters[slot].key_pages == key_pages &&
+		cdi_filter_open(filter, slot, filters[slot].pages);
 }
 
 static void
 open_keys(Keys *keys)
 {
+	memset(keys, 0, sizeof(Keys));
 	lock_generations(RowExclusiveLock);
 	InitDirtySnapshot(keys->dirty);
-	open_generation(&keys->current, current_slot, RowExclusiveLock, &keys->dirty);
+	keys->current.heap = open_heap(current_slot, RowExclusiveLock);
+	open_index(&keys->current, RowExclusiveLock, &keys->dirty);
+	keys->descriptor = CreateTupleDescCopy(RelationGetDescr(keys->current.heap));
 	keys->index_info = BuildIndexInfo(keys->current.index);
 	keys->bulk = GetBulkInsertState();
-	keys->nolder = 0;
-	for (int slot = 0; slot < GENERATIONS; slot++)
+	for (int slot = 0; slot < CDI_GENERATIONS; slot++)
 	{
 		Generation *older = &keys->older[keys->nolder];
+		BlockNumber pages;
 
 		if (slot == current_slot)
 			continue;
-		open_generation(older, slot, AccessShareLock, &keys->dirty);
-		if (RelationGetNumberOfBlocks(older->heap) == 0)
-			close_generation(older);
-		else
-			keys->nolder++;
+		older->heap = open_heap(slot, AccessShareLock);
+		pages = RelationGetNumberOfBlocks(older->heap);
+		if (pages == 0)
+		{
+			table_close(older->heap, NoLock);
+			continue;
+		}
+		older->filtered = open_filter(&older->filter, slot, pages);
+		keys->nolder++;
 	}
 }
 
@@ -190,6 +250,8 @@ look_up(Keys *keys, Generation *generation, const pg_uuid_t *key, TransactionId 
 	ScanKeyData scankey;
 	Lookup		result = KEY_ABSENT;
 
+	if (generation->index == NULL)
+		open_index(generation, AccessShareLock, &keys->dirty);
 	ScanKeyInit(&scankey, 1, BTEqualStrategyNumber, F_UUID_EQ, UUIDPGetDatum(key));
 	index_rescan(generation->scan, &scankey, 1, NULL, 0);
 	while (index_getnext_slot(generation->scan, ForwardScanDirection, generation->slot))
@@ -207,13 +269,26 @@ look_up(Keys *keys, Generation *generation, const pg_uuid_t *key, TransactionId 
 	return result;
 }
 
+/*
+ * Bit i of a mask will be set where the key is certainly not in the older
+ * generation i.
+ */
+static void
+ask_filters(Keys *keys, const pg_uuid_t **wanted, int n, uint8 *masks)
+{
+	for (int i = 0; i < keys->nolder; i++)
+		if (keys->older[i].filtered)
+			cdi_filter_exclude(&keys->older[i].filter, wanted, n, masks, 1 << i);
+}
+
 static Lookup
-look_up_all(Keys *keys, const pg_uuid_t *key, TransactionId *holder)
+look_up_all(Keys *keys, const pg_uuid_t *key, uint8 mask, TransactionId *holder)
 {
 	Lookup		result = look_up(keys, &keys->current, key, holder);
 
 	for (int i = 0; i < keys->nolder && result == KEY_ABSENT; i++)
-		result = look_up(keys, &keys->older[i], key, holder);
+		if ((mask & (1 << i)) == 0)
+			result = look_up(keys, &keys->older[i], key, holder);
 	return result;
 }
 
@@ -265,11 +340,14 @@ insert_waiting(CdiBatch *batch, Keys *keys, int *sorted, int n)
 	for (int i = 0; i < n; i++)
 	{
 		CdiEvent   *event = &batch->events[sorted[i]];
+		const pg_uuid_t *key = &event->event_id;
+		uint8		mask = 0;
 
+		ask_filters(keys, &key, 1, &mask);
 		for (;;)
 		{
 			TransactionId holder = InvalidTransactionId;
-			Lookup		found = look_up_all(keys, &event->event_id, &holder);
+			Lookup		found = look_up_all(keys, key, mask, &holder);
 
 			CHECK_FOR_INTERRUPTS();
 			if (found == KEY_PRESENT)
@@ -279,10 +357,10 @@ insert_waiting(CdiBatch *batch, Keys *keys, int *sorted, int n)
 			}
 			if (found == KEY_ABSENT)
 			{
-				HeapTuple	tuple = form_key(keys, &event->event_id);
+				HeapTuple	tuple = form_key(keys, key);
 
 				heap_insert(keys->current.heap, tuple, GetCurrentCommandId(true), 0, NULL);
-				if (index_key(keys, &event->event_id, &tuple->t_self))
+				if (index_key(keys, key, &tuple->t_self))
 					break;
 				continue;
 			}
@@ -291,20 +369,24 @@ insert_waiting(CdiBatch *batch, Keys *keys, int *sorted, int n)
 	}
 }
 
-/* All keys at once, never waiting.  False where a key is in other hands. */
+/* Some keys at once, never waiting.  False where a key is in other hands. */
 static bool
-insert_without_waiting(CdiBatch *batch, Keys *keys, int *sorted, int n)
+insert_chunk(CdiBatch *batch, Keys *keys, int *sorted, int n)
 {
-	TupleTableSlot **slots;
-	TupleDesc	descriptor;
+	TupleTableSlot *slots[CHUNK];
+	const pg_uuid_t *wanted[CHUNK];
+	uint8		masks[CHUNK] = {0};
 	int			kept = 0;
 
+	for (int i = 0; i < n; i++)
+		wanted[i] = &batch->events[sorted[i]].event_id;
+	ask_filters(keys, wanted, n, masks);
 	for (int i = 0; i < n; i++)
 	{
 		CdiEvent   *event = &batch->events[sorted[i]];
 		TransactionId holder = InvalidTransactionId;
 
-		switch (look_up_all(keys, &event->event_id, &holder))
+		switch (look_up_all(keys, wanted[i], masks[i], &holder))
 		{
 			case KEY_PRESENT:
 				event->outcome = CDI_DUPLICATE;
@@ -322,12 +404,9 @@ insert_without_waiting(CdiBatch *batch, Keys *keys, int *sorted, int n)
 	if (kept == 0)
 		return true;
 
-	/* Slots would pin the relation's own descriptor, each for itself. */
-	descriptor = CreateTupleDescCopy(RelationGetDescr(keys->current.heap));
-	slots = palloc(sizeof(TupleTableSlot *) * kept);
 	for (int i = 0; i < kept; i++)
 	{
-		slots[i] = MakeSingleTupleTableSlot(descriptor, &TTSOpsHeapTuple);
+		slots[i] = MakeSingleTupleTableSlot(keys->descriptor, &TTSOpsHeapTuple);
 		ExecStoreHeapTuple(form_key(keys, &batch->events[sorted[i]].event_id), slots[i], true);
 	}
 	heap_multi_insert(keys->current.heap, slots, kept, GetCurrentCommandId(true), 0, keys->bulk);
@@ -344,6 +423,16 @@ insert_without_waiting(CdiBatch *batch, Keys *keys, int *sorted, int n)
 	}
 	for (int i = 0; i < kept; i++)
 		ExecDropSingleTupleTableSlot(slots[i]);
+	return true;
+}
+
+/* All keys, never waiting.  False where a key is in other hands. */
+static bool
+insert_without_waiting(CdiBatch *batch, Keys *keys, int *sorted, int n)
+{
+	for (int i = 0; i < n; i += CHUNK)
+		if (!insert_chunk(batch, keys, sorted + i, Min(CHUNK, n - i)))
+			return false;
 	return true;
 }
 
@@ -405,13 +494,13 @@ cdi_dedupe_rotate(void)
 	if (!OidIsValid(oid))
 		return true;
 	lock_generations(AccessShareLock);
-	if (now - current_since < (int64) cdi_ingest_dedupe_window * 60 * USECS_PER_SEC / (GENERATIONS - 1))
+	if (now - current_since < (int64) cdi_ingest_dedupe_window * 60 * USECS_PER_SEC / (CDI_GENERATIONS - 1))
 		return true;
 	if (!ConditionalLockRelationOid(oid, ExclusiveLock))
 		return false;
 	current_slot = -1;
 	lock_generations(ExclusiveLock);
-	next = (current_slot + 1) % GENERATIONS;
+	next = (current_slot + 1) % CDI_GENERATIONS;
 	snprintf(query, sizeof(query), "cdi.message_keys_%d", next);
 	if (!ConditionalLockRelationOid(cdi_relation_oid(query + 4), AccessExclusiveLock))
 		return false;
@@ -421,9 +510,62 @@ cdi_dedupe_rotate(void)
 	if (SPI_execute("UPDATE cdi.message_generations SET current = false WHERE current", false, 0) != SPI_OK_UPDATE)
 		elog(ERROR, "could not end the current generation of message keys");
 	snprintf(query, sizeof(query),
-			 "UPDATE cdi.message_generations SET current = true, since = clock_timestamp() WHERE slot = %d", next);
+			 "UPDATE cdi.message_generations SET current = true, since = clock_timestamp()%s WHERE slot = %d",
+			 have_filters ? ", filter_pages = NULL, key_pages = NULL" : "", next);
 	if (SPI_execute(query, false, 0) != SPI_OK_UPDATE)
 		elog(ERROR, "could not start a generation of message keys");
 	CacheInvalidateRelcacheByRelid(oid);
 	return true;
+}
+
+/*
+ * Give every older generation that has no filter of its keys one.  Nobody
+ * writes to it, and the lock keeps it from becoming the current one; writers
+ * go on meanwhile.  Returns false where locks could not be had at once.
+ */
+bool
+cdi_dedupe_filter(void)
+{
+	Oid			oid = cdi_relation_oid("message_generations");
+	bool		done = true;
+
+	if (!OidIsValid(oid))
+		return true;
+	if (!ConditionalLockRelationOid(oid, ShareUpdateExclusiveLock))
+		return false;
+	current_slot = -1;
+	lock_generations(ShareUpdateExclusiveLock);
+	for (int slot = 0; slot < CDI_GENERATIONS && have_filters; slot++)
+	{
+		Relation	keys;
+		CdiFilter	filter;
+		BlockNumber key_pages;
+		BlockNumber pages = 0;
+
+		if (slot == current_slot)
+			continue;
+		keys = open_heap(slot, AccessShareLock);
+		key_pages = RelationGetNumberOfBlocks(keys);
+		if (key_pages > 0 && open_filter(&filter, slot, key_pages))
+			cdi_filter_close(&filter);
+		else if (key_pages > 0)
+		{
+			/* A restore may be filling it: then its size says nothing yet. */
+			if (ConditionalLockRelation(keys, ShareLock))
+			{
+				key_pages = RelationGetNumberOfBlocks(keys);
+				pages = cdi_filter_write(slot, keys, key_pages);
+			}
+			if (pages == 0)
+				done = false;
+		}
+		table_close(keys, NoLock);
+		if (pages == 0)
+			continue;
+		if (SPI_execute(psprintf("UPDATE cdi.message_generations SET filter_pages = %u, key_pages = %u"
+								 " WHERE slot = %d AND NOT current", pages, key_pages, slot), false, 0) != SPI_OK_UPDATE)
+			elog(ERROR, "could not record a filter of message keys");
+		CacheInvalidateRelcacheByRelid(oid);
+	}
+	return done;
 }

@@ -278,5 +278,6 @@ extern int64 cdi_watermark_read(void);
 
 /* dedupe.c: true where a rotation is due and was made; short locks. */
 extern bool cdi_dedupe_rotate(void);
+extern bool cdi_dedupe_filter(void);
 
 #endif							/* CDI_INGEST_H */

@@ -187,7 +187,8 @@ load(void)
 #define COLUMNS "SELECT source_id, name, enabled, write_key_hash, previous_key_hash, previous_key_until," \
 		" (SELECT pg_catalog.array_agg(role_name::text) FROM cdi.source_grants g WHERE g.source_id OPERATOR(pg_catalog.=) s.source_id)"
 	static CdiPlan plan = {
-		.query = COLUMNS ", rate_limit, rate_burst, max_body, keep_original, client_address, allowed_origins, person_traits, cookieless FROM cdi.sources s"
+		.query = COLUMNS ", rate_limit, rate_burst, max_body, keep_original, client_address, allowed_origins,"
+		" (SELECT pg_catalog.array_agg(t) FROM pg_catalog.jsonb_array_elements_text(person_traits) t), cookieless FROM cdi.sources s"
 	};
 	/* until the extension is updated to 0.2.0 */
 	static CdiPlan plan_0_1 = {

@@ -1,7 +1,7 @@
 /*
  * keeper.c
  *		The worker that keeps house: watermark, identities, partitions,
- *		counters, dedupe generations.
+ *		counters, dedupe generations and their filters.
  *
  * It sleeps on its latch until a transaction that wrote events has ended,
  * whichever way: a transaction that holds the watermark back wakes it when its
@@ -58,6 +58,7 @@ static bool resolve(void);
 static bool make_partitions(void);
 static bool compact(void);
 static bool rotate(void);
+static bool filter(void);
 
 typedef enum StepNumber
 {
@@ -66,6 +67,7 @@ typedef enum StepNumber
 	PARTITIONS,
 	COMPACT,
 	ROTATE,
+	FILTER,
 	STEPS
 } StepNumber;
 
@@ -80,7 +82,8 @@ static struct
 		[RESOLVE] = {"cdi: resolve identities", resolve},
 		[PARTITIONS] = {"cdi: make partitions", make_partitions},
 		[COMPACT] = {"cdi: compact counters", compact},
-		[ROTATE] = {"cdi: rotate dedupe generations", rotate}
+		[ROTATE] = {"cdi: rotate dedupe generations", rotate},
+		[FILTER] = {"cdi: filter dedupe generations", filter}
 	}
 };
 
@@ -179,6 +182,12 @@ static bool
 rotate(void)
 {
 	return cdi_dedupe_rotate();
+}
+
+static bool
+filter(void)
+{
+	return cdi_dedupe_filter();
 }
 
 static void
@@ -329,7 +338,7 @@ cdi_keeper_main(Datum arg)
 			keeper.steps[ADVANCE].due = true;
 			keeper.steps[RESOLVE].due = true;
 			if (older_than(&keeper.steps[ROTATE], GetCurrentTimestamp(), ROTATE_EVERY_MS))
-				keeper.steps[ROTATE].due = true;
+				keeper.steps[ROTATE].due = keeper.steps[FILTER].due = true;
 		}
 	}
 }

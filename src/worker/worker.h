@@ -17,7 +17,7 @@
  *
  *	collector	takes events over HTTP (collect/)
  *	keeper		advances the watermark, resolves identities, makes partitions,
- *				compacts counters, rotates dedupe generations
+ *				compacts counters, rotates dedupe generations, makes their filters
  *	push		sends the outbox to destinations (activate/)
  */
 typedef enum CdiWorkerKind

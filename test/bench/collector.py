@@ -11,7 +11,7 @@ import urllib.request
 
 import pq
 from ingest import EMPTY, Ingest, simulated
-from measure import BUILD, HERE, ROOT, Row, checkpoint, interleave, say
+from measure import BUILD, HERE, ROOT, Row, build, checkpoint, interleave, say
 
 REGISTRY_UNREACHABLE = 75
 CALLS = os.path.join(BUILD, "bench", "calls")
@@ -46,12 +46,6 @@ def write_calls(db, persons):
             call = json.loads(text)
             del call["messageId"]
             file.write("%s\t%s\n" % (call["type"], json.dumps(call, separators=(",", ":"), ensure_ascii=False)[1:]))
-
-
-def build(program, *sources_and_libraries):
-    path = os.path.join(BUILD, "bench", program)
-    subprocess.run(["cc", "-O2", "-Isrc", "-o", path, *sources_and_libraries], cwd=ROOT, check=True)
-    return path
 
 
 def post(port, key, *arguments):

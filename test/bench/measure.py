@@ -3,7 +3,11 @@ import contextlib
 import gc
 import os
 import statistics
+import subprocess
+import threading
 import time
+
+import pq
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -42,6 +46,47 @@ def clock(pid=None):
         gc.enable()
 
 
+def build(program, *sources_and_libraries):
+    """A C program of ours, with the headers of cdi."""
+    path = os.path.join(BUILD, "bench", program)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    subprocess.run(["cc", "-O2", "-Isrc", "-o", path, *sources_and_libraries], cwd=ROOT, check=True)
+    return path
+
+
+def empty_database(name):
+    """Nobody is connected to it yet."""
+    remove_database(name)
+    db = pq.Connection("dbname=postgres")
+    db('CREATE DATABASE "%s"' % name)
+    db.close()
+    return name
+
+
+def remove_database(name):
+    db = pq.Connection("dbname=postgres")
+    db('DROP DATABASE IF EXISTS "%s" WITH (FORCE)' % name)
+    db.close()
+
+
+def at_once(*actions):
+    """Run all, each in a thread of its own; raises what the first of them raised."""
+    errors = []
+
+    def run(action):
+        try:
+            action()
+        except Exception as error:  # noqa: B902
+            errors.append(error)
+    threads = [threading.Thread(target=run, args=(action,)) for action in actions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
 def checkpoint(db):
     """Each measurement starts without dirty pages or old WAL of another."""
     db("CHECKPOINT")
@@ -55,11 +100,11 @@ def say(text):
 deadline = float("inf")
 
 
-def interleave(repetitions, **contenders):
+def interleave(repetitions, quiet=False, **contenders):
     """A B C, A B C, ...: what else the machine does meets all alike.
 
     Every other round goes backwards, so that none always follows the same.
-    Returns the results of each, one per round."""
+    Returns the results of each, one per round; quiet prints no rounds."""
     results = {name: [] for name in contenders}
     for number in range(repetitions):
         if number > 0 and time.time() > deadline:
@@ -68,6 +113,8 @@ def interleave(repetitions, **contenders):
         order = list(contenders) if number % 2 == 0 else list(contenders)[::-1]
         for name in order:
             results[name].append(contenders[name]())
+        if quiet:
+            continue
         say("round %d of %d: %s" % (number + 1, repetitions, "  ".join(
             "%s %s" % (name, figure(results[name][-1])) for name in contenders)))
     return results
@@ -92,9 +139,9 @@ class Row:
     A ratio is that of two values of the same round, and more is better for
     cdi: a unit that ends in /s is a rate, any other a cost, whose ratio is
     turned over.  target is the least ratio to the alternative, enough a value
-    of cdi's own that will do whatever the ratio, limit the most that it may
-    be.  Where the alternative could not be
-    measured, missing says why."""
+    of cdi's own that will do whatever the ratio (without a target: the least
+    that it may be), limit the most that it may be.  Where the alternative could
+    not be measured, missing says why."""
 
     def __init__(self, name, what, unit, cdi, alternative=None, floor=None, target=None, limit=None,
                  enough=None, missing=None, note=None):
@@ -113,10 +160,13 @@ class Row:
     def met(self):
         if self.limit is not None:
             return statistics.median(self.cdi) <= self.limit
+        if self.enough is not None and self.cdi:
+            if statistics.median(self.cdi) >= self.enough:
+                return True
+            if self.target is None:
+                return False
         if self.target is None or not self.alternative or not self.cdi:
             return None
-        if self.enough is not None and statistics.median(self.cdi) >= self.enough:
-            return True
         return statistics.median(self.ratios(self.alternative)) >= self.target
 
     def json(self):
@@ -136,6 +186,8 @@ class Row:
         wanted = "-"
         if self.limit is not None:
             wanted = "at most %s" % figure(self.limit)
+        elif self.target is None and self.enough is not None:
+            wanted = "at least %s" % figure(self.enough)
         elif self.target is not None:
             wanted = "%.2f" % self.target
             if self.enough is not None:

@@ -118,7 +118,10 @@ is(event('a-7', q{type, event, page_host, click_id_type, campaign_source, referr
 	'page|Home|shop.example|gclid|mail|www.example.org|https://shop.example/?gclid=x', 'a page');
 is(event('a-8', q{type, group_id, anonymous_id, traits, context}),
 	'group|acme|d-1|{"seats": 5}|{"amplitude": {"groups": {"org": ["acme", "initech"]},'
-	  . ' "group_properties": {"$set": {"seats": 5}, "$unset": {"old": "-"}}}}', 'a group');
+	  . ' "group_properties": {"$set": {"seats": 5}, "$unset": {"old": "-"}}}, "groupType": "org"}', 'a group');
+sql('SELECT cdi_resolve()');
+is(sql(q(SELECT l.types, l."values", l.member = e.subject FROM cdi.identity_links l JOIN cdi.events e USING (event_id) WHERE e.message_id = 'a-8')),
+	'{group_id}|{org:acme}|t', 'is an account of its kind, with the device as member');
 
 $answer = amplitude(
 	{
@@ -195,6 +198,7 @@ form('/identify', api_key => $key, identification => $json->encode([ { @user, in
 is(event('a-f4', 'type, traits'), 'identify|{"plan": "pro"}', '/identify');
 form('/groupidentify', api_key => $key, identification => $json->encode({ group_type => 'org', group_value => 'acme', insert_id => 'a-f5', group_properties => { seats => 5 } }));
 is(event('a-f5', q{type, group_id, traits, context #>> '{amplitude,group_type}'}), 'group|acme|{"seats": 5}|org', '/groupidentify');
+is(sql(q(SELECT count(*) FROM cdi.identity_links WHERE '{group_id}' = types AND "values" = '{org:acme}')), '2', 'is the same account');
 is_deeply([ map { "$_->{status} $_->{body}" } form('/', client => 'nobody', e => '[]'), form('/', client => $key, e => '[') ],
 	[ '401 invalid_api_key', '400 the body is not what this path takes in valid JSON' ], 'what a form is refused with');
 is(http_post($port, '/', undef, 'a=b')->{status}, 404, 'any other body at the root');
@@ -279,6 +283,8 @@ http_post($port, '/groups', {},
 	[ { '$token' => $key, '$group_key' => 'company', '$group_id' => 12, '$insert_id' => 'm-g', '$set' => { name => 'Acme' } } ]);
 is(event('m-g', q{type, group_id, user_id, subject, traits, context}),
 	'group|12|||{"name": "Acme"}|{"mixpanel": {"$group_key": "company"}}', 'a group of nobody');
+is(sql(q(SELECT l.types, l."values", l.traits, l.member IS NULL FROM cdi.identity_links l JOIN cdi.events e USING (event_id) WHERE e.message_id = 'm-g')),
+	'{group_id}|{company:12}|{"name": "Acme"}|t', 'is an account of its kind, without a member');
 
 # Some good, some bad
 my @mixed = (track('Good', '$insert_id' => 'm-i1', time => 1), track('Never', '$insert_id' => 'm-i2', time => 'soon'),

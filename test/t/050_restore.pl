@@ -26,9 +26,15 @@ $node->safe_psql('shop', qq(
 	SELECT * FROM cdi_ingest('[{"type": "nonsense"}]', 'web');
 	SELECT cdi_set_trait_policy('n', 'max');
 	SELECT cdi_create_computed_trait('old', 'count', 'Old');
+	SELECT cdi_set_identifier_type('email', '{"blocked": ["shared\@shop.example"], "max_per_person": 3, "blocked_patterns": ["^test"]}');
+	UPDATE cdi.identifier_types SET priority = 4 WHERE name = 'anonymous_id';
+	CREATE FUNCTION public.code(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT upper(\$1)';
+	SELECT cdi_set_identifier_type('loyalty', '{"paths": ["traits.card"], "normaliser": "function:public.code"}');
+	SELECT cdi_group('u1', 'acme', '{"plan": "pro"}', source => 'web');
+	SELECT cdi_identify('u1', '{"card": "a1", "email": "TEST\@shop.example", "householdId": "h1"}', source => 'web');
 	SELECT cdi_resolve();
 	SELECT cdi_advance_watermark();
-	SELECT cdi_track('u1', 'Old');	-- counted by the next fold
+	SELECT cdi_track('u3', 'Old');	-- counted by the next fold
 	SELECT cdi_create_computed_trait('newer', 'count', 'Old');
 ));
 
@@ -57,7 +63,7 @@ sub next_position
 }
 
 my $before = content('shop');
-like($before, qr/^cdi\.events\|2001\|/m, 'there is something to restore');
+like($before, qr/^cdi\.events\|2003\|/m, 'there is something to restore');
 my $position = $node->safe_psql('shop', 'SELECT max(position) FROM cdi.events');
 
 my $dump = $node->basedir . '/shop';
@@ -91,16 +97,26 @@ is($node->safe_psql('plain', q(SELECT cdi_person('user_id', 'u7') = cdi_person('
 	'people are the same people');
 is($node->safe_psql('plain', q(SELECT cdi_person('user_id', 'u7'))), $node->safe_psql('shop', q(SELECT cdi_person('user_id', 'u7'))),
 	'with the same ids');
-$node->safe_psql('plain', q(SELECT cdi_resolve(); SELECT cdi_identify('u7', '{"n": 5}'); SELECT cdi_track('u1', 'Old'); SELECT cdi_resolve()));
-is($node->safe_psql('plain', q(SELECT cdi_person_traits(cdi_person('user_id', 'u1')))), '{"n": 1, "old": 3, "newer": 3}', 'what was not folded is, and once');
+$node->safe_psql('plain', q(SELECT cdi_resolve(); SELECT cdi_identify('u7', '{"n": 5}'); SELECT cdi_track('u3', 'Old'); SELECT cdi_resolve()));
+is($node->safe_psql('plain', q(SELECT cdi_person_traits(cdi_person('user_id', 'u3')))), '{"n": 3, "old": 3, "newer": 3}', 'what was not folded is, and once');
 is($node->safe_psql('plain', q(SELECT cdi_person_traits(cdi_person('user_id', 'u7')))), '{"n": 7, "old": 1, "newer": 1}', 'policies hold');
+
+# Identifier types are configuration, the built-in ones as they were changed.
+is($node->safe_psql('plain', q(SELECT blocked, max_per_person, blocked_patterns FROM cdi.identifier_types WHERE name = 'email')),
+	'{shared@shop.example}|3|{^test}', 'a changed built-in identifier type is as it was changed');
+is($node->safe_psql('plain', q(SELECT type, value, reason FROM cdi.identity_refusals)), 'email|TEST@shop.example|blocked', 'with its refusals');
+is($node->safe_psql('plain', q(SELECT cdi_person('loyalty', 'A1') = cdi_person('user_id', 'u1'), cdi_person('email', 'test1@shop.example') IS NULL)),
+	't|t', 'functions and patterns work as before');
+is($node->safe_psql('plain', q(SELECT cdi_set_identifier_type('another'); SELECT count(DISTINCT type_id) = count(*), max(type_id) = max(type_id) FILTER (WHERE name = 'another') FROM cdi.identifier_types)),
+	"\nt|t", 'a new type gets a number of its own');
+is($node->safe_psql('plain', q(SELECT count(*) FROM cdi.account_members JOIN cdi.household_members USING (person_id))), '1', 'accounts and households have their members');
 
 # A data-only sequence reset by hand: cdi_init() moves it past the rows.
 $node->safe_psql('custom', q(SELECT setval('cdi.event_position', 1)));
 $node->safe_psql('custom', 'SELECT cdi_init()');
 cmp_ok(next_position('custom'), '>', $position, 'cdi_init() moves the sequence past restored positions');
-$node->safe_psql('custom', q(SELECT cdi_track('u1', 'Old'); SELECT cdi_resolve()));
-is($node->safe_psql('custom', q(SELECT cdi_person_traits(cdi_person('user_id', 'u1')))), '{"n": 1, "old": 3, "newer": 3}', 'and folds go on');
+$node->safe_psql('custom', q(SELECT cdi_track('u3', 'Old'); SELECT cdi_resolve()));
+is($node->safe_psql('custom', q(SELECT cdi_person_traits(cdi_person('user_id', 'u3')))), '{"n": 3, "old": 3, "newer": 3}', 'and folds go on');
 
 # DROP EXTENSION never loses data in silence.
 my ($status, $out, $error) = $node->psql('custom', 'DROP EXTENSION cdi');

@@ -25,6 +25,11 @@ $node->safe_psql('old', q(CREATE EXTENSION cdi VERSION '0.1.0'; SELECT cdi_init(
 is($node->safe_psql('old', 'SELECT version FROM cdi.storage'), '1', 'old storage');
 $node->safe_psql('old', "SELECT cdi_track('u', 'with the old version', context => $page)");
 is(host_of('old', 'with the old version'), '1|', 'this library stores into the old version');
+$node->safe_psql('old', q(UPDATE cdi.identifier_types SET blocked = '{demo}' WHERE name = 'user_id';
+	INSERT INTO cdi.identifier_types (name, priority) VALUES ('loyalty', 7)));
+$node->safe_psql('old', q(SELECT cdi_identify('null', '{"email": "A@B.example"}', anonymous_id => 'demo-phone', context => '{"device": {"id": "d", "type": "ios"}}')));
+is($node->safe_psql('old', q(SELECT types, "values" FROM cdi.identity_links WHERE 'demo-phone' = ANY ("values"))),
+	'{user_id,email,anonymous_id}|{"null",a@b.example,demo-phone}', 'which finds identifiers as the old version did, by the rows as they were changed');
 command_ok([ 'pg_dump', '-h', $node->host, '-p', $node->port, '-f', $node->basedir . '/old.sql', 'old' ], 'dump of the old version');
 
 # Somebody who posts all the time, in a session that never reconnects.
@@ -42,11 +47,20 @@ is($status, 0, 'ALTER EXTENSION UPDATE while events are posted');
 like($stderr, qr{WARNING:.*run SELECT \S*cdi_init\(\)}, 'its warning asks for cdi_init()');
 sleep 1;
 $node->safe_psql('old', "SELECT cdi_track('u', 'between', context => $page)");
+$node->safe_psql('old', q(SELECT cdi_group('demo', 'acme', '{"plan": "pro"}', anonymous_id => 'between-phone')));
+is($node->safe_psql('old', q(SELECT count(*) FROM cdi.identity_links WHERE 'between-phone' = ANY ("values"))), '0', 'a value that was blocked stays so');
 is(host_of('old', 'between'), '1|', 'the new version stores into the old storage');
 $node->safe_psql('old', 'SELECT cdi_init()');
 is($node->safe_psql('old', 'SELECT version = cdi._storage_version() FROM cdi.storage'), 't', 'cdi_init() brings the storage up to date');
 $node->safe_psql('old', "SELECT cdi_track('u', 'after', context => $page)");
 is(host_of('old', 'after'), '1|shop.example', 'and the new column is filled');
+is($node->safe_psql('old', q(SELECT name, priority, paths, blocked, normaliser, builtin FROM cdi.identifier_types WHERE name IN ('user_id', 'loyalty', 'email') ORDER BY priority)),
+	"user_id|1|{userId}|{demo}|trim|f\nemail|2|{traits.email,context.traits.email}|{\"null\",anonymous,undefined,none,unknown}|email|f\nloyalty|7|{}|{}|trim|f",
+	'identifier types that were there stay as they were changed, and are found where they were');
+is($node->safe_psql('old', q(SELECT count(*) = (SELECT count(*) FROM cdi._builtin_identifier_types()) + 1 FROM cdi.identifier_types)), 't', 'those that are new are added');
+$node->safe_psql('old', q(SELECT cdi_group('u', 'acme', '{"plan": "pro"}'); SELECT cdi_track('demo', 'refused', anonymous_id => 'r')));
+is($node->safe_psql('old', q(SELECT cdi_resolve() > 0; SELECT traits FROM cdi.accounts; SELECT type, value, reason FROM cdi.identity_refusals)),
+	"t\n{\"plan\": \"pro\"}\nuser_id|demo|blocked", 'accounts are linked and refusals logged from then on');
 
 $poster->finish;
 my ($posted) = $out =~ /number of transactions actually processed: (\d+)/;

@@ -1,0 +1,179 @@
+"""cdi_resolve() in batches on a graph that grows, and with a person who has too many identifiers."""
+import json
+import os
+import statistics
+
+import pq
+from measure import (HERE, Row, at_once, checkpoint, clock, empty_database, figure, interleave, remove_database,
+                     say)
+
+LARGE, SMALL = 20000, 1000
+WEEK = 7 * 24 * 3600 * 1000     # in positions
+WHALE_EVERY = 100               # one link in so many
+
+
+class Graph:
+    """A database whose links we make, and whose workers leave them to us."""
+
+    def __init__(self, database):
+        self.db = pq.Connection("dbname=" + database)
+        self.db('ALTER DATABASE "%s" SET cdi.enabled = off' % database)
+        self.db("CREATE EXTENSION cdi")
+        self.db("SELECT cdi_init()")
+        # Resolving does not look at it; it would make making links slow.
+        self.db("DROP INDEX cdi.identity_links_identifiers")
+        with open(os.path.join(HERE, "identity_growth.sql")) as file:
+            self.db(file.read())
+        self.other = pq.Connection("dbname=" + database)
+        self.pid = int(self.db.value("SELECT pg_backend_pid()"))
+        self.at = 0         # position of the last link
+        self.persons = 0    # made in pairs of identifiers
+
+    def close(self):
+        self.db.close()
+        self.other.close()
+
+    def resolve(self, links, in_place=True):
+        """Resolve what has been committed; what that took, also in pages and WAL."""
+        self.db("SELECT setval('cdi.event_position', %d)" % self.at)
+        with clock(self.pid) as took:
+            plan = self.db.value("EXPLAIN (ANALYZE, BUFFERS, WAL, FORMAT JSON) SELECT cdi_resolve()")
+        plan = json.loads(plan)[0]["Plan"]
+        took.pages, took.read, took.wal = [
+            count / links for count in (plan["Shared Hit Blocks"] + plan["Shared Read Blocks"], plan["Shared Read Blocks"],
+                                        plan["WAL Bytes"])]
+        got, bulk = self.db("SELECT links, bulk FROM cdi.identity_runs ORDER BY run DESC LIMIT 1")[0]
+        if int(got) != links or in_place and bulk == "t":
+            raise SystemExit("cdi_resolve() took %s links of %d%s" % (got, links, ", in bulk" if bulk == "t" else ""))
+        return took
+
+    def grow(self, identifiers):
+        """In bulk, up to so many identifiers."""
+        pairs = identifiers // 2 - self.persons
+        half = pairs // 2
+        at, persons = self.at, self.persons
+        at_once(lambda: self.db("CALL hand.link_pairs(%d, %d, %d)" % (at, persons, half)),
+                lambda: self.other("CALL hand.link_pairs(%d, %d, %d)" % (at + half, persons + half, pairs - half)))
+        self.at += pairs
+        self.persons += pairs
+        self.resolve(pairs, in_place=False)
+        self.db("VACUUM ANALYZE cdi.identity_map")
+        self.db("VACUUM ANALYZE cdi.identity_links")
+        checkpoint(self.db)
+
+    def make(self, links, step=1):
+        self.db("CALL hand.link_new(%d, %d, %d, %d)" % (self.at, step, self.persons, links))
+        self.at += links * step
+
+    def whale(self, links):
+        self.db("CALL hand.link_whale(%d, 1, %d)" % (self.at, links))
+        self.at += links
+
+    def elder(self, *others):
+        self.at += 1
+        self.db("CALL hand.link_elder(%d, '{%s}')" % (self.at, ",".join(("elder",) + others)))
+
+
+class Growth:
+    """Batches one after the other, as an installation has them: checkpoints
+    come when the settings say, and the first batches after one log whole pages."""
+
+    def __init__(self, graph, identifiers, batches):
+        graph.grow(identifiers)
+        self.identifiers = identifiers
+        self.large = [self.batch(graph, LARGE) for _ in range(batches)]
+        self.small = [self.batch(graph, SMALL) for _ in range(batches)]
+        say("%s identifiers: %s" % (figure(identifiers), ";  ".join(
+            "%s at a time: %s links/s, %s us of CPU" % (figure(links), figure(1e6 / statistics.median(each(batches, "us"))),
+                                                       figure(statistics.median(each(batches, "cpu_us"))))
+            for links, batches in ((LARGE, self.large), (SMALL, self.small)))))
+
+    @staticmethod
+    def batch(graph, links):
+        graph.make(links)
+        took = graph.resolve(links)
+        return {"us": took.seconds / links * 1e6, "cpu_us": took.cpu / links * 1e6, "pages": took.pages, "pages_read": took.read,
+                "wal_bytes": took.wal}
+
+    def note(self):
+        return {"per_link_%d_at_a_time" % links:
+                {name: [float("%.4g" % value) for value in each(batches, name)] for name in batches[0]}
+                for links, batches in ((LARGE, self.large), (SMALL, self.small))}
+
+
+def each(batches, name):
+    return [batch[name] for batch in batches]
+
+
+def growth(graph, options):
+    grown = [Growth(graph, identifiers, options.batches) for identifiers in options.identifiers]
+    first, rows = grown[0], []
+    beside = "with {:,} identifiers".format(first.identifiers)
+    for one in grown:
+        what = "new links, {:,} at a time, {:,} identifiers".format(LARGE, one.identifiers)
+        rows.append(Row("grow_%d" % one.identifiers, what, "links/s", [1e6 / us for us in each(one.large, "us")], enough=20000,
+                        note=one.note()))
+        if one is not first:
+            rows.append(Row("grow_cost_%d" % one.identifiers, "  a link's cost", "us", each(one.large, "us"),
+                            (beside, each(first.large, "us")), target=1 / 1.3))
+            rows.append(Row("grow_pages_%d" % one.identifiers, "  pages that it looks at", "pages", each(one.large, "pages"),
+                            (beside, each(first.large, "pages")), target=1 / 1.3))
+    return rows
+
+
+class Whale:
+    """What a person with very many identifiers costs others: the same batches
+    without and with links of that person in between."""
+
+    def __init__(self, graph, options):
+        self.graph = graph
+        self.limit("NULL", "NULL")
+        graph.elder()
+        graph.resolve(1)
+        graph.grow(options.identifiers[0])
+        graph.whale(options.whale)
+        graph.resolve(options.whale, in_place=False)
+        # Its devices are older than any window: a limit has to look up when.
+        graph.at += WEEK
+        checkpoint(graph.db)
+
+    def limit(self, most, window):
+        self.graph.db("UPDATE cdi.identifier_types SET max_per_person = %s, limit_window = %s WHERE name = 'anonymous_id'"
+                      % (most, window))
+
+    def batch(self, with_whale):
+        """Microseconds per link of others."""
+        graph, at, n = self.graph, self.graph.at, 0
+        graph.make(SMALL, 2)
+        if with_whale:
+            n = SMALL // WHALE_EVERY
+            graph.db("CALL hand.link_whale(%d, %d, %d)" % (at - 1, 2 * WHALE_EVERY, n))
+        return graph.resolve(SMALL + n).seconds / SMALL * 1e6
+
+    def absorbed(self):
+        """One link says that somebody older is the same person: all its rows change."""
+        checkpoint(self.graph.db)
+        self.graph.elder("whale")
+        return self.graph.resolve(1).seconds
+
+
+def whale(graph, options):
+    whale = Whale(graph, options)
+    rows = []
+    for most in 5, 1000:
+        whale.limit(most, "'7 days'")
+        got = interleave(4 * options.batches, quiet=True, beside=lambda: whale.batch(True), without=lambda: whale.batch(False))
+        rows.append(Row("whale_%d" % most, "  a link's cost beside a person of {:,}, limit {:,}".format(options.whale, most),
+                        "us", got["beside"], ("without links of that person", got["without"]), target=1 / 1.1))
+    rows.append(Row("whale_absorbed", "  that person absorbed by an older one", "s", [whale.absorbed()]))
+    return rows
+
+
+def run(database, options):
+    rows = []
+    for part in growth, whale:
+        graph = Graph(empty_database(database))
+        rows += part(graph, options)
+        graph.close()
+        remove_database(database)
+    return rows

@@ -1,0 +1,31 @@
+-- Kinds of identifier as an administrator sets them.
+SET client_min_messages = warning;
+SELECT cdi_resolve() >= 0 AS resolved;
+
+-- One of one's own, of which a person has one; then one setting of it.
+SELECT cdi_set_identifier_type('ty_crm', '{"paths": ["traits.crm"], "max_per_person": 1, "limit_window": "ever"}');
+SELECT cdi_set_identifier_type('ty_crm', '{"priority": 4}');
+SELECT priority, paths, normaliser, max_per_person FROM cdi.identifier_types WHERE name = 'ty_crm';
+SELECT cdi_identify(traits => '{"crm": "a"}', anonymous_id => 'ty-one') IS NOT NULL AS one;
+SELECT cdi_identify(traits => '{"crm": "b"}', anonymous_id => 'ty-two') IS NOT NULL AS two;
+SELECT cdi_identify(traits => '{"crm": "a"}', anonymous_id => 'ty-two') IS NOT NULL AS refused;
+SELECT cdi_resolve();
+
+-- It stays while somebody has it: by its limit they are two, whatever is rebuilt.
+SELECT cdi_drop_identifier_type('ty_crm');
+SELECT cdi_rebuild_identity() > 0 AS rebuilt;
+SELECT cdi_person('anonymous_id', 'ty-one') = cdi_person('anonymous_id', 'ty-two') AS same;
+SELECT * FROM cdi_identity_check();
+SELECT cdi_erase_person(cdi_person('ty_crm', v)) FROM unnest('{a,b}'::text[]) AS v;
+SELECT cdi_drop_identifier_type('ty_crm');
+
+-- A dry run writes nothing, and uses up no number of a type.
+SELECT last_value FROM cdi.identifier_types_type_id_seq \gset
+SELECT * FROM cdi_identity_dry_run('{"ty_none": {}}');
+SELECT last_value = :last_value AS unchanged FROM cdi.identifier_types_type_id_seq;
+
+-- A parallel worker finds keys, too.
+BEGIN;
+SET LOCAL force_parallel_mode = on;
+SELECT count(DISTINCT cdi_person('email', relname || '@ty.example')) > 0 AS found FROM pg_class;
+ROLLBACK;

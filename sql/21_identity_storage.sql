@@ -96,6 +96,7 @@ BEGIN
     );
     CREATE INDEX identity_refusals_brin ON cdi.identity_refusals USING brin (refused_at);
     CREATE INDEX identity_refusals_identifier ON cdi.identity_refusals (identifier) WHERE identifier IS NOT NULL;
+    CREATE INDEX identity_refusals_value ON cdi.identity_refusals (lower(value));
     COMMENT ON TABLE cdi.identity_refusals IS 'Identifiers that were set aside instead of identifying or uniting anyone, and why.';
     COMMENT ON COLUMN cdi.identity_refusals.refused_at IS 'When the event happened.';
     COMMENT ON COLUMN cdi.identity_refusals.position IS 'Link that had it, where there is one.';

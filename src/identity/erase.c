@@ -99,9 +99,7 @@ delete_rows(Datum keys, Datum values)
 			" coalesce(array_agg(u.type ORDER BY u.n), '{}'), coalesce(array_agg(u.value ORDER BY u.n), '{}')"
 			" FROM unnest(l.identifiers, l.types, l.\"values\") WITH ORDINALITY AS u (identifier, type, value, n)"
 			" WHERE u.identifier <> ALL ($1)),"
-			" traits = CASE WHEN l.identifiers[1] <> ALL ($1) THEN"
-			" (SELECT jsonb_object_agg(e.key, e.value) FROM jsonb_each(l.traits) e"
-			" WHERE lower(btrim(e.value #>> '{}')) <> ALL ($2)) END"
+			" traits = CASE WHEN l.identifiers[1] <> ALL ($1) THEN cdi._without_identifiers(l.traits, $1, $2) END"
 			" WHERE l.identifiers && $1",
 		.nargs = 2,.argtypes = {UUIDARRAYOID, TEXTARRAYOID}},
 		{.query = "UPDATE cdi.identity_links SET member = NULL WHERE member = ANY ($1)",
@@ -118,7 +116,7 @@ delete_rows(Datum keys, Datum values)
 		.nargs = 2,.argtypes = {UUIDARRAYOID, TEXTARRAYOID}},
 		{.query = "DELETE FROM cdi.group_members WHERE group_identifier = ANY ($1) OR member = ANY ($1)",
 		.nargs = 2,.argtypes = {UUIDARRAYOID, TEXTARRAYOID}},
-		{.query = "DELETE FROM cdi.identity_refusals WHERE identifier = ANY ($1)",
+		{.query = "DELETE FROM cdi.identity_refusals WHERE identifier = ANY ($1) OR lower(value) = ANY ($2)",
 		.nargs = 2,.argtypes = {UUIDARRAYOID, TEXTARRAYOID}},
 		{.query = "DELETE FROM cdi.identity_merge_log WHERE absorbed = ANY ($1) OR survivor = ANY ($1)",
 		.nargs = 2,.argtypes = {UUIDARRAYOID, TEXTARRAYOID}},
@@ -158,10 +156,20 @@ find_neighbours(Datum keys, int *n)
 /* Keys that are asked for in one go: see EXPAND_KEYS in history.c */
 #define RENEW_KEYS		64
 
-/* Traits of identifiers whose links have lost some, from what is left there */
+/*
+ * Other links of identifiers that were linked with erased ones may repeat
+ * these in their traits; what is known of the identifiers is what is left.
+ */
 static void
-renew_traits(const pg_uuid_t *identifiers, int n)
+renew_traits(const pg_uuid_t *identifiers, int n, Datum erased, Datum values)
 {
+	static CdiPlan scrub = {
+		.query = "UPDATE cdi.identity_links l SET traits = s.traits FROM"
+		" (SELECT position, cdi._without_identifiers(traits, $2, $3) AS traits FROM cdi.identity_links"
+		" WHERE identifiers && $1 AND identifiers[1] = ANY ($1) AND traits IS NOT NULL) s"
+		" WHERE l.position = s.position AND l.traits IS DISTINCT FROM s.traits",
+		.nargs = 3,.argtypes = {UUIDARRAYOID, UUIDARRAYOID, TEXTARRAYOID}
+	};
 	static CdiPlan clear = {
 		.query = "DELETE FROM cdi.identifier_traits WHERE identifier = ANY ($1)",
 		.nargs = 1,.argtypes = {UUIDARRAYOID}
@@ -186,18 +194,19 @@ renew_traits(const pg_uuid_t *identifiers, int n)
 		for (int i = 0; i < count; i++)
 			elements[i] = UUIDPGetDatum(&identifiers[first + i]);
 		keys = cdi_uuid_array(elements, count);
+		cdi_plan_execute(&scrub, (Datum[]) {keys, erased, values}, NULL);
 		cdi_plan_execute(&clear, &keys, NULL);
 		cdi_plan_execute(&plan, &keys, NULL);
 		cdi_traits_begin(&rows, context);
 		for (uint64 i = 0; i < SPI_processed; i++)
 		{
-			Datum		values[5];
+			Datum		row[5];
 			bool		isnull;
 
-			for (int c = 0; c < lengthof(values); c++)
-				values[c] = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, c + 1, &isnull);
-			cdi_traits_append(&rows, DatumGetUUIDP(values[0]), values[1], DatumGetTimestampTz(values[2]),
-							  DatumGetInt64(values[3]), DatumGetInt32(values[4]));
+			for (int c = 0; c < lengthof(row); c++)
+				row[c] = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, c + 1, &isnull);
+			cdi_traits_append(&rows, DatumGetUUIDP(row[0]), row[1], DatumGetTimestampTz(row[2]),
+							  DatumGetInt64(row[3]), DatumGetInt32(row[4]));
 		}
 		SPI_freetuptable(SPI_tuptable);
 		cdi_traits_record(&rows);
@@ -208,25 +217,30 @@ renew_traits(const pg_uuid_t *identifiers, int n)
 }
 
 static Datum
-find_values(Datum keys)
+find_values(Datum keys, text *value)
 {
 	static CdiPlan plan = {
-		.query = "SELECT coalesce(array_agg(DISTINCT lower(u.value)), '{}') FROM cdi.identity_links l,"
+		.query = "SELECT coalesce(array_agg(DISTINCT lower(u.value)), '{}') || lower(btrim($2)) FROM cdi.identity_links l,"
 		" unnest(l.identifiers, l.\"values\") AS u (identifier, value)"
 		" WHERE l.identifiers && $1 AND u.identifier = ANY ($1) AND u.value IS NOT NULL",
-		.nargs = 1,.argtypes = {UUIDARRAYOID}
+		.nargs = 2,.argtypes = {UUIDARRAYOID, TEXTOID}
 	};
 	bool		isnull;
 
-	cdi_plan_execute(&plan, &keys, NULL);
+	/* an empty one is nobody's */
+	cdi_plan_execute(&plan, (Datum[]) {
+		keys, PointerGetDatum(value ? value : cstring_to_text(""))
+	}, NULL);
 	return SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 }
 
+/* value: what the caller called it, or NULL */
 static void
-erase(const pg_uuid_t *keys, int n)
+erase(const pg_uuid_t *keys, int n, text *value)
 {
 	Datum	   *elements = palloc_extended(sizeof(Datum) * Max(n, 1), MCXT_ALLOC_HUGE);
 	Datum		array;
+	Datum		values;
 	pg_uuid_t  *neighbours;
 	int			nneighbours;
 
@@ -235,10 +249,11 @@ erase(const pg_uuid_t *keys, int n)
 	array = cdi_uuid_array(elements, n);
 	leave_tombstones(keys, n);
 	neighbours = find_neighbours(array, &nneighbours);
-	delete_rows(array, find_values(array));
+	values = find_values(array, value);
+	delete_rows(array, values);
 	if (nneighbours > 0)
 	{
-		renew_traits(neighbours, nneighbours);
+		renew_traits(neighbours, nneighbours, array, values);
 		cdi_refold(neighbours, nneighbours, 0, NULL, NULL);
 	}
 }
@@ -280,7 +295,7 @@ cdi_erase_identifier(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_CDI_UNKNOWN_EVIDENCE),
 				 errmsg("the value identifies nobody"),
 				 errdetail("It is blocked, empty or malformed for type \"%s\".", type)));
-	erase(&key, 1);
+	erase(&key, 1, argument);
 	SPI_finish();
 	cdi_owner_leave(&scope);
 	PG_RETURN_INT64(1);
@@ -313,7 +328,7 @@ cdi_erase_person(PG_FUNCTION_ARGS)
 	/* one that was never linked is its own person */
 	if (n == 0)
 		keys[n++] = *PG_GETARG_UUID_P(0);
-	erase(keys, n);
+	erase(keys, n, NULL);
 	SPI_finish();
 	cdi_owner_leave(&scope);
 	PG_RETURN_INT64(n);

@@ -68,6 +68,14 @@ SELECT cdi_track('er-fay', 'Seen', anonymous_id => 'er-desk2') IS NOT NULL AS st
 SELECT cdi_resolve();
 SELECT * FROM pg_temp.people('er-%') WHERE identifiers LIKE '%fay%';
 
+-- A value in another form, deep inside a trait, and among the refusals
+SELECT cdi_identify('er-gil', '{"phone": "+49 (170) 1234567", "contact": {"mail": ["x", "ER-gil@x.example"]}, "call": "0049 170 1234567", "nothing": null, "plan": "pro"}') IS NOT NULL AS stored;
+SELECT cdi_identify('er-gil', '{"email": "er-gil@x.example"}') IS NOT NULL AS stored;
+SELECT cdi_resolve();
+SELECT cdi_erase_identifier('phone', '+491701234567') AS phone, cdi_erase_identifier('email', 'er-gil@x.example') AS email;
+SELECT traits FROM cdi.identity_links WHERE 'er-gil' = ANY ("values") ORDER BY position;
+SELECT traits FROM cdi.persons WHERE person_id = cdi_person('user_id', 'er-gil');
+
 -- Errors
 SELECT cdi_erase_identifier('email', 'undefined');
 SELECT cdi_erase_identifier('shoe_size', '42');

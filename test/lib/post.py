@@ -5,11 +5,13 @@
 
 Every connection posts one event after the other.  What is not answered with
 200 is posted again with the same message id until it is, whatever happens to
-the server.  FILE gets one acknowledged message id per line.
+the server.  FILE gets one acknowledged message id per line.  SIGTERM ends it as
+the end of SECONDS does.
 """
 import base64
 import http.client
 import json
+import signal
 import sys
 import threading
 import time
@@ -17,7 +19,15 @@ import time
 port, key, seconds, connections, path = int(sys.argv[1]), sys.argv[2], float(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
 deadline = time.monotonic() + seconds
 # After the deadline nothing new is posted, but what is on its way is ended.
-give_up = deadline + 60
+PATIENCE = 60
+
+
+def end(*_):
+    global deadline
+    deadline = min(deadline, time.monotonic())
+
+
+signal.signal(signal.SIGTERM, end)
 headers = {"Content-Type": "application/json",
            "Authorization": "Basic " + base64.b64encode((key + ":").encode()).decode()}
 acknowledged = [[] for _ in range(connections)]
@@ -49,7 +59,7 @@ def run(number):
                 if connection is not None:
                     connection.close()
                 connection = None
-            if time.monotonic() > give_up:
+            if time.monotonic() > deadline + PATIENCE:
                 unanswered.append(message_id)
                 return
             time.sleep(0.05)

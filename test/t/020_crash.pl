@@ -31,7 +31,7 @@ my $key = $node->safe_psql('shop', q(
 
 my $file = $node->basedir . '/acknowledged';
 my ($in, $out, $err) = ('', '', '');
-my $load = IPC::Run::start([ 'python3', "$ENV{CDI_ROOT}/test/lib/post.py", $collector_port, $key, 30, 16, $file ],
+my $load = IPC::Run::start([ 'python3', "$ENV{CDI_ROOT}/test/lib/post.py", $collector_port, $key, 240, 16, $file ],
 	'<', \$in, '>', \$out, '2>', \$err);
 
 sub pid_of
@@ -101,6 +101,7 @@ $node->stop('immediate');
 $node->start;
 ok(events_flow(), 'events are stored again after an immediate stop');
 
+$load->signal('TERM');
 $load->finish;
 like($out, qr/, 0 unanswered/, "everything was acknowledged in the end: $out") or diag($err);
 

@@ -85,8 +85,8 @@ class Bulk:
         checkpoint(self.db)
         self.db("SET max_parallel_workers_per_gather = 0")
         with clock() as took:
-            self.db("SELECT max(linked_at), count(rule), sum(cardinality(identifiers)), sum(cardinality(types)), count(traits)"
-                    " FROM cdi.identity_links")
+            self.db("SELECT max(linked_at), count(rule), sum(cardinality(identifiers)), sum(cardinality(types)),"
+                    " count(traits) FROM cdi.identity_links")
         self.db("RESET max_parallel_workers_per_gather")
         self.scans.append(took.seconds)
         self.db("DROP TABLE IF EXISTS hand.floor_map; CREATE TABLE hand.floor_map (LIKE cdi.identity_map)")
@@ -120,8 +120,9 @@ class Bulk:
     def check(self):
         """With limits nobody is together whom pgRouting has apart; without them the people are the same."""
         compare = ("SELECT count(*) = (SELECT count(*) FROM hand.pgr_map) AND count(*) = (SELECT count(*) FROM cdi.identity_map)"
-                   " AND count(DISTINCT (c.person_id, p.person_id)) = count(DISTINCT c.person_id), count(DISTINCT c.person_id),"
-                   " count(DISTINCT p.person_id) FROM cdi.identity_map c JOIN hand.pgr_map p ON p.identifier = hand.key(c.identifier)")
+                   " AND count(DISTINCT (c.person_id, p.person_id)) = count(DISTINCT c.person_id),"
+                   " count(DISTINCT c.person_id), count(DISTINCT p.person_id)"
+                   " FROM cdi.identity_map c JOIN hand.pgr_map p ON p.identifier = uuid_hash_extended(c.identifier, 0)")
         self.resolve()
         self.pgrouting()
         within, limited, components = self.db(compare)[0]
@@ -142,8 +143,8 @@ class Reading:
 
     def __init__(self, db, events):
         self.db = db
-        self.db("CREATE UNLOGGED TABLE hand.events AS SELECT identifiers[1] AS subject, rpad(\"values\"[1], 200, 'payload') AS payload"
-                " FROM cdi.identity_links LIMIT %d" % events)
+        self.db("CREATE UNLOGGED TABLE hand.events AS SELECT identifiers[1] AS subject,"
+                " rpad(\"values\"[1], 200, 'payload') AS payload FROM cdi.identity_links LIMIT %d" % events)
         self.events = int(self.db.value("SELECT count(*) FROM hand.events"))
         for table in "hand.events", "hand.floor_map", "cdi.identity_map":
             self.db("VACUUM ANALYZE " + table)

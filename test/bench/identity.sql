@@ -49,14 +49,12 @@ SELECT (CASE WHEN kind < 85 THEN person ELSE persons + person END)::integer,
 FROM hand.drawn(1, links, persons)
 $$;
 
--- pgRouting knows bigint only: its keys are the first half of ours, made
--- before the clock starts, and are not turned back.
-CREATE FUNCTION hand.key(identifier uuid) RETURNS bigint LANGUAGE sql IMMUTABLE AS
-$$SELECT ('x' || left(replace(identifier::text, '-', ''), 16))::bit(64)::bigint$$;
-
+-- pgRouting knows bigint only: its keys are hashes of ours, made before the
+-- clock starts, and are not turned back.
 CREATE PROCEDURE hand.make_edges() LANGUAGE sql AS
 $$
 CREATE UNLOGGED TABLE hand.edges AS
-SELECT position AS id, hand.key(identifiers[1]) AS source, hand.key(identifiers[k]) AS target, 1::float8 AS cost
+SELECT position AS id, uuid_hash_extended(identifiers[1], 0) AS source,
+       uuid_hash_extended(identifiers[k], 0) AS target, 1::float8 AS cost
 FROM cdi.identity_links, generate_series(2, cardinality(identifiers)) k
 $$;

@@ -4,8 +4,7 @@ import os
 import statistics
 
 import pq
-from measure import (HERE, Row, at_once, checkpoint, clock, empty_database, figure, interleave, remove_database,
-                     say)
+from measure import HERE, Row, at_once, checkpoint, clock, empty_database, figure, remove_database, say
 
 LARGE, SMALL = 20000, 1000
 WEEK = 7 * 24 * 3600 * 1000     # in positions
@@ -150,6 +149,13 @@ class Whale:
             graph.db("CALL hand.link_whale(%d, %d, %d)" % (at - 1, 2 * WHALE_EVERY, n))
         return graph.resolve(SMALL + n).seconds / SMALL * 1e6
 
+    def batches(self, n):
+        beside, without = [], []
+        for number in range(n):
+            for with_whale in (True, False) if number % 2 == 0 else (False, True):
+                (beside if with_whale else without).append(self.batch(with_whale))
+        return beside, without
+
     def absorbed(self):
         """One link says that somebody older is the same person: all its rows change."""
         checkpoint(self.graph.db)
@@ -162,9 +168,11 @@ def whale(graph, options):
     rows = []
     for most in 5, 1000:
         whale.limit(most, "'7 days'")
-        got = interleave(4 * options.batches, quiet=True, beside=lambda: whale.batch(True), without=lambda: whale.batch(False))
+        beside, without = whale.batches(4 * options.batches)
+        say("%s us per link beside a person of %s with a limit of %s, %s us without"
+            % (figure(statistics.median(beside)), figure(options.whale), figure(most), figure(statistics.median(without))))
         rows.append(Row("whale_%d" % most, "  a link's cost beside a person of {:,}, limit {:,}".format(options.whale, most),
-                        "us", got["beside"], ("without links of that person", got["without"]), target=1 / 1.1))
+                        "us", beside, ("without links of that person", without), target=1 / 1.1))
     rows.append(Row("whale_absorbed", "  that person absorbed by an older one", "s", [whale.absorbed()]))
     return rows
 

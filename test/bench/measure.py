@@ -100,11 +100,11 @@ def say(text):
 deadline = float("inf")
 
 
-def interleave(repetitions, quiet=False, **contenders):
+def interleave(repetitions, **contenders):
     """A B C, A B C, ...: what else the machine does meets all alike.
 
     Every other round goes backwards, so that none always follows the same.
-    Returns the results of each, one per round; quiet prints no rounds."""
+    Returns the results of each, one per round."""
     results = {name: [] for name in contenders}
     for number in range(repetitions):
         if number > 0 and time.time() > deadline:
@@ -113,8 +113,6 @@ def interleave(repetitions, quiet=False, **contenders):
         order = list(contenders) if number % 2 == 0 else list(contenders)[::-1]
         for name in order:
             results[name].append(contenders[name]())
-        if quiet:
-            continue
         say("round %d of %d: %s" % (number + 1, repetitions, "  ".join(
             "%s %s" % (name, figure(results[name][-1])) for name in contenders)))
     return results

@@ -173,7 +173,7 @@ static void
 refuse(Finder *finder, const char *type, CdiText value, CdiVerdict reason, const char *detail)
 {
 	if (!finder->collecting)
-		cdi_refuse(finder->batch, finder->event, cdi_text(type), value, reason, detail);
+		cdi_refuse(finder->batch, finder->event, cdi_text(type), value, NULL, reason, detail);
 }
 
 static void
@@ -188,7 +188,8 @@ add_identifier(Finder *finder, const CdiIdentifierType *type, CdiText value)
 			return;
 	if (finder->nidentifiers == CDI_MAX_IDENTIFIERS)
 	{
-		refuse(finder, type->name, value, CDI_TOO_MANY, NULL);
+		if (!finder->collecting)
+			cdi_refuse(finder->batch, finder->event, cdi_text(type->name), value, &key, CDI_TOO_MANY, NULL);
 		return;
 	}
 	identifier = &finder->identifiers[finder->nidentifiers];
@@ -332,7 +333,7 @@ read_external_id(Finder *finder, const JsonbValue *element)
 	if (external->type == NULL)
 	{
 		if (!finder->collecting)
-			cdi_refuse(finder->batch, finder->event, name, CDI_NO_TEXT, CDI_UNKNOWN_TYPE, NULL);
+			cdi_refuse(finder->batch, finder->event, name, CDI_NO_TEXT, NULL, CDI_UNKNOWN_TYPE, NULL);
 		return;
 	}
 	collection = string_of(object, "collection");
@@ -512,7 +513,7 @@ drop_erased(CdiBatch *batch)
 					*to++ = *from;
 				else
 				{
-					cdi_refuse(batch, event, cdi_text(from->type), CDI_NO_TEXT, CDI_ERASED, NULL);
+					cdi_refuse(batch, event, cdi_text(from->type), CDI_NO_TEXT, NULL, CDI_ERASED, NULL);
 					event->counts[graph]--;
 					event->erased = true;
 				}

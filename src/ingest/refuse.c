@@ -24,6 +24,8 @@ struct CdiRefusal
 	CdiRefusal *next;			/* of the event, later ones first */
 	CdiText		type;
 	CdiText		value;
+	bool		has_key;
+	pg_uuid_t	key;
 	CdiVerdict	reason;
 	const char *detail;
 
@@ -43,13 +45,16 @@ clip(CdiText text)
 
 void
 cdi_refuse(CdiBatch *batch, CdiEvent *event, CdiText type, CdiText value,
-		   CdiVerdict reason, const char *detail)
+		   const pg_uuid_t *key, CdiVerdict reason, const char *detail)
 {
 	MemoryContext old = MemoryContextSwitchTo(batch->context);
 	CdiRefusal *refusal = palloc(sizeof(CdiRefusal));
 
 	refusal->type = clip(type);
 	refusal->value = clip(value);
+	refusal->has_key = key != NULL;
+	if (key != NULL)
+		refusal->key = *key;
 	refusal->reason = reason;
 	refusal->detail = detail;
 	refusal->next = event->refusals;
@@ -133,22 +138,31 @@ text_array(Datum *values, bool *nulls, int n)
 	return PointerGetDatum(construct_md_array(values, nulls, 1, &n, &lower, TEXTOID, -1, false, TYPALIGN_INT));
 }
 
+static Datum
+key_array(Datum *values, bool *nulls, int n)
+{
+	int			lower = 1;
+
+	return PointerGetDatum(construct_md_array(values, nulls, 1, &n, &lower, UUIDOID, UUID_LEN, false, TYPALIGN_CHAR));
+}
+
 void
 cdi_stage_refuse(CdiBatch *batch, int *index, int n)
 {
 	static CdiPlan plan = {
-		.query = "INSERT INTO cdi.identity_refusals (refused_at, event_id, position, occurrences, type, value, reason, detail)"
-		" SELECT r.at, r.event_id, nullif(r.position, 0), r.occurrences, r.type, r.value, r.reason, r.detail"
-		" FROM unnest($1, $2, $3, $4, $5, $6, $7, $8)"
-		" AS r (at, event_id, position, occurrences, type, value, reason, detail)",
-		.nargs = 8,.argtypes = {
+		.query = "INSERT INTO cdi.identity_refusals (refused_at, event_id, position, occurrences, type, value, identifier, reason, detail)"
+		" SELECT r.at, r.event_id, nullif(r.position, 0), r.occurrences, r.type, r.value, r.identifier, r.reason, r.detail"
+		" FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+		" AS r (at, event_id, position, occurrences, type, value, identifier, reason, detail)",
+		.nargs = 9,.argtypes = {
 			TIMESTAMPTZARRAYOID, UUIDARRAYOID, INT8ARRAYOID, INT8ARRAYOID,
-			TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID
+			TEXTARRAYOID, TEXTARRAYOID, UUIDARRAYOID, TEXTARRAYOID, TEXTARRAYOID
 		}
 	};
 	MemoryContext old;
 	CdiRefusal **rows;
-	Datum	   *columns[8];
+	Datum	   *columns[9];
+	bool	   *no_key;
 	bool	   *no_detail;
 	int			nrows;
 
@@ -160,6 +174,7 @@ cdi_stage_refuse(CdiBatch *batch, int *index, int n)
 	nrows = gather(batch, index, n, rows);
 	for (int c = 0; c < lengthof(columns); c++)
 		columns[c] = palloc_extended(sizeof(Datum) * Max(nrows, 1), MCXT_ALLOC_HUGE);
+	no_key = palloc_extended(Max(nrows, 1), MCXT_ALLOC_HUGE);
 	no_detail = palloc_extended(Max(nrows, 1), MCXT_ALLOC_HUGE);
 	for (int i = 0; i < nrows; i++)
 	{
@@ -171,16 +186,19 @@ cdi_stage_refuse(CdiBatch *batch, int *index, int n)
 		columns[3][i] = Int64GetDatum(row->occurrences);
 		columns[4][i] = text_datum(row->type);
 		columns[5][i] = text_datum(row->value);
-		columns[6][i] = CStringGetTextDatum(cdi_verdict_name(row->reason));
+		no_key[i] = !row->has_key;
+		columns[6][i] = UUIDPGetDatum(&row->key);
+		columns[7][i] = CStringGetTextDatum(cdi_verdict_name(row->reason));
 		no_detail[i] = row->detail == NULL;
-		columns[7][i] = row->detail == NULL ? (Datum) 0 : CStringGetTextDatum(row->detail);
+		columns[8][i] = row->detail == NULL ? (Datum) 0 : CStringGetTextDatum(row->detail);
 	}
 	if (nrows > 0)
 		cdi_plan_execute(&plan, (Datum[]) {
 			cdi_timestamptz_array(columns[0], nrows), cdi_uuid_array(columns[1], nrows),
 				cdi_int8_array(columns[2], nrows), cdi_int8_array(columns[3], nrows),
 				text_array(columns[4], NULL, nrows), text_array(columns[5], NULL, nrows),
-				text_array(columns[6], NULL, nrows), text_array(columns[7], no_detail, nrows)
+				key_array(columns[6], no_key, nrows), text_array(columns[7], NULL, nrows),
+				text_array(columns[8], no_detail, nrows)
 		}, NULL);
 	MemoryContextSwitchTo(old);
 }

@@ -60,6 +60,8 @@ SELECT length(identifiers) - length(replace(identifiers, '=', '')) AS linked, re
 FROM pg_temp.found(jsonb_build_object('anonymousId', 'it-many', 'context', jsonb_build_object('externalIds',
     (SELECT jsonb_agg(jsonb_build_object('id', 'ga' || i, 'type', 'ga_client_id')) FROM generate_series(1, 40) i))));
 
+SELECT identifier = cdi_identifier(type, value) AS key FROM cdi.identity_refusals WHERE value = 'it-many';
+
 -- What is the same on many events of a batch is one row, that of the first.
 SELECT cdi_ingest((SELECT jsonb_agg(jsonb_build_object('type', 'track', 'event', 'Opened', 'anonymousId', 'it-' || i, 'messageId', 'it-batch-' || i,
     'context', '{"device": {"type": "ios", "adTrackingEnabled": true, "advertisingId": "00000000-0000-0000-0000-000000000000"}}'::jsonb)) FROM generate_series(1, 1000) i));

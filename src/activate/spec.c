@@ -248,8 +248,8 @@ check_request(const json_t *request, const char *where)
 
 	check_object(request, members, where);
 	cdi_map_check(json_object_get(request, "method"), request_rules, psprintf("%s.method", where));
-	(void) required_string(request, "method", where);
-	(void) required_string(request, "url", where);
+	if (json_object_get(request, "method") == NULL || json_object_get(request, "url") == NULL)
+		INVALID("%s: members \"method\" and \"url\" are needed.", where);
 	cdi_map_check(json_object_get(request, "url"), request_rules, psprintf("%s.url", where));
 	if ((part = json_object_get(request, "headers")) != NULL)
 		cdi_map_check(part, request_rules, psprintf("%s.headers", where));

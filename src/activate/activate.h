@@ -254,8 +254,8 @@ typedef struct CdiToken
 	char	   *error;
 } CdiToken;
 
-/* The part of "auth" that needs a token, or NULL */
-extern const json_t *cdi_oauth_part(const CdiSpec *spec);
+/* The part of "auth" that needs a token, with the secrets as they are; or NULL */
+extern const json_t *cdi_oauth_part(const CdiTarget *target);
 extern CdiRequest *cdi_oauth_request(const CdiTarget *target);
 extern CdiToken *cdi_oauth_answer(const CdiTarget *target, const struct CdiAnswer *answer);
 extern void cdi_oauth_check(const json_t *auth, const char *where);

@@ -209,7 +209,7 @@ flatten_into(StringInfo out, const char *prefix, const char *separator, JsonbCon
 	JsonbIterator *it = JsonbIteratorInit(object);
 	JsonbIteratorToken token;
 	JsonbValue	part;
-	char	   *name = NULL;
+	char	   *name = "";
 
 	check_stack_depth();
 	while ((token = JsonbIteratorNext(&it, &part, true)) != WJB_DONE)

@@ -23,17 +23,27 @@
 
 #define TOKEN_TIMEOUT 30000
 
-const json_t *
-cdi_oauth_part(const CdiSpec *spec)
+static bool
+wanted(const CdiTarget *target, const json_t *auth)
 {
-	json_t	   *auth = json_object_get(spec->root, "auth");
+	CdiScope	scope = {.target = target,.secrets = true};
+	json_t	   *when = json_object_get(auth, "when");
+
+	return strcmp(cdi_json_string(auth, "type"), "oauth2") == 0 &&
+		(when == NULL || cdi_map_condition(&scope, when));
+}
+
+const json_t *
+cdi_oauth_part(const CdiTarget *target)
+{
+	json_t	   *auth = json_object_get(target->spec->root, "auth");
 	json_t	   *one;
 	size_t		i;
 
-	if (json_is_object(auth) && strcmp(cdi_json_string(auth, "type"), "oauth2") == 0)
+	if (json_is_object(auth) && wanted(target, auth))
 		return auth;
 	json_array_foreach(auth, i, one)
-		if (strcmp(cdi_json_string(one, "type"), "oauth2") == 0)
+		if (wanted(target, one))
 			return one;
 	return NULL;
 }
@@ -60,7 +70,7 @@ add(json_t *form, const char *name, const char *value)
 CdiRequest *
 cdi_oauth_request(const CdiTarget *target)
 {
-	const json_t *auth = cdi_oauth_part(target->spec);
+	const json_t *auth = cdi_oauth_part(target);
 	const char *grant = cdi_json_string(auth, "grant");
 	const char *style = cdi_json_string(auth, "style");
 	bool		basic = style && strcmp(style, "basic") == 0;

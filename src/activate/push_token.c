@@ -49,7 +49,7 @@ ask(CdiPushState *push, PushDestination *destination)
 	MemoryContext context = AllocSetContextCreate(push->context, "cdi request for a token", ALLOCSET_SMALL_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	PushRequest *request = palloc0(sizeof(PushRequest));
-	char	   *setting = setting_of(cdi_oauth_part(destination->target.spec));
+	char	   *setting = setting_of(cdi_oauth_part(&destination->target));
 	volatile bool built = false;
 
 	request->context = context;
@@ -86,7 +86,7 @@ ask(CdiPushState *push, PushDestination *destination)
 bool
 push_token_ready(CdiPushState *push, PushDestination *destination)
 {
-	if (cdi_oauth_part(destination->target.spec) == NULL)
+	if (cdi_oauth_part(&destination->target) == NULL)
 		return true;
 	if (destination->token_asked)
 		return false;
@@ -126,7 +126,7 @@ store_refresh_token(PushDestination *destination, const char *setting, const cha
 static void
 keep_refresh_token(PushDestination *destination, const char *value)
 {
-	const char *setting = setting_of(cdi_oauth_part(destination->target.spec));
+	const char *setting = setting_of(cdi_oauth_part(&destination->target));
 	json_t	   *now = json_object_get(destination->target.secrets, setting ? setting : "");
 
 	if (now && strcmp(json_string_value(now), value) == 0)

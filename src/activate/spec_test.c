@@ -61,7 +61,7 @@ prepare_stage(SpecTest *test)
 	if (wanted == NULL)
 		return;
 	test->stage = NULL;
-	if (strcmp(wanted, "token") == 0 && cdi_oauth_part(test->target.spec) != NULL)
+	if (strcmp(wanted, "token") == 0 && cdi_oauth_part(&test->target) != NULL)
 		return;
 	for (int i = 0; i < cdi_action_stages(test->action); i++)
 	{

@@ -168,3 +168,15 @@ COMMENT ON COLUMN cdi.computed_traits.property IS 'Path into the properties of t
 COMMENT ON COLUMN cdi.computed_traits.filter IS 'What the properties of an event must contain (@>) to count.';
 SELECT pg_extension_config_dump('cdi.computed_traits', '');
 SELECT pg_extension_config_dump('cdi.computed_traits_trait_id_seq', '');
+
+CREATE TYPE cdi.path_credit AS (
+    channel text,
+    conversions double precision,
+    conversions_low double precision,
+    conversions_high double precision,
+    value double precision,
+    value_low double precision,
+    value_high double precision,
+    effect double precision
+);
+COMMENT ON TYPE cdi.path_credit IS 'What a path model credits a channel with (docs/markov.md): conversions and value with the bounds of their interval where one was asked for, and the model''s own figure for the channel.';

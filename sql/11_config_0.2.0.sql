@@ -204,3 +204,15 @@ COMMENT ON TABLE cdi.channel_sites IS 'What kind of site a source or referrer is
 COMMENT ON COLUMN cdi.channel_sites.site IS 'A domain, which covers its subdomains (the longest counts), or the name under which campaigns are tagged.';
 COMMENT ON COLUMN cdi.channel_sites.any_tld IS 'Of a name: whether it is a domain under any top-level domain, too.';
 SELECT pg_extension_config_dump('cdi.channel_sites', '');
+
+CREATE TYPE cdi.path_credit AS (
+    channel text,
+    conversions double precision,
+    conversions_low double precision,
+    conversions_high double precision,
+    value double precision,
+    value_low double precision,
+    value_high double precision,
+    effect double precision
+);
+COMMENT ON TYPE cdi.path_credit IS 'What a path model credits a channel with (docs/markov.md): conversions and value with the bounds of their interval where one was asked for, and the model''s own figure for the channel.';

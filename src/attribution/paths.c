@@ -169,6 +169,14 @@ check_outcome(const char *name, double number, bool may_be_negative)
 }
 
 void
+cdi_paths_check_outcome(double conversions, double value, double nulls)
+{
+	check_outcome("conversions", conversions, false);
+	check_outcome("value", value, true);
+	check_outcome("nulls", nulls, false);
+}
+
+void
 cdi_paths_count(CdiPaths *paths, int entry, double conversions, double value, double nulls)
 {
 	CdiPath    *path = &paths->paths[entry];
@@ -223,9 +231,7 @@ void
 cdi_paths_add(CdiPaths *paths, const int32 *touches, int32 length,
 			  double conversions, double value, double nulls)
 {
-	check_outcome("conversions", conversions, false);
-	check_outcome("value", value, true);
-	check_outcome("nulls", nulls, false);
+	cdi_paths_check_outcome(conversions, value, nulls);
 	cdi_paths_count(paths, cdi_paths_entry(paths, touches, length), conversions, value, nulls);
 }
 
@@ -382,18 +388,13 @@ compare_paths(const void *a, const void *b)
 /*
  * The index goes: neither labels nor paths can be added afterwards.
  */
-void
-cdi_paths_sort(CdiPaths *paths)
+int32 *
+cdi_paths_sort_labels(CdiPaths *paths)
 {
-	CdiText    *labels;
-	int32	   *old_numbers;
-	int32	   *new_numbers;
+	CdiText    *labels = MemoryContextAllocHuge(paths->context, sizeof(CdiText) * Max(paths->nlabels, 1));
+	int32	   *old_numbers = palloc_extended(sizeof(int32) * Max(paths->nlabels, 1), MCXT_ALLOC_HUGE);
+	int32	   *new_numbers = palloc_extended(sizeof(int32) * Max(paths->nlabels, 1), MCXT_ALLOC_HUGE);
 
-	if (paths->index == NULL)
-		return;
-	labels = MemoryContextAllocHuge(paths->context, sizeof(CdiText) * Max(paths->nlabels, 1));
-	old_numbers = palloc_extended(sizeof(int32) * Max(paths->nlabels, 1), MCXT_ALLOC_HUGE);
-	new_numbers = palloc_extended(sizeof(int32) * Max(paths->nlabels, 1), MCXT_ALLOC_HUGE);
 	for (int i = 0; i < paths->nlabels; i++)
 		old_numbers[i] = i;
 	qsort_arg(old_numbers, paths->nlabels, sizeof(int32), compare_labels, paths->labels);
@@ -402,16 +403,27 @@ cdi_paths_sort(CdiPaths *paths)
 		labels[i] = paths->labels[old_numbers[i]];
 		new_numbers[old_numbers[i]] = i;
 	}
+	pfree(paths->labels);
+	paths->labels = labels;
+	paths->index = NULL;
+	pfree(old_numbers);
+	return new_numbers;
+}
+
+void
+cdi_paths_sort(CdiPaths *paths)
+{
+	int32	   *numbers;
+
+	if (paths->index == NULL)
+		return;
+	numbers = cdi_paths_sort_labels(paths);
 	for (int p = 0; p < paths->npaths; p++)
 	{
 		CHECK_FOR_INTERRUPTS();
 		for (int i = 0; i < paths->paths[p].length; i++)
-			paths->paths[p].touches[i] = new_numbers[paths->paths[p].touches[i]];
+			paths->paths[p].touches[i] = numbers[paths->paths[p].touches[i]];
 	}
-	pfree(paths->labels);
-	paths->labels = labels;
-	pfree(old_numbers);
-	pfree(new_numbers);
+	pfree(numbers);
 	qsort(paths->paths, paths->npaths, sizeof(CdiPath), compare_paths);
-	paths->index = NULL;
 }

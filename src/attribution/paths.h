@@ -51,6 +51,7 @@ typedef struct CdiPathCredit
 	double		conversions_high;
 	double		value_low;
 	double		value_high;
+	double		lag;			/* mean days from touch to conversion, of cdi_hazard() */
 } CdiPathCredit;
 
 /*
@@ -79,6 +80,9 @@ extern void cdi_paths_merge(CdiPaths *paths, const CdiPaths *other);
 extern void cdi_paths_send(const CdiPaths *paths, StringInfo buffer);
 extern void cdi_paths_receive(CdiPaths *paths, StringInfo buffer);
 extern void cdi_paths_sort(CdiPaths *paths);
+/* The first half of it, for paths that are kept elsewhere: the new number of each label. */
+extern int32 *cdi_paths_sort_labels(CdiPaths *paths);
+extern void cdi_paths_check_outcome(double conversions, double value, double nulls);
 
 /*
  * paths_aggregate.c: aggregates over (path text[], conversions, value, nulls)
@@ -89,6 +93,9 @@ extern void cdi_paths_sort(CdiPaths *paths);
 /* The sorted paths of an aggregate's state; empty ones where there was no row. */
 extern CdiPaths *cdi_paths_of_state(FunctionCallInfo fcinfo);
 
+/* Keeps the options of the first row; raises 22023 where another row has others. */
+extern void cdi_paths_keep_options(CdiPaths *paths, const Jsonb *options);
+
 typedef struct CdiPathOption
 {
 	const char *name;
@@ -96,11 +103,13 @@ typedef struct CdiPathOption
 	{
 		CDI_OPTION_INTEGER,		/* int * */
 		CDI_OPTION_NUMBER,		/* double * */
-		CDI_OPTION_BOOLEAN		/* bool * */
+		CDI_OPTION_BOOLEAN,		/* bool * */
+		CDI_OPTION_NAME			/* int *, the place among names */
 	}			kind;
 	void	   *target;			/* holds the default */
 	double		min;
 	double		max;
+	const char *const *names;	/* NULL ends them */
 } CdiPathOption;
 
 /* Raises 22023 for what is no option of this model, or out of its bounds. */
@@ -108,7 +117,8 @@ extern void cdi_paths_options(const CdiPaths *paths, const CdiPathOption *option
 
 /*
  * cdi.path_credit[] as the result of an aggregate: one element per label, then
- * CDI_CHANNEL_UNATTRIBUTED where paths of length 0 have conversions.
+ * CDI_CHANNEL_UNATTRIBUTED where paths of length 0 have conversions.  Of
+ * cdi.hazard_credit[] as well, which has a column lag besides.
  */
 extern Datum cdi_paths_result(FunctionCallInfo fcinfo, const CdiPaths *paths, const CdiPathCredit *credits);
 

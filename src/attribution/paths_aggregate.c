@@ -22,6 +22,9 @@
 
 #include "attribution/attribution.h"
 
+/* Of cdi.path_credit; cdi.hazard_credit has one more. */
+#define CREDIT_COLUMNS	8
+
 enum
 {
 	ARG_STATE, ARG_PATH, ARG_CONVERSIONS, ARG_VALUE, ARG_NULLS, ARG_OPTIONS
@@ -37,9 +40,8 @@ aggregate_context(FunctionCallInfo fcinfo)
 	return context;
 }
 
-/* Keeps the options of the first row; raises where another row has others. */
-static void
-keep_options(CdiPaths *paths, const Jsonb *options)
+void
+cdi_paths_keep_options(CdiPaths *paths, const Jsonb *options)
 {
 	if (options == NULL)
 		return;
@@ -72,7 +74,7 @@ cdi_paths_transition(PG_FUNCTION_ARGS)
 		(CdiPaths *) PG_GETARG_POINTER(ARG_STATE);
 
 	if (PG_NARGS() > ARG_OPTIONS && !PG_ARGISNULL(ARG_OPTIONS))
-		keep_options(paths, PG_GETARG_JSONB_P(ARG_OPTIONS));
+		cdi_paths_keep_options(paths, PG_GETARG_JSONB_P(ARG_OPTIONS));
 	cdi_paths_add_array(paths, PG_ARGISNULL(ARG_PATH) ? NULL : PG_GETARG_ARRAYTYPE_P(ARG_PATH),
 						number_argument(fcinfo, ARG_CONVERSIONS),
 						number_argument(fcinfo, ARG_VALUE),
@@ -97,7 +99,7 @@ cdi_paths_combine(PG_FUNCTION_ARGS)
 	other = (CdiPaths *) PG_GETARG_POINTER(1);
 	if (paths == NULL)
 		paths = cdi_paths_create(context);
-	keep_options(paths, other->options);
+	cdi_paths_keep_options(paths, other->options);
 	cdi_paths_merge(paths, other);
 	PG_RETURN_POINTER(paths);
 }
@@ -178,6 +180,25 @@ set_option(const CdiPathOption *option, const JsonbValue *value)
 		*(bool *) option->target = value->val.boolean;
 		return;
 	}
+	if (option->kind == CDI_OPTION_NAME)
+	{
+		StringInfoData names;
+
+		initStringInfo(&names);
+		for (int i = 0; option->names[i] != NULL; i++)
+		{
+			appendStringInfo(&names, "%s%s", i > 0 ? ", " : "", option->names[i]);
+			if (value->type == jbvString && value->val.string.len == strlen(option->names[i]) &&
+				memcmp(value->val.string.val, option->names[i], value->val.string.len) == 0)
+			{
+				*(int *) option->target = i;
+				return;
+			}
+		}
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("option \"%s\" must be one of %s", option->name, names.data)));
+	}
 	number = value->type != jbvNumeric ? get_float8_nan() :
 		DatumGetFloat8(DirectFunctionCall1(numeric_float8, NumericGetDatum(value->val.numeric)));
 	if (!(number >= option->min && number <= option->max) ||
@@ -234,8 +255,8 @@ credit_row(TupleDesc desc, CdiText channel, const CdiPathCredit *credit)
 		credit->conversions, credit->conversions_low, credit->conversions_high,
 		credit->value, credit->value_low, credit->value_high, credit->effect
 	};
-	Datum		values[1 + lengthof(numbers)];
-	bool		nulls[1 + lengthof(numbers)];
+	Datum		values[CREDIT_COLUMNS + 1];
+	bool		nulls[CREDIT_COLUMNS + 1];
 
 	values[0] = PointerGetDatum(cstring_to_text_with_len(channel.data, channel.len));
 	nulls[0] = false;
@@ -243,6 +264,18 @@ credit_row(TupleDesc desc, CdiText channel, const CdiPathCredit *credit)
 	{
 		values[1 + i] = Float8GetDatum(numbers[i] + 0.0);	/* no negative zero */
 		nulls[1 + i] = isnan(numbers[i]);
+	}
+	if (desc->natts > CREDIT_COLUMNS)
+	{
+		nulls[CREDIT_COLUMNS] = isnan(credit->lag);
+		if (!isnan(credit->lag))
+		{
+			Interval   *lag = palloc0(sizeof(Interval));
+
+			lag->day = (int32) Min(floor(credit->lag), PG_INT32_MAX);
+			lag->time = (TimeOffset) rint((credit->lag - floor(credit->lag)) * USECS_PER_DAY);
+			values[CREDIT_COLUMNS] = IntervalPGetDatum(lag);
+		}
 	}
 	return HeapTupleGetDatum(heap_form_tuple(desc, values, nulls));
 }
@@ -252,13 +285,13 @@ cdi_paths_result(FunctionCallInfo fcinfo, const CdiPaths *paths, const CdiPathCr
 {
 	const CdiText unattributed = {CDI_CHANNEL_UNATTRIBUTED, strlen(CDI_CHANNEL_UNATTRIBUTED)};
 	const double nan = get_float8_nan();
-	CdiPathCredit rest = {0, 0, nan, nan, nan, nan, nan};
+	CdiPathCredit rest = {0, 0, nan, nan, nan, nan, nan, nan};
 	Oid			type = get_element_type(get_fn_expr_rettype(fcinfo->flinfo));
 	TupleDesc	desc = lookup_rowtype_tupdesc(type, -1);
 	Datum	   *rows = palloc_extended(sizeof(Datum) * (paths->nlabels + 1), MCXT_ALLOC_HUGE);
 	int			nrows = 0;
 
-	if (desc->natts != 8)
+	if (desc->natts != CREDIT_COLUMNS && desc->natts != CREDIT_COLUMNS + 1)
 		elog(ERROR, "type %s has %d columns", format_type_be(type), desc->natts);
 	for (int p = 0; p < paths->npaths; p++)
 		if (paths->paths[p].length == 0)

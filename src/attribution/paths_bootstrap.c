@@ -170,7 +170,7 @@ cdi_paths_clear_credits(const CdiPaths *paths, CdiPathCredit *credits)
 	const double nan = get_float8_nan();
 
 	for (int i = 0; i < paths->nlabels; i++)
-		credits[i] = (CdiPathCredit) {nan, nan, nan, nan, nan, nan, nan};
+		credits[i] = (CdiPathCredit) {nan, nan, nan, nan, nan, nan, nan, nan};
 }
 
 void

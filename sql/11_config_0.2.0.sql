@@ -168,3 +168,17 @@ COMMENT ON COLUMN cdi.computed_traits.property IS 'Path into the properties of t
 COMMENT ON COLUMN cdi.computed_traits.filter IS 'What the properties of an event must contain (@>) to count.';
 SELECT pg_extension_config_dump('cdi.computed_traits', '');
 SELECT pg_extension_config_dump('cdi.computed_traits_trait_id_seq', '');
+
+CREATE TYPE cdi.funnel_path AS (
+    level integer,
+    steps integer[],
+    reached_at timestamptz[],
+    excluded_at timestamptz,
+    hold text
+);
+COMMENT ON TYPE cdi.funnel_path IS 'A way through a funnel, from cdi_funnel() and cdi_funnel_paths().';
+COMMENT ON COLUMN cdi.funnel_path.level IS 'How many steps were reached.';
+COMMENT ON COLUMN cdi.funnel_path.steps IS 'Their numbers from 1 in the order in which they were reached; 1, 2, 3, ... but in any_order.';
+COMMENT ON COLUMN cdi.funnel_path.reached_at IS 'When. A step whose event came before that of the step before it, which some dialects let pass, has the time of that one.';
+COMMENT ON COLUMN cdi.funnel_path.excluded_at IS 'When the event happened that excluded the path from going on; null: none did.';
+COMMENT ON COLUMN cdi.funnel_path.hold IS 'Value of the property that is held constant; null: none is.';

@@ -237,3 +237,17 @@ CREATE TYPE cdi.hazard_credit AS (
     lag interval
 );
 COMMENT ON TYPE cdi.hazard_credit IS 'What cdi_hazard() credits a channel with (docs/shapley.md): as cdi.path_credit, and the mean time from a touch to the conversions that it leads to.';
+
+CREATE TYPE cdi.funnel_path AS (
+    level integer,
+    steps integer[],
+    reached_at timestamptz[],
+    excluded_at timestamptz,
+    hold text
+);
+COMMENT ON TYPE cdi.funnel_path IS 'A way through a funnel, from cdi_funnel() and cdi_funnel_paths().';
+COMMENT ON COLUMN cdi.funnel_path.level IS 'How many steps were reached.';
+COMMENT ON COLUMN cdi.funnel_path.steps IS 'Their numbers from 1 in the order in which they were reached; 1, 2, 3, ... but in any_order.';
+COMMENT ON COLUMN cdi.funnel_path.reached_at IS 'When. A step whose event came before that of the step before it, which some dialects let pass, has the time of that one.';
+COMMENT ON COLUMN cdi.funnel_path.excluded_at IS 'When the event happened that excluded the path from going on; null: none did.';
+COMMENT ON COLUMN cdi.funnel_path.hold IS 'Value of the property that is held constant; null: none is.';

@@ -58,7 +58,8 @@ WHERE e.extname = 'cdi'
                     'cdi_identifier', 'cdi_explain_identity', 'cdi_identity_bridges', 'cdi_identity_check', 'cdi_person_traits',
                     'cdi_resolve', 'cdi_attribution', 'cdi_channel', 'cdi_channel_rules', 'cdi_campaign', 'cdi_campaign_key',
                     'cdi_session_id', 'cdi_session_channel', 'cdi_first', 'cdi_last', 'cdi_property_number', 'cdi_markov',
-                    'cdi_shapley', 'cdi_shapley_ordered', 'cdi_logistic', 'cdi_hazard')
+                    'cdi_shapley', 'cdi_shapley_ordered', 'cdi_logistic', 'cdi_hazard', 'cdi_window_funnel', 'cdi_funnel',
+                    'cdi_funnel_paths')
 $$;
 COMMENT ON FUNCTION cdi._reader_functions() IS 'Internal: the functions that a reader may call.';
 

@@ -124,9 +124,10 @@ refuse(Predicate *self, int location, const char *message, const char *detail, c
 			 parser_errposition(self->pstate, location)));
 }
 
-static char *
-extension_schema(Oid extension)
+char *
+cdi_extension_schema(void)
 {
+	Oid			extension = get_extension_oid("cdi", false);
 	Relation	relation = table_open(ExtensionRelationId, AccessShareLock);
 	ScanKeyData key;
 	SysScanDesc scan;
@@ -518,7 +519,7 @@ cdi_predicate_canonical(const char *text, const char *alias, bool total)
 
 	cdi_require_storage();
 	self.extension = get_extension_oid("cdi", false);
-	self.schema = extension_schema(self.extension);
+	self.schema = cdi_extension_schema();
 	events = table_open(cdi_relation_oid("events"), AccessShareLock);
 	self.columns = column_names(events);
 	nestlevel = NewGUCNestLevel();

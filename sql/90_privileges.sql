@@ -31,7 +31,7 @@ BEGIN
         'cdi.identity_links, cdi.identity_map, cdi.identity_runs, cdi.identity_ahead, cdi.identity_merge_log, cdi.identity_rules, cdi.identity_refusals, cdi.identity_revocations, cdi.identity_splits, cdi.group_members, cdi.identifier_traits, cdi.computed_trait_deltas, cdi.computed_trait_cursor, cdi.computed_trait_backfills, cdi.computed_trait_values, cdi.computed_trait_counts, '
         'cdi.outbox, cdi.push_cursor, cdi.sync_runs, cdi.sync_rows, cdi.deliveries, cdi.failed_deliveries TO %I', role);
     EXECUTE format('GRANT SELECT (source_id, name, enabled, created_at, rotated_at, rate_limit, rate_burst, max_body, allowed_origins, keep_original, client_address, cookieless, person_traits) ON cdi.sources TO %I', role);
-    EXECUTE format('GRANT SELECT ON cdi.identifier_types, cdi.trait_policies, cdi.computed_traits, cdi.conversions, cdi.channels, cdi.channel_rules, cdi.channel_sites, cdi.destinations, cdi.destination_specs, cdi.syncs TO %I', role);
+  AND p.proname IN ()
     FOR v IN
         SELECT c.oid::regclass FROM pg_class c
         WHERE c.relkind = 'v' AND c.relnamespace IN ('cdi'::regnamespace, 'cdi_bi'::regnamespace)
@@ -59,7 +59,8 @@ WHERE e.extname = 'cdi'
                     'cdi_resolve', 'cdi_attribution', 'cdi_channel', 'cdi_channel_rules', 'cdi_campaign', 'cdi_campaign_key',
                     'cdi_session_id', 'cdi_session_channel', 'cdi_first', 'cdi_last', 'cdi_property_number', 'cdi_markov',
                     'cdi_shapley', 'cdi_shapley_ordered', 'cdi_logistic', 'cdi_hazard', 'cdi_window_funnel', 'cdi_funnel',
-                    'cdi_funnel_paths')
+                    'cdi_funnel_paths', '_canonical_predicate', '_unknown_virtual_event', 'cdi_event_predicate',
+                    'cdi_virtual_event_rows', 'cdi_flow_path', 'cdi_flows', 'cdi_top_paths', 'cdi_flows_mermaid')
 $$;
 COMMENT ON FUNCTION cdi._reader_functions() IS 'Internal: the functions that a reader may call.';
 

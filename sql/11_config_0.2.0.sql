@@ -24,7 +24,20 @@ CREATE TABLE cdi.conversions (
     event text NOT NULL,
     value_property text,
     lookback interval NOT NULL DEFAULT '30 days' CHECK (lookback > interval '0'),
-    created_at timestamptz NOT NULL DEFAULT now()
+    touch_lookbacks jsonb CHECK (jsonb_typeof(touch_lookbacks) = 'object'),
+    value_expression text CHECK (value_expression IS NULL OR value_property IS NULL),
+    value_role name,
+    value_search_path text,
+    currency text CHECK (currency ~ '^[A-Z]{3}$'),
+    currency_property text,
+    reporting_currency text CHECK (reporting_currency ~ '^[A-Z]{3}$'),
+    unique_property text,
+    unique_scope text CHECK (unique_scope IN ('person', 'all')),
+    unique_within interval CHECK (unique_within > interval '0'),
+    created_at timestamptz NOT NULL DEFAULT now(),
+    CHECK ((value_expression IS NULL) = (value_role IS NULL) AND (value_expression IS NULL) = (value_search_path IS NULL)),
+    CHECK (unique_scope IS NOT NULL OR (unique_property IS NULL AND unique_within IS NULL)),
+    CHECK (unique_scope IS DISTINCT FROM 'all' OR unique_property IS NOT NULL)
 );
 COMMENT ON TABLE cdi.conversions IS 'Events that count as conversions, the property that holds their value, and how far back a touchpoint may lie.';
 SELECT pg_extension_config_dump('cdi.conversions', '');

@@ -147,7 +147,8 @@ CREATE OR REPLACE FUNCTION cdi_attribution(
     conversion text DEFAULT NULL,
     from_time timestamptz DEFAULT NULL,
     to_time timestamptz DEFAULT NULL,
-    lookback interval DEFAULT NULL)
+    lookback interval DEFAULT NULL,
+    parameters jsonb DEFAULT '{}')
 RETURNS TABLE (
     conversion_event_id uuid,
     conversion text,
@@ -163,12 +164,16 @@ RETURNS TABLE (
     touch integer,
     touches integer,
     credit double precision,
-    credited_value numeric)
+    credited_value numeric,
+    touch_type text,
+    days_before double precision,
+    weight double precision,
+    reason text)
 LANGUAGE C STABLE PARALLEL RESTRICTED COST 1000000 ROWS 100000
 SET search_path = pg_catalog, pg_temp
 SET jit = off
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION cdi_attribution(text, text, timestamptz, timestamptz, interval) IS
+COMMENT ON FUNCTION cdi_attribution(text, text, timestamptz, timestamptz, interval, jsonb) IS
 'Who gets the credit: one row per conversion and touchpoint with credit under a model (first_touch, last_touch, linear). Touchpoints of the person count from lookback before the conversion up to its own instant, both included; touch is the number within that path of touches. Conversions from from_time to before to_time, of one name or all.
 Credits of a conversion sum to 1 and credited values to its value, exactly: shares are rounded to 12 digits (or the value''s own) and the last takes the remainder. A conversion without a touchpoint has one row with channel unattributed and credit 1. value is null where the event has none.
 Raises ZC301 for an unknown model, ZC302 for an unknown conversion. Reads cdi.touchpoints and cdi.conversion_events with the caller''s privileges; cost is one pass over the browsing events and a sort.';

@@ -4,6 +4,8 @@
  */
 #include "attribution/credit_run.h"
 
+#include <limits.h>
+
 #include "miscadmin.h"
 #include "utils/memutils.h"
 

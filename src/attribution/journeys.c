@@ -18,6 +18,8 @@
 #include "common/hashfn.h"
 #include "executor/executor.h"
 #include "executor/nodeHash.h"
+#include <limits.h>
+
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "storage/buffile.h"
@@ -320,7 +322,7 @@ visit_person(CdiJourneys *self, int32 number, void (*visit) (void *arg, const Cd
 
 /* The people of one file: read their touches into the blocks, from the start. */
 static void
-load_file(CdiJourneys *self, int number)
+load_people(CdiJourneys *self, int number)
 {
 	self->ntouches = 0;
 	for (int32 i = number; i < self->npersons; i += CDI_JOURNEY_FILES)
@@ -364,7 +366,7 @@ cdi_journeys_visit(CdiJourneys *self, void (*visit) (void *arg, const CdiJourney
 	else
 		for (int file = 0; file < CDI_JOURNEY_FILES; file++)
 		{
-			load_file(self, file);
+			load_people(self, file);
 			for (int32 i = file; i < self->npersons; i += CDI_JOURNEY_FILES)
 				visit_person(self, i, visit, arg);
 		}

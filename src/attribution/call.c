@@ -61,7 +61,7 @@ cdi_attribution_begin(CdiAttributionCall *call, FunctionCallInfo fcinfo, char **
 	request->sessions = rows;
 
 	/* rows show a campaign where there is one; what sums are by must be there */
-	request->noptional = rows ? ndimensions : 0;
+	request->nrequired = rows ? 0 : ndimensions;
 	request->dimensions = palloc(sizeof(char *) * (ndimensions + 2));
 	for (int i = 0; i < ndimensions; i++)
 		request->dimensions[i] = dimensions[i];

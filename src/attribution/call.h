@@ -21,8 +21,8 @@ typedef struct CdiAttributionCall
 
 /*
  * Take the arguments conversion, from_time, to_time, lookback and parameters,
- * which begin at number first, check everything, connect to SPI and read.  The
- * first of dimensions are the caller's own and may be missing in the touches.
+ * which begin at number first, check everything, connect to SPI and read.
+ * rows: for a result by touch, where a dimension may be missing in the touches.
  */
 extern void cdi_attribution_begin(CdiAttributionCall *call, FunctionCallInfo fcinfo,
 								  char **models, int nmodels, int first,

@@ -69,7 +69,7 @@ typedef struct CdiJourneyRequest
 	const Interval *lookback;	/* in place of the conversions' own, or NULL */
 	char	  **dimensions;		/* columns of the touches */
 	int			ndimensions;
-	int			noptional;		/* the first of them need not be there */
+	int			nrequired;		/* the first of them, and the label, must be there */
 	char	  **milestones;
 	int			nmilestones;
 	bool		sessions;		/* ids of the touches are wanted */

@@ -201,7 +201,7 @@ cdi_journeys_touch_query(CdiJourneys *self)
 					 request->sessions ? column(relid, relation, "session_id", UUIDOID, false) : "NULL");
 	for (int i = 0; i < request->ndimensions; i++)
 		appendStringInfo(&query, ", %s", column(relid, relation, request->dimensions[i], TEXTOID,
-												i == self->path_dimension || i >= request->noptional));
+												i == self->path_dimension || i < request->nrequired));
 	appendStringInfo(&query, " FROM %s r WHERE ($1 IS NULL OR r.touched_at >= $1) AND ($2 IS NULL OR r.touched_at <= $2)", relation);
 	return query.data;
 }

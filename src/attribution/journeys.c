@@ -128,33 +128,62 @@ start_spilling(CdiJourneys *self)
 	MemoryContextSwitchTo(previous);
 }
 
+/* Keep a touch of a person who may owe it a conversion. */
+static void
+add_touch(CdiJourneys *self, const CdiTouch *touch, int32 number)
+{
+	CdiPersonSlot *person = &self->persons[number];
+	CdiTouch   *kept;
+
+	if (!self->request->everyone && (touch->at < person->earliest || touch->at > person->latest))
+		return;
+	if (self->files == NULL && self->ntouches >= self->max_touches)
+		start_spilling(self);
+	kept = self->files ? self->spare : new_touch(self);
+	memcpy(kept, touch, self->stride);
+	kept->person = number;
+	if (self->files)
+		write_touch(self, kept);
+	else
+		chain_touch(self, kept);
+}
+
+/*
+ * Find the people of the touches that wait.  Nearly each is a cache miss, of
+ * which the processor can wait for many at once if it is told in time.
+ */
+static void
+add_waiting(CdiJourneys *self)
+{
+	int32		numbers[CDI_WAITING_TOUCHES];
+
+	for (int i = 0; i < self->nwaiting; i++)
+		__builtin_prefetch(&self->person_index->data[cdi_person_hash(self->waiting_people[i]) & self->person_index->sizemask]);
+	for (int i = 0; i < self->nwaiting; i++)
+	{
+		numbers[i] = find_person(self, &self->waiting_people[i], self->request->everyone);
+		if (numbers[i] >= 0)
+			__builtin_prefetch(&self->persons[numbers[i]]);
+	}
+	for (int i = 0; i < self->nwaiting; i++)
+		if (numbers[i] >= 0)
+			add_touch(self, (CdiTouch *) (self->waiting + i * self->stride), numbers[i]);
+	self->nwaiting = 0;
+}
+
 /* receiveSlot: a touch */
 static bool
 receive_touch(TupleTableSlot *slot, DestReceiver *receiver)
 {
 	CdiJourneys *self = ((CdiJourneyReceiver *) receiver)->journeys;
-	CdiPersonSlot *person;
-	CdiTouch   *touch;
-	TimestampTz at;
-	int32		number;
+	CdiTouch   *touch = (CdiTouch *) (self->waiting + self->nwaiting * self->stride);
 
 	slot_getallattrs(slot);
 	if (slot->tts_isnull[CDI_TOUCH_PERSON] || slot->tts_isnull[CDI_TOUCH_AT])
 		return true;
-	at = DatumGetTimestampTz(slot->tts_values[CDI_TOUCH_AT]);
-	number = find_person(self, DatumGetUUIDP(slot->tts_values[CDI_TOUCH_PERSON]), self->request->everyone);
-	if (number < 0)
-		return true;
-	person = &self->persons[number];
-	if (!self->request->everyone && (at < person->earliest || at > person->latest))
-		return true;
-
-	if (self->files == NULL && self->ntouches >= self->max_touches)
-		start_spilling(self);
-	touch = self->files ? self->spare : new_touch(self);
-	touch->at = at;
+	self->waiting_people[self->nwaiting++] = *DatumGetUUIDP(slot->tts_values[CDI_TOUCH_PERSON]);
+	touch->at = DatumGetTimestampTz(slot->tts_values[CDI_TOUCH_AT]);
 	touch->position = slot->tts_isnull[CDI_TOUCH_POSITION] ? 0 : DatumGetInt64(slot->tts_values[CDI_TOUCH_POSITION]);
-	touch->person = number;
 	touch->type = slot->tts_isnull[CDI_TOUCH_TYPE] ? -1 : cdi_journeys_intern_type(self, slot->tts_values[CDI_TOUCH_TYPE]);
 	touch->label = cdi_journeys_intern_label(self, slot);
 	if (self->request->sessions)
@@ -164,10 +193,8 @@ receive_touch(TupleTableSlot *slot, DestReceiver *receiver)
 		else
 			memcpy(touch->session_id, DatumGetUUIDP(slot->tts_values[CDI_TOUCH_SESSION]), sizeof(pg_uuid_t));
 	}
-	if (self->files)
-		write_touch(self, touch);
-	else
-		chain_touch(self, touch);
+	if (self->nwaiting == CDI_WAITING_TOUCHES)
+		add_waiting(self);
 	return true;
 }
 
@@ -462,9 +489,12 @@ read_touches(CdiJourneys *self)
 	Datum		values[2] = {TimestampTzGetDatum(self->earliest), TimestampTzGetDatum(self->latest)};
 	bool		nulls[2] = {request->everyone, request->everyone};
 
+	char	   *query = cdi_journeys_touch_query(self);
+
 	if (self->npersons == 0 && !request->everyone)
 		return;
-	stream(self, cdi_journeys_touch_query(self), 2, types, values, nulls, receive_touch, 0);
+	stream(self, query, 2, types, values, nulls, receive_touch, 0);
+	add_waiting(self);
 }
 
 CdiJourneys *
@@ -488,6 +518,7 @@ cdi_journeys_read(MemoryContext context, const CdiJourneyRequest *request)
 	self->path = palloc(sizeof(CdiTouch *) * self->path_space);
 	self->blocks = palloc(sizeof(char *) * self->block_space);
 	self->stride = offsetof(CdiTouch, session_id) + (request->sessions ? sizeof(pg_uuid_t) : 0);
+	self->waiting = palloc(self->stride * CDI_WAITING_TOUCHES);
 	limit = get_hash_memory_limit();
 	self->max_touches = (uint32) Min(limit / self->stride, PG_INT32_MAX);
 	self->person_index = cdi_persons_create(own, 1024, NULL);

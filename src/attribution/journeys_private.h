@@ -13,6 +13,7 @@
 #include "tcop/dest.h"
 
 #define CDI_JOURNEY_FILES	128
+#define CDI_WAITING_TOUCHES	64
 
 /* Columns of the queries, from 0 */
 enum
@@ -117,6 +118,9 @@ struct CdiJourneys
 	uint32		max_touches;	/* in memory */
 	BufFile   **files;			/* where there are more */
 	CdiTouch   *spare;
+	pg_uuid_t	waiting_people[CDI_WAITING_TOUCHES];
+	char	   *waiting;		/* touches of theirs, not looked up yet */
+	int			nwaiting;
 	CdiTouch  **path;
 	int			path_space;
 

@@ -53,9 +53,10 @@ SET search_path = pg_catalog, pg_temp
 SET jit = off
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION cdi_attribution(text, text, timestamptz, timestamptz, interval, jsonb) IS
-'Who gets the credit: one row per conversion and touchpoint with credit under a model (first_touch, last_touch, linear). Touchpoints of the person count from lookback before the conversion up to its own instant, both included; touch is the number within that path of touches. Conversions from from_time to before to_time, of one name or all.
-Credits of a conversion sum to 1 and credited values to its value, exactly: shares are rounded to 12 digits (or the value''s own) and the last takes the remainder. A conversion without a touchpoint has one row with channel unattributed and credit 1. value is null where the event has none.
-Raises ZC301 for an unknown model, ZC302 for an unknown conversion. Reads cdi.touchpoints and cdi.conversion_events with the caller''s privileges; cost is one pass over the browsing events and a sort.';
+'Who gets the credit: one row per conversion and touchpoint with credit under a model: first_touch, last_touch, last_non_direct, linear, time_decay, position_based, u_shaped, j_shaped, inverse_j, w_shaped, z_shaped (full_path), participation, custom. docs/attribution.md has their formulas and parameters. Touchpoints of the person count from lookback before the conversion up to its own instant, both included; touch is the number within that path of touches. Conversions from from_time to before to_time, of one name or all.
+Credits of a conversion sum to 1 (of participation: to the number of channels) and credited values to its value, exactly: shares are rounded to 12 digits (or the value''s own) and the last takes the remainder. A conversion without a touchpoint has one row with channel unattributed and credit 1. value is null where the event has none.
+touch_type, days_before (the conversion), weight and reason say why a touch got what it got.
+Raises ZC301 for an unknown model, ZC302 for an unknown conversion, 22023 for an unknown parameter. Reads cdi.touchpoints and cdi.conversion_events, or relations that parameters name, with the caller''s privileges; cost is one pass over each.';
 
 CREATE OR REPLACE FUNCTION cdi_attribution_report(
     models text[] DEFAULT '{last_touch}',
@@ -155,3 +156,15 @@ $$;
 COMMENT ON FUNCTION cdi_attribution_report(text[], text, timestamptz, timestamptz, text[], interval, jsonb, text) IS
 'Credit under several models side by side, summed by dimensions of the touches (channel, campaign_source, campaign_medium, campaign_name, any other column of cdi.touchpoints, and day, that of the conversion), with cdi.spend: cost per conversion (cpa), value per cost (roas), and the difference to the first model. dimension has their values in the order asked for.
 spend, cpa and roas are null where there is no spend, where a rate is missing, and where spend is not known by a dimension; none is ever NaN. unvalued counts conversions without a value. Takes parameters like cdi_attribution(); an object with a model''s name has those of that model alone. One pass over conversions and touches for all models.';
+
+CREATE OR REPLACE FUNCTION cdi_touch_credit(
+    model text,
+    touched_at timestamptz,
+    converted_at timestamptz DEFAULT NULL,
+    label text DEFAULT NULL,
+    parameters jsonb DEFAULT '{}')
+RETURNS double precision
+LANGUAGE C IMMUTABLE PARALLEL SAFE WINDOW
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION cdi_touch_credit(text, timestamptz, timestamptz, text, jsonb) IS
+'Window function: credit of each touch of a path under a rule model, OVER (PARTITION BY conversion ORDER BY touched_at), with the code of cdi_attribution(). Credits of a partition sum to 1 (participation: each label has 1). time_decay needs converted_at; last_non_direct and participation need label, the channel. Raises 42P20 where touches are not in order of time, ZC301 for an unknown model, 22023 for parameters.';

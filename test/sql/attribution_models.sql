@@ -72,7 +72,7 @@ EXCEPTION WHEN OTHERS THEN
     RETURN s || ': ' || m || ' / ' || h;
 END
 $$;
-SELECT pg_temp.message(v.model, v.parameters::jsonb) FROM (VALUES
+SELECT pg_temp.message(v.model, v.parameters::jsonb) AS message FROM (VALUES
     ('linear', '[]'), ('linear', '{"half_life": "7 days"}'), ('linear', '{"touch_types": 1}'), ('linear', '{"transform": "frequency"}'),
     ('linear', '{"transform": {"trim": 0}}'), ('linear', '{"transform": {"trim": 1, "exposure": 2}}'), ('linear', '{"label": "nonsense"}'),
     ('linear', '{"touchpoints": "touches"}'), ('linear', '{"touchpoints": "cdi.nowhere"}'), ('linear', '{"touchpoints": "cdi.sources"}'),
@@ -153,9 +153,9 @@ CREATE TEMP TABLE credit AS
 SELECT m.model, a.* FROM (SELECT DISTINCT model FROM plain) m
 CROSS JOIN LATERAL cdi_attribution(m.model, lookback => '20 days', parameters => pg_temp.parameters(pg_temp.own(m.model))) a;
 SELECT c.model, count(*) > 400 AS many, max(c.touches) > 8 AS long_paths,
-       count(*) FILTER (WHERE p.model IS NULL AND c.touches > 0 OR p.i <> c.touch OR p.n <> c.touches OR p.channel <> c.channel
+       count(*) FILTER (WHERE c.touches > 0 AND (p.model IS NULL OR p.i <> c.touch OR p.n <> c.touches OR p.channel <> c.channel
            OR abs(p.credit - c.credit) > 1e-9 OR (p.value IS NULL) <> (c.credited_value IS NULL)
-           OR abs(p.value * p.credit::numeric - c.credited_value) > 1e-9 * greatest(1, abs(p.value) * 1e-6)) AS differing
+           OR abs(p.value * p.credit::numeric - c.credited_value) > 1e-9 * greatest(1, abs(p.value) * 1e-6))) AS differing
 FROM credit c LEFT JOIN plain p ON p.model = c.model AND p.event_id = c.conversion_event_id AND p.session_id = c.session_id
 GROUP BY c.model ORDER BY c.model;
 SELECT count(*) AS missing FROM plain p WHERE p.credit > 0 AND NOT EXISTS (
@@ -170,6 +170,18 @@ GROUP BY model;
 SELECT count(*) FILTER (WHERE touches = 0) AS without_touch, count(*) FILTER (WHERE person_id IS NULL) AS of_nobody,
        bool_and(channel = 'unattributed' AND credit = 1 AND session_id IS NULL) FILTER (WHERE touches = 0) AS whole
 FROM credit WHERE model = 'linear';
+
+-- The window function says the same of rows that a query brings together.
+SELECT m.model, count(*) FILTER (WHERE abs(t.credit - p.credit) > 1e-12) AS differing
+FROM unnest('{first_touch,last_touch,last_non_direct,linear,time_decay,u_shaped,j_shaped,inverse_j,participation,custom}'::text[]) m (model)
+CROSS JOIN LATERAL (SELECT event_id, session_id, cdi_touch_credit(m.model, touched_at, converted_at, channel, pg_temp.own(m.model)) OVER (PARTITION BY event_id ORDER BY touched_at, "position") AS credit
+                    FROM path WHERE session_id IS NOT NULL) t
+JOIN plain p ON p.model = m.model AND p.event_id = t.event_id AND p.session_id = t.session_id
+GROUP BY m.model ORDER BY m.model;
+SELECT cdi_touch_credit('linear', at) OVER (ORDER BY at DESC) FROM (VALUES (timestamptz '2026-01-01'), ('2026-01-02')) v (at);
+SELECT cdi_touch_credit('time_decay', at) OVER (ORDER BY at) FROM (VALUES (timestamptz '2026-01-01'), ('2026-01-02')) v (at);
+SELECT cdi_touch_credit('linear', at, parameters => '{"transform": "first"}') OVER (ORDER BY at) FROM (VALUES (timestamptz '2026-01-01'), ('2026-01-02')) v (at);
+SELECT cdi_touch_credit('telepathy', at) OVER (ORDER BY at) FROM (VALUES (timestamptz '2026-01-01'), ('2026-01-02')) v (at);
 
 -- Sums are those of the rows: all models in one pass, by day and campaign.
 SELECT count(*) > 100 AS many, count(*) FILTER (WHERE s.model IS NULL OR c.model IS NULL OR abs(s.conversions - c.conversions) > 1e-9 OR s.value <> c.value OR abs(s.unvalued - c.unvalued) > 1e-9) AS differing

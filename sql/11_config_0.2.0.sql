@@ -189,3 +189,39 @@ COMMENT ON COLUMN cdi.computed_traits.property IS 'Path into the properties of t
 COMMENT ON COLUMN cdi.computed_traits.filter IS 'What the properties of an event must contain (@>) to count.';
 SELECT pg_extension_config_dump('cdi.computed_traits', '');
 SELECT pg_extension_config_dump('cdi.computed_traits_trait_id_seq', '');
+
+-- Channels.  cdi_init() adds what comes with cdi where it is missing, and dumps
+-- carry all of it.
+CREATE TABLE cdi.channels (
+    channel text PRIMARY KEY CHECK (channel ~ '^[a-z0-9][a-z0-9_]{0,62}$' AND channel <> 'unattributed'),
+    title text NOT NULL CHECK (title <> ''),
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE cdi.channels IS 'Marketing channels that rules and touch types may name. cdi_create_channel() adds one.';
+COMMENT ON COLUMN cdi.channels.title IS 'Name in reports: that of Google Analytics, where the channel is there.';
+SELECT pg_extension_config_dump('cdi.channels', '');
+
+CREATE TABLE cdi.channel_rules (
+    channel_group text NOT NULL CHECK (channel_group <> ''),
+    version integer NOT NULL CHECK (version >= 1),
+    rule integer NOT NULL CHECK (rule >= 1),
+    channel text NOT NULL REFERENCES cdi.channels,
+    condition jsonb NOT NULL CHECK (jsonb_typeof(condition) = 'object'),
+    note text,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (channel_group, version, rule)
+);
+COMMENT ON TABLE cdi.channel_rules IS 'Rules that give an event its channel, per group and version, in the order in which they are tried: the first whose condition holds counts. A version is never changed; the highest of a group is the current one. Made by cdi_set_channel_rules().';
+COMMENT ON COLUMN cdi.channel_rules.condition IS 'What an event must have: fields with tests, and all, any, not. An empty object holds always.';
+COMMENT ON COLUMN cdi.channel_rules.note IS 'Where the rule is from.';
+SELECT pg_extension_config_dump('cdi.channel_rules', '');
+
+CREATE TABLE cdi.channel_sites (
+    site text PRIMARY KEY CHECK (site ~ '^[^ A-Z/:]{1,253}$'),
+    kind text NOT NULL CHECK (kind ~ '^[a-z][a-z0-9_]{0,62}$'),
+    any_tld boolean NOT NULL DEFAULT false
+);
+COMMENT ON TABLE cdi.channel_sites IS 'What kind of site a source or referrer is: source_site and referrer_site of channel rules. Kinds that come with cdi are search, social, shopping and video; other takes a site out of all. Set by cdi_set_channel_site().';
+COMMENT ON COLUMN cdi.channel_sites.site IS 'A domain, which covers its subdomains (the longest counts), or the name under which campaigns are tagged.';
+COMMENT ON COLUMN cdi.channel_sites.any_tld IS 'Of a name: whether it is a domain under any top-level domain, too.';
+SELECT pg_extension_config_dump('cdi.channel_sites', '');

@@ -439,6 +439,7 @@ BEGIN
     INSERT INTO cdi.sources (name) SELECT 'sql'
         WHERE NOT EXISTS (SELECT FROM cdi.sources WHERE name = 'sql');
     PERFORM cdi._add_identifier_types();
+    PERFORM cdi._add_channels();
 
     -- A restore may bring rows beyond the sequence's own state.
     SELECT last_value - (NOT is_called)::integer INTO last FROM cdi.event_position;

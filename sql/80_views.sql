@@ -167,7 +167,7 @@ BEGIN
     CREATE OR REPLACE VIEW cdi.session_events WITH (security_invoker = true) AS
     SELECT b.session_id, b.person_id, b.event_id, b."timestamp", b.position, b.received_at,
            b.source_id, b.type, b.event,
-           @extschema@.cdi_channel(b.campaign_source, b.campaign_medium, b.click_id_type, b.referrer_host, b.page_host) AS channel,
+           @extschema@.cdi_channel(b.campaign_source, b.campaign_medium, b.click_id_type, b.referrer_host, b.page_host, b.campaign_name, b.campaign_term, b.campaign_content) AS channel,
            b.session_channel,
            b.campaign_source, b.campaign_medium, b.campaign_name, b.campaign_term, b.campaign_content,
            b.click_id_type, b.referrer_host, b.page_host, b.properties, b.context
@@ -181,7 +181,8 @@ BEGIN
                    @extschema@.cdi_campaign_key(e.campaign_source, e.campaign_medium, e.campaign_name,
                        e.campaign_term, e.campaign_content, e.click_id_type),
                    interval '30 minutes',
-                   @extschema@.cdi_channel(e.campaign_source, e.campaign_medium, e.click_id_type, e.referrer_host, e.page_host)) OVER w AS session_channel,
+                   @extschema@.cdi_channel(e.campaign_source, e.campaign_medium, e.click_id_type, e.referrer_host, e.page_host,
+                       e.campaign_name, e.campaign_term, e.campaign_content)) OVER w AS session_channel,
                e.event_id, e."timestamp", e.position, e.received_at, e.source_id, e.type, e.event,
                e.campaign_source, e.campaign_medium, e.campaign_name, e.campaign_term, e.campaign_content,
                e.click_id_type, e.referrer_host, e.page_host, e.properties, e.context

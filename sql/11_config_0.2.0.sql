@@ -24,9 +24,30 @@ CREATE TABLE cdi.conversions (
     event text NOT NULL,
     value_property text,
     lookback interval NOT NULL DEFAULT '30 days' CHECK (lookback > interval '0'),
-    created_at timestamptz NOT NULL DEFAULT now()
+    touch_lookbacks jsonb CHECK (jsonb_typeof(touch_lookbacks) = 'object'),
+    value_expression text CHECK (value_expression IS NULL OR value_property IS NULL),
+    value_role name,
+    currency text CHECK (currency ~ '^[A-Z]{3}$'),
+    currency_property text,
+    reporting_currency text CHECK (reporting_currency ~ '^[A-Z]{3}$'),
+    unique_property text,
+    unique_scope text CHECK (unique_scope IN ('person', 'all')),
+    unique_within interval CHECK (unique_within > interval '0'),
+    created_at timestamptz NOT NULL DEFAULT now(),
+    CHECK ((value_expression IS NULL) = (value_role IS NULL)),
+    CHECK (unique_scope IS NOT NULL OR (unique_property IS NULL AND unique_within IS NULL)),
+    CHECK (unique_scope IS DISTINCT FROM 'all' OR unique_property IS NOT NULL)
 );
-COMMENT ON TABLE cdi.conversions IS 'Events that count as conversions, the property that holds their value, and how far back a touchpoint may lie.';
+COMMENT ON TABLE cdi.conversions IS 'Events that count as conversions, what their value is, which of them are the same one, and how far back a touchpoint may lie.';
+COMMENT ON COLUMN cdi.conversions.touch_lookbacks IS 'Windows of touch types that have their own, such as {"impression": "1 day"}; others have lookback.';
+COMMENT ON COLUMN cdi.conversions.value_expression IS 'SQL expression over the columns of cdi.events that gives the value, in place of value_property.';
+COMMENT ON COLUMN cdi.conversions.value_role IS 'Role that value_expression runs as: who declared it.';
+COMMENT ON COLUMN cdi.conversions.currency IS 'ISO 4217 code of values whose event does not name one.';
+COMMENT ON COLUMN cdi.conversions.currency_property IS 'Property that names the currency of the value.';
+COMMENT ON COLUMN cdi.conversions.reporting_currency IS 'Currency that values are converted into, by cdi.exchange_rates; null: they stay as they are.';
+COMMENT ON COLUMN cdi.conversions.unique_property IS 'Property, such as order_id: of events with the same value in it the first counts.';
+COMMENT ON COLUMN cdi.conversions.unique_scope IS 'Among whose events: person or all; null: every event counts.';
+COMMENT ON COLUMN cdi.conversions.unique_within IS 'An event counts again that lies further than this behind the one that counted last; null: none does.';
 SELECT pg_extension_config_dump('cdi.conversions', '');
 
 CREATE TABLE cdi.destination_specs (

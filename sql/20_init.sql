@@ -221,6 +221,7 @@ BEGIN
     COMMENT ON COLUMN cdi.imports.finished_at IS 'When the end of the file was reached. Of a stream nobody knows its end.';
 
     PERFORM cdi._create_storage_2_identity();
+    PERFORM cdi._create_storage_2_spend();
 
     -- Activation
     CREATE SEQUENCE cdi.outbox_position;

@@ -20,19 +20,6 @@
 extern CdiText cdi_channel_click_id(CdiText parameter, int *strength);
 
 /*
- * model.c: rule models.  A model gives each touchpoint of a path a weight that
- * is not negative, at least one of them positive; credit is weight over total.
- */
-typedef struct CdiAttributionModel
-{
-	const char *name;
-	void		(*weigh) (int touches, double *weights);
-} CdiAttributionModel;
-
-/* Raises ZC301 with the models there are. */
-extern const CdiAttributionModel *cdi_attribution_model(const char *name);
-
-/*
  * number.c: a JSON number, or a string that is a decimal number, as a palloc'd
  * numeric.  False for anything else.  Raises nothing.
  */

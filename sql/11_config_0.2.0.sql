@@ -83,9 +83,21 @@ CREATE TABLE cdi.syncs (
     primary_key text NOT NULL,
     run_as name NOT NULL,
     search_path text NOT NULL,
+    mode text NOT NULL DEFAULT 'mirror' CHECK (mode IN ('mirror', 'upsert', 'insert', 'update', 'append', 'delete', 'full')),
+    mapping jsonb,
+    nulls jsonb NOT NULL DEFAULT '{}',
+    change_column text,
+    change_value text,
     enabled boolean NOT NULL DEFAULT true,
+    paused_reason text,
+    paused_at timestamptz,
     created_at timestamptz NOT NULL DEFAULT now()
 );
+COMMENT ON COLUMN cdi.syncs.mapping IS 'What the destination''s action gets of a row, in the specification language; null: the row itself.';
+COMMENT ON COLUMN cdi.syncs.nulls IS 'Per member "send" or "omit": what becomes of nulls; "*" for all that are not named.';
+COMMENT ON COLUMN cdi.syncs.change_column IS 'Column of the model that grows with every change: only rows from change_value on are looked at, and none counts as removed.';
+COMMENT ON COLUMN cdi.syncs.change_value IS 'Highest value of the change column that a run has seen.';
+COMMENT ON COLUMN cdi.syncs.paused_reason IS 'Why the sync does not run; null while it does.';
 COMMENT ON TABLE cdi.syncs IS 'Which rows go to which destination: a model query, its primary key and the destination''s action. The model runs as the role that declared the sync, with its search_path of then. Rows are changed by functions only: who could write here could run SQL as any role.';
 SELECT pg_extension_config_dump('cdi.syncs', '');
 SELECT pg_extension_config_dump('cdi.syncs_sync_id_seq', '');

@@ -186,9 +186,9 @@ send_pending(PushLane *lane)
 			push_row_end(push, row, PUSH_FAILED, "invalid", 0, 0, item->error);
 			continue;
 		}
-		if (n > 0 && bytes + item->len + 1 > lane->limits.max_bytes)
+		if (cdi_batch_full(&lane->limits, n, bytes, item))
 			break;
-		if (n > 0 && item->group != NULL && strcmp(item->group, items[0]->group) != 0)
+		if (!cdi_batch_takes(&lane->limits, n > 0 ? items[0] : NULL, n, bytes, item))
 			continue;
 		dlist_delete(&row->queue);
 		bytes += item->len + 1;

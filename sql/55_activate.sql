@@ -75,6 +75,13 @@ LANGUAGE C VOLATILE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION cdi_sync_resume(text) IS 'Lets a paused sync run and send again.';
 
+CREATE OR REPLACE FUNCTION cdi_sync_schedule(sync text, every interval DEFAULT NULL, after text DEFAULT NULL, on_change boolean DEFAULT false, cron text DEFAULT NULL)
+RETURNS void
+LANGUAGE C VOLATILE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION cdi_sync_schedule(text, interval, text, boolean, text) IS
+'Says when a sync runs by itself: every so often (at least a second); after another sync, when a run of that one has been delivered; on change, when the watermark has passed events (at most once a second); or by cron, in the syntax of pg_cron, which must be installed. Without any of them it runs only when it is asked to. Scheduled runs need the push worker, and the database armed.';
+
 CREATE OR REPLACE FUNCTION cdi_sync_reset(sync text)
 RETURNS void
 LANGUAGE C VOLATILE

@@ -230,6 +230,16 @@ extern void push_token_take(CdiPushState *push, PushRequest *request, const CdiA
 /* Forget the token: the next request waits for another. */
 extern void push_token_drop(PushDestination *destination);
 
+/* push_schedule.c */
+extern void push_schedule_init(CdiPushState *push);
+extern void push_schedule_stale(void);
+/* In a transaction */
+extern void push_schedule_read(CdiPushState *push);
+/* Starts what is due; true where schedules are to be read first. */
+extern bool push_schedule_run(CdiPushState *push);
+/* When something is due next; DT_NOEND: not before something happens */
+extern TimestampTz push_schedule_due(const CdiPushState *push);
+
 /* push_store.c: each one short transaction */
 extern void push_read(CdiPushState *push);
 extern void push_write(CdiPushState *push);

@@ -347,6 +347,7 @@ push_read(CdiPushState *push)
 	if (push->armed == CDI_ARMED)
 	{
 		read_configuration(push);
+		push_schedule_read(push);
 		dlist_foreach(it, &push->destinations)
 		{
 			PushDestination *destination = dlist_container(PushDestination, node, it.cur);

@@ -4,6 +4,7 @@
  */
 #include "activate/model.h"
 
+#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -13,6 +14,8 @@
 #include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/jsonb.h"
+#include "utils/lsyscache.h"
+#include "utils/timestamp.h"
 
 #include "base/errors.h"
 #include "worker/worker.h"
@@ -481,5 +484,93 @@ cdi_sync_reset(PG_FUNCTION_ARGS)
 		cdi_plan_execute(&forget[i], (Datum[]) {Int32GetDatum(sync_id)}, NULL);
 	SPI_finish();
 	cdi_owner_leave(&scope);
+	PG_RETURN_VOID();
+}
+
+/* ---- when it runs by itself ---- */
+
+/* A job of pg_cron's under a name that is the sync's; a NULL line ends it. */
+static void
+set_cron(const char *name, const char *line, Oid schema)
+{
+	char	   *job = psprintf("cdi sync %s", name);
+	char	   *command;
+	Datum		values[3] = {CStringGetTextDatum(job), (Datum) 0, (Datum) 0};
+	Oid			types[3] = {TEXTOID, TEXTOID, TEXTOID};
+	bool		installed = OidIsValid(get_namespace_oid("cron", true));
+
+	if (!installed && line == NULL)
+		return;
+	if (!installed)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("pg_cron is not installed in this database"),
+				 errhint("CREATE EXTENSION pg_cron, or give an interval: cdi_sync_schedule('%s', every => '5 minutes').", name)));
+	(void) SPI_execute_with_args("SELECT cron.unschedule(jobid) FROM cron.job WHERE jobname = $1", 1, types, values, NULL, false, 0);
+	if (line == NULL)
+		return;
+	command = psprintf("SELECT %s.cdi_sync_run(%s)",
+					   quote_identifier(get_namespace_name(schema)),
+					   quote_literal_cstr(name));
+	values[1] = CStringGetTextDatum(line);
+	values[2] = CStringGetTextDatum(command);
+	(void) SPI_execute_with_args("SELECT cron.schedule($1, $2, $3)", 3, types, values, NULL, false, 0);
+}
+
+PG_FUNCTION_INFO_V1(cdi_sync_schedule);
+
+Datum
+cdi_sync_schedule(PG_FUNCTION_ARGS)
+{
+	static CdiPlan plan = {
+		.query = "UPDATE cdi.syncs s SET schedule_every = $2, schedule_on_change = $4, schedule_seen ="
+		" CASE WHEN $4 THEN (SELECT w.position FROM cdi.watermark w) ELSE (SELECT max(r.run_id) FROM cdi.sync_runs r"
+		"  JOIN cdi.syncs o USING (sync_id) WHERE o.name = $3) END,"
+		" schedule_after = (SELECT o.sync_id FROM cdi.syncs o WHERE o.name = $3), scheduled_at = NULL"
+		" WHERE s.name = $1 RETURNING s.schedule_after, s.sync_id",
+		.nargs = 4,.argtypes = {TEXTOID, INTERVALOID, TEXTOID, BOOLOID}
+	};
+	char	   *name = cdi_text_argument(fcinfo, 0, "sync");
+	char	   *after = text_or_null(fcinfo, 2);
+	char	   *cron = text_or_null(fcinfo, 4);
+	bool		on_change = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3);
+	Interval	second = {.time = USECS_PER_SEC};
+	CdiOwnerScope scope;
+	bool		isnull;
+	char		nulls[] = {' ', PG_ARGISNULL(1) ? 'n' : ' ', after ? ' ' : 'n', ' ', '\0'};
+
+	cdi_require_storage();
+	if (!PG_ARGISNULL(1) + (after != NULL) + on_change + (cron != NULL) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a sync has one kind of schedule")));
+	if (!PG_ARGISNULL(1) && DatumGetBool(DirectFunctionCall2(interval_lt, PG_GETARG_DATUM(1), IntervalPGetDatum(&second))))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a sync runs at most once a second")));
+	cdi_worker_wake_at_commit(CDI_WAKE_PUSH);
+	SPI_connect();
+	cdi_owner_enter(&scope);
+	cdi_plan_execute(&plan, (Datum[])
+					 {
+						 CStringGetTextDatum(name), PG_ARGISNULL(1) ? (Datum) 0 : PG_GETARG_DATUM(1),
+						 after ? CStringGetTextDatum(after) : (Datum) 0, BoolGetDatum(on_change)
+					 }, nulls);
+	if (SPI_processed == 0)
+		cdi_sync_unknown(name);
+	if (after != NULL)
+	{
+		Datum		found = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+
+		if (isnull)
+			cdi_sync_unknown(after);
+		if (DatumGetInt32(found) == int_value(2))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("a sync cannot run after itself")));
+	}
+	cdi_owner_leave(&scope);
+	set_cron(name, cron, get_func_namespace(fcinfo->flinfo->fn_oid));
+	SPI_finish();
 	PG_RETURN_VOID();
 }

@@ -83,9 +83,31 @@ CREATE TABLE cdi.syncs (
     primary_key text NOT NULL,
     run_as name NOT NULL,
     search_path text NOT NULL,
+    mode text NOT NULL DEFAULT 'mirror' CHECK (mode IN ('mirror', 'upsert', 'insert', 'update', 'append', 'delete', 'full')),
+    mapping jsonb,
+    nulls jsonb NOT NULL DEFAULT '{}',
+    change_column text,
+    change_value text,
+    schedule_every interval CHECK (schedule_every > interval '0'),
+    schedule_after integer REFERENCES cdi.syncs,
+    schedule_on_change boolean NOT NULL DEFAULT false,
+    scheduled_at timestamptz,
+    schedule_seen bigint,
     enabled boolean NOT NULL DEFAULT true,
+    paused_reason text,
+    paused_at timestamptz,
     created_at timestamptz NOT NULL DEFAULT now()
 );
+COMMENT ON COLUMN cdi.syncs.mapping IS 'What the destination''s action gets of a row, in the specification language; null: the row itself.';
+COMMENT ON COLUMN cdi.syncs.nulls IS 'Per member "send" or "omit": what becomes of nulls; "*" for all that are not named.';
+COMMENT ON COLUMN cdi.syncs.change_column IS 'Column of the model that grows with every change: only rows from change_value on are looked at, and none counts as removed.';
+COMMENT ON COLUMN cdi.syncs.change_value IS 'Highest value of the change column that a run has seen.';
+COMMENT ON COLUMN cdi.syncs.schedule_every IS 'Runs that long after the start of its last scheduled run.';
+COMMENT ON COLUMN cdi.syncs.schedule_after IS 'Runs when a run of that sync has been delivered.';
+COMMENT ON COLUMN cdi.syncs.schedule_on_change IS 'Runs when the watermark has passed events, at most once a second.';
+COMMENT ON COLUMN cdi.syncs.scheduled_at IS 'Start of the last scheduled run.';
+COMMENT ON COLUMN cdi.syncs.schedule_seen IS 'Run of the other sync, or watermark, that the last scheduled run followed.';
+COMMENT ON COLUMN cdi.syncs.paused_reason IS 'Why the sync does not run; null while it does.';
 COMMENT ON TABLE cdi.syncs IS 'Which rows go to which destination: a model query, its primary key and the destination''s action. The model runs as the role that declared the sync, with its search_path of then. Rows are changed by functions only: who could write here could run SQL as any role.';
 SELECT pg_extension_config_dump('cdi.syncs', '');
 SELECT pg_extension_config_dump('cdi.syncs_sync_id_seq', '');

@@ -204,3 +204,29 @@ COMMENT ON TABLE cdi.channel_sites IS 'What kind of site a source or referrer is
 COMMENT ON COLUMN cdi.channel_sites.site IS 'A domain, which covers its subdomains (the longest counts), or the name under which campaigns are tagged.';
 COMMENT ON COLUMN cdi.channel_sites.any_tld IS 'Of a name: whether it is a domain under any top-level domain, too.';
 SELECT pg_extension_config_dump('cdi.channel_sites', '');
+
+CREATE TABLE cdi.session_settings (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    gap interval NOT NULL DEFAULT '30 minutes',
+    midnight text,
+    cut_events text[]
+);
+COMMENT ON TABLE cdi.session_settings IS 'What ends a session in the views. One row, set by cdi_set_sessions().';
+COMMENT ON COLUMN cdi.session_settings.gap IS 'A longer pause ends a session.';
+COMMENT ON COLUMN cdi.session_settings.midnight IS 'Time zone whose midnight ends a session; null: none.';
+COMMENT ON COLUMN cdi.session_settings.cut_events IS 'Names of events, pages and screens that begin a session by themselves; null: none.';
+SELECT pg_extension_config_dump('cdi.session_settings', '');
+
+CREATE TABLE cdi.touch_types (
+    name text PRIMARY KEY CHECK (name <> ''),
+    event text NOT NULL UNIQUE CHECK (event <> ''),
+    kind text NOT NULL CHECK (kind IN ('click', 'impression', 'offline')),
+    channel text REFERENCES cdi.channels,
+    properties jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(properties) = 'object'),
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE cdi.touch_types IS 'Tracked events that are touchpoints beside sessions: an advertisement seen, a call, a visit to a store. Made by cdi_create_touch_type().';
+COMMENT ON COLUMN cdi.touch_types.kind IS 'click, impression or offline: cdi.touchpoints.touch_type.';
+COMMENT ON COLUMN cdi.touch_types.channel IS 'Channel of all of them; null: that of the property, else by the channel rules.';
+COMMENT ON COLUMN cdi.touch_types.properties IS 'Which property has the channel, campaign_source, campaign_medium, campaign_name, campaign_term or campaign_content.';
+SELECT pg_extension_config_dump('cdi.touch_types', '');

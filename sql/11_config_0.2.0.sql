@@ -184,7 +184,7 @@ CREATE TABLE cdi.channel_rules (
     channel_group text NOT NULL CHECK (channel_group <> ''),
     version integer NOT NULL CHECK (version >= 1),
     rule integer NOT NULL CHECK (rule >= 1),
-    channel text NOT NULL REFERENCES cdi.channels,
+    channel text NOT NULL,    -- no foreign key: a parallel restore may bring the tables in any order
     condition jsonb NOT NULL CHECK (jsonb_typeof(condition) = 'object'),
     note text,
     created_at timestamptz NOT NULL DEFAULT now(),
@@ -221,7 +221,7 @@ CREATE TABLE cdi.touch_types (
     name text PRIMARY KEY CHECK (name <> ''),
     event text NOT NULL UNIQUE CHECK (event <> ''),
     kind text NOT NULL CHECK (kind IN ('click', 'impression', 'offline')),
-    channel text REFERENCES cdi.channels,
+    channel text,
     properties jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(properties) = 'object'),
     created_at timestamptz NOT NULL DEFAULT now()
 );

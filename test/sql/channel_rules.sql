@@ -102,7 +102,6 @@ FROM (VALUES ('test', 2), ('default', 1), ('test', NULL), ('test', 1)) v (g, v);
 UPDATE cdi.channel_rules SET channel = 'email' WHERE channel_group = 'test';
 DELETE FROM cdi.channel_rules;
 TRUNCATE cdi.channel_rules;
-DELETE FROM cdi.channels WHERE channel = 'store';
 -- A rule in front of those of the default group; a rolled back version leaves nothing behind.
 BEGIN;
 SELECT cdi_set_channel_rules('default', '[{"channel": "influencer", "when": {"source": "google"}}]' || cdi_channel_rules()) AS version;
@@ -198,6 +197,7 @@ SET ROLE cdi_test_channel_admin;
 SELECT cdi_create_channel('by_admin'), cdi_set_channel_rules('by_admin', '[{"channel": "by_admin"}]') AS version, cdi_set_channel_site('admin.example', 'video'),
        cdi_set_sessions(gap => '30 minutes'), cdi_create_touch_type('by_admin', 'By Admin', 'offline', channel => 'by_admin'), cdi_drop_touch_type('by_admin');
 DELETE FROM cdi.channel_rules WHERE channel_group = 'by_admin';
+DELETE FROM cdi.channels WHERE channel = 'by_admin';
 RESET ROLE;
 CREATE ROLE cdi_test_nobody;
 SET ROLE cdi_test_nobody;

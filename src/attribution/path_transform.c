@@ -160,8 +160,7 @@ cdi_path_transform(PG_FUNCTION_ARGS)
 	Datum		result;
 
 	deconstruct_array(PG_GETARG_ARRAYTYPE_P(2), TEXTOID, -1, false, TYPALIGN_INT, &arguments, NULL, &narguments);
-	if (array_contains_nulls(PG_GETARG_ARRAYTYPE_P(2)) ||
-		(transforms[transform].argument == NO_ARGUMENT && narguments > 0) ||
+	if ((transforms[transform].argument == NO_ARGUMENT && narguments > 0) ||
 		(transforms[transform].argument == LABELS && narguments == 0) ||
 		(transforms[transform].argument == NUMBER && narguments != 1))
 		ereport(ERROR,

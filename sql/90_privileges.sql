@@ -31,12 +31,9 @@ BEGIN
         'cdi.identity_links, cdi.identity_map, cdi.identity_runs, cdi.identity_ahead, cdi.identity_merge_log, cdi.identity_rules, cdi.identity_refusals, cdi.identity_revocations, cdi.identity_splits, cdi.group_members, cdi.identifier_traits, cdi.computed_trait_deltas, cdi.computed_trait_cursor, cdi.computed_trait_backfills, cdi.computed_trait_values, cdi.computed_trait_counts, '
         'cdi.spend, cdi.exchange_rates, cdi.outbox, cdi.push_cursor, cdi.sync_runs, cdi.sync_rows, cdi.deliveries, cdi.failed_deliveries TO %I', role);
     EXECUTE format('GRANT SELECT (source_id, name, enabled, created_at, rotated_at, rate_limit, rate_burst, max_body, allowed_origins, keep_original, client_address, cookieless, person_traits) ON cdi.sources TO %I', role);
-<<<<<<< HEAD
-    EXECUTE format('GRANT SELECT ON cdi.identifier_types, cdi.trait_policies, cdi.computed_traits, cdi.conversions, cdi.virtual_events, '
-        'cdi.channels, cdi.channel_rules, cdi.channel_sites, cdi.destinations, cdi.destination_specs, cdi.syncs TO %I', role);
-=======
-    EXECUTE format('GRANT SELECT ON cdi.identifier_types, cdi.trait_policies, cdi.computed_traits, cdi.conversions, cdi.channels, cdi.channel_rules, cdi.channel_sites, cdi.session_settings, cdi.touch_types, cdi.destinations, cdi.destination_specs, cdi.syncs TO %I', role);
->>>>>>> 1ad304e2642ab7a74d4cd2f0f008f4c884ca2e0d
+    EXECUTE format('GRANT SELECT ON cdi.identifier_types, cdi.trait_policies, cdi.computed_traits, cdi.conversions, cdi.virtual_events, cdi.channels, '
+        'cdi.channel_rules, cdi.channel_sites, cdi.destinations, cdi.destination_specs, cdi.syncs, cdi.session_settings, '
+        'cdi.touch_types TO %I', role);
     FOR v IN
         SELECT c.oid::regclass FROM pg_class c
         WHERE c.relkind = 'v' AND c.relnamespace IN ('cdi'::regnamespace, 'cdi_bi'::regnamespace)
@@ -66,7 +63,8 @@ WHERE e.extname = 'cdi'
                     'cdi_shapley', 'cdi_shapley_ordered', 'cdi_logistic', 'cdi_hazard', 'cdi_window_funnel', 'cdi_funnel',
                     'cdi_funnel_paths', '_canonical_predicate', '_unknown_virtual_event', 'cdi_event_predicate',
                     'cdi_virtual_event_rows', 'cdi_flow_path', 'cdi_flows', 'cdi_top_paths', 'cdi_flows_mermaid',
-                    'cdi_attribution_report', '_attribution_sums', '_conversion_values', '_first_within', 'cdi_touch_credit')
+                    'cdi_attribution_report', '_attribution_sums', '_conversion_values', '_first_within', 'cdi_touch_credit',
+                    'cdi_path_transform')
 $$;
 COMMENT ON FUNCTION cdi._reader_functions() IS 'Internal: the functions that a reader may call.';
 
@@ -83,11 +81,8 @@ BEGIN
     EXECUTE format('GRANT INSERT ON cdi.import TO %I WITH GRANT OPTION', role);     -- both
     EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA cdi, cdi_bi TO %I', role);
     EXECUTE format('REVOKE ALL ON cdi.identity_key FROM %I', role);
-<<<<<<< HEAD
-    EXECUTE format('GRANT INSERT, UPDATE, DELETE ON cdi.sources, cdi.source_grants, cdi.source_keys, cdi.secrets, cdi.webhooks, cdi.identifier_types, cdi.computed_traits, cdi.conversions, cdi.channel_sites, cdi.spend, cdi.exchange_rates, '
-=======
-    EXECUTE format('GRANT INSERT, UPDATE, DELETE ON cdi.sources, cdi.source_grants, cdi.source_keys, cdi.secrets, cdi.webhooks, cdi.identifier_types, cdi.computed_traits, cdi.conversions, cdi.channel_sites, cdi.session_settings, cdi.touch_types, '
->>>>>>> 1ad304e2642ab7a74d4cd2f0f008f4c884ca2e0d
+    EXECUTE format('GRANT INSERT, UPDATE, DELETE ON cdi.sources, cdi.source_grants, cdi.source_keys, cdi.secrets, cdi.webhooks, cdi.identifier_types, '
+        'cdi.computed_traits, cdi.conversions, cdi.channel_sites, cdi.spend, cdi.exchange_rates, cdi.session_settings, cdi.touch_types TO %I', role);
         'cdi.failed_events, cdi.imports, cdi.pipeline_deltas, cdi.failed_deliveries TO %I', role);
     EXECUTE format('GRANT INSERT ON cdi.secret_entry, cdi.channels, cdi.channel_rules TO %I', role);
     EXECUTE format('GRANT USAGE ON ALL SEQUENCES IN SCHEMA cdi TO %I', role);

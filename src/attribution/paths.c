@@ -176,9 +176,12 @@ cdi_paths_check_outcome(double conversions, double value, double nulls)
 	check_outcome("nulls", nulls, false);
 }
 
-static void
-add_outcome(CdiPath *path, Rest *rest, double conversions, double value, double nulls)
+void
+cdi_paths_count(CdiPaths *paths, int entry, double conversions, double value, double nulls)
 {
+	CdiPath    *path = &paths->paths[entry];
+	Rest	   *rest = &paths->index->rests[entry];
+
 	add_exactly(&path->conversions, &rest->conversions, conversions);
 	add_exactly(&path->value, &rest->value, value);
 	add_exactly(&path->nulls, &rest->nulls, nulls);
@@ -188,9 +191,8 @@ add_outcome(CdiPath *path, Rest *rest, double conversions, double value, double 
 				 errmsg("sum of a path's conversions, value or nulls is out of range")));
 }
 
-/* Entry of a path, which is added without outcome where it is new. */
-static int
-path_entry(CdiPaths *paths, const int32 *touches, int32 length)
+int
+cdi_paths_entry(CdiPaths *paths, const int32 *touches, int32 length)
 {
 	CdiPathIndex *index = paths->index;
 	size_t		bytes = sizeof(int32) * (size_t) length;
@@ -229,11 +231,8 @@ void
 cdi_paths_add(CdiPaths *paths, const int32 *touches, int32 length,
 			  double conversions, double value, double nulls)
 {
-	int			entry;
-
 	cdi_paths_check_outcome(conversions, value, nulls);
-	entry = path_entry(paths, touches, length);
-	add_outcome(&paths->paths[entry], &paths->index->rests[entry], conversions, value, nulls);
+	cdi_paths_count(paths, cdi_paths_entry(paths, touches, length), conversions, value, nulls);
 }
 
 static int32 *
@@ -285,12 +284,10 @@ cdi_paths_add_array(CdiPaths *paths, ArrayType *path, double conversions, double
 static void
 add_sums(CdiPaths *paths, const int32 *touches, const CdiPath *path, const Rest *rest)
 {
-	int			entry = path_entry(paths, touches, path->length);
-	CdiPath    *sums = &paths->paths[entry];
-	Rest	   *rests = &paths->index->rests[entry];
+	int			entry = cdi_paths_entry(paths, touches, path->length);
 
-	add_outcome(sums, rests, path->conversions, path->value, path->nulls);
-	add_outcome(sums, rests, rest->conversions, rest->value, rest->nulls);
+	cdi_paths_count(paths, entry, path->conversions, path->value, path->nulls);
+	cdi_paths_count(paths, entry, rest->conversions, rest->value, rest->nulls);
 }
 
 void

@@ -65,9 +65,13 @@ typedef void (*CdiPathModel) (const CdiPaths *paths, const void *options, CdiPat
 extern CdiPaths *cdi_paths_create(MemoryContext parent);
 /* Number of a label, which is copied where it is new. */
 extern int32 cdi_paths_label(CdiPaths *paths, CdiText label);
+/* Number of a path, which is added without outcome where it is new. */
+extern int	cdi_paths_entry(CdiPaths *paths, const int32 *touches, int32 length);
 /* Copies touches.  Raises 22023, 22003 for counts or values that no path can have. */
 extern void cdi_paths_add(CdiPaths *paths, const int32 *touches, int32 length,
 						  double conversions, double value, double nulls);
+/* Adds to the outcome of a path without looking at it.  Raises 22003. */
+extern void cdi_paths_count(CdiPaths *paths, int entry, double conversions, double value, double nulls);
 /* A text[], NULL being a path of length 0.  Raises 22004, 2202E besides. */
 extern void cdi_paths_add_array(CdiPaths *paths, ArrayType *path,
 								double conversions, double value, double nulls);

@@ -56,12 +56,12 @@ SELECT p.oid::regprocedure
 FROM pg_extension e
 JOIN pg_proc p ON p.pronamespace IN (e.extnamespace, 'cdi'::regnamespace)
 WHERE e.extname = 'cdi'
-  AND p.proname IN ('_workers', '_source_activity', '_payload_text', 'cdi_watermark', 'cdi_person', 'cdi_person_at', 'cdi_person_of',
-                    'cdi_identifier', 'cdi_explain_identity', 'cdi_identity_bridges', 'cdi_identity_check', 'cdi_person_traits',
-                    'cdi_resolve', 'cdi_attribution', 'cdi_channel', 'cdi_channel_rules', 'cdi_campaign', 'cdi_campaign_key',
-                    'cdi_session_id', 'cdi_session_channel', 'cdi_first', 'cdi_last', 'cdi_property_number', 'cdi_markov',
-                    'cdi_shapley', 'cdi_shapley_ordered', 'cdi_logistic', 'cdi_hazard', 'cdi_window_funnel', 'cdi_funnel',
-                    'cdi_funnel_paths', '_canonical_predicate', '_unknown_virtual_event', 'cdi_event_predicate',
+  AND p.proname IN ('_workers', '_source_activity', '_payload_text', 'cdi_watermark', 'cdi_person', 'cdi_person_at',
+                    'cdi_person_of', 'cdi_identifier', 'cdi_explain_identity', 'cdi_identity_bridges', 'cdi_identity_check',
+                    'cdi_person_traits', 'cdi_resolve', 'cdi_attribution', 'cdi_channel', 'cdi_channel_rules', 'cdi_campaign',
+                    'cdi_campaign_key', 'cdi_session_id', 'cdi_session_channel', 'cdi_first', 'cdi_last', 'cdi_property_number',
+                    'cdi_markov', 'cdi_shapley', 'cdi_shapley_ordered', 'cdi_logistic', 'cdi_hazard', 'cdi_window_funnel',
+                    'cdi_funnel', 'cdi_funnel_paths', '_canonical_predicate', '_unknown_virtual_event', 'cdi_event_predicate',
                     'cdi_virtual_event_rows', 'cdi_flow_path', 'cdi_flows', 'cdi_top_paths', 'cdi_flows_mermaid',
                     'cdi_attribution_report', '_attribution_sums', '_conversion_values', '_first_within', 'cdi_touch_credit',
                     'cdi_path_transform')
@@ -82,7 +82,7 @@ BEGIN
     EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA cdi, cdi_bi TO %I', role);
     EXECUTE format('REVOKE ALL ON cdi.identity_key FROM %I', role);
     EXECUTE format('GRANT INSERT, UPDATE, DELETE ON cdi.sources, cdi.source_grants, cdi.source_keys, cdi.secrets, cdi.webhooks, cdi.identifier_types, '
-        'cdi.computed_traits, cdi.conversions, cdi.channel_sites, cdi.spend, cdi.exchange_rates, cdi.session_settings, cdi.touch_types TO %I', role);
+        'cdi.computed_traits, cdi.conversions, cdi.channel_sites, cdi.spend, cdi.exchange_rates, cdi.session_settings, cdi.touch_types, '
         'cdi.failed_events, cdi.imports, cdi.pipeline_deltas, cdi.failed_deliveries TO %I', role);
     EXECUTE format('GRANT INSERT ON cdi.secret_entry, cdi.channels, cdi.channel_rules TO %I', role);
     EXECUTE format('GRANT USAGE ON ALL SEQUENCES IN SCHEMA cdi TO %I', role);

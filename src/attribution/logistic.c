@@ -22,7 +22,10 @@
 #define MAX_ITERATIONS	100
 #define MAX_HALVINGS	40
 
-/* Newton converges quadratically: after a step as small as this nothing is left. */
+/*
+ * Newton converges quadratically: after a step as small as this nothing is left.
+ * No more do coefficients as small as this differ from 0.
+ */
 #define STEP_TOLERANCE	1e-9
 
 /* What elimination leaves of a column that depends on others is rounding. */
@@ -299,7 +302,7 @@ share_set(const Model *model, const CdiPathSet *set, double *shares, CdiPathCred
 	{
 		double		part = model->coefficients[1 + set->members[m]] * count_of(set, m);
 
-		shares[m] = part > 0 ? log(-expm1(-part)) - softplus(odds - part) : -INFINITY;
+		shares[m] = part > STEP_TOLERANCE ? log(-expm1(-part)) - softplus(odds - part) : -INFINITY;
 		largest = Max(largest, shares[m]);
 	}
 	for (int m = 0; m < set->size; m++)

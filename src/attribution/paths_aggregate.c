@@ -315,6 +315,11 @@ cdi_paths_result(FunctionCallInfo fcinfo, const CdiPaths *paths, const CdiPathCr
 			credit.value += rest.value;
 			rest.conversions = rest.value = 0;
 		}
+		if (!isfinite(credit.conversions) || !isfinite(credit.value))
+			ereport(ERROR,
+					(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+					 errmsg("credit of \"%s\" is out of range", pnstrdup(paths->labels[i].data, paths->labels[i].len)),
+					 errhint("The paths' conversions or values are too large to be added up; state values in a larger unit.")));
 		rows[nrows++] = credit_row(desc, paths->labels[i], &credit);
 	}
 	if (rest.conversions != 0 || rest.value != 0)

@@ -98,7 +98,8 @@ def design(corpus, counts):
 
 
 def logistic_credit(corpus, intercept, coefficients, counts):
-    """{channel: (conversions, value)} for a fitted model."""
+    """{channel: (conversions, value)} for a fitted model; a coefficient that is 0 but for rounding is 0."""
+    coefficients = {c: b if abs(b) > 1e-9 else 0 for c, b in coefficients.items()}
     channels = channels_of(corpus)
     credit = {channel: [0.0, 0.0] for channel in channels}
 

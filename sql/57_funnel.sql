@@ -140,3 +140,219 @@ CREATE OR REPLACE AGGREGATE cdi_funnel_paths(options jsonb, "timestamp" timestam
 );
 COMMENT ON AGGREGATE cdi_funnel_paths(jsonb, timestamptz, text, VARIADIC "any") IS
 'The same along one value of a property: a person may be in the funnel with several values at a time.';
+
+-- Reports over cdi.events.  Their statement is put together of quoted data: no
+-- text of the caller becomes SQL.
+
+CREATE OR REPLACE FUNCTION cdi._funnel_condition(step jsonb, what text)
+RETURNS text
+LANGUAGE plpgsql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    given jsonb := CASE jsonb_typeof(step) WHEN 'string' THEN jsonb_build_object('event', step) ELSE step END;
+    unknown text;
+BEGIN
+    IF given IS NULL OR jsonb_typeof(given) <> 'object' OR NOT given ?| '{event,type}'
+       OR coalesce(jsonb_typeof(given -> 'event'), 'string') <> 'string' OR coalesce(jsonb_typeof(given -> 'type'), 'string') <> 'string'
+       OR coalesce(jsonb_typeof(given -> 'name'), 'string') <> 'string' OR coalesce(jsonb_typeof(given -> 'filter'), 'object') <> 'object' THEN
+        RAISE EXCEPTION '% must be the name of an event, or an object with event or type', what
+            USING ERRCODE = 'invalid_parameter_value', DETAIL = format('It is %s.', coalesce(step::text, 'null')),
+                  HINT = 'For example "Product Viewed", or {"event": "Order Completed", "filter": {"currency": "EUR"}}, or {"type": "page"}.';
+    END IF;
+    SELECT k INTO unknown FROM jsonb_object_keys(given) k WHERE k NOT IN ('event', 'type', 'filter', 'name', 'after', 'before') LIMIT 1;
+    IF unknown IS NOT NULL THEN
+        RAISE EXCEPTION '% has no member "%"', what, unknown
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Its members: event, type, filter, name.';
+    END IF;
+    RETURN format('(e.type = %L%s%s)', coalesce(given ->> 'type', 'track'),
+                  ' AND e.event = ' || quote_literal(given ->> 'event'),
+                  ' AND e.properties @> ' || quote_literal(given ->> 'filter') || '::jsonb');
+END
+$$;
+COMMENT ON FUNCTION cdi._funnel_condition(jsonb, text) IS 'Internal: a step of a report on a funnel as a condition on event e.';
+
+CREATE OR REPLACE FUNCTION cdi._funnel_query(
+    steps jsonb, "window" interval, mode text, from_time timestamptz, to_time timestamptz,
+    counting text, breakdown text, options jsonb)
+RETURNS text
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    exclusions jsonb := coalesce(nullif(options -> 'exclusions', 'null'), '[]');
+    held jsonb := coalesce(nullif(options -> 'hold', 'null'), '[]');
+    conditions text[];
+    any_step text;
+    funnel jsonb;
+    hold text;
+    value text;
+    unknown text;
+    keys text := 'e.person_id';
+BEGIN
+    IF steps IS NULL OR jsonb_typeof(steps) <> 'array' OR jsonb_array_length(steps) = 0 THEN
+        RAISE EXCEPTION 'steps of a funnel must be an array with at least one event'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'For example ''["Product Viewed", "Order Completed"]''.';
+    END IF;
+    IF mode IS NULL OR "window" IS NULL OR counting IS NULL OR options IS NULL THEN
+        RAISE EXCEPTION 'mode, window, counting and options of a funnel cannot be null' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    IF counting NOT IN ('uniques', 'totals', 'sessions') THEN
+        RAISE EXCEPTION 'a funnel cannot count "%"', counting
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'It counts uniques, totals or sessions.';
+    END IF;
+    IF jsonb_typeof(options) <> 'object' THEN
+        RAISE EXCEPTION 'options of a funnel must be a JSON object' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    SELECT k INTO unknown FROM jsonb_object_keys(options) k WHERE k NOT IN ('exclusions', 'step_windows', 'anchors', 'hold') LIMIT 1;
+    IF unknown IS NOT NULL THEN
+        RAISE EXCEPTION 'options of a funnel have no member "%"', unknown
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Their members: exclusions, step_windows, anchors, hold.';
+    END IF;
+    IF jsonb_typeof(exclusions) <> 'array' THEN
+        RAISE EXCEPTION '"exclusions" of a funnel must be an array of events' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF jsonb_typeof(held) <> 'array' OR jsonb_array_length(held) > 3
+       OR EXISTS (SELECT FROM jsonb_array_elements(CASE jsonb_typeof(held) WHEN 'array' THEN held ELSE '[]' END) h WHERE jsonb_typeof(h) <> 'string') THEN
+        RAISE EXCEPTION '"hold" of a funnel must be an array of up to three names of properties' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+
+    SELECT array_agg(cdi._funnel_condition(s, format('step %s of a funnel', n)) ORDER BY n) INTO conditions
+    FROM jsonb_array_elements(steps) WITH ORDINALITY s(s, n);
+    any_step := array_to_string(conditions, ' OR ');
+    -- Who enters from to_time on is not asked for; later steps may come later.
+    IF to_time IS NOT NULL AND (mode !~ '\many_order\M' OR options -> 'anchors' @> '1') THEN
+        conditions[1] := format('(%s AND e."timestamp" < %L::timestamptz)', conditions[1], to_time);
+    END IF;
+    conditions := conditions || ARRAY(SELECT cdi._funnel_condition(x, format('exclusion %s of a funnel', n))
+                                      FROM jsonb_array_elements(exclusions) WITH ORDINALITY x(x, n) ORDER BY n);
+
+    funnel := jsonb_build_object('mode', mode, 'window', "window"::text);
+    IF jsonb_array_length(exclusions) > 0 THEN
+        funnel := funnel || jsonb_build_object('exclusions', (
+            SELECT jsonb_agg(jsonb_strip_nulls(jsonb_build_object('after', x -> 'after', 'before', x -> 'before')) ORDER BY n)
+            FROM jsonb_array_elements(exclusions) WITH ORDINALITY x(x, n)));
+    END IF;
+    funnel := funnel || jsonb_strip_nulls(jsonb_build_object('step_windows', options -> 'step_windows', 'anchors', options -> 'anchors'));
+
+    SELECT CASE count(*) WHEN 0 THEN NULL WHEN 1 THEN min('e.properties ->> ' || quote_literal(h))
+           ELSE format('CASE WHEN %s THEN jsonb_build_array(%s)::text END',
+                       string_agg(format('e.properties ->> %L IS NOT NULL', h), ' AND ' ORDER BY n),
+                       string_agg(format('e.properties ->> %L', h), ', ' ORDER BY n)) END
+    INTO hold FROM jsonb_array_elements_text(held) WITH ORDINALITY h(h, n);
+    value := CASE WHEN breakdown IN ('campaign_source', 'campaign_medium', 'campaign_name', 'click_id_type', 'referrer_host', 'page_host')
+                  THEN format('e.%I', breakdown) ELSE format('e.properties ->> %L', breakdown) END;
+    IF counting = 'sessions' THEN
+        keys := keys || ', e.session_id';
+    END IF;
+    IF hold IS NOT NULL AND counting = 'uniques' AND mode ~ '\mamplitude\M' THEN
+        keys := keys || ', ' || hold;   -- Amplitude counts pairs of user and value
+    END IF;
+
+    RETURN format('SELECT p.person_id, %s AS breakdown, (p.path).level, (p.path).reached_at'
+        ' FROM (SELECT g.person_id, g.at, g.value, %s AS path'
+        ' FROM (SELECT e.person_id, %s AS at, %s AS value, @extschema@.%I(%L, e."timestamp"%s, %s) AS found'
+        ' FROM %s e WHERE %s%s%s%s GROUP BY %s) g) p WHERE (p.path).level > 0%s',
+        CASE WHEN breakdown IS NULL THEN 'NULL::text' ELSE 'p.value[array_position(p.at, (p.path).reached_at[1])]' END,
+        CASE counting WHEN 'totals' THEN 'unnest(g.found)' ELSE 'g.found' END,
+        CASE WHEN breakdown IS NULL THEN 'NULL::timestamptz[]' ELSE format('array_agg(e."timestamp" ORDER BY e."timestamp", e.position) FILTER (WHERE %s)', any_step) END,
+        CASE WHEN breakdown IS NULL THEN 'NULL::text[]' ELSE format('array_agg(%s ORDER BY e."timestamp", e.position) FILTER (WHERE %s)', value, any_step) END,
+        CASE counting WHEN 'totals' THEN 'cdi_funnel_paths' ELSE 'cdi_funnel' END,
+        funnel, ', ' || hold,
+        array_to_string(conditions, ', '),
+        CASE counting WHEN 'sessions' THEN 'cdi.session_events'
+            ELSE '(SELECT coalesce(m.person_id, v.subject) AS person_id, v.* FROM cdi.events v LEFT JOIN cdi.identity_map m ON m.identifier = v.subject'
+                 ' WHERE v.subject IS NOT NULL AND v.type IN (''track'', ''page'', ''screen''))' END,
+        CASE WHEN mode ~ '\m(strict_order|exact_order)\M' THEN 'true' ELSE '(' || array_to_string(conditions, ' OR ') || ')' END,
+        ' AND e."timestamp" >= ' || quote_literal(from_time) || '::timestamptz',
+        ' AND e."timestamp" < ' || quote_literal(to_time + CASE WHEN mode ~ '\mamplitude\M' THEN "window" + interval '1 second' ELSE "window" + interval '1 microsecond' END) || '::timestamptz',
+        CASE WHEN to_time IS NOT NULL AND mode ~ '\many_order\M' AND NOT coalesce(options -> 'anchors' @> '1', false)
+             THEN format(' AND e."timestamp" < %L::timestamptz', to_time) END,
+        keys,
+        NULL);
+END
+$$;
+COMMENT ON FUNCTION cdi._funnel_query(jsonb, interval, text, timestamptz, timestamptz, text, text, jsonb) IS 'Internal: the statement that gives a row per path of a report on a funnel.';
+
+CREATE OR REPLACE FUNCTION cdi_funnel_report(
+    steps jsonb,
+    "window" interval DEFAULT '7 days',
+    mode text DEFAULT 'mixpanel',
+    from_time timestamptz DEFAULT NULL,
+    to_time timestamptz DEFAULT NULL,
+    counting text DEFAULT 'uniques',
+    breakdown text DEFAULT NULL,
+    options jsonb DEFAULT '{}')
+RETURNS TABLE (
+    segment text,
+    step integer,
+    name text,
+    entered bigint,
+    reached bigint,
+    dropped bigint,
+    rate_from_previous double precision,
+    rate_from_first double precision,
+    avg_seconds double precision,
+    median_seconds double precision,
+    p90_seconds double precision)
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 1000000
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    query text := cdi._funnel_query(steps, "window", mode, from_time, to_time, counting, breakdown, options);
+BEGIN
+    RETURN QUERY EXECUTE format('WITH paths AS (%s), counted AS ('
+        ' SELECT p.breakdown, s.n::integer AS step, count(*) FILTER (WHERE p.level >= s.n) AS reached,'
+        ' count(*) FILTER (WHERE p.level = s.n AND s.n < $2) AS dropped, count(*) AS entered,'
+        ' avg(t.seconds) AS avg_seconds, percentile_cont(ARRAY[0.5, 0.9]) WITHIN GROUP (ORDER BY t.seconds) AS percentiles'
+        ' FROM paths p CROSS JOIN generate_series(1, $2) s(n)'
+        ' CROSS JOIN LATERAL (SELECT extract(epoch FROM p.reached_at[s.n] - p.reached_at[s.n - 1])::double precision AS seconds) t'
+        ' GROUP BY p.breakdown, s.n)'
+        ' SELECT c.breakdown, c.step, CASE WHEN $3 THEN NULL ELSE CASE jsonb_typeof(d.s) WHEN ''string'' THEN d.s #>> ''{}'''
+        ' ELSE coalesce(d.s ->> ''name'', d.s ->> ''event'', d.s ->> ''type'') END END,'
+        ' c.entered, c.reached, c.dropped,'
+        ' CASE WHEN c.step = 1 THEN 1 ELSE c.reached::double precision / nullif(lag(c.reached) OVER w, 0) END,'
+        ' c.reached::double precision / nullif(c.entered, 0), c.avg_seconds, c.percentiles[1], c.percentiles[2]'
+        ' FROM counted c JOIN jsonb_array_elements($1) WITH ORDINALITY d(s, n) ON d.n = c.step'
+        ' WINDOW w AS (PARTITION BY c.breakdown ORDER BY c.step) ORDER BY c.breakdown NULLS FIRST, c.step', query)
+        USING steps, jsonb_array_length(steps), mode ~ '\many_order\M';
+END
+$$;
+COMMENT ON FUNCTION cdi_funnel_report(jsonb, interval, text, timestamptz, timestamptz, text, text, jsonb) IS
+'A funnel over cdi.events, one row per step and segment (value of breakdown): entered (reached the first step), reached, dropped (got here and no further), rates from the previous and from the first step (0 to 1), and the average, median and 90th percentile of seconds since the previous step. steps is an array: the name of a tracked event, or an object with event, type (track, page, screen), filter (properties that it must contain) and name. People enter from from_time to before to_time; later steps may come within the window.
+counting: uniques (people), totals (every path), sessions. breakdown: a property of the event that enters, or campaign_source, campaign_medium, campaign_name, click_id_type, referrer_host, page_host. options: exclusions (steps with after and before), step_windows, anchors, hold (up to three properties). Modes: docs/funnels.md.
+Reads cdi.events and the identity map with the caller''s privileges; costs one pass over the events of the period. Raises 22023 for what it cannot read.';
+
+CREATE OR REPLACE FUNCTION cdi_funnel_people(
+    steps jsonb,
+    step integer,
+    "window" interval DEFAULT '7 days',
+    mode text DEFAULT 'mixpanel',
+    from_time timestamptz DEFAULT NULL,
+    to_time timestamptz DEFAULT NULL,
+    counting text DEFAULT 'uniques',
+    breakdown text DEFAULT NULL,
+    options jsonb DEFAULT '{}')
+RETURNS TABLE (
+    person_id uuid,
+    segment text,
+    entered_at timestamptz,
+    reached_at timestamptz)
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED COST 1000000
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    query text := cdi._funnel_query(steps, "window", mode, from_time, to_time, counting, breakdown, options);
+BEGIN
+    IF $2 IS NULL OR $2 < 1 OR $2 > jsonb_array_length(steps) THEN
+        RAISE EXCEPTION 'step must be a step from 1 to %', jsonb_array_length(steps)
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    RETURN QUERY EXECUTE format('SELECT p.person_id, p.breakdown, p.reached_at[1], p.reached_at[p.level] FROM (%s) p WHERE p.level = $1'
+        ' ORDER BY 3, 1', query) USING $2;
+END
+$$;
+COMMENT ON FUNCTION cdi_funnel_people(jsonb, integer, interval, text, timestamptz, timestamptz, text, text, jsonb) IS
+'Who got as far as a step of a funnel and no further: a row per path of cdi_funnel_report() with these arguments, when it entered and when it reached the step. With the last step: who converted.';

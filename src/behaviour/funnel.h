@@ -3,9 +3,10 @@
  *		How far the events of one person get through a funnel.
  *
  * funnel.c collects the events of a group, funnel_options.c reads what the
- * caller wants, and one file per kind of semantics finds the paths:
- * funnel_clickhouse.c for windowFunnel, funnel_path.c for the dialects whose
- * window is anchored at the first step (Mixpanel, Amplitude).
+ * caller wants, funnel_result.c gives the answer, and one file per kind of
+ * semantics finds the paths: funnel_clickhouse.c for windowFunnel,
+ * funnel_path.c for the dialects whose window begins with the first step
+ * (Mixpanel, Amplitude).
  */
 #ifndef CDI_FUNNEL_H
 #define CDI_FUNNEL_H
@@ -80,6 +81,30 @@ typedef struct CdiFunnelEntry
 	uint32		conditions;
 	uint32		hold;			/* number of the value that is held constant */
 } CdiFunnelEntry;
+
+static inline bool
+cdi_funnel_entry_is_before(const CdiFunnelEntry *a, const CdiFunnelEntry *b)
+{
+	return a->at < b->at || (a->at == b->at && a->conditions < b->conditions);
+}
+
+/* Values of the constant property, each a length and bytes. */
+typedef struct CdiFunnelHolds
+{
+	uint32		used;
+	uint32		space;
+	char		data[FLEXIBLE_ARRAY_MEMBER];
+} CdiFunnelHolds;
+
+typedef struct CdiFunnelState
+{
+	const CdiFunnelOptions *options;	/* in a context that lives as long */
+	CdiFunnelHolds *holds;			/* NULL: nothing is held constant */
+	uint32		count;
+	uint32		space;
+	bool		sorted;			/* by (at, conditions) */
+	CdiFunnelEntry entries[FLEXIBLE_ARRAY_MEMBER];
+} CdiFunnelState;
 
 /* A way through the funnel. */
 typedef struct CdiFunnelPath

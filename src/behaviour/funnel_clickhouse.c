@@ -20,11 +20,12 @@
 #include "behaviour/funnel.h"
 
 #include "miscadmin.h"
+#include "port/pg_bitutils.h"
 
+/* Times of the steps up to the one whose chain it is */
 typedef struct Chain
 {
-	bool		reached;
-	TimestampTz at[CDI_FUNNEL_MAX_CONDITIONS];	/* of steps up to this one */
+	TimestampTz at[CDI_FUNNEL_MAX_CONDITIONS];
 } Chain;
 
 typedef struct Walk
@@ -32,56 +33,52 @@ typedef struct Walk
 	const CdiFunnelOptions *options;
 	bool		once;
 	bool		increase;
+	uint32		reached;		/* steps that have a chain: the first so many */
 	Chain		chains[CDI_FUNNEL_MAX_CONDITIONS];
-	/* What was there before the instant, where that differs */
+	/* What was there before the instant, of steps that it has changed */
+	uint32		changed;
+	uint32		reached_before;
 	Chain		before[CDI_FUNNEL_MAX_CONDITIONS];
-	uint32		touched;		/* steps of chains[] that this instant changed */
 } Walk;
 
-static int
-highest(const Walk *walk)
+static inline bool
+is_reached(const Walk *walk, int step)
 {
-	for (int step = walk->options->nsteps; step > 0; step--)
-		if (walk->chains[step - 1].reached)
-			return step;
-	return 0;
+	return (walk->reached & (UINT32_C(1) << step)) != 0;
 }
 
-static int
-first_missing(const Walk *walk)
+/* A step is reached from the one before it, so there is no gap. */
+static inline int
+level_of(const Walk *walk)
 {
-	int			step = 0;
-
-	while (step < walk->options->nsteps && walk->chains[step].reached)
-		step++;
-	return step;
+	return pg_popcount32(walk->reached);
 }
 
-/* The chain that reached the step before this instant. */
+/* The chain that reached the step before this instant, or NULL. */
 static const Chain *
 chain_before(const Walk *walk, int step)
 {
-	return walk->touched & (UINT32_C(1) << step) ? &walk->before[step] : &walk->chains[step];
+	if ((walk->reached_before & (UINT32_C(1) << step)) == 0)
+		return NULL;
+	return walk->changed & (UINT32_C(1) << step) ? &walk->before[step] : &walk->chains[step];
 }
 
 /* Let chain, extended by steps from..step at this instant, be the step's. */
 static void
 set_chain(Walk *walk, int step, const Chain *chain, int from, TimestampTz at)
 {
-	Chain		extended;
+	uint32		bit = UINT32_C(1) << step;
 
-	if (from > 0)
-		memcpy(extended.at, chain->at, sizeof(TimestampTz) * from);
-	for (int i = from; i <= step; i++)
-		extended.at[i] = at;
-	if ((walk->once || walk->increase) && (walk->touched & (UINT32_C(1) << step)) == 0)
+	if ((walk->once || walk->increase) && (walk->changed & bit) == 0)
 	{
-		walk->before[step].reached = walk->chains[step].reached;
 		memcpy(walk->before[step].at, walk->chains[step].at, sizeof(TimestampTz) * (step + 1));
-		walk->touched |= UINT32_C(1) << step;
+		walk->changed |= bit;
 	}
-	walk->chains[step].reached = true;
-	memcpy(walk->chains[step].at, extended.at, sizeof(TimestampTz) * (step + 1));
+	for (int i = 0; i < from; i++)
+		walk->chains[step].at[i] = chain->at[i];
+	for (int i = from; i <= step; i++)
+		walk->chains[step].at[i] = at;
+	walk->reached |= bit;
 }
 
 static bool
@@ -132,7 +129,7 @@ reach_once(Walk *walk, int step, const CdiFunnelEntry *rows, uint32 nrows, uint3
 		{
 			const Chain *chain = chain_before(walk, from - 1);
 
-			if (chain->reached && in_window(walk, chain, at) &&
+			if (chain && in_window(walk, chain, at) &&
 				(found < 0 || chain->at[0] > found_first))
 			{
 				found = from;
@@ -155,8 +152,11 @@ reach(Walk *walk, int step, const CdiFunnelEntry *rows, uint32 nrows)
 
 	if (walk->once && !walk->increase)
 		return reach_once(walk, step, rows, nrows, 0);
-	previous = walk->increase ? chain_before(walk, step - 1) : &walk->chains[step - 1];
-	if (!previous->reached || !in_window(walk, previous, rows[0].at))
+	if (walk->increase)
+		previous = chain_before(walk, step - 1);
+	else
+		previous = is_reached(walk, step - 1) ? &walk->chains[step - 1] : NULL;
+	if (previous == NULL || !in_window(walk, previous, rows[0].at))
 		return false;
 	set_chain(walk, step, previous, step, rows[0].at);
 	return true;
@@ -172,14 +172,15 @@ take_instant(Walk *walk, const CdiFunnelEntry *rows, uint32 nrows, int *level)
 	int			nsteps = walk->options->nsteps;
 	uint32		met = 0;
 
-	walk->touched = 0;
+	walk->changed = 0;
+	walk->reached_before = walk->reached;
 	for (uint32 i = 0; i < nrows; i++)
 		met |= rows[i].conditions;
 
 	/* Rows that meet nothing come first. */
-	if ((modes & CDI_FUNNEL_STRICT_ORDER) && rows[0].conditions == 0 && walk->chains[0].reached)
+	if ((modes & CDI_FUNNEL_STRICT_ORDER) && rows[0].conditions == 0 && is_reached(walk, 0))
 	{
-		*level = highest(walk);
+		*level = level_of(walk);
 		return true;
 	}
 	for (int step = 0; step < nsteps; step++)
@@ -194,16 +195,16 @@ take_instant(Walk *walk, const CdiFunnelEntry *rows, uint32 nrows, int *level)
 			set_chain(walk, 0, NULL, 0, rows[0].at);
 			continue;
 		}
-		if ((modes & CDI_FUNNEL_STRICT_DEDUPLICATION) && walk->chains[step].reached)
+		if ((modes & CDI_FUNNEL_STRICT_DEDUPLICATION) && is_reached(walk, step))
 		{
-			*level = highest(walk);
+			*level = level_of(walk);
 			return true;
 		}
-		if ((modes & CDI_FUNNEL_STRICT_ORDER) && walk->chains[0].reached && !walk->chains[step - 1].reached)
+		if ((modes & CDI_FUNNEL_STRICT_ORDER) && is_reached(walk, 0) && !is_reached(walk, step - 1))
 		{
 			if (modes & CDI_FUNNEL_ALLOW_REENTRY)
 				continue;
-			*level = first_missing(walk);
+			*level = level_of(walk);
 			return true;
 		}
 		if (!reach(walk, step, rows, nrows))
@@ -222,7 +223,7 @@ take_instant(Walk *walk, const CdiFunnelEntry *rows, uint32 nrows, int *level)
 		if (nrows_of_step > 1 &&
 			(!walk->once || walk->increase || reach_once(walk, step, rows, nrows, nrows_of_step - 1)))
 		{
-			*level = highest(walk);
+			*level = level_of(walk);
 			return true;
 		}
 	}
@@ -241,8 +242,7 @@ cdi_funnel_clickhouse(const CdiFunnelOptions *options, const CdiFunnelEntry *ent
 	walk.options = options;
 	walk.once = (options->modes & CDI_FUNNEL_STRICT_ONCE) != 0;
 	walk.increase = (options->modes & CDI_FUNNEL_STRICT_INCREASE) != 0;
-	for (int step = 0; step < options->nsteps; step++)
-		walk.chains[step].reached = false;
+	walk.reached = 0;
 	path->level = 0;
 	path->excluded = false;
 	path->hold = 0;
@@ -258,7 +258,7 @@ cdi_funnel_clickhouse(const CdiFunnelOptions *options, const CdiFunnelEntry *ent
 			level = -1;
 
 		/* The path is that which was the first to get this far. */
-		now = highest(&walk);
+		now = level_of(&walk);
 		if (now > best)
 		{
 			best = now;

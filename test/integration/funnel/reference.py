@@ -138,7 +138,8 @@ def any_order(events, steps, window, anchors, grace, resolution, only_first=Fals
 
 class Mixpanel:
     def __init__(self, events, steps, window, step_windows=None, exclusions=(), optimized=False):
-        self.events = sorted(events, key=lambda event: event[:2])
+        met = (1 << steps + len(exclusions)) - 1
+        self.events = sorted(((at, conditions & met, value) for at, conditions, value in events), key=lambda event: event[:2])
         self.steps, self.window, self.exclusions = steps, window, exclusions
         self.step_windows = step_windows or [None] * (steps - 1)
         self.optimized = optimized

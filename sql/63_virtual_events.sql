@@ -221,7 +221,7 @@ COMMENT ON FUNCTION cdi_event_predicate(text, text, integer) IS
 CREATE OR REPLACE FUNCTION cdi_virtual_event_rows(
     name text, version integer DEFAULT NULL, from_time timestamptz DEFAULT NULL, to_time timestamptz DEFAULT NULL)
 RETURNS TABLE (
-    virtual_event text, version integer, person_id uuid,
+    virtual_event text, person_id uuid,
     event_id uuid, "timestamp" timestamptz, "position" bigint, received_at timestamptz, source_id integer,
     type text, event text, subject uuid, user_id text, anonymous_id text, group_id text,
     campaign_source text, campaign_medium text, campaign_name text, campaign_term text, campaign_content text,
@@ -236,17 +236,17 @@ BEGIN
         PERFORM cdi._unknown_virtual_event($1, $2);
     END IF;
     RETURN QUERY EXECUTE format(
-        'SELECT $1, $2, coalesce(m.person_id, e.subject), e.event_id, e."timestamp", e.position, e.received_at, e.source_id,'
+        'SELECT $1, coalesce(m.person_id, e.subject), e.event_id, e."timestamp", e.position, e.received_at, e.source_id,'
         ' e.type, e.event, e.subject, e.user_id, e.anonymous_id, e.group_id,'
         ' e.campaign_source, e.campaign_medium, e.campaign_name, e.campaign_term, e.campaign_content,'
         ' e.click_id_type, e.referrer_host, e.page_host, e.properties, e.traits, e.context'
         ' FROM cdi.events e LEFT JOIN cdi.identity_map m ON m.identifier = e.subject'
         ' WHERE %s%s%s',
         @extschema@.cdi_event_predicate($1, 'e', version_read),
-        CASE WHEN from_time IS NOT NULL THEN ' AND e."timestamp" >= $3' END,
-        CASE WHEN to_time IS NOT NULL THEN ' AND e."timestamp" < $4' END)
-    USING $1, version_read, from_time, to_time;
+        CASE WHEN from_time IS NOT NULL THEN ' AND e."timestamp" >= $2' END,
+        CASE WHEN to_time IS NOT NULL THEN ' AND e."timestamp" < $3' END)
+    USING $1, from_time, to_time;
 END
 $$;
 COMMENT ON FUNCTION cdi_virtual_event_rows(text, integer, timestamptz, timestamptz) IS
-'Occurrences of a virtual event by any of its versions, null being the current one, from from_time to before to_time: the columns of cdi.virtual_event_occurrences. With the caller''s privileges. Reads cdi.events, through the index where the version has one. Raises ZC360.';
+'Occurrences of a virtual event by any of its versions, null being the current one, from from_time to before to_time: the columns of cdi.virtual_event_occurrences but the version. With the caller''s privileges. Reads cdi.events, through the index where the version has one. Raises ZC360.';

@@ -24,9 +24,30 @@ CREATE TABLE cdi.conversions (
     event text NOT NULL,
     value_property text,
     lookback interval NOT NULL DEFAULT '30 days' CHECK (lookback > interval '0'),
-    created_at timestamptz NOT NULL DEFAULT now()
+    touch_lookbacks jsonb CHECK (jsonb_typeof(touch_lookbacks) = 'object'),
+    value_expression text CHECK (value_expression IS NULL OR value_property IS NULL),
+    value_role name,
+    currency text CHECK (currency ~ '^[A-Z]{3}$'),
+    currency_property text,
+    reporting_currency text CHECK (reporting_currency ~ '^[A-Z]{3}$'),
+    unique_property text,
+    unique_scope text CHECK (unique_scope IN ('person', 'all')),
+    unique_within interval CHECK (unique_within > interval '0'),
+    created_at timestamptz NOT NULL DEFAULT now(),
+    CHECK ((value_expression IS NULL) = (value_role IS NULL)),
+    CHECK (unique_scope IS NOT NULL OR (unique_property IS NULL AND unique_within IS NULL)),
+    CHECK (unique_scope IS DISTINCT FROM 'all' OR unique_property IS NOT NULL)
 );
-COMMENT ON TABLE cdi.conversions IS 'Events that count as conversions, the property that holds their value, and how far back a touchpoint may lie.';
+COMMENT ON TABLE cdi.conversions IS 'Events that count as conversions, what their value is, which of them are the same one, and how far back a touchpoint may lie.';
+COMMENT ON COLUMN cdi.conversions.touch_lookbacks IS 'Windows of touch types that have their own, such as {"impression": "1 day"}; others have lookback.';
+COMMENT ON COLUMN cdi.conversions.value_expression IS 'SQL expression over the columns of cdi.events that gives the value, in place of value_property.';
+COMMENT ON COLUMN cdi.conversions.value_role IS 'Role that value_expression runs as: who declared it.';
+COMMENT ON COLUMN cdi.conversions.currency IS 'ISO 4217 code of values whose event does not name one.';
+COMMENT ON COLUMN cdi.conversions.currency_property IS 'Property that names the currency of the value.';
+COMMENT ON COLUMN cdi.conversions.reporting_currency IS 'Currency that values are converted into, by cdi.exchange_rates; null: they stay as they are.';
+COMMENT ON COLUMN cdi.conversions.unique_property IS 'Property, such as order_id: of events with the same value in it the first counts.';
+COMMENT ON COLUMN cdi.conversions.unique_scope IS 'Among whose events: person or all; null: every event counts.';
+COMMENT ON COLUMN cdi.conversions.unique_within IS 'An event counts again that lies further than this behind the one that counted last; null: none does.';
 SELECT pg_extension_config_dump('cdi.conversions', '');
 
 CREATE TABLE cdi.destination_specs (
@@ -168,6 +189,89 @@ COMMENT ON COLUMN cdi.computed_traits.property IS 'Path into the properties of t
 COMMENT ON COLUMN cdi.computed_traits.filter IS 'What the properties of an event must contain (@>) to count.';
 SELECT pg_extension_config_dump('cdi.computed_traits', '');
 SELECT pg_extension_config_dump('cdi.computed_traits_trait_id_seq', '');
+
+-- Channels.  cdi_init() adds what comes with cdi where it is missing, and dumps
+-- carry all of it.
+CREATE TABLE cdi.channels (
+    channel text PRIMARY KEY CHECK (channel ~ '^[a-z0-9][a-z0-9_]{0,62}$' AND channel <> 'unattributed'),
+    title text NOT NULL CHECK (title <> ''),
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE cdi.channels IS 'Marketing channels that rules and touch types may name. cdi_create_channel() adds one.';
+COMMENT ON COLUMN cdi.channels.title IS 'Name in reports: that of Google Analytics, where the channel is there.';
+SELECT pg_extension_config_dump('cdi.channels', '');
+
+CREATE TABLE cdi.channel_rules (
+    channel_group text NOT NULL CHECK (channel_group <> ''),
+    version integer NOT NULL CHECK (version >= 1),
+    rule integer NOT NULL CHECK (rule >= 1),
+    channel text NOT NULL REFERENCES cdi.channels,
+    condition jsonb NOT NULL CHECK (jsonb_typeof(condition) = 'object'),
+    note text,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (channel_group, version, rule)
+);
+COMMENT ON TABLE cdi.channel_rules IS 'Rules that give an event its channel, per group and version, in the order in which they are tried: the first whose condition holds counts. A version is never changed; the highest of a group is the current one. Made by cdi_set_channel_rules().';
+COMMENT ON COLUMN cdi.channel_rules.condition IS 'What an event must have: fields with tests, and all, any, not. An empty object holds always.';
+COMMENT ON COLUMN cdi.channel_rules.note IS 'Where the rule is from.';
+SELECT pg_extension_config_dump('cdi.channel_rules', '');
+
+CREATE TABLE cdi.channel_sites (
+    site text PRIMARY KEY CHECK (site ~ '^[^ A-Z/:]{1,253}$'),
+    kind text NOT NULL CHECK (kind ~ '^[a-z][a-z0-9_]{0,62}$'),
+    any_tld boolean NOT NULL DEFAULT false
+);
+COMMENT ON TABLE cdi.channel_sites IS 'What kind of site a source or referrer is: source_site and referrer_site of channel rules. Kinds that come with cdi are search, social, shopping and video; other takes a site out of all. Set by cdi_set_channel_site().';
+COMMENT ON COLUMN cdi.channel_sites.site IS 'A domain, which covers its subdomains (the longest counts), or the name under which campaigns are tagged.';
+COMMENT ON COLUMN cdi.channel_sites.any_tld IS 'Of a name: whether it is a domain under any top-level domain, too.';
+SELECT pg_extension_config_dump('cdi.channel_sites', '');
+
+CREATE TYPE cdi.path_credit AS (
+    channel text,
+    conversions double precision,
+    conversions_low double precision,
+    conversions_high double precision,
+    value double precision,
+    value_low double precision,
+    value_high double precision,
+    effect double precision
+);
+COMMENT ON TYPE cdi.path_credit IS 'What a path model credits a channel with (docs/markov.md): conversions and value with the bounds of their interval where one was asked for, and the model''s own figure for the channel.';
+
+CREATE TYPE cdi.ordered_credit AS (
+    channel text,
+    "position" integer,
+    conversions double precision,
+    value double precision
+);
+COMMENT ON TYPE cdi.ordered_credit IS 'What cdi_shapley_ordered() credits a channel with at a position (docs/shapley.md).';
+
+CREATE TYPE cdi.hazard_credit AS (
+    channel text,
+    conversions double precision,
+    conversions_low double precision,
+    conversions_high double precision,
+    value double precision,
+    value_low double precision,
+    value_high double precision,
+    effect double precision,
+    lag interval
+);
+COMMENT ON TYPE cdi.hazard_credit IS 'What cdi_hazard() credits a channel with (docs/shapley.md): as cdi.path_credit, and the mean time from a touch to the conversions that it leads to.';
+
+CREATE TYPE cdi.funnel_path AS (
+    level integer,
+    steps integer[],
+    reached_at timestamptz[],
+    excluded_at timestamptz,
+    hold text
+);
+COMMENT ON TYPE cdi.funnel_path IS 'A way through a funnel, from cdi_funnel() and cdi_funnel_paths().';
+COMMENT ON COLUMN cdi.funnel_path.level IS 'How many steps were reached.';
+COMMENT ON COLUMN cdi.funnel_path.steps IS 'Their numbers from 1 in the order in which they were reached; 1, 2, 3, ... but in any_order.';
+COMMENT ON COLUMN cdi.funnel_path.reached_at IS 'When. A step whose event came before that of the step before it, which some dialects let pass, has the time of that one.';
+COMMENT ON COLUMN cdi.funnel_path.excluded_at IS 'When the event happened that excluded the path from going on; null: none did.';
+COMMENT ON COLUMN cdi.funnel_path.hold IS 'Value of the property that is held constant; null: none is.';
 
 CREATE TABLE cdi.virtual_events (
     version_id integer GENERATED BY DEFAULT AS IDENTITY UNIQUE,

@@ -221,6 +221,7 @@ BEGIN
     COMMENT ON COLUMN cdi.imports.finished_at IS 'When the end of the file was reached. Of a stream nobody knows its end.';
 
     PERFORM cdi._create_storage_2_identity();
+    PERFORM cdi._create_storage_2_spend();
 
     -- Activation
     CREATE SEQUENCE cdi.outbox_position;
@@ -438,6 +439,7 @@ BEGIN
     INSERT INTO cdi.sources (name) SELECT 'sql'
         WHERE NOT EXISTS (SELECT FROM cdi.sources WHERE name = 'sql');
     PERFORM cdi._add_identifier_types();
+    PERFORM cdi._add_channels();
 
     -- A restore may bring rows beyond the sequence's own state.
     SELECT last_value - (NOT is_called)::integer INTO last FROM cdi.event_position;

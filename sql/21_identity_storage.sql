@@ -71,17 +71,19 @@ BEGIN
 
     CREATE TABLE cdi.identity_merge_log (
         merge_id bigint PRIMARY KEY,
-        fold bigint NOT NULL,
+        fold bigint,
         survivor uuid NOT NULL,
         absorbed uuid NOT NULL,
         position bigint NOT NULL,
-        identifier uuid NOT NULL,
+        identifier uuid,
         merged_at timestamptz NOT NULL
     );
     CREATE INDEX identity_merge_log_absorbed ON cdi.identity_merge_log (absorbed);
     CREATE INDEX identity_merge_log_survivor ON cdi.identity_merge_log (survivor);
+    CREATE INDEX identity_merge_log_position ON cdi.identity_merge_log (position);
     COMMENT ON TABLE cdi.identity_merge_log IS 'Which person was absorbed by which, in which fold and by the link at which position. Read cdi.identity_merges.';
-    COMMENT ON COLUMN cdi.identity_merge_log.identifier IS 'Identifier of the link that joined what the identifiers before it name.';
+    COMMENT ON COLUMN cdi.identity_merge_log.fold IS 'Number of the fold; null of a merge that came about by an unmerge or an erasure, whose merge_id is below zero.';
+    COMMENT ON COLUMN cdi.identity_merge_log.identifier IS 'Identifier of the link that joined what the identifiers before it name; null: it was erased.';
 
     CREATE TABLE cdi.identity_refusals (
         refused_at timestamptz NOT NULL,
@@ -130,6 +132,7 @@ BEGIN
         identifiers bigint NOT NULL
     );
     CREATE INDEX identity_splits_person ON cdi.identity_splits (person_id);
+    CREATE INDEX identity_splits_became ON cdi.identity_splits (became);
     COMMENT ON TABLE cdi.identity_splits IS 'Identifiers that an unmerge or an erasure moved to another person.';
     COMMENT ON COLUMN cdi.identity_splits.revocation_id IS 'The unmerge (cdi.identity_revocations); null for an erasure.';
     COMMENT ON COLUMN cdi.identity_splits.person_id IS 'Person that they belonged to.';

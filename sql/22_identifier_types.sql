@@ -9,6 +9,66 @@ COMMENT ON FUNCTION cdi._identifier_type_check() IS 'Internal: refuses identifie
 CREATE OR REPLACE TRIGGER checked BEFORE INSERT OR UPDATE ON cdi.identifier_types
     FOR EACH ROW EXECUTE FUNCTION cdi._identifier_type_check();
 
+-- However a row is to go: a rebuild goes by the type, by its limits and by what
+-- it identifies, and its number may be another type's once it is gone.
+CREATE OR REPLACE FUNCTION cdi._identifier_type_in_use()
+RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    used boolean := false;
+BEGIN
+    IF EXISTS (SELECT FROM cdi._builtin_identifier_types() b WHERE b.name = OLD.name) THEN
+        RAISE EXCEPTION 'identifier type "%" comes with cdi', OLD.name
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  HINT = format('SELECT cdi_set_identifier_type(%L, ''{"paths": []}'') takes it out of use.', OLD.name);
+    END IF;
+    IF to_regclass('cdi.identity_map') IS NOT NULL THEN
+        EXECUTE 'SELECT EXISTS (SELECT FROM cdi.identity_map m WHERE m.type_id = $1)
+                     OR EXISTS (SELECT FROM cdi.identity_links l WHERE $2 = ANY (l.types)
+                                AND l.position > (SELECT coalesce(max(r.watermark), 0) FROM cdi.identity_runs r))'
+        INTO used USING OLD.type_id, OLD.name;
+    END IF;
+    IF used THEN
+        RAISE EXCEPTION 'identifier type "%" is in use', OLD.name
+            USING ERRCODE = 'object_in_use',
+                  HINT = format('SELECT cdi_set_identifier_type(%L, ''{"paths": []}'') takes it out of use.', OLD.name);
+    END IF;
+    RETURN OLD;
+END
+$$;
+COMMENT ON FUNCTION cdi._identifier_type_in_use() IS 'Internal: refuses to drop identifier types that come with cdi or are in use.';
+
+CREATE OR REPLACE TRIGGER unused BEFORE DELETE ON cdi.identifier_types
+    FOR EACH ROW EXECUTE FUNCTION cdi._identifier_type_in_use();
+
+-- A number that no type has had yet, and when all 255 were taken, the smallest
+-- that no type has now: one of a type that was dropped, so that nothing refers
+-- to it.
+CREATE OR REPLACE FUNCTION cdi._free_type_id()
+RETURNS smallint
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    taken CONSTANT regclass := pg_get_serial_sequence('cdi.identifier_types', 'type_id');
+    free smallint;
+BEGIN
+    IF coalesce(pg_sequence_last_value(taken), 0) < 255 THEN
+        RETURN nextval(taken);
+    END IF;
+    SELECT min(n) INTO free FROM generate_series(1, 255) n
+    WHERE NOT EXISTS (SELECT FROM cdi.identifier_types t WHERE t.type_id = n);
+    IF free IS NULL THEN
+        RAISE EXCEPTION 'there are 255 identifier types, and there cannot be more'
+            USING ERRCODE = 'program_limit_exceeded', HINT = 'cdi_drop_identifier_type() removes one that no event has linked.';
+    END IF;
+    RETURN free;
+END
+$$;
+COMMENT ON FUNCTION cdi._free_type_id() IS 'Internal: a number for a new identifier type.';
+
 -- Those that come with cdi.  Where Segment has the type, it is found where
 -- Segment finds it.  In other protocols a group's id is one among groups of its
 -- kind only, and the kind is told beside it.
@@ -43,8 +103,8 @@ RETURNS void
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 AS $$
-INSERT INTO cdi.identifier_types (name, priority, graph, paths, normaliser, blocked, max_per_person, limit_window, builtin)
-SELECT b.name, b.priority, b.graph, b.paths, b.normaliser, b.blocked, b.max_per_person, b.limit_window, true
+INSERT INTO cdi.identifier_types (type_id, name, priority, graph, paths, normaliser, blocked, max_per_person, limit_window, builtin)
+SELECT cdi._free_type_id(), b.name, b.priority, b.graph, b.paths, b.normaliser, b.blocked, b.max_per_person, b.limit_window, true
 FROM cdi._builtin_identifier_types() b
 WHERE NOT EXISTS (SELECT FROM cdi.identifier_types t WHERE t.name = b.name)
 ON CONFLICT (name) DO NOTHING
@@ -169,8 +229,8 @@ BEGIN
            CASE WHEN wanted ? 'limit_window' THEN nullif(wanted ->> 'limit_window', 'ever')::interval ELSE old.limit_window END AS limit_window
     INTO row;
     IF old.name IS NULL THEN
-        INSERT INTO cdi.identifier_types (name, priority, graph, paths, normaliser, blocked, blocked_patterns, max_per_person, limit_window)
-        VALUES (cdi_set_identifier_type.name, row.priority, row.graph, row.paths, row.normaliser, row.blocked, row.blocked_patterns,
+        INSERT INTO cdi.identifier_types (type_id, name, priority, graph, paths, normaliser, blocked, blocked_patterns, max_per_person, limit_window)
+        VALUES (cdi._free_type_id(), cdi_set_identifier_type.name, row.priority, row.graph, row.paths, row.normaliser, row.blocked, row.blocked_patterns,
                 row.max_per_person, row.limit_window);
     ELSE
         UPDATE cdi.identifier_types t
@@ -189,33 +249,12 @@ RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    t cdi.identifier_types;
-    used boolean := false;
 BEGIN
-    SELECT i.* INTO t FROM cdi.identifier_types i WHERE i.name = cdi_drop_identifier_type.name;
-    IF t.name IS NULL THEN
+    DELETE FROM cdi.identifier_types t WHERE t.name = cdi_drop_identifier_type.name;
+    IF NOT FOUND THEN
         RAISE EXCEPTION 'identifier type "%" does not exist', name
             USING ERRCODE = 'undefined_object', HINT = 'cdi.identifier_types lists the types that there are.';
     END IF;
-    IF EXISTS (SELECT FROM cdi._builtin_identifier_types() b WHERE b.name = t.name) THEN
-        RAISE EXCEPTION 'identifier type "%" comes with cdi', name
-            USING ERRCODE = 'object_not_in_prerequisite_state',
-                  HINT = format('SELECT cdi_set_identifier_type(%L, ''{"paths": []}'') takes it out of use.', name);
-    END IF;
-    -- A rebuild goes by the type: by its limits, and by what it identifies.
-    IF to_regclass('cdi.identity_map') IS NOT NULL THEN
-        EXECUTE 'SELECT EXISTS (SELECT FROM cdi.identity_map m WHERE m.type_id = $1)
-                     OR EXISTS (SELECT FROM cdi.identity_links l WHERE $2 = ANY (l.types)
-                                AND l.position > (SELECT coalesce(max(r.watermark), 0) FROM cdi.identity_runs r))'
-        INTO used USING t.type_id, t.name;
-    END IF;
-    IF used THEN
-        RAISE EXCEPTION 'identifier type "%" is in use', name
-            USING ERRCODE = 'object_in_use',
-                  HINT = format('SELECT cdi_set_identifier_type(%L, ''{"paths": []}'') takes it out of use.', name);
-    END IF;
-    DELETE FROM cdi.identifier_types i WHERE i.name = t.name;
 END
 $$;
 COMMENT ON FUNCTION cdi_drop_identifier_type(text) IS

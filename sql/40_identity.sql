@@ -129,12 +129,6 @@ AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION cdi_identity_bridges(uuid, integer) IS
 'Links that alone hold a person together: without one of them (cdi_unmerge(link => ...)) the person would fall into parts, of which all but the largest have splits_off identifiers together, at least min_identifiers. Largest first. Costs by the number of links that hang together.';
 
-CREATE OR REPLACE FUNCTION cdi._without_identifiers(traits jsonb, keys uuid[], "values" text[])
-RETURNS jsonb
-LANGUAGE C STABLE STRICT
-AS 'MODULE_PATHNAME', 'cdi_without_identifiers';
-COMMENT ON FUNCTION cdi._without_identifiers(jsonb, uuid[], text[]) IS 'Internal: members of traits that do not mention erased identifiers.';
-
 CREATE OR REPLACE FUNCTION cdi_erase_identifier(identifier_type text, identifier_value text)
 RETURNS bigint
 LANGUAGE C VOLATILE STRICT
@@ -147,4 +141,4 @@ RETURNS bigint
 LANGUAGE C VOLATILE STRICT
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION cdi_erase_person(uuid) IS
-'Forgets all identifiers of a person (its id, or the key of any of its identifiers) as cdi_erase_identifier() does; returns how many. Events are not changed.';
+'Forgets all identifiers of a person (its id, or the key of any of its identifiers) as cdi_erase_identifier() does; returns how many. Events are not changed. Raises ZC501 where neither the identity graph nor an event knows the id, otherwise as cdi_erase_identifier(). Reads all events where the id is of an identifier that was never linked.';

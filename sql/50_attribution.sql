@@ -1,153 +1,33 @@
--- Channels, sessions, conversions and attribution (src/attribution, src/behaviour).
+-- Attribution (src/attribution).
 
-CREATE OR REPLACE FUNCTION cdi_channel(
-    campaign_source text,
-    campaign_medium text,
-    click_id_type text,
-    referrer_host text,
-    page_host text)
-RETURNS text
-LANGUAGE C IMMUTABLE PARALLEL SAFE
-AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION cdi_channel(text, text, text, text, text) IS
-'Marketing channel by the rules of the GA4 default channel group, as far as source, medium, click id and referrer decide it: paid_search, paid_social, paid_shopping, paid_video, paid_other, display, organic_search, organic_social, organic_shopping, organic_video, referral, email, affiliate, audio, sms, push, direct, or unassigned where source or medium fit no rule. A referrer on the page''s own host or its subdomains counts as none. Never null. docs/attribution.md has the rules with their sources.';
-
-CREATE OR REPLACE FUNCTION cdi_campaign_key(
-    campaign_source text, campaign_medium text, campaign_name text,
-    campaign_term text, campaign_content text, click_id_type text)
-RETURNS text
-LANGUAGE C IMMUTABLE PARALLEL SAFE
-AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION cdi_campaign_key(text, text, text, text, text, text) IS
-'What tells one campaign from another, for cdi_session_id(): its fields as in a query string. Null where the event carries none.';
-
-CREATE OR REPLACE FUNCTION cdi_session_id(
-    event_id uuid,
-    "timestamp" timestamptz,
-    campaign text,
-    gap interval DEFAULT '30 minutes')
-RETURNS uuid
-LANGUAGE C IMMUTABLE PARALLEL SAFE WINDOW
-AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION cdi_session_id(uuid, timestamptz, text, interval) IS
-'Window function: session of each event, OVER (PARTITION BY person ORDER BY timestamp, position). The id is that of the session''s first event. A session begins after more than the gap without an event, and with an event whose campaign is not null and differs from the session''s. One pass, constant memory per partition.';
-
-CREATE OR REPLACE FUNCTION cdi_session_channel(
-    event_id uuid,
-    "timestamp" timestamptz,
-    campaign text,
-    gap interval,
-    channel text)
-RETURNS text
-LANGUAGE C IMMUTABLE PARALLEL SAFE WINDOW
-AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION cdi_session_channel(uuid, timestamptz, text, interval, text) IS
-'Window function beside cdi_session_id(), with the same arguments and the channel of each event: for the first event of a session the first channel in it that is not direct, or direct; null for other events.';
-
-CREATE OR REPLACE FUNCTION cdi._first_transition(state internal, value anyelement, "timestamp" timestamptz, "position" bigint)
-RETURNS internal
-LANGUAGE C IMMUTABLE PARALLEL SAFE
-AS 'MODULE_PATHNAME', 'cdi_first_transition';
-COMMENT ON FUNCTION cdi._first_transition(internal, anyelement, timestamptz, bigint) IS 'Internal: transition of cdi_first().';
-
-CREATE OR REPLACE FUNCTION cdi._first_final(state internal, value anyelement, "timestamp" timestamptz, "position" bigint)
-RETURNS anyelement
-LANGUAGE C IMMUTABLE PARALLEL SAFE
-AS 'MODULE_PATHNAME', 'cdi_first_final';
-COMMENT ON FUNCTION cdi._first_final(internal, anyelement, timestamptz, bigint) IS 'Internal: result of cdi_first() and cdi_last().';
-
-CREATE OR REPLACE FUNCTION cdi._last_transition(state internal, value anyelement, "timestamp" timestamptz, "position" bigint)
-RETURNS internal
-LANGUAGE C IMMUTABLE PARALLEL SAFE
-AS 'MODULE_PATHNAME', 'cdi_last_transition';
-COMMENT ON FUNCTION cdi._last_transition(internal, anyelement, timestamptz, bigint) IS 'Internal: transition of cdi_last().';
-
-CREATE OR REPLACE AGGREGATE cdi_first(value anyelement, "timestamp" timestamptz, "position" bigint) (
-    SFUNC = cdi._first_transition,
-    STYPE = internal,
-    SSPACE = 128,
-    FINALFUNC = cdi._first_final,
-    FINALFUNC_EXTRA,
-    PARALLEL = SAFE
-);
-COMMENT ON AGGREGATE cdi_first(anyelement, timestamptz, bigint) IS
-'The value with the earliest timestamp, of equal ones the one with the lowest position. Needs no sorted input and keeps one value per group. Nulls count; leave them out with FILTER.';
-
-CREATE OR REPLACE AGGREGATE cdi_last(value anyelement, "timestamp" timestamptz, "position" bigint) (
-    SFUNC = cdi._last_transition,
-    STYPE = internal,
-    SSPACE = 128,
-    FINALFUNC = cdi._first_final,
-    FINALFUNC_EXTRA,
-    PARALLEL = SAFE
-);
-COMMENT ON AGGREGATE cdi_last(anyelement, timestamptz, bigint) IS
-'The value with the latest timestamp, of equal ones the one with the highest position; otherwise as cdi_first().';
-
-CREATE OR REPLACE FUNCTION cdi_property_number(properties jsonb, property text)
-RETURNS numeric
-LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE
-AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION cdi_property_number(jsonb, text) IS
-'Value of a property that is a JSON number or a string with a decimal number, exactly; null where it is missing or anything else.';
-
-CREATE OR REPLACE FUNCTION cdi_create_conversion(
-    name text,
-    event text,
-    value_property text DEFAULT 'revenue',
-    lookback interval DEFAULT '30 days')
-RETURNS void
-LANGUAGE plpgsql
+CREATE OR REPLACE FUNCTION cdi._attribution_sums(
+    models text[],
+    dimensions text[],
+    conversion text,
+    from_time timestamptz,
+    to_time timestamptz,
+    lookback interval,
+    parameters jsonb)
+RETURNS TABLE (
+    model text,
+    conversion text,
+    dimensions text[],
+    conversions double precision,
+    value numeric,
+    unvalued double precision)
+LANGUAGE C STABLE PARALLEL RESTRICTED COST 1000000 ROWS 1000
 SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    IF coalesce(cdi_create_conversion.name, '') = '' OR coalesce(cdi_create_conversion.event, '') = '' THEN
-        RAISE EXCEPTION 'a conversion needs a name and an event'
-            USING ERRCODE = 'invalid_parameter_value',
-                  HINT = 'SELECT cdi_create_conversion(''signup'', ''Signed Up'', value_property => NULL);';
-    END IF;
-    IF cdi_create_conversion.lookback IS NULL OR cdi_create_conversion.lookback <= interval '0' THEN
-        RAISE EXCEPTION 'the lookback window must be longer than zero'
-            USING ERRCODE = 'invalid_parameter_value';
-    END IF;
-    INSERT INTO cdi.conversions AS c (name, event, value_property, lookback)
-    VALUES (cdi_create_conversion.name, cdi_create_conversion.event,
-            cdi_create_conversion.value_property, cdi_create_conversion.lookback)
-    ON CONFLICT DO NOTHING;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'conversion "%" exists already', cdi_create_conversion.name
-            USING ERRCODE = 'duplicate_object',
-                  HINT = 'Remove it with cdi_drop_conversion() to declare it anew; events are not touched.';
-    END IF;
-END
-$$;
-COMMENT ON FUNCTION cdi_create_conversion(text, text, text, interval) IS
-'Declares that a tracked event is a conversion. value_property names the property that holds its value (null: it has none); touchpoints count when they lie at most lookback before it. Applies to events of the past as well. Raises 42710 where the name is taken.';
-
-CREATE OR REPLACE FUNCTION cdi_drop_conversion(name text)
-RETURNS void
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    DELETE FROM cdi.conversions c WHERE c.name = cdi_drop_conversion.name;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'conversion "%" does not exist', cdi_drop_conversion.name
-            USING ERRCODE = 'ZC302',
-                  HINT = coalesce('Conversions are ' || (SELECT string_agg(c.name, ', ' ORDER BY c.name) FROM cdi.conversions c) || '.',
-                                  'There are none.');
-    END IF;
-END
-$$;
-COMMENT ON FUNCTION cdi_drop_conversion(text) IS
-'Removes the declaration of a conversion; events are not touched. Raises ZC302 where there is none of that name.';
+SET jit = off
+AS 'MODULE_PATHNAME', 'cdi_attribution_sums';
+COMMENT ON FUNCTION cdi._attribution_sums(text[], text[], text, timestamptz, timestamptz, interval, jsonb) IS 'Internal: credit by model, conversion and dimensions, of which day is that of the conversion.';
 
 CREATE OR REPLACE FUNCTION cdi_attribution(
     model text DEFAULT 'last_touch',
     conversion text DEFAULT NULL,
     from_time timestamptz DEFAULT NULL,
     to_time timestamptz DEFAULT NULL,
-    lookback interval DEFAULT NULL)
+    lookback interval DEFAULT NULL,
+    parameters jsonb DEFAULT '{}')
 RETURNS TABLE (
     conversion_event_id uuid,
     conversion text,
@@ -163,12 +43,128 @@ RETURNS TABLE (
     touch integer,
     touches integer,
     credit double precision,
-    credited_value numeric)
+    credited_value numeric,
+    touch_type text,
+    days_before double precision,
+    weight double precision,
+    reason text)
 LANGUAGE C STABLE PARALLEL RESTRICTED COST 1000000 ROWS 100000
 SET search_path = pg_catalog, pg_temp
 SET jit = off
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION cdi_attribution(text, text, timestamptz, timestamptz, interval) IS
-'Who gets the credit: one row per conversion and touchpoint with credit under a model (first_touch, last_touch, linear). Touchpoints of the person count from lookback before the conversion up to its own instant, both included; touch is the number within that path of touches. Conversions from from_time to before to_time, of one name or all.
-Credits of a conversion sum to 1 and credited values to its value, exactly: shares are rounded to 12 digits (or the value''s own) and the last takes the remainder. A conversion without a touchpoint has one row with channel unattributed and credit 1. value is null where the event has none.
-Raises ZC301 for an unknown model, ZC302 for an unknown conversion. Reads cdi.touchpoints and cdi.conversion_events with the caller''s privileges; cost is one pass over the browsing events and a sort.';
+COMMENT ON FUNCTION cdi_attribution(text, text, timestamptz, timestamptz, interval, jsonb) IS
+'Who gets the credit: one row per conversion and touchpoint with credit under a model: first_touch, last_touch, last_non_direct, linear, time_decay, position_based, u_shaped, j_shaped, inverse_j, w_shaped, z_shaped (full_path), participation, custom. docs/attribution.md has their formulas and parameters. Touchpoints of the person count from lookback before the conversion up to its own instant, both included; touch is the number within that path of touches. Conversions from from_time to before to_time, of one name or all.
+Credits of a conversion sum to 1 (of participation: to the number of channels) and credited values to its value, exactly: shares are rounded to 12 digits (or the value''s own) and the last takes the remainder. A conversion without a touchpoint has one row with channel unattributed and credit 1. value is null where the event has none.
+touch_type, days_before (the conversion), weight and reason say why a touch got what it got.
+Raises ZC301 for an unknown model, ZC302 for an unknown conversion, 22023 for an unknown parameter. Reads cdi.touchpoints and cdi.conversion_events, or relations that parameters name, with the caller''s privileges; cost is one pass over each.';
+
+CREATE OR REPLACE FUNCTION cdi_attribution_report(
+    models text[] DEFAULT '{last_touch}',
+    conversion text DEFAULT NULL,
+    from_time timestamptz DEFAULT NULL,
+    to_time timestamptz DEFAULT NULL,
+    dimensions text[] DEFAULT '{channel}',
+    lookback interval DEFAULT NULL,
+    parameters jsonb DEFAULT '{}',
+    currency text DEFAULT NULL)
+RETURNS TABLE (
+    model text,
+    dimension text[],
+    conversions double precision,
+    value numeric,
+    unvalued double precision,
+    spend numeric,
+    impressions bigint,
+    clicks bigint,
+    cpa double precision,
+    roas double precision,
+    conversions_difference double precision,
+    value_difference numeric)
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    spend_dimensions CONSTANT text[] := '{day,channel,campaign_source,campaign_medium,campaign_name}';
+    has_spend CONSTANT boolean := cdi_attribution_report.dimensions <@ spend_dimensions;
+    target text := cdi_attribution_report.currency;
+    currencies text[];
+BEGIN
+    IF models IS NULL OR cdi_attribution_report.dimensions IS NULL THEN
+        RAISE EXCEPTION 'models and dimensions of a report cannot be null' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    IF has_spend AND target IS NULL THEN
+        SELECT array_agg(DISTINCT coalesce(c.reporting_currency, c.currency)) INTO currencies
+        FROM cdi.conversions c WHERE (cdi_attribution_report.conversion IS NULL OR c.name = cdi_attribution_report.conversion)
+                                 AND coalesce(c.reporting_currency, c.currency) IS NOT NULL;
+        IF cardinality(currencies) IS DISTINCT FROM 1 THEN
+            SELECT array_agg(DISTINCT s.currency) INTO currencies FROM cdi.spend s;
+        END IF;
+        IF cardinality(currencies) > 1 THEN
+            RAISE EXCEPTION 'spend is in several currencies: %', array_to_string(currencies, ', ')
+                USING ERRCODE = 'invalid_parameter_value',
+                      HINT = 'Name the currency of the report, as in currency => ''EUR'', or declare the reporting currency of the conversion.';
+        END IF;
+        target := currencies[1];
+    END IF;
+    RETURN QUERY
+    WITH credit AS (
+        SELECT s.model, s.dimensions, sum(s.conversions) AS conversions, sum(s.value) AS value, sum(s.unvalued) AS unvalued
+        FROM cdi._attribution_sums(models, cdi_attribution_report.dimensions, cdi_attribution_report.conversion,
+                 from_time, to_time, lookback, parameters) s
+        GROUP BY 1, 2
+    ), cost AS (
+        SELECT k.dimensions,
+               -- one amount without a rate leaves nothing that could be called the sum
+               CASE WHEN count(*) = count(c.amount) THEN sum(c.amount) END AS amount,
+               sum(c.impressions)::bigint AS impressions, sum(c.clicks)::bigint AS clicks
+        FROM (
+            SELECT s.*, CASE WHEN s.currency = target THEN s.amount
+                             ELSE s.amount * (SELECT r.rate FROM cdi.exchange_rates r
+                                              WHERE r.currency = s.currency AND r.reporting_currency = target AND r.day BETWEEN s.day - 7 AND s.day
+                                              ORDER BY r.day DESC LIMIT 1) END AS converted
+            FROM cdi.spend s
+            WHERE has_spend AND (from_time IS NULL OR s.day::timestamp AT TIME ZONE 'UTC' >= from_time)
+              AND (to_time IS NULL OR s.day::timestamp AT TIME ZONE 'UTC' < to_time)
+        ) s
+        CROSS JOIN LATERAL (SELECT s.converted AS amount, s.impressions, s.clicks) c
+        CROSS JOIN LATERAL (
+            SELECT coalesce(array_agg(nullif(CASE d.name WHEN 'day' THEN to_char(s.day, 'YYYY-MM-DD') WHEN 'channel' THEN s.channel
+                                WHEN 'campaign_source' THEN s.campaign_source WHEN 'campaign_medium' THEN s.campaign_medium
+                                WHEN 'campaign_name' THEN s.campaign_name END, '') ORDER BY d.number), '{}') AS dimensions
+            FROM unnest(cdi_attribution_report.dimensions) WITH ORDINALITY d (name, number)
+        ) k
+        GROUP BY k.dimensions
+    ), rows AS (
+        SELECT m.number, m.name AS model, k.dimensions,
+               coalesce(c.conversions, 0) AS conversions, coalesce(c.value, 0) AS value, coalesce(c.unvalued, 0) AS unvalued,
+               s.amount, s.impressions, s.clicks
+        FROM (SELECT c.dimensions FROM credit c UNION SELECT s.dimensions FROM cost s) k
+        CROSS JOIN unnest(models) WITH ORDINALITY m (name, number)
+        LEFT JOIN credit c ON c.dimensions = k.dimensions AND c.model = m.name
+        LEFT JOIN cost s ON s.dimensions = k.dimensions
+    )
+    SELECT r.model, r.dimensions, r.conversions, r.value, r.unvalued, r.amount, r.impressions, r.clicks,
+           (r.amount / nullif(r.conversions, 0)::numeric)::double precision,
+           (r.value / nullif(r.amount, 0))::double precision,
+           r.conversions - b.conversions, r.value - b.value
+    FROM rows r
+    JOIN rows b ON b.dimensions = r.dimensions AND b.number = 1
+    ORDER BY r.dimensions, r.number;
+END
+$$;
+COMMENT ON FUNCTION cdi_attribution_report(text[], text, timestamptz, timestamptz, text[], interval, jsonb, text) IS
+'Credit under several models side by side, summed by dimensions of the touches (channel, campaign_source, campaign_medium, campaign_name, any other column of cdi.touchpoints, and day, that of the conversion), with cdi.spend: cost per conversion (cpa), value per cost (roas), and the difference to the first model. dimension has their values in the order asked for.
+spend, cpa and roas are null where there is no spend, where a rate is missing, and where spend is not known by a dimension; none is ever NaN. unvalued counts conversions without a value. Takes parameters like cdi_attribution(); an object with a model''s name has those of that model alone. One pass over conversions and touches for all models.';
+
+CREATE OR REPLACE FUNCTION cdi_touch_credit(
+    model text,
+    touched_at timestamptz,
+    converted_at timestamptz DEFAULT NULL,
+    label text DEFAULT NULL,
+    parameters jsonb DEFAULT '{}')
+RETURNS double precision
+LANGUAGE C IMMUTABLE PARALLEL SAFE WINDOW
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION cdi_touch_credit(text, timestamptz, timestamptz, text, jsonb) IS
+'Window function: credit of each touch of a path under a rule model, OVER (PARTITION BY conversion ORDER BY touched_at), with the code of cdi_attribution(). Credits of a partition sum to 1 (participation: each label has 1). time_decay needs converted_at; last_non_direct and participation need label, the channel. Raises 42P20 where touches are not in order of time, ZC301 for an unknown model, 22023 for parameters.';

@@ -167,7 +167,7 @@ BEGIN
     CREATE OR REPLACE VIEW cdi.session_events WITH (security_invoker = true) AS
     SELECT b.session_id, b.person_id, b.event_id, b."timestamp", b.position, b.received_at,
            b.source_id, b.type, b.event,
-           @extschema@.cdi_channel(b.campaign_source, b.campaign_medium, b.click_id_type, b.referrer_host, b.page_host) AS channel,
+           @extschema@.cdi_channel(b.campaign_source, b.campaign_medium, b.click_id_type, b.referrer_host, b.page_host, b.campaign_name, b.campaign_term, b.campaign_content) AS channel,
            b.session_channel,
            b.campaign_source, b.campaign_medium, b.campaign_name, b.campaign_term, b.campaign_content,
            b.click_id_type, b.referrer_host, b.page_host, b.properties, b.context
@@ -181,7 +181,8 @@ BEGIN
                    @extschema@.cdi_campaign_key(e.campaign_source, e.campaign_medium, e.campaign_name,
                        e.campaign_term, e.campaign_content, e.click_id_type),
                    interval '30 minutes',
-                   @extschema@.cdi_channel(e.campaign_source, e.campaign_medium, e.click_id_type, e.referrer_host, e.page_host)) OVER w AS session_channel,
+                   @extschema@.cdi_channel(e.campaign_source, e.campaign_medium, e.click_id_type, e.referrer_host, e.page_host,
+                       e.campaign_name, e.campaign_term, e.campaign_content)) OVER w AS session_channel,
                e.event_id, e."timestamp", e.position, e.received_at, e.source_id, e.type, e.event,
                e.campaign_source, e.campaign_medium, e.campaign_name, e.campaign_term, e.campaign_content,
                e.click_id_type, e.referrer_host, e.page_host, e.properties, e.context
@@ -235,15 +236,64 @@ BEGIN
     COMMENT ON COLUMN cdi.sessions.position IS 'Position of the first event.';
     COMMENT ON COLUMN cdi.sessions.last_position IS 'Highest position of the session''s events.';
 
-    CREATE OR REPLACE VIEW cdi.conversion_events WITH (security_invoker = true) AS
-    SELECT e.event_id, c.name AS conversion, coalesce(m.person_id, e.subject) AS person_id,
-           e."timestamp" AS converted_at,
-           @extschema@.cdi_property_number(e.properties, c.value_property) AS value,
-           e.position, e.source_id
-    FROM cdi.conversions c
-    JOIN cdi.events e ON e.type = 'track' AND e.event = c.event
+    CREATE OR REPLACE VIEW cdi.conversion_candidates WITH (security_invoker = true) AS
+    SELECT e.event_id, e.conversion, coalesce(m.person_id, e.subject) AS person_id, e."timestamp" AS converted_at,
+           e.value AS original_value,
+           coalesce(e.properties ->> e.currency_property, e.currency) AS currency,
+           e.properties ->> e.unique_property AS unique_value,
+           e.unique_property, e.unique_scope, e.unique_within, e.reporting_currency, e.position, e.source_id
+    FROM (
+        SELECT v.event_id, c.name AS conversion, v.subject, v."timestamp", v.properties,
+               @extschema@.cdi_property_number(v.properties, c.value_property) AS value,
+               c.currency, c.currency_property, c.reporting_currency, c.unique_property, c.unique_scope, c.unique_within,
+               v.position, v.source_id
+        FROM cdi.conversions c
+        JOIN cdi.events v ON v.type = 'track' AND v.event = c.event
+        WHERE c.value_expression IS NULL
+        UNION ALL
+        SELECT v.event_id, c.name, v.subject, v."timestamp", v.properties, v.value,
+               c.currency, c.currency_property, c.reporting_currency, c.unique_property, c.unique_scope, c.unique_within,
+               v.position, v.source_id
+        FROM cdi.conversions c
+        CROSS JOIN LATERAL cdi._conversion_values(c.name, '@extschema@') v
+        WHERE c.value_expression IS NOT NULL
+    ) e
     LEFT JOIN cdi.identity_map m ON m.identifier = e.subject;
-    COMMENT ON VIEW cdi.conversion_events IS 'Tracked events that are declared as conversions, once per declaration, with their value.';
+    COMMENT ON VIEW cdi.conversion_candidates IS 'Tracked events that are declared as conversions, once per declaration, before any is left out as the same one again.';
+    COMMENT ON COLUMN cdi.conversion_candidates.original_value IS 'Value as the event has it, in its own currency.';
+    COMMENT ON COLUMN cdi.conversion_candidates.unique_value IS 'What the event has in the property by which conversions are told apart.';
+
+    CREATE OR REPLACE VIEW cdi.conversion_events WITH (security_invoker = true) AS
+    SELECT e.event_id, e.conversion, e.person_id, e.converted_at,
+           CASE WHEN e.reporting_currency IS NULL OR e.reporting_currency = e.currency THEN e.original_value
+                ELSE e.original_value * (SELECT r.rate FROM cdi.exchange_rates r
+                                         WHERE r.currency = e.currency AND r.reporting_currency = e.reporting_currency
+                                           AND r.day BETWEEN (e.converted_at AT TIME ZONE 'UTC')::date - 7 AND (e.converted_at AT TIME ZONE 'UTC')::date
+                                         ORDER BY r.day DESC LIMIT 1)
+           END AS value,
+           e.position, e.source_id, e.original_value, e.currency
+    FROM (
+        SELECT c.event_id, c.conversion, c.person_id, c.converted_at, c.original_value, c.currency, c.reporting_currency, c.position, c.source_id
+        FROM cdi.conversion_candidates c
+        WHERE c.unique_scope IS NULL
+        UNION ALL
+        SELECT u.event_id, u.conversion, u.person_id, u.converted_at, u.original_value, u.currency, u.reporting_currency, u.position, u.source_id
+        FROM (
+            SELECT c.*,
+                   -- without the property or the person nothing says that it is the same one
+                   c.unique_property IS NOT NULL AND c.unique_value IS NULL OR c.unique_scope = 'person' AND c.person_id IS NULL
+                   OR cdi._first_within(c.converted_at, c.unique_within) OVER (
+                       PARTITION BY c.conversion, CASE c.unique_scope WHEN 'person' THEN c.person_id END, c.unique_value
+                       ORDER BY c.converted_at, c.position) AS counts
+            FROM cdi.conversion_candidates c
+            WHERE c.unique_scope IS NOT NULL
+        ) u
+        WHERE u.counts
+    ) e;
+    COMMENT ON VIEW cdi.conversion_events IS 'Conversions: tracked events that are declared as one, once per declaration, without those that are the same one again, with their value.';
+    COMMENT ON COLUMN cdi.conversion_events.value IS 'In the reporting currency, where the declaration names one. Null where the event has no value, or original_value is there and no rate.';
+    COMMENT ON COLUMN cdi.conversion_events.original_value IS 'Value as the event has it.';
+    COMMENT ON COLUMN cdi.conversion_events.currency IS 'Currency of original_value; null: nothing says.';
 
     CREATE OR REPLACE VIEW cdi.workers AS
     SELECT kind, number, state, pid, database, started_at, failures, retry_at, last_error

@@ -24,8 +24,8 @@ BEGIN
     COMMENT ON COLUMN cdi.identity_merges.type IS 'Type of the identifier that joined what those before it name.';
     COMMENT ON COLUMN cdi.identity_merges.value IS 'Its value.';
     COMMENT ON COLUMN cdi.identity_merges.position IS 'Position of the link.';
-    COMMENT ON COLUMN cdi.identity_merges.fold IS 'Number of the fold.';
-    COMMENT ON COLUMN cdi.identity_merges.identifier IS 'Key of the identifier.';
+    COMMENT ON COLUMN cdi.identity_merges.fold IS 'Number of the fold; null of a merge that came about when something was unmerged or erased, by a link that had been refused before or had united others.';
+    COMMENT ON COLUMN cdi.identity_merges.identifier IS 'Key of the identifier; null, as type and value are: it was erased.';
     COMMENT ON COLUMN cdi.identity_merges.undone_at IS 'When the link was unmerged; null: it counts.';
 
     CREATE OR REPLACE VIEW cdi.identity_health AS

@@ -29,9 +29,9 @@ BEGIN
     EXECUTE format('GRANT USAGE ON SCHEMA cdi, cdi_bi TO %I', role);
     EXECUTE format('GRANT SELECT ON cdi.events, cdi.failed_events, cdi.imports, cdi.pipeline_deltas, cdi.pipeline_counts, cdi.watermark, '
         'cdi.identity_links, cdi.identity_map, cdi.identity_runs, cdi.identity_ahead, cdi.identity_merge_log, cdi.identity_rules, cdi.identity_refusals, cdi.identity_revocations, cdi.identity_splits, cdi.group_members, cdi.identifier_traits, cdi.computed_trait_deltas, cdi.computed_trait_cursor, cdi.computed_trait_backfills, cdi.computed_trait_values, cdi.computed_trait_counts, '
-        'cdi.outbox, cdi.push_cursor, cdi.sync_runs, cdi.sync_rows, cdi.deliveries, cdi.failed_deliveries TO %I', role);
+        'cdi.spend, cdi.exchange_rates, cdi.outbox, cdi.push_cursor, cdi.sync_runs, cdi.sync_rows, cdi.deliveries, cdi.failed_deliveries TO %I', role);
     EXECUTE format('GRANT SELECT (source_id, name, enabled, created_at, rotated_at, rate_limit, rate_burst, max_body, allowed_origins, keep_original, client_address, cookieless, person_traits) ON cdi.sources TO %I', role);
-    EXECUTE format('GRANT SELECT ON cdi.identifier_types, cdi.trait_policies, cdi.computed_traits, cdi.conversions, cdi.virtual_events, cdi.destinations, cdi.destination_specs, cdi.syncs TO %I', role);
+  AND p.proname IN ()
     FOR v IN
         SELECT c.oid::regclass FROM pg_class c
         WHERE c.relkind = 'v' AND c.relnamespace IN ('cdi'::regnamespace, 'cdi_bi'::regnamespace)
@@ -54,9 +54,14 @@ SELECT p.oid::regprocedure
 FROM pg_extension e
 JOIN pg_proc p ON p.pronamespace IN (e.extnamespace, 'cdi'::regnamespace)
 WHERE e.extname = 'cdi'
-  AND p.proname IN ('_workers', '_source_activity', '_payload_text', 'cdi_watermark', 'cdi_person', 'cdi_person_at', 'cdi_person_of', 'cdi_identifier', 'cdi_explain_identity', 'cdi_identity_bridges', 'cdi_identity_check', 'cdi_person_traits', 'cdi_resolve', 'cdi_attribution', 'cdi_channel',
-                    'cdi_campaign_key', 'cdi_session_id', 'cdi_session_channel', 'cdi_first', 'cdi_last', 'cdi_property_number',
-                    '_canonical_predicate', '_unknown_virtual_event', 'cdi_event_predicate', 'cdi_virtual_event_rows', 'cdi_flow_path', 'cdi_flows', 'cdi_top_paths', 'cdi_flows_mermaid')
+  AND p.proname IN ('_workers', '_source_activity', '_payload_text', 'cdi_watermark', 'cdi_person', 'cdi_person_at', 'cdi_person_of',
+                    'cdi_identifier', 'cdi_explain_identity', 'cdi_identity_bridges', 'cdi_identity_check', 'cdi_person_traits',
+                    'cdi_resolve', 'cdi_attribution', 'cdi_channel', 'cdi_channel_rules', 'cdi_campaign', 'cdi_campaign_key',
+                    'cdi_session_id', 'cdi_session_channel', 'cdi_first', 'cdi_last', 'cdi_property_number', 'cdi_markov',
+                    'cdi_shapley', 'cdi_shapley_ordered', 'cdi_logistic', 'cdi_hazard', 'cdi_window_funnel', 'cdi_funnel',
+                    'cdi_funnel_paths', '_canonical_predicate', '_unknown_virtual_event', 'cdi_event_predicate',
+                    'cdi_virtual_event_rows', 'cdi_flow_path', 'cdi_flows', 'cdi_top_paths', 'cdi_flows_mermaid',
+                    'cdi_attribution_report', '_attribution_sums', '_conversion_values', '_first_within', 'cdi_touch_credit')
 $$;
 COMMENT ON FUNCTION cdi._reader_functions() IS 'Internal: the functions that a reader may call.';
 
@@ -73,9 +78,9 @@ BEGIN
     EXECUTE format('GRANT INSERT ON cdi.import TO %I WITH GRANT OPTION', role);     -- both
     EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA cdi, cdi_bi TO %I', role);
     EXECUTE format('REVOKE ALL ON cdi.identity_key FROM %I', role);
-    EXECUTE format('GRANT INSERT, UPDATE, DELETE ON cdi.sources, cdi.source_grants, cdi.source_keys, cdi.secrets, cdi.webhooks, cdi.identifier_types, cdi.computed_traits, cdi.conversions, '
+    EXECUTE format('GRANT INSERT, UPDATE, DELETE ON cdi.sources, cdi.source_grants, cdi.source_keys, cdi.secrets, cdi.webhooks, cdi.identifier_types, cdi.computed_traits, cdi.conversions, cdi.channel_sites, cdi.spend, cdi.exchange_rates, '
         'cdi.failed_events, cdi.imports, cdi.pipeline_deltas, cdi.failed_deliveries TO %I', role);
-    EXECUTE format('GRANT INSERT ON cdi.secret_entry TO %I', role);
+    EXECUTE format('GRANT INSERT ON cdi.secret_entry, cdi.channels, cdi.channel_rules TO %I', role);
     EXECUTE format('GRANT USAGE ON ALL SEQUENCES IN SCHEMA cdi TO %I', role);
     FOR f IN
         SELECT p.oid::regprocedure

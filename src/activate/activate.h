@@ -15,6 +15,7 @@
 #include "fmgr.h"
 #include "lib/stringinfo.h"
 #include "utils/jsonb.h"
+#include "utils/timestamp.h"
 #include "utils/uuid.h"
 
 #include "base/base.h"
@@ -37,7 +38,11 @@ typedef struct CdiTarget
 	json_t	   *settings;		/* defaults filled in */
 	json_t	   *secrets;		/* resolved, or NULL: not wanted here */
 	bool		mask_secrets;	/* secrets read "***"; for what people see */
+	const char *token;			/* of OAuth, or NULL: none yet */
+	TimestampTz now;			/* of tests; 0: the clock */
 } CdiTarget;
+
+extern TimestampTz cdi_target_now(const CdiTarget *target);
 
 /*
  * Parses and checks; raises ZC403 where anything is wrong.  With tests the
@@ -95,6 +100,8 @@ typedef struct CdiItem
 	/* filled in by cdi_item_map */
 	char	   *json;
 	int			len;
+	char	   *meta;			/* JSON that requests can use and do not hold, or NULL */
+	char	   *list;			/* which array of the body it goes to, or NULL */
 	char	   *group;			/* rows of one request have the same */
 	char	   *error;			/* why it can never be sent, or NULL */
 } CdiItem;
@@ -106,15 +113,18 @@ typedef struct CdiScope
 	const CdiItem *item;		/* NULL outside of a row */
 	JsonbContainer *row;		/* "$": the row, or an answer's body */
 	const CdiValue *element;	/* "@": element of the innermost @each */
+	const char *element_key;	/* "key": its name, where it is a member of an object */
 	CdiItem   **items;			/* of the request */
 	int			nitems;
 	const char *batch_key;
+	Jsonb	   *steps;			/* what former stages have found, or NULL */
 	bool		secrets;		/* {{secret...}} may be read */
-	int			status;			/* of an answer */
+	const struct CdiAnswer *answer; /* "status", "header", "text" */
 } CdiScope;
 
 extern CdiValue cdi_map_evaluate(const CdiScope *scope, const json_t *node);
 extern bool cdi_map_condition(const CdiScope *scope, const json_t *condition);
+/* map_path.c */
 extern CdiValue cdi_map_path(const CdiScope *scope, const char *path);
 extern CdiValue cdi_map_template(const CdiScope *scope, const char *text);
 extern void cdi_value_append(StringInfo out, const CdiValue *value);
@@ -122,6 +132,8 @@ extern bool cdi_value_empty(const CdiValue *value);
 /* Text of a scalar (or JSON text of another), in the current context. */
 extern char *cdi_value_text(const CdiValue *value);
 extern CdiValue cdi_value_string(const char *data, int len);
+/* Of settings and literals */
+extern CdiValue cdi_value_from_json(const json_t *node);
 extern CdiValue cdi_value_from_jsonb(const JsonbValue *value);
 extern Jsonb *cdi_value_jsonb(const CdiValue *value);
 
@@ -131,6 +143,7 @@ typedef struct CdiMapRules
 	bool		row;			/* "$", "@" and item. */
 	bool		secrets;
 	bool		items;			/* @items */
+	bool		answer;			/* header., text and key */
 } CdiMapRules;
 
 extern void cdi_map_check(const json_t *node, CdiMapRules rules, const char *where);
@@ -150,6 +163,8 @@ typedef struct CdiMapFunction
 extern const CdiMapFunction cdi_map_number_functions[];
 extern const int cdi_map_number_function_count;
 
+/* An instant as the functions on times take it */
+extern CdiValue cdi_map_time(TimestampTz at);
 extern CdiValue cdi_map_trim(const CdiValue *value, const json_t *call);
 extern const CdiMapFunction *cdi_map_function(const char *name, size_t len);
 /* step: a name, or an array of name and arguments */
@@ -163,7 +178,16 @@ typedef enum CdiDigest
 
 extern char *cdi_hex_digest(CdiDigest type, const char *data, int len);
 
+/* map_objects.c */
+/* The first group of a match, or all of it; absent where there is none. */
+extern CdiValue cdi_map_regex(const CdiValue *value, const char *pattern);
+extern void cdi_map_check_regex(const char *pattern, const char *where);
+extern const CdiMapFunction cdi_map_object_functions[];
+extern const int cdi_map_object_function_count;
+
 /* request.c */
+#define CDI_MAX_HEADERS 64
+
 typedef struct CdiHeader
 {
 	const char *name;
@@ -191,9 +215,58 @@ typedef struct CdiBatchLimits
 /* Maps one row; an item that cannot be sent has its error set.  No ereport. */
 extern void cdi_item_map(const CdiTarget *target, const json_t *action, CdiItem *item);
 extern CdiBatchLimits cdi_request_limits(const CdiTarget *target, const json_t *action);
-/* Raises where the request cannot be built from these settings. */
-extern CdiRequest *cdi_request_build(const CdiTarget *target, const json_t *action,
-									 CdiItem **items, int nitems);
+
+/*
+ * An action is a sequence of stages, each a request and how its answer is
+ * read: its steps, what it is about, and what comes then.
+ */
+extern int	cdi_action_stages(const json_t *action);
+extern const json_t *cdi_action_stage(const json_t *action, int number);
+/* Number of the stage that the action is about */
+extern int	cdi_action_main_stage(const json_t *action);
+
+/*
+ * Raises where the request cannot be built from these settings.  NULL where
+ * the stage is not wanted for these items.
+ */
+extern CdiRequest *cdi_request_build(const CdiTarget *target, const json_t *stage,
+									 CdiItem **items, int nitems, Jsonb *steps);
+/* Raises where name or value would break the request. */
+extern void cdi_request_add_header(CdiRequest *request, const char *name, const char *value);
+extern void cdi_request_check_url(const CdiRequest *request);
+
+/* body.c */
+extern void cdi_body_build(CdiRequest *request, const CdiScope *scope, const json_t *body);
+extern void cdi_body_check(const json_t *body, CdiMapRules rules, const char *where);
+
+/* auth.c */
+extern void cdi_auth_apply(CdiRequest *request, const CdiScope *scope, const json_t *auth);
+extern char *cdi_auth_jwt(const CdiScope *scope, const json_t *auth);
+extern void cdi_auth_check(const json_t *auth, const char *where);
+
+/* oauth.c: tokens that a destination's own server hands out */
+typedef struct CdiToken
+{
+	char	   *access_token;	/* NULL: refused */
+	char	   *refresh_token;	/* a new one, or NULL */
+	int			expires_in;		/* s; 0: not said */
+	bool		revoked;		/* only a person can help */
+	char	   *error;
+} CdiToken;
+
+/* The part of "auth" that needs a token, with the secrets as they are; or NULL */
+extern const json_t *cdi_oauth_part(const CdiTarget *target);
+extern CdiRequest *cdi_oauth_request(const CdiTarget *target);
+extern CdiToken *cdi_oauth_answer(const CdiTarget *target, const struct CdiAnswer *answer);
+extern void cdi_oauth_check(const json_t *auth, const char *where);
+
+/* sign.c: signatures; all raise where OpenSSL refuses */
+extern char *cdi_sign_hmac(const char *algorithm, const char *encoding, const char *key,
+						   const char *data, size_t len);
+extern char *cdi_sign_jwt(const char *algorithm, const char *key, const char *header, const char *claims);
+extern void cdi_sign_aws(CdiRequest *request, const char *service, const char *region, const char *access_key,
+						 const char *secret_key, const char *session_token, TimestampTz now);
+extern char *cdi_base64(const void *data, int len);
 extern bool cdi_host_allowed(const CdiSpec *spec, const char *host);
 
 /* response.c */
@@ -210,6 +283,7 @@ typedef enum CdiClass
 /* What came back, or did not. */
 typedef struct CdiAnswer
 {
+	const char *headers;		/* lines "name: value", or NULL */
 	int			status;			/* 0: no answer */
 	const char *failure;		/* "network", "timeout" or "refused" where there
 								 * was none, else NULL */
@@ -225,17 +299,31 @@ typedef struct CdiVerdict
 	CdiClass	class;
 	bool		split;			/* rejected as a whole: halve to find the row */
 	const char *error;
-	/* rows that fared otherwise than the request, by index in the request */
+	int			retry_after;	/* s; 0: not said */
+	bool		unfinished;		/* ask again later: the stage polls */
+	Jsonb	   *extract;		/* what the stage found, or NULL */
+	/* rows that fared otherwise than the request; the arrays go by its rows */
 	int			nrows;
-	int		   *rows;
+	bool	   *named;			/* NULL: none */
 	CdiClass   *row_classes;
 	const char **row_errors;
 } CdiVerdict;
 
+/* A receiver that wants more is asked again all the same (s). */
+#define CDI_MAX_RETRY_AFTER (24 * 60 * 60)
+
+/* The body as JSON, or NULL where it is none */
+extern Jsonb *cdi_answer_json(const CdiAnswer *answer);
+/* The body as an array of objects whose members are named by its first line */
+extern Jsonb *cdi_answer_csv(const CdiAnswer *answer);
+extern bool cdi_class_parse(const char *name, CdiClass *class);
 extern const char *cdi_class_name(CdiClass class);
-extern CdiVerdict *cdi_response_read(const CdiTarget *target, const json_t *action,
-									 const CdiAnswer *answer, int nitems);
-extern void cdi_response_check(const json_t *response, const char *where);
+extern CdiVerdict *cdi_response_read(const CdiTarget *target, const json_t *stage,
+									 const CdiAnswer *answer, CdiItem **items, int nitems);
+/* response_check.c */
+extern void cdi_response_check(const json_t *stage, const char *where);
+/* Milliseconds between two questions of a stage that polls, and how long at most */
+extern int	cdi_stage_poll(const json_t *stage, int64 *limit);
 
 /* destination.c: raises where the argument is null */
 extern char *cdi_text_argument(FunctionCallInfo fcinfo, int argument, const char *name);

@@ -27,8 +27,16 @@
 
 /* Of an answer; what is longer is cut, and its status still counts. */
 #define MAX_ANSWER (1024 * 1024)
+#define MAX_ANSWER_HEADERS (64 * 1024)
 #define MAX_EVENTS 64
 #define CONNECT_TIMEOUT 10000
+
+typedef struct Buffer
+{
+	char	   *data;			/* malloc */
+	size_t		len;
+	size_t		size;
+} Buffer;
 
 typedef struct Transfer
 {
@@ -37,9 +45,8 @@ typedef struct Transfer
 	CURL	   *easy;
 	struct curl_slist *headers;
 	void	   *owner;
-	char	   *body;			/* malloc */
-	size_t		body_len;
-	size_t		body_size;
+	Buffer		body;
+	Buffer		lines;			/* headers of the answer, and a zero byte */
 	bool		refused;		/* by the egress guard */
 	bool		cut;
 	bool		host_refused;
@@ -103,29 +110,49 @@ set_timer(CURLM *multi, long milliseconds, void *arg)
 	return 0;
 }
 
+static bool
+append(Buffer *buffer, const char *data, size_t len)
+{
+	if (buffer->len + len > buffer->size)
+	{
+		size_t		wanted = Max(buffer->size * 2, buffer->len + len);
+		char	   *larger = realloc(buffer->data, wanted);
+
+		if (larger == NULL)
+			return false;
+		buffer->data = larger;
+		buffer->size = wanted;
+	}
+	memcpy(buffer->data + buffer->len, data, len);
+	buffer->len += len;
+	return true;
+}
+
 static size_t
 take_body(char *data, size_t size, size_t count, void *arg)
 {
 	Transfer   *transfer = arg;
 	size_t		len = size * count;
 
-	if (transfer->body_len + len > MAX_ANSWER)
+	if (transfer->body.len + len > MAX_ANSWER)
 	{
 		transfer->cut = true;
 		return 0;				/* ends the transfer */
 	}
-	if (transfer->body_len + len > transfer->body_size)
-	{
-		size_t		wanted = Max(transfer->body_size * 2, transfer->body_len + len);
-		char	   *larger = realloc(transfer->body, wanted);
+	return append(&transfer->body, data, len) ? len : 0;
+}
 
-		if (larger == NULL)
-			return 0;
-		transfer->body = larger;
-		transfer->body_size = wanted;
-	}
-	memcpy(transfer->body + transfer->body_len, data, len);
-	transfer->body_len += len;
+/* One line of the answer's head; what is beyond the limit is not seen. */
+static size_t
+take_header(char *data, size_t size, size_t count, void *arg)
+{
+	Transfer   *transfer = arg;
+	size_t		len = size * count;
+
+	if (len > 5 && memcmp(data, "HTTP/", 5) == 0)
+		transfer->lines.len = 0;	/* that of an interim answer is gone */
+	else if (transfer->lines.len + len < MAX_ANSWER_HEADERS && !append(&transfer->lines, data, len))
+		return 0;
 	return len;
 }
 
@@ -185,7 +212,8 @@ free_transfer(Transfer *transfer)
 {
 	curl_easy_cleanup(transfer->easy);
 	curl_slist_free_all(transfer->headers);
-	free(transfer->body);
+	free(transfer->body.data);
+	free(transfer->lines.data);
 	free(transfer);
 }
 
@@ -349,6 +377,8 @@ set_options(Transfer *transfer, const CdiRequest *request)
 	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long) Min(request->timeout, CONNECT_TIMEOUT));
 	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, take_body);
 	curl_easy_setopt(easy, CURLOPT_WRITEDATA, transfer);
+	curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, take_header);
+	curl_easy_setopt(easy, CURLOPT_HEADERDATA, transfer);
 	curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);
 	curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, transfer);
 	curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, before_request);
@@ -370,7 +400,7 @@ cdi_client_start(CdiHttp *http, const CdiRequest *request, const CdiSpec *spec, 
 	if (transfer == NULL)
 		out_of_memory();
 	transfer->owner = owner;
-	transfer->body_len = 0;
+	transfer->body.len = transfer->lines.len = 0;
 	transfer->refused = transfer->cut = transfer->host_refused = false;
 	transfer->error[0] = '\0';
 	transfer->result = CURLE_OK;
@@ -518,8 +548,10 @@ cdi_client_result(CdiHttp *http, CdiAnswer *answer, void **owner)
 		return true;
 	}
 	answer->status = (int) status;
-	answer->body = transfer->body;
-	answer->body_len = transfer->body_len;
+	answer->body = transfer->body.data;
+	answer->body_len = transfer->body.len;
+	if (append(&transfer->lines, "", 1))
+		answer->headers = transfer->lines.data;
 	value = 0;
 	curl_easy_getinfo(transfer->easy, CURLINFO_RETRY_AFTER, &value);
 	answer->retry_after = (int) Min(Max(value, 0), 24 * 60 * 60);

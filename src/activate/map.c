@@ -59,9 +59,8 @@ cdi_value_from_jsonb(const JsonbValue *value)
 	return result;
 }
 
-/* Of settings and literals */
-static CdiValue
-value_from_json(const json_t *node)
+CdiValue
+cdi_value_from_json(const json_t *node)
 {
 	CdiValue	result = {.type = CDI_NULL};
 	StringInfoData out;
@@ -160,191 +159,6 @@ cdi_value_empty(const CdiValue *value)
 		default:
 			return false;
 	}
-}
-
-/*
- * One step of a path: a name, .name, [n] or ["name"].  Advances *at; *index is
- * -1 for a name.
- */
-static bool
-next_step(const char **at, const char **name, int *len, int *index)
-{
-	const char *start;
-
-	*index = -1;
-	if (**at == '.')
-		(*at)++;
-	if (**at == '\0')
-		return false;
-	if (**at != '[')
-	{
-		*name = *at;
-		*len = strcspn(*at, ".[");
-		*at += *len;
-		return true;
-	}
-	start = ++(*at);
-	if (*start == '"' || *start == '\'')
-	{
-		*name = start + 1;
-		*len = strcspn(start + 1, *start == '"' ? "\"" : "'");
-		*at = start + 1 + *len;
-		if (**at != '\0')
-			(*at)++;
-	}
-	else
-	{
-		*index = atoi(start);
-		*at += strcspn(start, "]");
-	}
-	if (**at == ']')
-		(*at)++;
-	return true;
-}
-
-static CdiValue
-walk_jsonb(CdiValue value, const char *rest)
-{
-	const char *name = NULL;
-	int			len = 0;
-	int			index;
-
-	while (next_step(&rest, &name, &len, &index))
-	{
-		JsonbValue	found;
-		JsonbValue *result;
-
-		if (value.type == CDI_JSON)
-		{
-			Jsonb	   *built = cdi_value_jsonb(&value);
-
-			value.type = CDI_CONTAINER;
-			value.container = &built->root;
-		}
-		if (value.type != CDI_CONTAINER)
-			return absent;
-		if (index >= 0)
-			result = JsonContainerIsArray(value.container) ?
-				getIthJsonbValueFromContainer(value.container, index) : NULL;
-		else
-			result = JsonContainerIsObject(value.container) ?
-				getKeyJsonValueFromContainer(value.container, name, len, &found) : NULL;
-		if (result == NULL)
-			return absent;
-		value = cdi_value_from_jsonb(result);
-	}
-	return value;
-}
-
-static CdiValue
-walk_json(const json_t *node, const char *rest)
-{
-	const char *name = NULL;
-	int			len = 0;
-	int			index;
-
-	while (node != NULL && next_step(&rest, &name, &len, &index))
-		node = index >= 0 ? json_array_get(node, index) : json_object_getn(node, name, len);
-	return node == NULL ? absent : value_from_json(node);
-}
-
-/* What follows the root's name, or NULL where path has another root */
-static const char *
-after(const char *path, const char *root)
-{
-	int			len = strlen(root);
-
-	if (strncmp(path, root, len) != 0)
-		return NULL;
-	path += len;
-	return *path == '\0' || *path == '.' || *path == '[' ? path : NULL;
-}
-
-static CdiValue
-text_value(const char *text)
-{
-	return text ? cdi_value_string(text, strlen(text)) : absent;
-}
-
-static CdiValue
-item_path(const CdiItem *item, const char *rest)
-{
-	if (item == NULL || *rest != '.')
-		return absent;
-	rest++;
-	if (strcmp(rest, "operation") == 0)
-		return text_value(item->operation);
-	if (strcmp(rest, "primary_key") == 0)
-		return text_value(item->primary_key);
-	if (strcmp(rest, "key") == 0)
-		return text_value(item->key);
-	return absent;
-}
-
-static CdiValue
-secret_path(const CdiScope *scope, const char *rest)
-{
-	CdiValue	value = absent;
-
-	if (scope->secrets && scope->target->secrets != NULL)
-		value = walk_json(scope->target->secrets, rest);
-	if (value.type == CDI_STRING && scope->target->mask_secrets)
-		return cdi_value_string("***", 3);
-	return value;
-}
-
-CdiValue
-cdi_map_path(const CdiScope *scope, const char *path)
-{
-	const char *rest;
-	CdiValue	value = absent;
-
-	if ((rest = after(path, "$")) != NULL)
-	{
-		if (scope->row == NULL)
-			return absent;
-		value.type = CDI_CONTAINER;
-		value.container = scope->row;
-		if (JsonContainerIsScalar(scope->row))
-			value = cdi_value_from_jsonb(getIthJsonbValueFromContainer(scope->row, 0));
-		return walk_jsonb(value, rest);
-	}
-	if ((rest = after(path, "@")) != NULL)
-		return scope->element ? walk_jsonb(*scope->element, rest) : absent;
-	if ((rest = after(path, "settings")) != NULL)
-		return walk_json(scope->target->settings, rest);
-	if ((rest = after(path, "secret")) != NULL)
-		return secret_path(scope, rest);
-	if ((rest = after(path, "item")) != NULL)
-		return item_path(scope->item, rest);
-	if ((rest = after(path, "vars")) != NULL)
-	{
-		json_t	   *vars = json_object_get(scope->target->spec->root, "vars");
-		json_t	   *template = *rest == '.' ? json_object_get(vars, rest + 1) : NULL;
-
-		return template ? cdi_map_template(scope, json_string_value(template)) : absent;
-	}
-	if ((rest = after(path, "batch")) != NULL)
-	{
-		if (strcmp(rest, ".key") == 0)
-			return text_value(scope->batch_key);
-		if (strcmp(rest, ".group") == 0 && scope->nitems > 0)
-			return text_value(scope->items[0]->group);
-		if (strcmp(rest, ".size") == 0)
-		{
-			value.type = CDI_NUMBER;
-			value.data = psprintf("%d", scope->nitems);
-			value.len = strlen(value.data);
-		}
-		return value;
-	}
-	if (after(path, "status") != NULL)
-	{
-		value.type = CDI_NUMBER;
-		value.data = psprintf("%d", scope->status);
-		value.len = strlen(value.data);
-	}
-	return value;
 }
 
 /* "... {{path}} ... {{path|function|function}} ..."; always a string */
@@ -562,8 +376,9 @@ call_function(const CdiScope *scope, const json_t *node)
 	return cdi_map_call(&value, call);
 }
 
+/* Those of one list, or of all: "*" */
 static CdiValue
-all_items(const CdiScope *scope)
+all_items(const CdiScope *scope, const char *list)
 {
 	CdiValue	result = {.type = CDI_JSON};
 	StringInfoData out;
@@ -572,9 +387,39 @@ all_items(const CdiScope *scope)
 	appendStringInfoChar(&out, '[');
 	for (int i = 0; i < scope->nitems; i++)
 	{
-		if (i > 0)
+		const CdiItem *item = scope->items[i];
+
+		if (strcmp(list, "*") != 0 && (item->list == NULL || strcmp(item->list, list) != 0))
+			continue;
+		if (out.len > 1)
 			appendStringInfoChar(&out, ',');
-		appendBinaryStringInfo(&out, scope->items[i]->json, scope->items[i]->len);
+		appendBinaryStringInfo(&out, item->json, item->len);
+	}
+	appendStringInfoChar(&out, ']');
+	result.data = out.data;
+	result.len = out.len;
+	return result;
+}
+
+/* One member of every item: an array as long as the items are many */
+static CdiValue
+column_of_items(const CdiScope *scope, const char *name)
+{
+	CdiValue	result = {.type = CDI_JSON};
+	char	   *path = psprintf("mapped.%s", name);
+	CdiScope	inner = *scope;
+	StringInfoData out;
+
+	initStringInfo(&out);
+	for (int i = 0; i < scope->nitems; i++)
+	{
+		CdiValue	value;
+
+		inner.item = scope->items[i];
+		value = cdi_map_path(&inner, path);
+
+		appendStringInfoChar(&out, i == 0 ? '[' : ',');
+		cdi_value_append(&out, &value);
 	}
 	appendStringInfoChar(&out, ']');
 	result.data = out.data;
@@ -590,7 +435,7 @@ directive(const CdiScope *scope, const char *name, const json_t *node, const jso
 	if (strcmp(name, "@template") == 0)
 		return cdi_map_template(scope, json_string_value(argument));
 	if (strcmp(name, "@literal") == 0)
-		return value_from_json(argument);
+		return cdi_value_from_json(argument);
 	if (strcmp(name, "@pipe") == 0)
 		return pipe_through(scope, argument);
 	if (strcmp(name, "@fn") == 0)
@@ -623,7 +468,9 @@ directive(const CdiScope *scope, const char *name, const json_t *node, const jso
 	if (strcmp(name, "@merge") == 0)
 		return merge(scope, argument);
 	if (strcmp(name, "@items") == 0)
-		return all_items(scope);
+		return all_items(scope, json_string_value(argument));
+	if (strcmp(name, "@column") == 0)
+		return column_of_items(scope, json_string_value(argument));
 	if (strcmp(name, "@item") == 0)
 	{
 		CdiValue	result = {.type = CDI_JSON};
@@ -654,5 +501,5 @@ cdi_map_evaluate(const CdiScope *scope, const json_t *node)
 				return directive(scope, key, node, member);
 		return build_object(scope, node);
 	}
-	return value_from_json(node);
+	return cdi_value_from_json(node);
 }

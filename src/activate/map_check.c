@@ -18,20 +18,32 @@
 static void
 check_path(const char *path, size_t len, CdiMapRules rules, const char *where)
 {
-	static const char *const roots[] = {"$", "@", "settings", "vars", "secret", "item", "batch", "status"};
+	static const struct
+	{
+		const char *name;
+		char		where;		/* r row, q request, a answer, * anywhere */
+	}			roots[] = {
+		{"$", '*'}, {"@", 'r'}, {"settings", '*'}, {"vars", '*'}, {"secret", '*'}, {"item", 'r'}, {"batch", '*'},
+		{"now", '*'}, {"status", '*'}, {"mapped", 'q'}, {"meta", 'q'}, {"step", 'q'},
+		{"header", 'a'}, {"text", 'a'}, {"key", 'a'},
+	};
 	char	   *text = pnstrdup(path, len);
 	size_t		root = strcspn(text, ".[");
 	int			found = -1;
 
 	for (int i = 0; i < lengthof(roots); i++)
-		if (strlen(roots[i]) == root && memcmp(roots[i], text, root) == 0)
+		if (strlen(roots[i].name) == root && memcmp(roots[i].name, text, root) == 0)
 			found = i;
 	if (found < 0)
-		INVALID("%s: path \"%s\" must begin with $, @, settings, vars, secret, item, batch or status.", where, text);
-	if (strcmp(roots[found], "secret") == 0 && !rules.secrets)
+		INVALID("%s: path \"%s\" must begin with $, @, settings, vars, secret, item, mapped, meta, step, batch, now, status, header, text or key.", where, text);
+	if (strcmp(roots[found].name, "secret") == 0 && !rules.secrets)
 		INVALID("%s: secrets can be used in \"auth\" and \"request\" only.", where);
-	if (!rules.row && (strcmp(roots[found], "@") == 0 || strcmp(roots[found], "item") == 0))
+	if (roots[found].where == 'r' && !rules.row)
 		INVALID("%s: path \"%s\" needs a row, and a request has many.", where, text);
+	if (roots[found].where == 'q' && rules.row && !rules.answer)
+		INVALID("%s: path \"%s\" can be used where a request is made or its answer read.", where, text);
+	if (roots[found].where == 'a' && !rules.answer)
+		INVALID("%s: path \"%s\" can be used where an answer is read only.", where, text);
 	for (const char *at = text + root; *at != '\0';)
 	{
 		if (*at == '.')
@@ -119,9 +131,12 @@ check_call(const json_t *name, const json_t *call, int first, const char *where)
 	{
 		json_t	   *argument = json_array_get(call, first + i);
 
-		if (function->kinds[i] == 's' ? !json_is_string(argument) : !json_is_integer(argument))
+		if (function->kinds[0] == '*' ? !json_is_string(argument) :
+			function->kinds[i] == 's' ? !json_is_string(argument) : !json_is_integer(argument))
 			INVALID("%s: argument %d of function \"%s\" must be %s.", where, i + 1, function->name,
-					function->kinds[i] == 's' ? "a string" : "an integer");
+					function->kinds[0] == '*' || function->kinds[i] == 's' ? "a string" : "an integer");
+		if (i == 0 && strcmp(function->name, "extract") == 0)
+			cdi_map_check_regex(json_string_value(argument), where);
 		if (json_is_integer(argument) && llabs(json_integer_value(argument)) > 1000000)
 			INVALID("%s: argument %d of function \"%s\" is out of range.", where, i + 1, function->name);
 	}
@@ -229,10 +244,12 @@ check_directive(const char *name, const json_t *argument, CdiMapRules rules, con
 		check_path(json_string_value(part), json_string_length(part), rules, where);
 		cdi_map_check(json_object_get(argument, "map"), rules, where);
 	}
-	else if (strcmp(name, "@items") == 0 || strcmp(name, "@item") == 0)
+	else if (strcmp(name, "@items") == 0 || strcmp(name, "@item") == 0 || strcmp(name, "@column") == 0)
 	{
 		if (!rules.items)
 			INVALID("%s can be used in the body of a request only.", where);
+		if (strcmp(name, "@item") == 0 ? !json_is_true(argument) : !json_is_string(argument))
+			INVALID("%s must be %s.", where, strcmp(name, "@item") == 0 ? "true" : "a name");
 	}
 	else
 		INVALID("%s: unknown directive \"%s\".", where, name);
@@ -286,7 +303,7 @@ cdi_map_check_condition(const json_t *condition, CdiMapRules rules, const char *
 
 	check_stack_depth();
 	if (name == NULL || json_object_size(condition) != 1)
-		INVALID("%s: a condition is an object of one member: all, any, not, exists, empty, eq or ne.", where);
+		INVALID("%s: a condition is an object of one member: all, any, not, exists, empty, eq, ne, lt, gt, in or matches.", where);
 	if (strcmp(name, "all") == 0 || strcmp(name, "any") == 0)
 	{
 		if (!json_is_array(value))
@@ -302,7 +319,20 @@ cdi_map_check_condition(const json_t *condition, CdiMapRules rules, const char *
 			INVALID("%s: \"%s\" must be a path.", where, name);
 		check_path(json_string_value(value), json_string_length(value), rules, where);
 	}
-	else if (strcmp(name, "eq") == 0 || strcmp(name, "ne") == 0)
+	else if (strcmp(name, "in") == 0)
+	{
+		if (!json_is_array(value) || json_array_size(value) != 2 || !json_is_array(json_array_get(value, 1)))
+			INVALID("%s: \"in\" must be an array of a value and an array of values.", where);
+		cdi_map_check(value, rules, where);
+	}
+	else if (strcmp(name, "matches") == 0)
+	{
+		if (!json_is_array(value) || json_array_size(value) != 2 || !json_is_string(json_array_get(value, 1)))
+			INVALID("%s: \"matches\" must be an array of a value and a regular expression.", where);
+		cdi_map_check(json_array_get(value, 0), rules, where);
+		cdi_map_check_regex(json_string_value(json_array_get(value, 1)), where);
+	}
+	else if (strcmp(name, "eq") == 0 || strcmp(name, "ne") == 0 || strcmp(name, "lt") == 0 || strcmp(name, "gt") == 0)
 	{
 		if (!json_is_array(value) || json_array_size(value) != 2)
 			INVALID("%s: \"%s\" must be an array of two values.", where, name);

@@ -19,7 +19,8 @@ same_value(const CdiValue *a, const CdiValue *b)
 static CdiValue
 operand(const CdiScope *scope, const json_t *node)
 {
-	static const char *const roots[] = {"$", "@", "settings", "secret", "item", "status"};
+	static const char *const roots[] = {"$", "@", "settings", "secret", "item", "status", "mapped", "meta", "step",
+	"header", "text", "key"};
 
 	if (json_is_string(node))
 	{
@@ -66,12 +67,35 @@ cdi_map_condition(const CdiScope *scope, const json_t *condition)
 		return *name == 'e' && name[1] == 'x' ?
 			found.type != CDI_ABSENT && found.type != CDI_NULL : cdi_value_empty(&found);
 	}
+	else if (strcmp(name, "in") == 0)
+	{
+		CdiValue	a = operand(scope, json_array_get(value, 0));
+
+		json_array_foreach(json_array_get(value, 1), i, part)
+		{
+			CdiValue	b = cdi_map_evaluate(scope, part);
+
+			if (same_value(&a, &b))
+				return true;
+		}
+		return false;
+	}
+	else if (strcmp(name, "matches") == 0)
+	{
+		CdiValue	a = operand(scope, json_array_get(value, 0));
+
+		return a.type != CDI_ABSENT && a.type != CDI_NULL &&
+			cdi_map_regex(&a, json_string_value(json_array_get(value, 1))).type != CDI_ABSENT;
+	}
 	else
 	{
-		/* eq, ne */
+		/* eq, ne, lt, gt */
 		CdiValue	a = operand(scope, json_array_get(value, 0));
 		CdiValue	b = operand(scope, json_array_get(value, 1));
 
+		if (*name == 'l' || *name == 'g')
+			return a.type == CDI_NUMBER && b.type == CDI_NUMBER &&
+				compareJsonbContainers(&cdi_value_jsonb(&a)->root, &cdi_value_jsonb(&b)->root) * (*name == 'l' ? -1 : 1) > 0;
 		return same_value(&a, &b) == (strcmp(name, "eq") == 0);
 	}
 }

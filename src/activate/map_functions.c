@@ -547,7 +547,9 @@ cdi_map_function(const char *name, size_t len)
 {
 	const CdiMapFunction *found = find(functions, lengthof(functions), name, len);
 
-	return found ? found : find(cdi_map_number_functions, cdi_map_number_function_count, name, len);
+	if (found == NULL)
+		found = find(cdi_map_number_functions, cdi_map_number_function_count, name, len);
+	return found ? found : find(cdi_map_object_functions, cdi_map_object_function_count, name, len);
 }
 
 CdiValue

@@ -262,12 +262,58 @@ fn_date(const CdiValue *value, const json_t *call)
 	return format_time(value, DATE_ONLY);
 }
 
+CdiValue
+cdi_map_time(TimestampTz at)
+{
+	struct pg_tm tm;
+	fsec_t		fraction;
+	char	   *text;
+
+	if (timestamp2tm(at, NULL, &tm, &fraction, NULL, NULL) != 0)
+		return absent;
+	text = psprintf("%04d-%02d-%02dT%02d:%02d:%02d.%06dZ", tm.tm_year, tm.tm_mon, tm.tm_mday,
+					tm.tm_hour, tm.tm_min, tm.tm_sec, (int) fraction);
+	return cdi_value_string(text, strlen(text));
+}
+
+/* %Y %m %d %H %M %S, in UTC; everything else stands for itself. */
+static CdiValue
+fn_format_time(const CdiValue *value, const json_t *call)
+{
+	const char *format = json_string_value(json_array_get(call, 1));
+	TimestampTz time;
+	struct pg_tm tm;
+	fsec_t		fraction;
+	StringInfoData out;
+
+	if (!time_of(value, &time) || timestamp2tm(time, NULL, &tm, &fraction, NULL, NULL) != 0 ||
+		tm.tm_year < 1 || tm.tm_year > 9999)
+		return absent;
+	initStringInfo(&out);
+	for (; *format != '\0'; format++)
+	{
+		static const char letters[] = "YmdHMS";
+		const int	parts[] = {tm.tm_year, tm.tm_mon, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec};
+		const char *letter = *format == '%' && format[1] != '\0' ? strchr(letters, format[1]) : NULL;
+
+		if (letter == NULL)
+			appendStringInfoChar(&out, *format);
+		else
+		{
+			format++;
+			appendStringInfo(&out, "%0*d", *letter == 'Y' ? 4 : 2, parts[letter - letters]);
+		}
+	}
+	return cdi_value_string(out.data, out.len);
+}
+
 const CdiMapFunction cdi_map_number_functions[] = {
 	{"cents", 0, 0, "", fn_cents},
 	{"date", 0, 0, "", fn_date},
 	{"epoch_ms", 0, 0, "", fn_epoch_ms},
 	{"epoch_s", 0, 0, "", fn_epoch_s},
 	{"epoch_us", 0, 0, "", fn_epoch_us},
+	{"format_time", 1, 1, "s", fn_format_time},
 	{"int", 0, 0, "", fn_int},
 	{"iso8601", 0, 0, "", fn_iso8601},
 	{"iso_ms", 0, 0, "", fn_iso_ms},

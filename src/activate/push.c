@@ -16,7 +16,6 @@
  */
 #include "activate/push.h"
 
-#include "common/pg_prng.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
@@ -29,49 +28,10 @@
 
 /* Requests in flight over all destinations */
 #define MAX_INFLIGHT 512
-/* Failures in a row after which a destination gets one request at a time */
-#define OPEN_AFTER 5
 #define SECRETS_FOR (10 * USECS_PER_SEC)
 #define WRITE_ATTEMPTS 3
 
 static CdiPushState *push;
-
-static TimestampTz
-later(int64 milliseconds)
-{
-	return GetCurrentTimestamp() + milliseconds * 1000;
-}
-
-/* Doubles with every attempt; between half and all of it, so that nothing beats in time */
-static int64
-backoff(int attempt)
-{
-	double		wait = (double) cdi_activate_retry_delay * (UINT64CONST(1) << Min(Max(attempt - 1, 0), 30));
-
-	wait = Min(wait, (double) cdi_activate_retry_max_delay);
-	return (int64) Max(wait * (0.5 + pg_prng_double(&pg_global_prng_state) / 2), 1);
-}
-
-static void
-pause_destination(PushDestination *destination, int64 milliseconds)
-{
-	destination->resume_at = Max(destination->resume_at, later(milliseconds));
-}
-
-/* The destination's settings are at fault: no row is, so none pays for it. */
-static void
-pause_for_settings(PushDestination *destination, int sqlstate, const char *error)
-{
-	pause_destination(destination, cdi_activate_retry_max_delay);
-	if (destination->warned)
-		return;
-	destination->warned = true;
-	ereport(WARNING,
-			(errcode(sqlstate),
-			 errmsg("destination \"%s\" pauses", destination->name),
-			 errdetail("%s.", error),
-			 errhint("It is tried again from time to time, and at once after cdi_alter_destination().")));
-}
 
 /* ---- sending ---- */
 
@@ -113,7 +73,14 @@ send_request(PushRequest *request, CdiItem **items)
 
 	PG_TRY();
 	{
-		request->request = cdi_request_build(&destination->target, lane->action, items, request->nrows);
+		/* A stage that is not wanted for these rows is passed over. */
+		for (;; request->stage++)
+		{
+			request->request = cdi_request_build(&destination->target, cdi_action_stage(lane->action, request->stage),
+												 items, request->nrows, request->steps);
+			if (request->request != NULL || request->stage == cdi_action_stages(lane->action) - 1)
+				break;
+		}
 		built = true;
 	}
 	PG_CATCH();
@@ -123,7 +90,7 @@ send_request(PushRequest *request, CdiItem **items)
 		MemoryContextSwitchTo(request->context);
 		error = CopyErrorData();
 		FlushErrorState();
-		pause_for_settings(destination, error->sqlerrcode, error->message);
+		push_pause_for_settings(destination, error->sqlerrcode, error->message);
 	}
 	PG_END_TRY();
 	if (!built)
@@ -134,11 +101,18 @@ send_request(PushRequest *request, CdiItem **items)
 		push_request_wait(request, destination->resume_at);
 		return;
 	}
-	request->attempts++;
+	if (request->request == NULL)
+	{
+		push_request_done(push, request);
+		return;
+	}
+	if (request->stage == 0 || request->attempts == 0)
+		request->attempts++;
 	request->sent_at = GetCurrentTimestamp();
 	destination->inflight++;
 	lane->inflight++;
 	push->inflight++;
+	request->items = items;
 	cdi_client_start(push->http, request->request, destination->target.spec, request);
 }
 
@@ -172,6 +146,8 @@ send_waiting(PushRequest *request)
 			items[n++] = item;
 		}
 	}
+	if (n < request->nrows && request->stage > 0)
+		push_request_restart(request);	/* what stages said went by the rows */
 	request->nrows = n;
 	if (n == 0)
 		push_request_free(request);
@@ -260,7 +236,7 @@ allowed_inflight(const PushDestination *destination)
 {
 	json_t	   *limit;
 
-	if (destination->failures >= OPEN_AFTER)
+	if (destination->failures >= PUSH_OPEN_AFTER)
 		return 1;
 	limit = json_object_get(json_object_get(destination->target.spec->root, "limits"), "concurrency");
 	return limit ? Min(cdi_activate_concurrency, (int) json_integer_value(limit)) : cdi_activate_concurrency;
@@ -290,7 +266,7 @@ secrets_available(PushDestination *destination)
 		MemoryContextSwitchTo(destination->context);
 		error = CopyErrorData();
 		FlushErrorState();
-		pause_for_settings(destination, error->sqlerrcode,
+		push_pause_for_settings(destination, error->sqlerrcode,
 						   psprintf("%s: %s", error->message, error->detail ? error->detail : ""));
 		available = false;
 	}
@@ -320,17 +296,18 @@ send_to(PushDestination *destination, TimestampTz now)
 {
 	dlist_mutable_iter it;
 
-	if (!may_send(destination) || destination->resume_at > now || !has_work(destination) ||
-		!secrets_available(destination))
+	if (!may_send(destination) || destination->resume_at > now || push_rate_due(destination) > now ||
+		!has_work(destination) || !secrets_available(destination) || !push_token_ready(push, destination))
 		return false;
 	dlist_foreach_modify(it, &destination->lanes)
 	{
 		PushLane   *lane = dlist_container(PushLane, node, it.cur);
 
-		if (send_from_lane(lane, destination->failures >= OPEN_AFTER, now))
+		if (send_from_lane(lane, destination->failures >= PUSH_OPEN_AFTER, now))
 		{
 			dlist_delete(&lane->node);
 			dlist_push_tail(&destination->lanes, &lane->node);
+			push_rate_count(destination, now);
 			return true;
 		}
 	}
@@ -355,143 +332,7 @@ send_all(void)
 	}
 }
 
-/* ---- answers ---- */
-
-/* Gives rows [from, to) of a request to a new one that is due at once. */
-static void
-send_part_again(PushLane *lane, PushRow **rows, int n, int attempts, TimestampTz due)
-{
-	if (n > 0)
-		push_request_wait(push_request_create(lane, rows, n, attempts, due), due);
-}
-
-typedef struct Tally
-{
-	int			accepted;
-	int			failed;
-	PushRow   **again;			/* rows to be sent again later */
-	int			nagain;
-	PushRow   **rest;			/* rows to be sent again at once */
-	int			nrest;
-} Tally;
-
-/* What becomes of one row */
-static void
-settle_row(PushRequest *request, PushRow *row, CdiClass class, const char *error, int status, Tally *tally)
-{
-	switch (class)
-	{
-		case CDI_CLASS_OK:
-			push_row_end(push, row, PUSH_ACCEPTED, NULL, 0, request->attempts, NULL);
-			tally->accepted++;
-			break;
-		case CDI_CLASS_RETRYABLE:
-		case CDI_CLASS_THROTTLED:
-			if (request->attempts >= cdi_activate_retry_limit)
-			{
-				push_row_end(push, row, PUSH_FAILED, cdi_class_name(class), status, request->attempts, error);
-				tally->failed++;
-			}
-			else
-				tally->again[tally->nagain++] = row;
-			break;
-		case CDI_CLASS_AUTH:
-			tally->again[tally->nagain++] = row;
-			break;
-		default:
-			push_row_end(push, row, PUSH_FAILED, "rejected", status, request->attempts, error);
-			tally->failed++;
-	}
-}
-
-static void
-note_health(PushDestination *destination, const CdiAnswer *answer, const CdiVerdict *verdict, int64 wait)
-{
-	switch (verdict->class)
-	{
-		case CDI_CLASS_RETRYABLE:
-			destination->failures++;
-			if (answer->retry_after > 0)
-				pause_destination(destination, wait);
-			else if (destination->failures >= OPEN_AFTER)
-				pause_destination(destination, backoff(destination->failures - OPEN_AFTER + 1));
-			break;
-		case CDI_CLASS_THROTTLED:
-			pause_destination(destination, wait);
-			break;
-		case CDI_CLASS_AUTH:
-			destination->secrets_read = 0;	/* perhaps it was changed */
-			/* not the answer's text: this goes to the server's log */
-			if (answer->failure)
-				pause_for_settings(destination, ERRCODE_CDI_EGRESS_REFUSED, answer->error);
-			else
-				pause_for_settings(destination, ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
-								   psprintf("It answered with HTTP status %d", answer->status));
-			break;
-		default:
-			destination->failures = 0;
-			destination->warned = false;
-	}
-}
-
-static void
-take_answer(PushRequest *request, const CdiAnswer *answer)
-{
-	PushLane   *lane = request->lane;
-	PushDestination *destination = lane->destination;
-	MemoryContext old = MemoryContextSwitchTo(request->context);
-	CdiVerdict *verdict = cdi_response_read(&destination->target, lane->action, answer, request->nrows);
-	int64		wait = Max(backoff(request->attempts), (int64) answer->retry_after * 1000);
-	bool		halve = request->nrows > 1 && verdict->nrows == 0 &&
-		(verdict->class == CDI_CLASS_SPLIT || (verdict->class == CDI_CLASS_REJECTED && verdict->split));
-	Tally		tally = {0};
-
-	destination->inflight--;
-	lane->inflight--;
-	push->inflight--;
-	note_health(destination, answer, verdict, wait);
-	tally.again = palloc(sizeof(PushRow *) * request->nrows);
-	tally.rest = palloc(sizeof(PushRow *) * request->nrows);
-
-	if (halve)
-	{
-		int			half = request->nrows / 2;
-		TimestampTz now = GetCurrentTimestamp();
-
-		push_delivery_add(push, request, 0, answer, "split", verdict->error);
-		send_part_again(lane, request->rows, half, 0, now);
-		send_part_again(lane, request->rows + half, request->nrows - half, 0, now);
-	}
-	else
-	{
-		for (int i = 0; i < request->nrows; i++)
-		{
-			CdiClass	class = verdict->class;
-			const char *error = verdict->error;
-			bool		named = false;
-
-			for (int k = 0; k < verdict->nrows; k++)
-				if (verdict->rows[k] == i)
-				{
-					named = true;
-					class = verdict->row_classes[k];
-					error = verdict->row_errors[k];
-				}
-			/* A refusal that names rows is about those: the others go again. */
-			if (verdict->class == CDI_CLASS_REJECTED && verdict->nrows > 0 && !named)
-				tally.rest[tally.nrest++] = request->rows[i];
-			else
-				settle_row(request, request->rows[i], class, error, answer->status, &tally);
-		}
-		push_delivery_add(push, request, tally.accepted, answer, cdi_class_name(verdict->class),
-						  verdict->error ? verdict->error : verdict->nrows > 0 ? verdict->row_errors[0] : NULL);
-		send_part_again(lane, tally.again, tally.nagain,
-						verdict->class == CDI_CLASS_AUTH ? request->attempts - 1 : request->attempts, later(wait));
-		send_part_again(lane, tally.rest, tally.nrest, 0, GetCurrentTimestamp());
-	}
-	MemoryContextSwitchTo(old);
-	push_request_free(request);
-}
+/* ---- the loop ---- */
 
 static void
 take_answers(void)
@@ -501,10 +342,15 @@ take_answers(void)
 
 	cdi_client_step(push->http);
 	while (cdi_client_result(push->http, &answer, &owner))
-		take_answer(owner, &answer);
-}
+	{
+		PushRequest *request = owner;
 
-/* ---- the loop ---- */
+		if (request->token_for)
+			push_token_take(push, request, &answer);
+		else
+			push_take_answer(push, request, &answer);
+	}
+}
 
 /*
  * The database may be out of space or the connection be interrupted: try
@@ -602,7 +448,10 @@ time_to_wait(void)
 	{
 		PushDestination *destination = dlist_container(PushDestination, node, it.cur);
 
-		if (!may_send(destination))
+		TimestampTz resume_at = Max(destination->resume_at, push_rate_due(destination));
+
+		/* An answer that carries a token will go on by itself. */
+		if (!may_send(destination) || destination->token_asked)
 			continue;
 		dlist_foreach(inner, &destination->lanes)
 		{
@@ -611,10 +460,10 @@ time_to_wait(void)
 			if (!lane->enabled || lane->action == NULL)
 				continue;
 			if (!dlist_is_empty(&lane->waiting))
-				next = Min(next, Max(destination->resume_at,
+				next = Min(next, Max(resume_at,
 									 dlist_container(PushRequest, node, dlist_head_node(&lane->waiting))->due));
-			if (!dlist_is_empty(&lane->pending) && destination->resume_at > now)
-				next = Min(next, destination->resume_at);
+			if (!dlist_is_empty(&lane->pending) && resume_at > now)
+				next = Min(next, resume_at);
 		}
 	}
 	if (next == DT_NOEND)

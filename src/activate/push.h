@@ -41,6 +41,15 @@ typedef struct PushDestination
 	MemoryContext secrets_context;
 	TimestampTz secrets_read;
 
+	char	   *token;			/* of OAuth, in context; NULL: none */
+	TimestampTz token_until;
+	bool		token_asked;	/* its request is in flight */
+	bool		token_works;	/* something was accepted with it */
+	char	   *refresh_token;	/* one that took the place of the setting's, or NULL */
+	int64		rate_interval;	/* us between two requests; 0: no limit */
+	int64		rate_burst;		/* us by which they may come early */
+	TimestampTz rate_next;		/* when the next is due at the limit */
+
 	int			inflight;
 	int			failures;		/* in a row; nothing else came through */
 	TimestampTz resume_at;		/* sent nothing before */
@@ -110,6 +119,17 @@ typedef struct PushRequest
 	PushRow   **rows;
 	MemoryContext context;		/* of the request as it is sent; else NULL */
 	CdiRequest *request;
+	CdiItem   **items;
+	PushDestination *token_for; /* asks for a token: no rows, no lane */
+
+	/* While an action of several stages is under way */
+	MemoryContext memory;		/* of what follows, or NULL */
+	int			stage;
+	Jsonb	   *steps;			/* what stages have found */
+	TimestampTz asked_since;	/* of a stage that polls */
+	bool	   *named;			/* rows that fared otherwise in a former stage */
+	CdiClass   *row_classes;
+	const char **row_errors;
 } PushRequest;
 
 /* A row of cdi.deliveries to be */
@@ -168,6 +188,34 @@ extern void push_request_free(PushRequest *request);
 extern void push_delivery_add(CdiPushState *push, const PushRequest *request, int accepted,
 							  const CdiAnswer *answer, const char *class, const char *error);
 extern void push_record_reset(CdiPushState *push);
+
+/* push_health.c: when a destination may be sent something */
+extern TimestampTz push_later(int64 milliseconds);
+extern int64 push_backoff(int attempt);
+extern void push_pause(PushDestination *destination, int64 milliseconds);
+/* The destination's settings are at fault: no row is, so none pays for it. */
+extern void push_pause_for_settings(PushDestination *destination, int sqlstate, const char *error);
+/* asked: the receiver said how long */
+extern void push_note_health(PushDestination *destination, const CdiAnswer *answer,
+							 const CdiVerdict *verdict, int64 wait, bool asked);
+/* Failures in a row after which a destination gets one request at a time */
+#define PUSH_OPEN_AFTER 5
+extern void push_rate_compile(PushDestination *destination);
+/* When the limit of the rate lets the next request go */
+extern TimestampTz push_rate_due(const PushDestination *destination);
+extern void push_rate_count(PushDestination *destination, TimestampTz now);
+
+/* push_answer.c */
+extern void push_take_answer(CdiPushState *push, PushRequest *request, const CdiAnswer *answer);
+
+extern void push_request_done(CdiPushState *push, PushRequest *request);
+extern void push_request_restart(PushRequest *request);
+
+/* push_token.c: true where the destination needs none, or has it */
+extern bool push_token_ready(CdiPushState *push, PushDestination *destination);
+extern void push_token_take(CdiPushState *push, PushRequest *request, const CdiAnswer *answer);
+/* Forget the token: the next request waits for another. */
+extern void push_token_drop(PushDestination *destination);
 
 /* push_store.c: each one short transaction */
 extern void push_read(CdiPushState *push);

@@ -177,6 +177,8 @@ push_request_free(PushRequest *request)
 {
 	if (request->context)
 		MemoryContextDelete(request->context);
+	if (request->memory)
+		MemoryContextDelete(request->memory);
 	pfree(request);
 }
 

@@ -217,6 +217,9 @@ compile(CdiPushState *push, PushDestination *destination)
 	destination->failures = 0;
 	destination->resume_at = 0;
 	destination->warned = false;
+	destination->token = destination->refresh_token = NULL;
+	destination->token_works = false;
+	destination->rate_next = 0;
 	MemoryContextSwitchTo(destination->context);
 	PG_TRY();
 	{
@@ -231,6 +234,7 @@ compile(CdiPushState *push, PushDestination *destination)
 		settings = cdi_json_parse(destination->context, destination->settings_text,
 								  strlen(destination->settings_text), &error);
 		destination->target.settings = cdi_settings_check(destination->target.spec, settings, destination->context);
+		push_rate_compile(destination);
 		destination->usable = true;
 	}
 	PG_CATCH();

@@ -8,18 +8,26 @@
  */
 #include "activate/activate.h"
 
-#include <openssl/evp.h>
-#include <openssl/hmac.h>
-
-#include "common/base64.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 
 #include "base/errors.h"
 
-#define MAX_HEADERS 64
 #define DEFAULT_TIMEOUT 30000
+
+/* Text of an expression of the action, or NULL where it has none */
+static char *
+expression_text(const CdiScope *scope, const json_t *action, const char *name)
+{
+	json_t	   *node = json_object_get(action, name);
+	CdiValue	value;
+
+	if (node == NULL)
+		return NULL;
+	value = cdi_map_evaluate(scope, node);
+	return cdi_value_text(&value);
+}
 
 static void
 map_item(const CdiTarget *target, const json_t *action, CdiItem *item)
@@ -27,7 +35,6 @@ map_item(const CdiTarget *target, const json_t *action, CdiItem *item)
 	CdiScope	scope = {.target = target,.item = item,.row = &item->row->root};
 	json_t	   *map = json_object_get(action, "map");
 	json_t	   *require = json_object_get(action, "require");
-	json_t	   *group_by = json_object_get(action, "group_by");
 	json_t	   *name;
 	size_t		i;
 	CdiValue	value;
@@ -47,11 +54,9 @@ map_item(const CdiTarget *target, const json_t *action, CdiItem *item)
 	cdi_value_append(&out, &value);
 	item->json = out.data;
 	item->len = out.len;
-	if (group_by != NULL)
-	{
-		value = cdi_map_evaluate(&scope, group_by);
-		item->group = cdi_value_text(&value);
-	}
+	item->group = expression_text(&scope, action, "group_by");
+	item->list = expression_text(&scope, action, "list");
+	item->meta = expression_text(&scope, action, "meta");
 }
 
 void
@@ -61,7 +66,7 @@ cdi_item_map(const CdiTarget *target, const json_t *action, CdiItem *item)
 
 	item->error = NULL;
 	item->json = NULL;
-	item->group = NULL;
+	item->group = item->list = item->meta = NULL;
 	/* Nothing below holds a lock, a buffer or a file when it fails. */
 	PG_TRY();
 	{
@@ -116,8 +121,8 @@ evaluate_text(const CdiScope *scope, const json_t *node)
 	return cdi_value_text(&value);
 }
 
-static void
-add_header(CdiRequest *request, const char *name, const char *value)
+void
+cdi_request_add_header(CdiRequest *request, const char *name, const char *value)
 {
 	static const char token[] = "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
@@ -133,10 +138,10 @@ add_header(CdiRequest *request, const char *name, const char *value)
 			request->headers[i].value = value;
 			return;
 		}
-	if (request->nheaders == MAX_HEADERS)
+	if (request->nheaders == CDI_MAX_HEADERS)
 		ereport(ERROR,
 				(errcode(ERRCODE_CDI_INVALID_SPEC),
-				 errmsg("request has more than %d headers", MAX_HEADERS)));
+				 errmsg("request has more than %d headers", CDI_MAX_HEADERS)));
 	request->headers[request->nheaders].name = name;
 	request->headers[request->nheaders++].value = value;
 }
@@ -167,109 +172,9 @@ add_headers(CdiRequest *request, const CdiScope *scope, const json_t *node)
 			CdiValue	text = cdi_value_from_jsonb(&part);
 
 			Assert(name != NULL);	/* a key comes before its value */
-			add_header(request, name, cdi_value_text(&text));
+			cdi_request_add_header(request, name, cdi_value_text(&text));
 		}
 	}
-}
-
-static char *
-base64(const void *data, int len)
-{
-	int			size = pg_b64_enc_len(len) + 1;
-	char	   *out = palloc0(size);
-
-	pg_b64_encode(data, len, out, size);
-	return out;
-}
-
-/* HMAC over the bytes of the body, as the receiver will see them */
-static char *
-signature(const json_t *auth, const char *key, const CdiRequest *request)
-{
-	const char *algorithm = cdi_json_string(auth, "algorithm");
-	const char *encoding = cdi_json_string(auth, "encoding");
-	bool		sha1 = algorithm && strcmp(algorithm, "sha1") == 0;
-	uint8		digest[EVP_MAX_MD_SIZE];
-	unsigned int size = 0;
-	char	   *hex;
-
-	if (HMAC(sha1 ? EVP_sha1() : EVP_sha256(), key, strlen(key), (const uint8 *) request->body,
-			 request->body_len, digest, &size) == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("OpenSSL refuses to compute a signature")));
-	if (encoding && strcmp(encoding, "base64") == 0)
-		return base64(digest, size);
-	hex = palloc0(size * 2 + 1);
-	hex_encode((char *) digest, size, hex);
-	return hex;
-}
-
-static char *
-member_text(const CdiScope *scope, const json_t *object, const char *name)
-{
-	json_t	   *node = json_object_get(object, name);
-
-	return node ? evaluate_text(scope, node) : pstrdup("");
-}
-
-static void
-add_auth(CdiRequest *request, const CdiScope *scope, const json_t *auth)
-{
-	const char *type = cdi_json_string(auth, "type");
-	json_t	   *when = json_object_get(auth, "when");
-
-	if (when != NULL && !cdi_map_condition(scope, when))
-		return;
-	if (strcmp(type, "header") == 0)
-		add_header(request, cdi_json_string(auth, "header"), member_text(scope, auth, "value"));
-	else if (strcmp(type, "bearer") == 0)
-		add_header(request, "Authorization", psprintf("Bearer %s", member_text(scope, auth, "token")));
-	else if (strcmp(type, "basic") == 0)
-	{
-		char	   *pair = psprintf("%s:%s", member_text(scope, auth, "username"), member_text(scope, auth, "password"));
-
-		add_header(request, "Authorization", psprintf("Basic %s", base64(pair, strlen(pair))));
-	}
-	else if (strcmp(type, "query") == 0)
-	{
-		char	   *text = member_text(scope, auth, "value");
-		CdiValue	value = cdi_value_string(text, strlen(text));
-
-		value = cdi_map_function("urlencode", 9)->call(&value, NULL);
-		request->url = psprintf("%s%c%s=%.*s", request->url, strchr(request->url, '?') ? '&' : '?',
-								cdi_json_string(auth, "name"), value.len, value.data);
-	}
-	else if (strcmp(type, "hmac") == 0)
-		add_header(request, cdi_json_string(auth, "header"),
-				   psprintf("%s%s", member_text(scope, auth, "prefix"),
-							signature(auth, member_text(scope, auth, "key"), request)));
-}
-
-static void
-build_body(CdiRequest *request, const CdiScope *scope, const json_t *body)
-{
-	StringInfoData out;
-
-	initStringInfo(&out);
-	if (strcmp(cdi_json_string(body, "format"), "json") == 0)
-	{
-		CdiValue	value = cdi_map_evaluate(scope, json_object_get(body, "template"));
-
-		cdi_value_append(&out, &value);
-		add_header(request, "Content-Type", "application/json");
-	}
-	else
-	{
-		for (int i = 0; i < scope->nitems; i++)
-		{
-			appendBinaryStringInfo(&out, scope->items[i]->json, scope->items[i]->len);
-			appendStringInfoChar(&out, '\n');
-		}
-		add_header(request, "Content-Type", "application/x-ndjson");
-	}
-	request->body = out.data;
-	request->body_len = out.len;
 }
 
 /* Of one row its own; of several a digest of theirs, in the order sent */
@@ -286,18 +191,60 @@ request_key(CdiItem **items, int nitems)
 	return cdi_hex_digest(CDI_SHA256, keys.data, keys.len);
 }
 
+/* ---- stages ---- */
+
+int
+cdi_action_stages(const json_t *action)
+{
+	return (int) (json_array_size(json_object_get(action, "steps")) + 1 + json_array_size(json_object_get(action, "then")));
+}
+
+int
+cdi_action_main_stage(const json_t *action)
+{
+	return (int) json_array_size(json_object_get(action, "steps"));
+}
+
+const json_t *
+cdi_action_stage(const json_t *action, int number)
+{
+	int			main_stage = cdi_action_main_stage(action);
+
+	if (number < main_stage)
+		return json_array_get(json_object_get(action, "steps"), number);
+	/* What the action is about has its request and response in the action. */
+	return number == main_stage ? action : json_array_get(json_object_get(action, "then"), number - main_stage - 1);
+}
+
+TimestampTz
+cdi_target_now(const CdiTarget *target)
+{
+	return target->now != 0 ? target->now : GetCurrentTimestamp();
+}
+
+void
+cdi_request_check_url(const CdiRequest *request)
+{
+	if (pg_strncasecmp(request->url, "https://", 8) != 0 && pg_strncasecmp(request->url, "http://", 7) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_CDI_INVALID_SPEC),
+				 errmsg("address of the destination must begin with https:// or http://")));
+}
+
 CdiRequest *
-cdi_request_build(const CdiTarget *target, const json_t *action, CdiItem **items, int nitems)
+cdi_request_build(const CdiTarget *target, const json_t *stage, CdiItem **items, int nitems, Jsonb *steps)
 {
 	CdiRequest *request = palloc0(sizeof(CdiRequest));
-	json_t	   *spec = json_object_get(action, "request");
-	json_t	   *auth = json_object_get(target->spec->root, "auth");
+	json_t	   *spec = json_object_get(stage, "request");
+	json_t	   *when = json_object_get(spec, "when");
 	const char *timeout = cdi_json_string(spec, "timeout");
 	const char *header = cdi_json_string(json_object_get(spec, "idempotency"), "header");
-	CdiScope	scope = {.target = target,.items = items,.nitems = nitems,.secrets = true};
+	CdiScope	scope = {.target = target,.items = items,.nitems = nitems,.steps = steps,.secrets = true};
 
-	request->headers = palloc(sizeof(CdiHeader) * MAX_HEADERS);
+	request->headers = palloc(sizeof(CdiHeader) * CDI_MAX_HEADERS);
 	request->key = scope.batch_key = request_key(items, nitems);
+	if (when != NULL && !cdi_map_condition(&scope, when))
+		return NULL;
 	request->method = evaluate_text(&scope, json_object_get(spec, "method"));
 	request->url = evaluate_text(&scope, json_object_get(spec, "url"));
 	request->timeout = DEFAULT_TIMEOUT;
@@ -307,26 +254,13 @@ cdi_request_build(const CdiTarget *target, const json_t *action, CdiItem **items
 		ereport(ERROR,
 				(errcode(ERRCODE_CDI_INVALID_SPEC),
 				 errmsg("method of the request is not valid")));
-	if (pg_strncasecmp(request->url, "https://", 8) != 0 && pg_strncasecmp(request->url, "http://", 7) != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_CDI_INVALID_SPEC),
-				 errmsg("address of the destination must begin with https:// or http://")));
-
+	cdi_request_check_url(request);
 	if (json_object_get(spec, "body") != NULL)
-		build_body(request, &scope, json_object_get(spec, "body"));
+		cdi_body_build(request, &scope, json_object_get(spec, "body"));
 	add_headers(request, &scope, json_object_get(spec, "headers"));
 	if (header != NULL)
-		add_header(request, header, request->key);
-	if (json_is_array(auth))
-	{
-		json_t	   *one;
-		size_t		i;
-
-		json_array_foreach(auth, i, one)
-			add_auth(request, &scope, one);
-	}
-	else if (auth != NULL)
-		add_auth(request, &scope, auth);
+		cdi_request_add_header(request, header, request->key);
+	cdi_auth_apply(request, &scope, json_object_get(target->spec->root, "auth"));
 	return request;
 }
 

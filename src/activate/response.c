@@ -9,20 +9,17 @@
  */
 #include "activate/activate.h"
 
+#include <math.h>
+
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/guc.h"
 #include "utils/numeric.h"
 
 #include "base/errors.h"
 
 #define MAX_ERROR 500
-
-#define INVALID(...) \
-	ereport(ERROR, \
-			(errcode(ERRCODE_CDI_INVALID_SPEC), \
-			 errmsg("destination specification is not valid"), \
-			 errdetail(__VA_ARGS__)))
 
 static const char *const class_names[] = {"ok", "rejected", "split", "retryable", "throttled", "auth"};
 
@@ -32,8 +29,8 @@ cdi_class_name(CdiClass class)
 	return class_names[class];
 }
 
-static bool
-class_parse(const char *name, CdiClass *class)
+bool
+cdi_class_parse(const char *name, CdiClass *class)
 {
 	for (int i = 0; i < lengthof(class_names); i++)
 		if (name != NULL && strcmp(class_names[i], name) == 0)
@@ -57,9 +54,8 @@ status_matches(const json_t *wanted, const CdiAnswer *answer)
 	return answer->failure != NULL && strcmp(answer->failure, text) == 0;
 }
 
-/* NULL where the body is no JSON */
-static Jsonb *
-parse_body(const CdiAnswer *answer)
+Jsonb *
+cdi_answer_json(const CdiAnswer *answer)
 {
 	MemoryContext context = CurrentMemoryContext;
 	Jsonb	   *volatile result = NULL;
@@ -87,6 +83,81 @@ parse_body(const CdiAnswer *answer)
 	}
 	PG_END_TRY();
 	return result;
+}
+
+/* One cell from *at on, unquoted, appended as a JSON string; *at is then behind it. */
+static void
+take_cell(const char **at, const char *end, StringInfo out)
+{
+	StringInfoData cell;
+	bool		quoted = *at < end && **at == '"';
+
+	initStringInfo(&cell);
+	if (quoted)
+		(*at)++;
+	while (*at < end)
+	{
+		if (quoted && **at == '"')
+		{
+			if (*at + 1 < end && (*at)[1] == '"')
+				(*at)++;
+			else
+			{
+				(*at)++;
+				quoted = false;
+				continue;
+			}
+		}
+		else if (!quoted && (**at == ',' || **at == '\n' || **at == '\r'))
+			break;
+		appendStringInfoChar(&cell, *(*at)++);
+	}
+	cdi_json_append_string(out, cell.data, cell.len);
+}
+
+Jsonb *
+cdi_answer_csv(const CdiAnswer *answer)
+{
+	const char *at = answer->body;
+	const char *end = at + answer->body_len;
+	char	   *names[256];
+	int			nnames = 0;
+	bool		first = true;
+	StringInfoData out;
+	CdiAnswer	converted = *answer;
+
+	initStringInfo(&out);
+	appendStringInfoChar(&out, '[');
+	while (at < end)
+	{
+		int			column = 0;
+
+		if (!first)
+			appendStringInfoString(&out, out.len > 1 ? ",{" : "{");
+		for (;; column++)
+		{
+			StringInfoData cell;
+
+			initStringInfo(&cell);
+			take_cell(&at, end, &cell);
+			if (first && nnames < lengthof(names))
+				names[nnames++] = cell.data;
+			else if (!first && column < nnames)
+				appendStringInfo(&out, "%s%s:%s", column ? "," : "", names[column], cell.data);
+			if (at >= end || *at != ',')
+				break;
+			at++;
+		}
+		if (!first)
+			appendStringInfoChar(&out, '}');
+		first = false;
+		at += at < end && *at == '\r';
+		at += at < end && *at == '\n';
+	}
+	appendStringInfoChar(&out, ']');
+	converted.body = out.data;
+	converted.body_len = out.len;
+	return cdi_answer_json(&converted);
 }
 
 /* One line of valid text for a table: whatever it was that came back */
@@ -174,114 +245,330 @@ default_verdict(const CdiAnswer *answer, CdiVerdict *verdict)
 	}
 }
 
+/* ---- rows that fared otherwise ---- */
+
+typedef struct Reading
+{
+	const json_t *rows;			/* the part of the rule */
+	CdiScope	scope;
+	CdiItem   **items;
+	int			nitems;
+	CdiVerdict *verdict;
+	int			entries;		/* seen so far */
+	char	  **values;			/* of "match": what each item has there */
+} Reading;
+
+static void
+name_row(Reading *reading, int row, CdiClass class, const CdiValue *message)
+{
+	CdiVerdict *verdict = reading->verdict;
+	char	   *text;
+
+	if (row < 0 || row >= reading->nitems)
+		return;
+	if (verdict->named == NULL)
+	{
+		verdict->named = palloc0(sizeof(bool) * reading->nitems);
+		verdict->row_classes = palloc(sizeof(CdiClass) * reading->nitems);
+		verdict->row_errors = palloc0(sizeof(char *) * reading->nitems);
+	}
+	if (verdict->named[row])
+		return;
+	text = cdi_value_text(message);
+	verdict->named[row] = true;
+	verdict->row_classes[row] = class;
+	verdict->row_errors[row] = presentable(reading->scope.target, text, strlen(text));
+	verdict->nrows++;
+}
+
+/* A path, or an expression */
+static CdiValue
+evaluate(const CdiScope *scope, const json_t *node)
+{
+	return json_is_string(node) ? cdi_map_path(scope, json_string_value(node)) : cdi_map_evaluate(scope, node);
+}
+
+/* Number of the row that is the index-th of its list, or -1 */
+static int
+row_of_list(const Reading *reading, const char *list, int index)
+{
+	for (int i = 0; i < reading->nitems; i++)
+		if (reading->items[i]->list != NULL && strcmp(reading->items[i]->list, list) == 0 && index-- == 0)
+			return i;
+	return -1;
+}
+
+/* Every row that has the value which the answer names */
+static void
+match_rows(Reading *reading, const CdiScope *scope, CdiClass class, const CdiValue *message)
+{
+	json_t	   *match = json_object_get(reading->rows, "match");
+	CdiValue	wanted = evaluate(scope, json_object_get(match, "value"));
+	char	   *text;
+
+	if (cdi_value_empty(&wanted))
+		return;
+	text = cdi_value_text(&wanted);
+	if (reading->values == NULL)
+	{
+		reading->values = palloc(sizeof(char *) * reading->nitems);
+		for (int i = 0; i < reading->nitems; i++)
+		{
+			CdiScope	inner = *scope;
+			CdiValue	value;
+
+			inner.item = reading->items[i];
+			value = evaluate(&inner, json_object_get(match, "to"));
+			reading->values[i] = cdi_value_text(&value);
+		}
+	}
+	for (int i = 0; i < reading->nitems; i++)
+		if (strcmp(reading->values[i], text) == 0)
+			name_row(reading, i, class, message);
+}
+
+/* One entry of what the answer lists */
+static void
+read_entry(Reading *reading, const CdiValue *element, const char *key)
+{
+	const json_t *rows = reading->rows;
+	json_t	   *when = json_object_get(rows, "when");
+	json_t	   *index = json_object_get(rows, "index");
+	json_t	   *list = json_object_get(rows, "array");
+	json_t	   *message_node = json_object_get(rows, "message");
+	CdiClass	class = CDI_CLASS_REJECTED;
+	CdiScope	scope = reading->scope;
+	CdiValue	message = *element;
+	int			row = reading->entries++;
+
+	scope.element = element;
+	scope.element_key = key;
+	if (when != NULL && !cdi_map_condition(&scope, when))
+		return;
+	(void) cdi_class_parse(cdi_json_string(rows, "class"), &class);
+	if (message_node != NULL)
+		message = evaluate(&scope, message_node);
+	if (json_object_get(rows, "match") != NULL)
+	{
+		match_rows(reading, &scope, class, &message);
+		return;
+	}
+	if (index != NULL)
+	{
+		CdiValue	value = evaluate(&scope, index);
+		char	   *text = cdi_value_text(&value);
+		char	   *end;
+
+		row = strtol(text, &end, 10);
+		if (*text == '\0' || *end != '\0' || row < 0)
+			return;
+	}
+	if (list != NULL)
+	{
+		CdiValue	value = evaluate(&scope, list);
+
+		row = row_of_list(reading, cdi_value_text(&value), row);
+	}
+	name_row(reading, row, class, &message);
+}
+
 /*
- * Rows that the body names: {"each": path, "index": path, "class": ...,
- * "message": path}.  Without "index" the entries stand in the order of the
- * rows, and "when" says which of them count.
+ * What a path of "each" leads to: with "[*]" in it every element there, else
+ * the elements of the array at its end.  Of an object, its members.
  */
 static void
-read_rows(const json_t *rows, const CdiScope *scope, CdiVerdict *verdict, int nitems)
+walk_each(Reading *reading, CdiValue value, const char *key, const char *path)
 {
-	CdiValue	list = cdi_map_path(scope, cdi_json_string(rows, "each"));
-	json_t	   *when = json_object_get(rows, "when");
-	const char *index_path = cdi_json_string(rows, "index");
-	const char *message_path = cdi_json_string(rows, "message");
-	CdiClass	class = CDI_CLASS_REJECTED;
+	const char *star = path ? strstr(path, "[*]") : NULL;
+	CdiScope	scope = reading->scope;
 	JsonbIterator *it;
 	JsonbIteratorToken token;
-	JsonbValue	raw;
-	int			entry = -1;
+	JsonbValue	part;
+	char	   *name = NULL;
 
-	(void) class_parse(cdi_json_string(rows, "class"), &class);
-	if (list.type != CDI_CONTAINER || !JsonContainerIsArray(list.container))
-		return;
-	verdict->rows = palloc(sizeof(int) * nitems);
-	verdict->row_classes = palloc(sizeof(CdiClass) * nitems);
-	verdict->row_errors = palloc(sizeof(char *) * nitems);
-	it = JsonbIteratorInit(list.container);
-	while ((token = JsonbIteratorNext(&it, &raw, true)) != WJB_DONE)
+	if (path != NULL && star != path)
 	{
-		CdiScope	inner = *scope;
-		CdiValue	element;
-		CdiValue	message = {.type = CDI_ABSENT};
-		int			row;
-		bool		known = false;
+		/* up to the first star, or to the end: then its elements are meant */
+		char	   *first = psprintf("@%.*s", (int) (star ? star - path : strlen(path)), path);
 
-		if (token != WJB_ELEM)
-			continue;
-		row = ++entry;
-		element = cdi_value_from_jsonb(&raw);
-		inner.element = &element;
-		if (when != NULL && !cdi_map_condition(&inner, when))
-			continue;
-		if (index_path != NULL)
-		{
-			CdiValue	index = cdi_map_path(&inner, index_path);
-			char	   *end;
-			char	   *text = cdi_value_text(&index);
-
-			row = strtol(text, &end, 10);
-			if (*text == '\0' || *end != '\0')
-				continue;
-		}
-		for (int i = 0; i < verdict->nrows; i++)
-			known |= verdict->rows[i] == row;
-		if (row < 0 || row >= nitems || known)
-			continue;
-		if (message_path != NULL)
-			message = cdi_map_path(&inner, message_path);
-		else
-			message = element;
-		verdict->rows[verdict->nrows] = row;
-		verdict->row_classes[verdict->nrows] = class;
-		{
-			char	   *text = cdi_value_text(&message);
-
-			verdict->row_errors[verdict->nrows++] = presentable(scope->target, text, strlen(text));
-		}
+		scope.element = &value;
+		walk_each(reading, cdi_map_path(&scope, first), key, star ? star : "[*]");
+		return;
+	}
+	if (path == NULL)
+	{
+		read_entry(reading, &value, key);
+		return;
+	}
+	path += strlen("[*]");
+	if (*path == '\0')
+		path = NULL;
+	if (value.type != CDI_CONTAINER)
+		return;
+	it = JsonbIteratorInit(value.container);
+	while ((token = JsonbIteratorNext(&it, &part, true)) != WJB_DONE)
+	{
+		if (token == WJB_KEY)
+			name = pnstrdup(part.val.string.val, part.val.string.len);
+		else if (token == WJB_VALUE || token == WJB_ELEM)
+			walk_each(reading, cdi_value_from_jsonb(&part), token == WJB_VALUE ? name : key, path);
 	}
 }
 
+static void
+read_rows(const json_t *rows, const CdiScope *scope, CdiVerdict *verdict, CdiItem **items, int nitems)
+{
+	json_t	   *each = json_object_get(rows, "each");
+	Reading		reading = {.rows = rows,.scope = *scope,.items = items,.nitems = nitems,.verdict = verdict};
+	int			n = json_is_array(each) ? (int) json_array_size(each) : 1;
+
+	if (scope->row == NULL)
+		return;
+	for (int i = 0; i < n; i++)
+	{
+		const char *path = json_string_value(json_is_array(each) ? json_array_get(each, i) : each);
+		CdiValue	body = {.type = CDI_CONTAINER,.container = scope->row};
+
+		walk_each(&reading, body, NULL, path + 1);
+	}
+}
+
+/* ---- when to come again ---- */
+
+/* A wait that the answer names: "header.NAME" or "$.path", as seconds, |ms or |epoch */
+static int
+retry_after(const json_t *sources, const CdiScope *scope)
+{
+	json_t	   *source;
+	size_t		i;
+
+	json_array_foreach(sources, i, source)
+	{
+		char	   *path = pstrdup(json_string_value(source));
+		char	   *unit = strchr(path, '|');
+		CdiValue	value;
+		char	   *text;
+		char	   *end;
+		double		seconds;
+
+		if (unit)
+			*unit++ = '\0';
+		value = cdi_map_path(scope, path);
+		if (cdi_value_empty(&value))
+			continue;
+		text = cdi_value_text(&value);
+		seconds = strtod(text, &end);
+		if (end == text || *end != '\0' || isnan(seconds))
+			continue;
+		if (unit && strcmp(unit, "ms") == 0)
+			seconds /= 1000;
+		else if (unit)
+			seconds -= (double) (cdi_target_now(scope->target) / USECS_PER_SEC) +
+				(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY;
+		if (seconds > 0)
+			return (int) Min(ceil(seconds), CDI_MAX_RETRY_AFTER);
+	}
+	return 0;
+}
+
+int
+cdi_stage_poll(const json_t *stage, int64 *limit)
+{
+	json_t	   *poll = json_object_get(stage, "poll");
+	const char *most = cdi_json_string(poll, "limit");
+	int			every = 0;
+	int			seconds = 24 * 60 * 60;
+
+	if (poll == NULL)
+		return 0;
+	(void) parse_int(cdi_json_string(poll, "every"), &every, GUC_UNIT_MS, NULL);
+	if (most != NULL)
+		(void) parse_int(most, &seconds, GUC_UNIT_S, NULL);
+	*limit = (int64) seconds * USECS_PER_SEC;
+	return every;
+}
+
+static void
+apply_rule(const json_t *rule, const CdiScope *scope, CdiVerdict *verdict, CdiItem **items, int nitems)
+{
+	json_t	   *rows = json_object_get(rule, "rows");
+	json_t	   *message = json_object_get(rule, "message");
+	json_t	   *one;
+	size_t		i;
+
+	(void) cdi_class_parse(cdi_json_string(rule, "class"), &verdict->class);
+	verdict->split = json_is_true(json_object_get(rule, "split"));
+	verdict->retry_after = retry_after(json_object_get(rule, "retry_after"), scope);
+	if (json_is_object(rows))
+		read_rows(rows, scope, verdict, items, nitems);
+	json_array_foreach(rows, i, one)
+		read_rows(one, scope, verdict, items, nitems);
+	if (message != NULL && verdict->class != CDI_CLASS_OK)
+	{
+		CdiValue	value = evaluate(scope, message);
+		char	   *text = cdi_value_text(&value);
+
+		if (*text)
+			verdict->error = presentable(scope->target, text, strlen(text));
+	}
+}
+
+static Jsonb *
+answer_body(const json_t *response, const CdiAnswer *answer)
+{
+	const char *format = cdi_json_string(response, "format");
+
+	if (format != NULL && strcmp(format, "csv") == 0)
+		return cdi_answer_csv(answer);
+	return cdi_answer_json(answer);
+}
+
 CdiVerdict *
-cdi_response_read(const CdiTarget *target, const json_t *action, const CdiAnswer *answer, int nitems)
+cdi_response_read(const CdiTarget *target, const json_t *stage, const CdiAnswer *answer, CdiItem **items, int nitems)
 {
 	CdiVerdict *verdict = palloc0(sizeof(CdiVerdict));
-	json_t	   *rules = json_object_get(json_object_get(action, "response"), "rules");
-	CdiScope	scope = {.target = target,.status = answer->status};
-	bool		parsed = false;
+	json_t	   *response = json_object_get(stage, "response");
+	json_t	   *rules = json_object_get(response, "rules");
+	json_t	   *extract = json_object_get(stage, "extract");
+	json_t	   *until = json_object_get(json_object_get(stage, "poll"), "until");
+	CdiScope	scope = {.target = target,.answer = answer,.items = items,.nitems = nitems};
 	json_t	   *rule;
 	size_t		i;
 
 	default_verdict(answer, verdict);
+	if (rules != NULL || extract != NULL || until != NULL)
+	{
+		Jsonb	   *body = answer_body(response, answer);
+
+		scope.row = body ? &body->root : NULL;
+	}
 	json_array_foreach(rules, i, rule)
 	{
 		json_t	   *statuses = json_object_get(rule, "status");
 		json_t	   *when = json_object_get(rule, "when");
-		json_t	   *rows = json_object_get(rule, "rows");
 		bool		matches = statuses == NULL;
 		json_t	   *status;
 		size_t		k;
 
 		json_array_foreach(statuses, k, status)
 			matches |= status_matches(status, answer);
-		if (!matches)
+		if (!matches || (when != NULL && !cdi_map_condition(&scope, when)))
 			continue;
-		if ((when != NULL || rows != NULL) && !parsed)
-		{
-			Jsonb	   *body = parse_body(answer);
-
-			parsed = true;
-			scope.row = body ? &body->root : NULL;
-		}
-		if (when != NULL && (scope.row == NULL || !cdi_map_condition(&scope, when)))
-			continue;
-		(void) class_parse(cdi_json_string(rule, "class"), &verdict->class);
-		verdict->split = json_is_true(json_object_get(rule, "split"));
-		if (rows != NULL)
-			read_rows(rows, &scope, verdict, nitems);
+		apply_rule(rule, &scope, verdict, items, nitems);
 		break;
 	}
 	if (verdict->class == CDI_CLASS_OK)
+	{
+		verdict->unfinished = until != NULL && !cdi_map_condition(&scope, until);
+		if (extract != NULL && !verdict->unfinished)
+		{
+			CdiValue	found = cdi_map_evaluate(&scope, extract);
+
+			verdict->extract = cdi_value_jsonb(&found);
+		}
+		return verdict;
+	}
+	if (verdict->error != NULL)
 		return verdict;
 	if (answer->failure != NULL)
 		verdict->error = answer->error ?
@@ -293,91 +580,4 @@ cdi_response_read(const CdiTarget *target, const json_t *action, const CdiAnswer
 		verdict->error = *body ? psprintf("HTTP %d: %s", answer->status, body) : psprintf("HTTP %d", answer->status);
 	}
 	return verdict;
-}
-
-void
-cdi_response_check(const json_t *response, const char *where)
-{
-	json_t	   *rules = json_object_get(response, "rules");
-	json_t	   *rule;
-	size_t		i;
-	CdiClass	class;
-	const CdiMapRules body_rules = {0};
-	const CdiMapRules element_rules = {.row = true};
-
-	if (!json_is_object(response) || json_object_size(response) != 1 || !json_is_array(rules))
-		INVALID("%s must be an object with an array \"rules\".", where);
-	json_array_foreach(rules, i, rule)
-	{
-		char	   *here = psprintf("%s.rules[%d]", where, (int) i);
-		const char *key;
-		json_t	   *member;
-		size_t		k;
-
-		if (!json_is_object(rule) || !class_parse(cdi_json_string(rule, "class"), &class))
-			INVALID("%s: class must be ok, rejected, split, retryable, throttled or auth.", here);
-		json_object_foreach(rule, key, member)
-		{
-			if (strcmp(key, "class") == 0)
-				continue;
-			if (strcmp(key, "split") == 0)
-			{
-				if (!json_is_boolean(member))
-					INVALID("%s: split must be true or false.", here);
-			}
-			else if (strcmp(key, "when") == 0)
-				cdi_map_check_condition(member, body_rules, here);
-			else if (strcmp(key, "status") == 0)
-			{
-				json_t	   *status;
-
-				if (!json_is_array(member))
-					INVALID("%s: status must be an array.", here);
-				json_array_foreach(member, k, status)
-				{
-					const char *text = json_string_value(status);
-
-					if (json_is_integer(status) && json_integer_value(status) >= 100 && json_integer_value(status) <= 599)
-						continue;
-					if (text && ((*text >= '1' && *text <= '5' && strcmp(text + 1, "xx") == 0) ||
-								 strcmp(text, "network") == 0 || strcmp(text, "timeout") == 0 ||
-								 strcmp(text, "refused") == 0))
-						continue;
-					INVALID("%s: a status is 100 to 599, \"1xx\" to \"5xx\", \"network\", \"timeout\" or \"refused\".", here);
-				}
-			}
-			else if (strcmp(key, "rows") == 0)
-			{
-				const char *name;
-				json_t	   *part;
-
-				if (!json_is_object(member) || cdi_json_string(member, "each") == NULL)
-					INVALID("%s: rows must be an object with a path \"each\".", here);
-				json_object_foreach(member, name, part)
-				{
-					if (strcmp(name, "when") == 0)
-						cdi_map_check_condition(part, element_rules, here);
-					else if (strcmp(name, "class") == 0)
-					{
-						if (!class_parse(json_string_value(part), &class) ||
-							class == CDI_CLASS_SPLIT || class == CDI_CLASS_AUTH)
-							INVALID("%s: class of rows must be ok, rejected, retryable or throttled.", here);
-					}
-					else if (strcmp(name, "each") == 0 || strcmp(name, "index") == 0 || strcmp(name, "message") == 0)
-					{
-						json_t	   *path;
-
-						if (!json_is_string(part))
-							INVALID("%s: %s must be a path.", here, name);
-						path = cdi_json_own(CurrentMemoryContext, json_pack("{s:s}", "@path", json_string_value(part)));
-						cdi_map_check(path, element_rules, here);
-					}
-					else
-						INVALID("%s: unknown member \"%s\" of rows.", here, name);
-				}
-			}
-			else
-				INVALID("%s: unknown member \"%s\".", here, key);
-		}
-	}
 }

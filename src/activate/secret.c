@@ -23,7 +23,8 @@ set_secret(json_t *object, const char *name, const char *reference)
 	bool		is_reference = cdi_secret_is_reference(reference);
 	char	   *value = is_reference ? cdi_secret_read(reference) : pstrdup(reference);
 
-	if (strpbrk(value, "\r\n") != NULL)
+	/* A header that it goes into may have one line; a key in PEM format goes into none. */
+	if (strpbrk(value, "\r\n") != NULL && strncmp(value, "-----BEGIN ", 11) != 0)
 		unavailable(is_reference ? reference : name, "It has more than one line.");
 	if (json_object_set_new(object, name, json_string(value)) != 0)
 		unavailable(is_reference ? reference : name, "It is not UTF-8 text.");

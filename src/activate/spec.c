@@ -240,72 +240,16 @@ cdi_settings_check(const CdiSpec *spec, const json_t *settings, MemoryContext co
 /* ---- the rest ---- */
 
 static void
-check_auth(const json_t *auth, const char *where)
-{
-	static const char *const members[] = {"type", "when", "header", "name", "value", "token", "username", "password",
-		"algorithm", "key", "prefix", "encoding", NULL};
-	static const struct
-	{
-		const char *type;
-		const char *needs[3];
-	}			types[] = {
-		{"none", {NULL}},
-		{"header", {"header", "value", NULL}},
-		{"bearer", {"token", NULL}},
-		{"basic", {"username", NULL}},
-		{"query", {"name", "value", NULL}},
-		{"hmac", {"header", "key", NULL}},
-	};
-	const char *type;
-	const char *key;
-	json_t	   *member;
-
-	check_object(auth, members, where);
-	type = required_string(auth, "type", where);
-	for (int i = 0;; i++)
-	{
-		if (i == lengthof(types))
-			INVALID("%s: type \"%s\" is not known; there are none, header, bearer, basic, query and hmac.", where, type);
-		if (strcmp(types[i].type, type) != 0)
-			continue;
-		for (int k = 0; types[i].needs[k] != NULL; k++)
-			(void) required_string(auth, types[i].needs[k], where);
-		break;
-	}
-	json_object_foreach((json_t *) auth, key, member)
-	{
-		if (strcmp(key, "when") == 0)
-			cdi_map_check_condition(member, request_rules, psprintf("%s.when", where));
-		else if (!json_is_string(member))
-			INVALID("%s.%s must be a string.", where, key);
-		else
-			cdi_map_check(member, request_rules, psprintf("%s.%s", where, key));
-	}
-	if (strcmp(type, "hmac") == 0)
-	{
-		const char *algorithm = cdi_json_string(auth, "algorithm");
-		const char *encoding = cdi_json_string(auth, "encoding");
-
-		if (algorithm && strcmp(algorithm, "sha256") != 0 && strcmp(algorithm, "sha1") != 0)
-			INVALID("%s: algorithm must be sha256 or sha1.", where);
-		if (encoding && strcmp(encoding, "hex") != 0 && strcmp(encoding, "base64") != 0)
-			INVALID("%s: encoding must be hex or base64.", where);
-	}
-}
-
-static void
 check_request(const json_t *request, const char *where)
 {
-	static const char *const members[] = {"method", "url", "headers", "body", "timeout", "idempotency", NULL};
-	static const char *const body_members[] = {"format", "template", NULL};
+	static const char *const members[] = {"method", "url", "headers", "body", "timeout", "idempotency", "when", NULL};
 	static const char *const idempotency_members[] = {"header", NULL};
 	json_t	   *part;
-	const char *format;
 
 	check_object(request, members, where);
 	cdi_map_check(json_object_get(request, "method"), request_rules, psprintf("%s.method", where));
-	(void) required_string(request, "method", where);
-	(void) required_string(request, "url", where);
+	if (json_object_get(request, "method") == NULL || json_object_get(request, "url") == NULL)
+		INVALID("%s: members \"method\" and \"url\" are needed.", where);
 	cdi_map_check(json_object_get(request, "url"), request_rules, psprintf("%s.url", where));
 	if ((part = json_object_get(request, "headers")) != NULL)
 		cdi_map_check(part, request_rules, psprintf("%s.headers", where));
@@ -322,19 +266,30 @@ check_request(const json_t *request, const char *where)
 		check_object(part, idempotency_members, psprintf("%s.idempotency", where));
 		(void) required_string(part, "header", psprintf("%s.idempotency", where));
 	}
-	part = json_object_get(request, "body");
-	if (part == NULL)
-		return;
-	check_object(part, body_members, psprintf("%s.body", where));
-	format = required_string(part, "format", psprintf("%s.body", where));
-	if (strcmp(format, "json") == 0)
+	if ((part = json_object_get(request, "when")) != NULL)
+		cdi_map_check_condition(part, request_rules, psprintf("%s.when", where));
+	if ((part = json_object_get(request, "body")) != NULL)
+		cdi_body_check(part, body_rules, psprintf("%s.body", where));
+}
+
+static void
+check_stages(const json_t *stages, const char *where)
+{
+	static const char *const members[] = {"name", "description", "request", "response", "extract", "poll", NULL};
+	json_t	   *stage;
+	size_t		i;
+
+	if (!json_is_array(stages))
+		INVALID("%s must be an array.", where);
+	json_array_foreach(stages, i, stage)
 	{
-		if (json_object_get(part, "template") == NULL)
-			INVALID("%s.body: member \"template\" is missing.", where);
-		cdi_map_check(json_object_get(part, "template"), body_rules, psprintf("%s.body.template", where));
+		char	   *here = psprintf("%s[%d]", where, (int) i);
+
+		check_object(stage, members, here);
+		(void) required_string(stage, "name", here);
+		check_request(json_object_get(stage, "request"), psprintf("%s.request", here));
+		cdi_response_check(stage, here);
 	}
-	else if (strcmp(format, "ndjson") != 0)
-		INVALID("%s.body: format must be json or ndjson.", where);
 }
 
 static void
@@ -354,10 +309,31 @@ check_batch(const json_t *batch, const char *where)
 }
 
 static void
+check_rate(const json_t *rate)
+{
+	static const char *const members[] = {"requests", "per", "burst", NULL};
+	json_t	   *requests = json_object_get(rate, "requests");
+	json_t	   *burst = json_object_get(rate, "burst");
+	const char *per = cdi_json_string(rate, "per");
+	int			value;
+
+	if (rate == NULL)
+		return;
+	check_object(rate, members, "limits.rate");
+	if (!json_is_integer(requests) || json_integer_value(requests) < 1 || json_integer_value(requests) > 1000000000)
+		INVALID("limits.rate.requests must be a positive integer.");
+	if (per == NULL || !parse_int(per, &value, GUC_UNIT_MS, NULL) || value < 1)
+		INVALID("limits.rate.per must be a duration such as \"1min\".");
+	if (burst && (!json_is_integer(burst) || json_integer_value(burst) < 1))
+		INVALID("limits.rate.burst must be a positive integer.");
+}
+
+static void
 check_action(const char *name, const json_t *action)
 {
-	static const char *const members[] = {"description", "ops", "map", "require", "group_by", "batch", "request",
-	"response", NULL};
+	static const char *const members[] = {"description", "reference", "unverified", "when", "ops", "map", "require",
+		"group_by", "list", "meta", "batch", "steps", "request", "response", "extract", "poll", "then", NULL};
+	static const char *const expressions[] = {"group_by", "list", "meta"};
 	char	   *where = psprintf("actions.%s", name);
 	json_t	   *part;
 	size_t		i;
@@ -377,13 +353,19 @@ check_action(const char *name, const json_t *action)
 	json_array_foreach(json_object_get(action, "require"), i, part)
 		if (json_object_get(json_object_get(action, "map"), json_string_value(part)) == NULL)
 			INVALID("%s.require: the map has no member \"%s\".", where, json_string_value(part));
-	if ((part = json_object_get(action, "group_by")) != NULL)
-		cdi_map_check(part, row_rules, psprintf("%s.group_by", where));
+	for (int k = 0; k < lengthof(expressions); k++)
+		if ((part = json_object_get(action, expressions[k])) != NULL)
+			cdi_map_check(part, row_rules, psprintf("%s.%s", where, expressions[k]));
+	if ((part = json_object_get(action, "when")) != NULL)
+		cdi_map_check_condition(part, row_rules, psprintf("%s.when", where));
 	if ((part = json_object_get(action, "batch")) != NULL)
 		check_batch(part, psprintf("%s.batch", where));
 	check_request(json_object_get(action, "request"), psprintf("%s.request", where));
-	if ((part = json_object_get(action, "response")) != NULL)
-		cdi_response_check(part, psprintf("%s.response", where));
+	cdi_response_check(action, where);
+	if ((part = json_object_get(action, "steps")) != NULL)
+		check_stages(part, psprintf("%s.steps", where));
+	if ((part = json_object_get(action, "then")) != NULL)
+		check_stages(part, psprintf("%s.then", where));
 }
 
 static void
@@ -392,12 +374,11 @@ check_spec(CdiSpec *spec)
 	static const char *const members[] = {"$schema", "name", "version", "title", "description", "reference", "unverified",
 		"settings", "vars", "egress", "auth", "limits", "default_action", "actions", "tests", NULL};
 	static const char *const egress_members[] = {"allow_hosts", NULL};
-	static const char *const limit_members[] = {"concurrency", NULL};
+	static const char *const limit_members[] = {"concurrency", "rate", NULL};
 	json_t	   *root = spec->root;
 	const char *name;
 	json_t	   *part;
 	json_t	   *member;
-	size_t		i;
 
 	check_object(root, members, "specification");
 	if (strcmp(required_string(root, "$schema", "specification"), "cdi-dest-1") != 0)
@@ -428,15 +409,10 @@ check_spec(CdiSpec *spec)
 		member = json_object_get(part, "concurrency");
 		if (member && (!json_is_integer(member) || json_integer_value(member) < 1 || json_integer_value(member) > 256))
 			INVALID("limits.concurrency must be an integer from 1 to 256.");
+		check_rate(json_object_get(part, "rate"));
 	}
 	if ((part = json_object_get(root, "auth")) != NULL)
-	{
-		if (json_is_array(part))
-			json_array_foreach(part, i, member)
-				check_auth(member, psprintf("auth[%d]", (int) i));
-		else
-			check_auth(part, "auth");
-	}
+		cdi_auth_check(part, "auth");
 	part = json_object_get(root, "actions");
 	if (!json_is_object(part) || json_object_size(part) == 0)
 		INVALID("actions must be an object with at least one action.");

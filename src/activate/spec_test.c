@@ -10,6 +10,7 @@
 #include "utils/memutils.h"
 
 #include "base/errors.h"
+#include "ingest/iso8601.h"
 
 #define FAIL(...) \
 	ereport(ERROR, \
@@ -23,6 +24,8 @@ typedef struct SpecTest
 	CdiTarget	target;
 	json_t	   *node;
 	json_t	   *action;
+	const json_t *stage;		/* NULL: the request for a token */
+	Jsonb	   *steps;
 	json_t	   *expect;
 } SpecTest;
 
@@ -36,10 +39,46 @@ jsonb_of(const json_t *node)
 	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(out.data)));
 }
 
+/* "stage": the name of a step, or "token"; without it what the action is about */
+static void
+prepare_stage(SpecTest *test)
+{
+	const char *wanted = cdi_json_string(test->node, "stage");
+	const char *now = cdi_json_string(test->node, "now");
+	json_t	   *steps = json_object_get(test->node, "steps");
+
+	test->stage = test->action;
+	test->target.token = cdi_json_string(test->node, "token");
+	if (steps != NULL)
+		test->steps = jsonb_of(steps);
+	if (now != NULL)
+	{
+		CdiText		text = {now, strlen(now)};
+
+		if (!cdi_iso8601_parse(text, &test->target.now))
+			FAIL("\"now\" is no time.");
+	}
+	if (wanted == NULL)
+		return;
+	test->stage = NULL;
+	if (strcmp(wanted, "token") == 0 && cdi_oauth_part(&test->target) != NULL)
+		return;
+	for (int i = 0; i < cdi_action_stages(test->action); i++)
+	{
+		const char *name = cdi_json_string(cdi_action_stage(test->action, i), "name");
+
+		if (name != NULL && strcmp(name, wanted) == 0)
+			test->stage = cdi_action_stage(test->action, i);
+	}
+	if (test->stage == NULL)
+		FAIL("There is no stage \"%s\".", wanted);
+}
+
 static void
 prepare(SpecTest *test, const CdiSpec *spec, json_t *node, int number)
 {
-	static const char *const members[] = {"name", "action", "settings", "secrets", "rows", "answer", "expect", "reference"};
+	static const char *const members[] = {"name", "action", "settings", "secrets", "rows", "answer", "expect", "reference",
+	"stage", "steps", "token", "now"};
 	const char *action = cdi_json_string(node, "action");
 	json_t	   *settings = json_object_get(node, "settings");
 	const char *name;
@@ -64,6 +103,7 @@ prepare(SpecTest *test, const CdiSpec *spec, json_t *node, int number)
 	test->action = action ? cdi_spec_action(spec, action) : NULL;
 	if (test->action == NULL)
 		FAIL("There is no such action.");
+	prepare_stage(test);
 	test->expect = json_object_get(node, "expect");
 	if (!json_is_object(test->expect))
 		FAIL("It expects nothing.");
@@ -85,19 +125,16 @@ compare_text(const SpecTest *test, const char *what, const char *wanted, const c
 		FAIL("Expected %s \"%s\", got \"%s\".", what, wanted, got ? got : "");
 }
 
-static void
-test_request(SpecTest *test)
+/* The rows that can be sent; the others must be expected to be invalid. */
+static int
+map_rows(SpecTest *test, CdiItem ***result)
 {
 	json_t	   *rows = json_object_get(test->node, "rows");
-	json_t	   *body = json_object_get(test->expect, "body");
 	json_t	   *invalid = json_object_get(test->expect, "invalid");
 	int			nrows = json_array_size(rows);
 	CdiItem   **items = palloc(sizeof(CdiItem *) * Max(nrows, 1));
 	int			nitems = 0;
 	int			ninvalid = 0;
-	CdiRequest *request;
-	const char *name;
-	json_t	   *value;
 
 	for (int i = 0; i < nrows; i++)
 	{
@@ -119,9 +156,59 @@ test_request(SpecTest *test)
 	}
 	if (ninvalid != json_array_size(invalid))
 		FAIL("Expected %d invalid rows, got %d.", (int) json_array_size(invalid), ninvalid);
-	if (nitems == 0)
+	*result = items;
+	return nitems;
+}
+
+/* An answer that is about no row in particular stands for a request of one. */
+static int
+rows_of_answer(SpecTest *test, CdiItem ***items)
+{
+	json_t	   *rows = json_object_get(test->node, "rows");
+
+	if (json_is_object(json_array_get(rows, 0)))
+		return map_rows(test, items);
+	*items = palloc(sizeof(CdiItem *) * Max(json_array_size(rows), 1));
+	for (int i = 0; i < Max(json_array_size(rows), 1); i++)
+	{
+		(*items)[i] = palloc0(sizeof(CdiItem));
+		(*items)[i]->json = "{}";
+		(*items)[i]->len = 2;
+	}
+	return Max((int) json_array_size(rows), 1);
+}
+
+static void
+test_token(SpecTest *test, const CdiAnswer *answer)
+{
+	CdiToken   *token = cdi_oauth_answer(&test->target, answer);
+
+	compare_text(test, "token", cdi_json_string(test->expect, "token"), token->access_token);
+	compare_text(test, "error", cdi_json_string(test->expect, "error"), token->error);
+}
+
+static void
+test_request(SpecTest *test)
+{
+	json_t	   *body = json_object_get(test->expect, "body");
+	CdiItem   **items;
+	int			nitems = map_rows(test, &items);
+	CdiRequest *request;
+	const char *name;
+	json_t	   *value;
+
+	if (nitems == 0 && test->stage != NULL)
 		return;
-	request = cdi_request_build(&test->target, test->action, items, nitems);
+	request = test->stage ? cdi_request_build(&test->target, test->stage, items, nitems, test->steps) :
+		cdi_oauth_request(&test->target);
+	if (json_is_false(json_object_get(test->expect, "sent")))
+	{
+		if (request != NULL)
+			FAIL("Expected no request.");
+		return;
+	}
+	if (request == NULL)
+		FAIL("There is no request.");
 	compare_text(test, "method", cdi_json_string(test->expect, "method"), request->method);
 	compare_text(test, "url", cdi_json_string(test->expect, "url"), request->url);
 	compare_text(test, "body", cdi_json_string(test->expect, "body_text"), request->body);
@@ -153,8 +240,16 @@ test_answer(SpecTest *test)
 	json_t	   *body = json_object_get(node, "body");
 	json_t	   *split = json_object_get(test->expect, "split");
 	json_t	   *rows = json_object_get(test->expect, "rows");
-	int			nitems = Max((int) json_array_size(json_object_get(test->node, "rows")), 1);
+	json_t	   *row;
+	size_t		i;
+	json_t	   *headers = json_object_get(node, "headers");
+	json_t	   *extract = json_object_get(test->expect, "extract");
+	json_t	   *header;
+	const char *name;
+	CdiItem   **items;
+	int			nitems = rows_of_answer(test, &items);
 	CdiAnswer	answer = {0};
+	StringInfoData lines;
 	CdiVerdict *verdict;
 	StringInfoData text;
 
@@ -167,22 +262,39 @@ test_answer(SpecTest *test)
 		cdi_json_append(&text, body);
 	answer.body = text.data;
 	answer.body_len = text.len;
-	verdict = cdi_response_read(&test->target, test->action, &answer, nitems);
+	initStringInfo(&lines);
+	json_object_foreach(headers, name, header)
+		appendStringInfo(&lines, "%s: %s\r\n", name, json_string_value(header));
+	answer.headers = lines.data;
+	if (test->stage == NULL)
+	{
+		test_token(test, &answer);
+		return;
+	}
+	verdict = cdi_response_read(&test->target, test->stage, &answer, items, nitems);
 	compare_text(test, "class", cdi_json_string(test->expect, "class"), cdi_class_name(verdict->class));
 	if (split != NULL && json_is_true(split) != verdict->split)
 		FAIL("Expected split to be %s.", verdict->split ? "false" : "true");
 	if (rows != NULL && json_array_size(rows) != verdict->nrows)
 		FAIL("Expected %d rows of their own, got %d.", (int) json_array_size(rows), verdict->nrows);
-	for (int i = 0; rows != NULL && i < verdict->nrows; i++)
+	json_array_foreach(rows, i, row)
 	{
-		json_t	   *row = json_array_get(rows, i);
-		json_t	   *index = json_object_get(row, "index");
+		int			index = (int) json_integer_value(json_object_get(row, "index"));
 
-		if (json_integer_value(index) != verdict->rows[i])
-			FAIL("Expected row %d, got row %d.", (int) json_integer_value(index), verdict->rows[i]);
-		compare_text(test, "class of row", cdi_json_string(row, "class"), cdi_class_name(verdict->row_classes[i]));
-		compare_text(test, "message of row", cdi_json_string(row, "message"), verdict->row_errors[i]);
+		if (index < 0 || index >= nitems || verdict->named == NULL || !verdict->named[index])
+			FAIL("Expected row %d to fare otherwise.", index);
+		compare_text(test, "class of row", cdi_json_string(row, "class"), cdi_class_name(verdict->row_classes[index]));
+		compare_text(test, "message of row", cdi_json_string(row, "message"), verdict->row_errors[index]);
 	}
+	compare_text(test, "message", cdi_json_string(test->expect, "message"), verdict->error);
+	if ((row = json_object_get(test->expect, "retry_after")) != NULL && json_integer_value(row) != verdict->retry_after)
+		FAIL("Expected to come again after %d s, got %d.", (int) json_integer_value(row), verdict->retry_after);
+	if ((row = json_object_get(test->expect, "unfinished")) != NULL && json_is_true(row) != verdict->unfinished)
+		FAIL("Expected the stage to be %s.", verdict->unfinished ? "finished" : "unfinished");
+	if (extract != NULL &&
+		(verdict->extract == NULL || compareJsonbContainers(&jsonb_of(extract)->root, &verdict->extract->root) != 0))
+		FAIL("Expected it to find something else than %s.",
+			 verdict->extract ? JsonbToCString(NULL, &verdict->extract->root, 0) : "nothing");
 }
 
 void

@@ -1,525 +1,251 @@
 /*
  * attribution.c
- *		cdi_attribution(): who gets the credit for a conversion.
- *
- * One query delivers touchpoints and conversions ordered by person and time;
- * its rows are pushed into a receiver (no cursor, so its plan may be parallel)
- * that keeps the touchpoints of the current person and, at each conversion,
- * shares it out over those within the lookback window.  Memory is that of one
- * person's path and of the result, which goes to a tuplestore.
+ *		cdi_attribution(): who gets the credit for a conversion, touch by touch.
  *
  * Rows come with the caller's privileges: whoever may read cdi.touchpoints and
  * cdi.conversion_events may attribute.
  *
- * Shares of a value are exact decimals: value * weight / total rounded to
- * SHARE_SCALE digits (or the value's own, if it has more), and the last share
- * takes the remainder, so shares sum to the value.  In the same way the last
- * credit is what is missing to 1: summed in order of touch, credits give 1.
+ * The last share of a conversion's value takes the remainder, so that shares
+ * sum to the value.  In the same way the last credit is what is missing to 1:
+ * summed in order of touch, credits give 1.
  */
 #include "attribution/attribution.h"
 
 #include "catalog/pg_type.h"
-#include "executor/executor.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "tcop/dest.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/datum.h"
 #include "utils/memutils.h"
 #include "utils/numeric.h"
 
+#include "attribution/call.h"
 #include "base/errors.h"
-
-#define SHARE_SCALE	12
-
-/*
- * The touchpoints come out of their view in this order; said in both arms, so
- * that the planner merges them instead of sorting everything again.
- * Of rows at the same instant the receiver takes touchpoints first, whatever
- * their positions.  Conversions without a person come last.
- */
-static const char touch_and_conversion_query[] =
-"(SELECT t.person_id, t.touched_at AS at, t.position, true AS is_touch, t.session_id AS id,"
-"       t.channel AS name, t.campaign_source, t.campaign_medium, t.campaign_name,"
-"       NULL::numeric AS value"
-"  FROM cdi.touchpoints t"
-" ORDER BY 1, 2, 3)"
-" UNION ALL "
-"(SELECT c.person_id, c.converted_at, c.position, false, c.event_id,"
-"       c.conversion, NULL::text, NULL::text, NULL::text, c.value"
-"  FROM cdi.conversion_events c"
-" WHERE ($1 IS NULL OR c.conversion = $1)"
-"   AND ($2 IS NULL OR c.converted_at >= $2)"
-"   AND ($3 IS NULL OR c.converted_at < $3)"
-" ORDER BY 1, 2, 3)"
-" ORDER BY 1, 2, 3";
-
-enum
-{
-	IN_PERSON = 1, IN_AT, IN_POSITION, IN_IS_TOUCH, IN_ID, IN_NAME, IN_SOURCE,
-	IN_MEDIUM, IN_CAMPAIGN, IN_VALUE
-};
 
 enum
 {
 	OUT_CONVERSION_EVENT, OUT_CONVERSION, OUT_PERSON, OUT_CONVERTED_AT, OUT_VALUE,
 	OUT_SESSION, OUT_TOUCHED_AT, OUT_CHANNEL, OUT_SOURCE, OUT_MEDIUM, OUT_CAMPAIGN,
-	OUT_TOUCH, OUT_TOUCHES, OUT_CREDIT, OUT_CREDITED_VALUE, OUT_COLUMNS
+	OUT_TOUCH, OUT_TOUCHES, OUT_CREDIT, OUT_CREDITED_VALUE,
+	OUT_TOUCH_TYPE, OUT_DAYS, OUT_WEIGHT, OUT_REASON, OUT_COLUMNS
 };
 
-/* A row of cdi.conversions. */
-typedef struct Definition
-{
-	char	   *name;
-	Interval	lookback;
-} Definition;
+/* Dimensions that every row has; the label of paths may be another. */
+static char *const row_dimensions[] = {"channel", "campaign_source", "campaign_medium", "campaign_name"};
 
-typedef struct Touch
+typedef struct Rows
 {
-	pg_uuid_t	session_id;
-	TimestampTz at;
-	Datum		channel;
-	Datum		campaign[3];	/* source, medium, name; 0: null */
-} Touch;
-
-/* A conversion that waits for touchpoints of its own instant. */
-typedef struct Conversion
-{
-	pg_uuid_t	event_id;
-	TimestampTz at;
-	int64		position;
-	const Definition *definition;
-	Datum		value;			/* 0: null */
-} Conversion;
-
-typedef struct Receiver
-{
-	DestReceiver pub;
-	const CdiAttributionModel *model;
-	Interval   *lookback;		/* overrides the definitions', or NULL */
-	Definition *definitions;
-	int			ndefinitions;
+	CdiAttributionCall *call;
 	Tuplestorestate *result;
-	TupleDesc	result_desc;
-	MemoryContext person_context;	/* path of the current person */
-	MemoryContext instant_context;	/* values of the waiting conversions */
-	MemoryContext row_context;	/* reset after each conversion */
-
-	bool		has_person;
-	pg_uuid_t	person;
-	Touch	   *path;
-	int			touches;
-	int			path_space;
-	Conversion *waiting;		/* all of one person and instant */
-	int			nwaiting;
-	int			waiting_space;
-	double	   *weights;
-	int			weight_space;
-} Receiver;
+	TupleDesc	desc;
+	CdiTouchLabel *labels;
+	CdiDefinition *definitions;
+	Datum	   *names;			/* of the definitions, as text */
+	Datum	   *types;
+	Datum		reasons[1 << CDI_ROLES];
+	Datum		unattributed;
+	Datum		no_touch;
+} Rows;
 
 static void
-emit(Receiver *self, Datum *values, bool *nulls)
+put_conversion(const Rows *self, const CdiCredit *credit, Datum *values, bool *nulls)
 {
-	tuplestore_putvalues(self->result, self->result_desc, values, nulls);
-}
+	const CdiConversion *conversion = credit->conversion;
 
-static Datum
-double_to_numeric(double value)
-{
-	if (value == (double) (int32) value)
-		return DirectFunctionCall1(int4_numeric, Int32GetDatum((int32) value));
-	return DirectFunctionCall1(float8_numeric, Float8GetDatum(value));
-}
-
-/* value * weight / total, rounded to scale digits after the point */
-static Datum
-share_of(Datum value, double weight, double total, int scale)
-{
-	Datum		product = DirectFunctionCall2(numeric_mul, value, double_to_numeric(weight));
-	Datum		quotient = DirectFunctionCall2(numeric_div, product, double_to_numeric(total));
-
-	return DirectFunctionCall2(numeric_round, quotient, Int32GetDatum(scale));
-}
-
-/* First touch of the path that is not before the start of the window. */
-static int
-first_touch_since(const Receiver *self, TimestampTz start)
-{
-	int			low = 0;
-	int			high = self->touches;
-
-	while (low < high)
-	{
-		int			middle = low + (high - low) / 2;
-
-		if (self->path[middle].at < start)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low;
-}
-
-/*
- * Start of the window before a conversion.  Calendar arithmetic is in UTC, so
- * that a day has 24 hours whatever the session's time zone.
- */
-static TimestampTz
-window_start(const Receiver *self, const Conversion *conversion)
-{
-	const Interval *lookback = self->lookback ? self->lookback : &conversion->definition->lookback;
-
-	if (TIMESTAMP_NOT_FINITE(conversion->at))
-		return conversion->at;
-	return DatumGetTimestamp(DirectFunctionCall2(timestamp_mi_interval,
-												 TimestampGetDatum(conversion->at),
-												 IntervalPGetDatum(lookback)));
-}
-
-static void
-attribute_conversion(Receiver *self, const Conversion *conversion)
-{
-	Datum		values[OUT_COLUMNS];
-	bool		nulls[OUT_COLUMNS];
-	bool		has_value = conversion->value != (Datum) 0;
-	int			first;
-	int			last = 0;
-	int			n;
-	int			scale = SHARE_SCALE;
-	double		total = 0;
-	double		credited = 0;
-	Datum		remaining = conversion->value;
-	Datum		share = (Datum) 0;
-	double		share_weight = -1;
-
-	memset(nulls, 0, sizeof(nulls));
 	values[OUT_CONVERSION_EVENT] = UUIDPGetDatum(&conversion->event_id);
-	values[OUT_CONVERSION] = CStringGetTextDatum(conversion->definition->name);
-	values[OUT_PERSON] = UUIDPGetDatum(&self->person);
-	nulls[OUT_PERSON] = !self->has_person;
+	values[OUT_CONVERSION] = self->names[conversion->definition];
+	values[OUT_PERSON] = UUIDPGetDatum(&credit->journey->person);
+	nulls[OUT_PERSON] = !credit->journey->has_person;
 	values[OUT_CONVERTED_AT] = TimestampTzGetDatum(conversion->at);
 	values[OUT_VALUE] = conversion->value;
-	nulls[OUT_VALUE] = nulls[OUT_CREDITED_VALUE] = !has_value;
+	nulls[OUT_VALUE] = nulls[OUT_CREDITED_VALUE] = conversion->value == (Datum) 0;
+	values[OUT_TOUCHES] = Int32GetDatum(credit->n);
+}
 
-	first = self->touches == 0 ? 0 : first_touch_since(self, window_start(self, conversion));
-	n = self->touches - first;
-	values[OUT_TOUCHES] = Int32GetDatum(n);
-	if (n == 0)
+static void
+put_touch(const Rows *self, const CdiCredit *credit, int i, Datum *values, bool *nulls)
+{
+	static const pg_uuid_t no_session;
+	const CdiTouch *touch = credit->touches[i];
+	const CdiTouchLabel *label = &self->labels[touch->label];
+	TimestampTz converted_at = credit->conversion->at;
+
+	values[OUT_SESSION] = UUIDPGetDatum(touch->session_id);
+	nulls[OUT_SESSION] = memcmp(touch->session_id, &no_session, sizeof(pg_uuid_t)) == 0;
+	values[OUT_TOUCHED_AT] = TimestampTzGetDatum(touch->at);
+	for (int d = 0; d < lengthof(row_dimensions); d++)
 	{
-		nulls[OUT_SESSION] = nulls[OUT_TOUCHED_AT] = nulls[OUT_TOUCH] = true;
-		nulls[OUT_SOURCE] = nulls[OUT_MEDIUM] = nulls[OUT_CAMPAIGN] = true;
-		values[OUT_CHANNEL] = CStringGetTextDatum(CDI_CHANNEL_UNATTRIBUTED);
-		values[OUT_CREDIT] = Float8GetDatum(1.0);
-		values[OUT_CREDITED_VALUE] = conversion->value;
-		emit(self, values, nulls);
+		values[OUT_CHANNEL + d] = label->values[d];
+		nulls[OUT_CHANNEL + d] = label->values[d] == (Datum) 0;
+	}
+	values[OUT_TOUCH] = Int32GetDatum(i + 1);
+	nulls[OUT_TOUCH_TYPE] = touch->type < 0;
+	if (touch->type >= 0)
+		values[OUT_TOUCH_TYPE] = self->types[touch->type];
+	nulls[OUT_DAYS] = TIMESTAMP_NOT_FINITE(touch->at) || TIMESTAMP_NOT_FINITE(converted_at);
+	if (!nulls[OUT_DAYS])
+		values[OUT_DAYS] = Float8GetDatum((double) (converted_at - touch->at) / USECS_PER_DAY);
+	values[OUT_WEIGHT] = Float8GetDatum(credit->weights[i]);
+	values[OUT_REASON] = self->reasons[credit->roles ? credit->roles[i] : 0];
+}
+
+static void
+put_unattributed(const Rows *self, const CdiCredit *credit, Datum *values, bool *nulls)
+{
+	for (int column = OUT_SESSION; column <= OUT_TOUCH; column++)
+		nulls[column] = true;
+	nulls[OUT_TOUCH_TYPE] = nulls[OUT_DAYS] = nulls[OUT_WEIGHT] = true;
+	nulls[OUT_CHANNEL] = false;
+	values[OUT_CHANNEL] = self->unattributed;
+	values[OUT_CREDIT] = Float8GetDatum(1.0);
+	values[OUT_CREDITED_VALUE] = credit->conversion->value;
+	values[OUT_REASON] = self->no_touch;
+	tuplestore_putvalues(self->result, self->desc, values, nulls);
+}
+
+/* Shares of one value, in order of touch; the last takes what is left. */
+typedef struct Shares
+{
+	Datum		value;
+	bool		exact;			/* as amounts */
+	CdiAmount	amount;
+	CdiAmount	rest;
+	Datum		numeric_rest;
+	int			scale;
+	double		weight;			/* of the share computed last */
+	CdiAmount	share;
+	Datum		numeric;
+} Shares;
+
+static void
+start_shares(Shares *shares, Datum value)
+{
+	memset(shares, 0, sizeof(*shares));
+	shares->value = shares->numeric_rest = value;
+	shares->weight = -1;
+	if (value == (Datum) 0)
+		return;
+	shares->exact = cdi_amount_of(value, &shares->amount);
+	shares->rest = shares->amount;
+	if (!shares->exact)
+		shares->scale = Max(CDI_AMOUNT_SCALE, DatumGetInt32(DirectFunctionCall1(numeric_scale, value)));
+}
+
+static Datum
+next_share(Shares *shares, double weight, double total)
+{
+	if (weight != shares->weight)
+	{
+		if (shares->exact)
+		{
+			shares->share = cdi_amount_share(shares->amount, weight, total);
+			shares->numeric = cdi_amount_numeric(shares->share);
+		}
+		else
+			shares->numeric = cdi_numeric_share(shares->value, weight, total, shares->scale);
+		shares->weight = weight;
+	}
+	if (shares->exact)
+		shares->rest -= shares->share;
+	else
+		shares->numeric_rest = DirectFunctionCall2(numeric_sub, shares->numeric_rest, shares->numeric);
+	return shares->numeric;
+}
+
+static Datum
+last_share(const Shares *shares)
+{
+	if (shares->exact && shares->rest != shares->amount)
+		return cdi_amount_numeric(shares->rest);
+	return shares->numeric_rest;
+}
+
+/* CdiCreditSink: a row per touch with credit */
+static void
+emit(void *arg, const CdiCredit *credit)
+{
+	Rows	   *self = arg;
+	Datum		values[OUT_COLUMNS] = {0};
+	bool		nulls[OUT_COLUMNS] = {false};
+	bool		has_value = credit->conversion->value != (Datum) 0;
+	Shares		shares;
+	double		credited = 0;
+	int			last;
+
+	put_conversion(self, credit, values, nulls);
+	if (credit->n == 0)
+	{
+		put_unattributed(self, credit, values, nulls);
 		return;
 	}
-
-	if (n > self->weight_space)
-	{
-		self->weight_space = Max(n, 2 * self->weight_space);
-		self->weights = repalloc_huge(self->weights, sizeof(double) * self->weight_space);
-	}
-	self->model->weigh(n, self->weights);
-	for (int i = 0; i < n; i++)
-	{
-		total += self->weights[i];
-		if (self->weights[i] > 0)
-			last = i;
-	}
-	Assert(total > 0);
-	if (has_value)
-		scale = Max(scale, DatumGetInt32(DirectFunctionCall1(numeric_scale, conversion->value)));
-
+	last = credit->n - 1;
+	while (credit->weights[last] <= 0)
+		last--;
+	start_shares(&shares, credit->whole ? (Datum) 0 : credit->conversion->value);
 	for (int i = 0; i <= last; i++)
 	{
-		const Touch *touch = &self->path[first + i];
-		double		weight = self->weights[i];
-		double		credit;
+		double		share = 1.0;
 
-		CHECK_FOR_INTERRUPTS();
-		if (weight <= 0)
+		if (credit->weights[i] <= 0)
 			continue;
-		credit = i == last ? 1.0 - credited : weight / total;
-		credited += credit;
-		values[OUT_CREDITED_VALUE] = remaining;
-		if (has_value && i < last)
+		CHECK_FOR_INTERRUPTS();
+		values[OUT_CREDITED_VALUE] = credit->conversion->value;
+		if (!credit->whole)
 		{
-			if (weight != share_weight)
-				share = share_of(conversion->value, weight, total, scale);
-			share_weight = weight;
-			remaining = DirectFunctionCall2(numeric_sub, remaining, share);
-			values[OUT_CREDITED_VALUE] = share;
+			share = i == last ? 1.0 - credited : credit->weights[i] / credit->total;
+			if (has_value)
+				values[OUT_CREDITED_VALUE] = i == last ? last_share(&shares) :
+					next_share(&shares, credit->weights[i], credit->total);
 		}
-		values[OUT_SESSION] = UUIDPGetDatum(&touch->session_id);
-		values[OUT_TOUCHED_AT] = TimestampTzGetDatum(touch->at);
-		values[OUT_CHANNEL] = touch->channel;
-		for (int c = 0; c < 3; c++)
-		{
-			values[OUT_SOURCE + c] = touch->campaign[c];
-			nulls[OUT_SOURCE + c] = touch->campaign[c] == (Datum) 0;
-		}
-		values[OUT_TOUCH] = Int32GetDatum(i + 1);
-		values[OUT_CREDIT] = Float8GetDatum(credit);
-		emit(self, values, nulls);
+		credited += share;
+		put_touch(self, credit, i, values, nulls);
+		values[OUT_CREDIT] = Float8GetDatum(share);
+		tuplestore_putvalues(self->result, self->desc, values, nulls);
 	}
-}
-
-static int
-compare_conversions(const void *a, const void *b)
-{
-	const Conversion *left = a;
-	const Conversion *right = b;
-
-	if (left->position != right->position)
-		return left->position < right->position ? -1 : 1;
-	return strcmp(left->definition->name, right->definition->name);
-}
-
-/* Share out the waiting conversions: no touchpoint of their instant is left. */
-static void
-attribute_waiting(Receiver *self)
-{
-	MemoryContext previous;
-
-	if (self->nwaiting > 1)
-		qsort(self->waiting, self->nwaiting, sizeof(Conversion), compare_conversions);
-	previous = MemoryContextSwitchTo(self->row_context);
-	for (int i = 0; i < self->nwaiting; i++)
-	{
-		attribute_conversion(self, &self->waiting[i]);
-		MemoryContextReset(self->row_context);
-	}
-	MemoryContextSwitchTo(previous);
-	MemoryContextReset(self->instant_context);
-	self->nwaiting = 0;
-}
-
-static void
-add_conversion(Receiver *self, TupleTableSlot *slot)
-{
-	Conversion *conversion;
-	Datum		value;
-	text	   *name;
-	bool		isnull;
-
-	if (self->nwaiting == self->waiting_space)
-	{
-		self->waiting_space *= 2;
-		self->waiting = repalloc_huge(self->waiting, sizeof(Conversion) * self->waiting_space);
-	}
-	conversion = &self->waiting[self->nwaiting];
-	memcpy(&conversion->event_id, DatumGetUUIDP(slot_getattr(slot, IN_ID, &isnull)), sizeof(pg_uuid_t));
-	conversion->at = DatumGetTimestampTz(slot_getattr(slot, IN_AT, &isnull));
-	conversion->position = DatumGetInt64(slot_getattr(slot, IN_POSITION, &isnull));
-	conversion->definition = NULL;
-	name = DatumGetTextPP(slot_getattr(slot, IN_NAME, &isnull));
-	for (int i = 0; i < self->ndefinitions; i++)
-		if (strlen(self->definitions[i].name) == VARSIZE_ANY_EXHDR(name) &&
-			memcmp(self->definitions[i].name, VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name)) == 0)
-			conversion->definition = &self->definitions[i];
-	if (conversion->definition == NULL)
-		elog(ERROR, "conversion \"%s\" has no definition", text_to_cstring(name));
-	value = slot_getattr(slot, IN_VALUE, &isnull);
-	conversion->value = isnull ? (Datum) 0 : datumCopy(value, false, -1);
-	self->nwaiting++;
-}
-
-static void
-add_touch(Receiver *self, TupleTableSlot *slot)
-{
-	Touch	   *touch;
-	Datum		value;
-	bool		isnull;
-
-	if (self->touches == self->path_space)
-	{
-		self->path_space *= 2;
-		self->path = repalloc_huge(self->path, sizeof(Touch) * self->path_space);
-	}
-	touch = &self->path[self->touches];
-	memcpy(&touch->session_id, DatumGetUUIDP(slot_getattr(slot, IN_ID, &isnull)), sizeof(pg_uuid_t));
-	touch->at = DatumGetTimestampTz(slot_getattr(slot, IN_AT, &isnull));
-	touch->channel = datumCopy(slot_getattr(slot, IN_NAME, &isnull), false, -1);
-	for (int c = 0; c < 3; c++)
-	{
-		value = slot_getattr(slot, IN_SOURCE + c, &isnull);
-		touch->campaign[c] = isnull ? (Datum) 0 : datumCopy(value, false, -1);
-	}
-	self->touches++;
-}
-
-/* receiveSlot: one touchpoint or conversion */
-static bool
-receive(TupleTableSlot *slot, DestReceiver *receiver)
-{
-	Receiver   *self = (Receiver *) receiver;
-	MemoryContext previous = CurrentMemoryContext;
-	Datum		person;
-	TimestampTz at;
-	bool		isnull;
-	bool		same_person;
-
-	person = slot_getattr(slot, IN_PERSON, &isnull);
-	same_person = isnull ? !self->has_person :
-		self->has_person && memcmp(&self->person, DatumGetUUIDP(person), sizeof(pg_uuid_t)) == 0;
-	at = DatumGetTimestampTz(slot_getattr(slot, IN_AT, &isnull));
-	if (self->nwaiting > 0 && (!same_person || self->waiting[0].at != at))
-		attribute_waiting(self);
-	if (!same_person)
-	{
-		MemoryContextReset(self->person_context);
-		self->touches = 0;
-		person = slot_getattr(slot, IN_PERSON, &isnull);
-		self->has_person = !isnull;
-		if (!isnull)
-			memcpy(&self->person, DatumGetUUIDP(person), sizeof(pg_uuid_t));
-	}
-
-	if (DatumGetBool(slot_getattr(slot, IN_IS_TOUCH, &isnull)))
-	{
-		MemoryContextSwitchTo(self->person_context);
-		add_touch(self, slot);
-	}
-	else
-	{
-		MemoryContextSwitchTo(self->instant_context);
-		add_conversion(self, slot);
-	}
-	MemoryContextSwitchTo(previous);
-	return true;
-}
-
-static void
-start_receiving(DestReceiver *receiver, int operation, TupleDesc desc)
-{
-}
-
-static void
-stop_receiving(DestReceiver *receiver)
-{
-}
-
-/*
- * Read cdi.conversions into the current context.  Raises ZC302 where name is
- * given and is none of them.
- */
-static void
-load_definitions(Receiver *self, MemoryContext context, const char *name)
-{
-	StringInfoData names;
-	bool		found = false;
-
-	if (SPI_execute("SELECT name, lookback FROM cdi.conversions ORDER BY name", true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read cdi.conversions");
-	self->ndefinitions = (int) SPI_processed;
-	self->definitions = MemoryContextAlloc(context, sizeof(Definition) * Max(self->ndefinitions, 1));
-	initStringInfo(&names);
-	for (int i = 0; i < self->ndefinitions; i++)
-	{
-		HeapTuple	row = SPI_tuptable->vals[i];
-		bool		isnull;
-		char	   *value = SPI_getvalue(row, SPI_tuptable->tupdesc, 1);
-
-		self->definitions[i].name = MemoryContextStrdup(context, value);
-		self->definitions[i].lookback =
-			*DatumGetIntervalP(SPI_getbinval(row, SPI_tuptable->tupdesc, 2, &isnull));
-		appendStringInfo(&names, "%s%s", i ? ", " : "", value);
-		if (name && strcmp(name, value) == 0)
-			found = true;
-	}
-	if (name && !found)
-		ereport(ERROR,
-				(errcode(ERRCODE_CDI_UNKNOWN_CONVERSION),
-				 errmsg("conversion \"%s\" does not exist", name),
-				 self->ndefinitions > 0 ?
-				 errhint("Conversions are %s. Declare another with cdi_create_conversion().", names.data) :
-				 errhint("There are none. Declare one with cdi_create_conversion().")));
 }
 
 /*
  * cdi_attribution(model text, conversion text, from_time timestamptz,
- *				   to_time timestamptz, lookback interval)
+ *				   to_time timestamptz, lookback interval, parameters jsonb)
  */
 PG_FUNCTION_INFO_V1(cdi_attribution);
 Datum
 cdi_attribution(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	MemoryContext caller = CurrentMemoryContext;
-	Receiver	self;
-	SPIExecuteOptions options;
-	ParamListInfo params;
-	SPIPlanPtr	plan;
-	Oid			types[3] = {TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID};
-	char	   *conversion = NULL;
-	int			result;
+	CdiAttributionCall call;
+	Rows		self;
+	CdiText    *types;
+	int			n;
+	char	   *name;
 
 	memset(&self, 0, sizeof(self));
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("the attribution model cannot be null")));
-	self.model = cdi_attribution_model(text_to_cstring(PG_GETARG_TEXT_PP(0)));
-	if (!PG_ARGISNULL(1))
-		conversion = text_to_cstring(PG_GETARG_TEXT_PP(1));
-	if (!PG_ARGISNULL(4))
-	{
-		Interval	zero = {0};
-
-		self.lookback = PG_GETARG_INTERVAL_P(4);
-		if (!DatumGetBool(DirectFunctionCall2(interval_gt, IntervalPGetDatum(self.lookback),
-											  IntervalPGetDatum(&zero))))
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("the lookback window must be longer than zero")));
-	}
-	cdi_require_storage();
-
+	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	cdi_attribution_begin(&call, fcinfo, &name, 1, 1, (char **) row_dimensions, lengthof(row_dimensions), true);
 	InitMaterializedSRF(fcinfo, 0);
+	self.call = &call;
 	self.result = rsinfo->setResult;
-	self.result_desc = rsinfo->setDesc;
-	self.pub.receiveSlot = receive;
-	self.pub.rStartup = start_receiving;
-	self.pub.rShutdown = stop_receiving;
-	self.pub.rDestroy = stop_receiving;
-	self.pub.mydest = DestNone;
-	self.person_context = AllocSetContextCreate(caller, "cdi attribution path", ALLOCSET_DEFAULT_SIZES);
-	self.instant_context = AllocSetContextCreate(caller, "cdi attribution instant", ALLOCSET_SMALL_SIZES);
-	self.row_context = AllocSetContextCreate(caller, "cdi attribution row", ALLOCSET_DEFAULT_SIZES);
-	self.path_space = self.weight_space = self.waiting_space = 64;
-	self.path = palloc(sizeof(Touch) * self.path_space);
-	self.waiting = palloc(sizeof(Conversion) * self.waiting_space);
-	self.weights = palloc(sizeof(double) * self.weight_space);
-
-	SPI_connect();
-	load_definitions(&self, caller, conversion);
-
-	params = makeParamList(3);
-	for (int i = 0; i < 3; i++)
-	{
-		params->params[i].value = PG_ARGISNULL(i + 1) ? (Datum) 0 : PG_GETARG_DATUM(i + 1);
-		params->params[i].isnull = PG_ARGISNULL(i + 1);
-		params->params[i].pflags = PARAM_FLAG_CONST;
-		params->params[i].ptype = types[i];
-	}
-	plan = SPI_prepare_cursor(touch_and_conversion_query, 3, types, CURSOR_OPT_PARALLEL_OK);
-	if (plan == NULL)
-		elog(ERROR, "could not prepare statement: %s", SPI_result_code_string(SPI_result));
-	memset(&options, 0, sizeof(options));
-	options.params = params;
-	options.read_only = true;
-	options.dest = &self.pub;
-	result = SPI_execute_plan_extended(plan, &options);
-	if (result < 0)
-		elog(ERROR, "could not execute statement: %s", SPI_result_code_string(result));
-	attribute_waiting(&self);
-	SPI_finish();
-
-	MemoryContextDelete(self.person_context);
-	MemoryContextDelete(self.instant_context);
-	MemoryContextDelete(self.row_context);
+	self.desc = rsinfo->setDesc;
+	cdi_journeys_labels(call.journeys, &self.labels);
+	n = cdi_journeys_definitions(call.journeys, &self.definitions);
+	self.names = palloc(sizeof(Datum) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+		self.names[i] = CStringGetTextDatum(self.definitions[i].name);
+	n = cdi_journeys_types(call.journeys, &types);
+	self.types = palloc(sizeof(Datum) * Max(n, 1));
+	for (int i = 0; i < n; i++)
+		self.types[i] = PointerGetDatum(cstring_to_text_with_len(types[i].data, types[i].len));
+	for (int i = 0; i < lengthof(self.reasons); i++)
+		self.reasons[i] = CStringGetTextDatum(call.models[0].reasons[i]);
+	self.unattributed = CStringGetTextDatum(CDI_CHANNEL_UNATTRIBUTED);
+	self.no_touch = CStringGetTextDatum("no touch in the window");
+	cdi_attribution_share_out(&call, emit, &self);
+	cdi_attribution_end(&call);
 	return (Datum) 0;
 }

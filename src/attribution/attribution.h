@@ -12,40 +12,12 @@
 /* Channel of a conversion that no touchpoint preceded within its lookback. */
 #define CDI_CHANNEL_UNATTRIBUTED	"unattributed"
 
-/* sites.c: what a traffic source or a referring host is, by its name */
-typedef enum CdiSiteKind
-{
-	CDI_SITE_OTHER,
-	CDI_SITE_SEARCH,
-	CDI_SITE_SOCIAL,
-	CDI_SITE_SHOPPING,
-	CDI_SITE_VIDEO
-} CdiSiteKind;
-
 /*
- * Takes a name ("google") or a host ("l.facebook.com", "www.google.co.uk") in
- * lower case.  Raises nothing.
+ * click_id.c: the click id that a parameter of an address is, whatever its
+ * case, or data == NULL.  Of several in an address that with the greatest
+ * strength counts.
  */
-extern CdiSiteKind cdi_site_kind(const char *name, int len);
-
-/*
- * channel.c: the click id that a parameter of an address is, whatever its
- * case, or data == NULL.
- */
-extern CdiText cdi_channel_click_id(CdiText parameter);
-
-/*
- * model.c: rule models.  A model gives each touchpoint of a path a weight that
- * is not negative, at least one of them positive; credit is weight over total.
- */
-typedef struct CdiAttributionModel
-{
-	const char *name;
-	void		(*weigh) (int touches, double *weights);
-} CdiAttributionModel;
-
-/* Raises ZC301 with the models there are. */
-extern const CdiAttributionModel *cdi_attribution_model(const char *name);
+extern CdiText cdi_channel_click_id(CdiText parameter, int *strength);
 
 /*
  * number.c: a JSON number, or a string that is a decimal number, as a palloc'd

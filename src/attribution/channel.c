@@ -2,332 +2,184 @@
  * channel.c
  *		The marketing channel that led to an event.
  *
- * The rules are the default channel groups that Google publishes for GA4
- * ("Default channel group", Analytics help, answer 9756891), in their order,
- * as far as the arguments of cdi_channel() allow: groups that are told apart
- * by the campaign's name (cross-network) or by facts that only an ad network
- * knows are not there.  Comparisons ignore the case of ASCII letters, as
- * there.  Where GA4 has facts from its own collection (the ad network of a
- * click, its processing of referrers), we use the click id and the referrer's
- * host; docs/attribution.md lists every rule with its origin.
- *
- * Steps, the first that decides wins:
- *
- *	1. source and medium (UTM), where they name a paid channel
- *	2. the click id of an advertising platform
- *	3. source and medium, where they name any channel at all
- *	4. the click id of a platform that marks unpaid links too
- *	5. source or medium that fit no rule: unassigned
- *	6. the referrer's host
- *	7. direct
+ * Rules are rows (cdi.channel_rules); channel_rules.c evaluates them.  Traffic
+ * repeats itself: most events have a source, medium, click id, referrer and
+ * page that others had before.  So the answers to the latest different
+ * arguments are kept beside the compiled rules, and an event costs a hash and
+ * a comparison, whatever the rules cost.
  */
-#include "attribution/attribution.h"
+#include "attribution/channels.h"
 
+#include "common/hashfn.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
+#include "utils/memutils.h"
 
-/* Longest source, medium or host that a rule looks at; DNS names are shorter. */
-#define MAX_WORD	255
+/* Power of two */
+#define MEMO_ENTRIES	2048
 
-typedef struct Word
+/* Arguments that are longer together are not remembered. */
+#define MEMO_KEY		512
+
+/* Arguments of cdi_channel() behind its fields */
+enum
 {
-	int			len;			/* 0: absent, empty or too long to matter */
-	bool		given;			/* not NULL and not empty */
-	char		data[MAX_WORD + 1];
-} Word;
-
-typedef struct ClickId
-{
-	const char *name;
-	const char *channel;
-	bool		advertising;	/* only ever on links that were paid for */
-} ClickId;
-
-/*
- * Click ids.  fbclid and igshid are added by Meta to every outbound link and
- * therefore say nothing about payment.
- */
-static const ClickId click_ids[] = {
-	{"gclid", "paid_search", true}, /* Google Ads */
-	{"gbraid", "paid_search", true},
-	{"wbraid", "paid_search", true},
-	{"gclsrc", "paid_search", true},
-	{"gad_source", "paid_search", true},
-	{"dclid", "display", true}, /* Google Display & Video 360, Campaign Manager */
-	{"msclkid", "paid_search", true},	/* Microsoft Advertising */
-	{"yclid", "paid_search", true}, /* Yandex Direct */
-	{"ttclid", "paid_social", true},	/* TikTok Ads */
-	{"twclid", "paid_social", true},	/* X Ads */
-	{"li_fat_id", "paid_social", true}, /* LinkedIn Ads */
-	{"rdt_cid", "paid_social", true},	/* Reddit Ads */
-	{"sccid", "paid_social", true}, /* Snap Ads */
-	{"epik", "paid_social", true},	/* Pinterest Ads */
-	{"qclid", "paid_social", true}, /* Quora Ads */
-	{"tblci", "display", true}, /* Taboola */
-	{"obclid", "display", true},	/* Outbrain */
-	{"irclickid", "affiliate", true},	/* impact.com */
-	{"cjevent", "affiliate", true}, /* CJ */
-	{"awc", "affiliate", true}, /* Awin */
-	{"fbclid", "organic_social", false},
-	{"igshid", "organic_social", false},
-	{"igsh", "organic_social", false},
-	{"srsltid", "organic_shopping", false}, /* Google Merchant Center */
-	{"mc_eid", "email", false}, /* Mailchimp */
-	{"mc_cid", "email", false},
-	{"_hsenc", "email", false}, /* HubSpot */
-	{"mkt_tok", "email", false},	/* Marketo */
-	{"_kx", "email", false},	/* Klaviyo */
+	ARG_GROUP = CDI_CHANNEL_ARGUMENTS, ARG_VERSION
 };
 
-CdiText
-cdi_channel_click_id(CdiText parameter)
+/* Rules that a call site uses. */
+typedef struct CallState
 {
-	CdiText		found = {NULL, 0};
-
-	for (int i = 0; i < lengthof(click_ids) && found.data == NULL; i++)
-		if ((int) strlen(click_ids[i].name) == parameter.len &&
-			pg_strncasecmp(click_ids[i].name, parameter.data, parameter.len) == 0)
-		{
-			found.data = click_ids[i].name;
-			found.len = parameter.len;
-		}
-	return found;
-}
-
-/* In lower case and without spaces around it. */
-static void
-fold_word(FunctionCallInfo fcinfo, int argument, Word *word)
-{
-	text	   *value;
-	const char *data;
-	int			len;
-
-	word->len = 0;
-	word->given = false;
-	if (PG_ARGISNULL(argument))
-		return;
-	value = PG_GETARG_TEXT_PP(argument);
-	data = VARDATA_ANY(value);
-	len = VARSIZE_ANY_EXHDR(value);
-	while (len > 0 && data[0] == ' ')
-		data++, len--;
-	while (len > 0 && data[len - 1] == ' ')
-		len--;
-	word->given = len > 0;
-	if (len > MAX_WORD)
-		return;
-	for (int i = 0; i < len; i++)
-		word->data[i] = (data[i] >= 'A' && data[i] <= 'Z') ? data[i] + ('a' - 'A') : data[i];
-	word->data[len] = '\0';
-	word->len = len;
-}
-
-static bool
-is_one_of(const Word *word, const char *const *list)
-{
-	if (word->len == 0)
-		return false;
-	for (; *list; list++)
-		if (strcmp(word->data, *list) == 0)
-			return true;
-	return false;
-}
-
-static bool
-is_word(const Word *word, const char *text)
-{
-	return word->len > 0 && strcmp(word->data, text) == 0;
-}
-
-static bool
-contains(const Word *word, const char *part)
-{
-	return word->len > 0 && strstr(word->data, part) != NULL;
-}
-
-static bool
-starts_with(const Word *word, const char *prefix)
-{
-	return word->len > 0 && strncmp(word->data, prefix, strlen(prefix)) == 0;
-}
-
-static bool
-ends_with(const Word *word, const char *suffix)
-{
-	int			len = strlen(suffix);
-
-	return word->len >= len && strcmp(word->data + word->len - len, suffix) == 0;
-}
-
-/* GA4: medium matches ^(.*cp.*|ppc|retargeting|paid.*)$ */
-static bool
-is_paid_medium(const Word *medium)
-{
-	return contains(medium, "cp") || is_word(medium, "ppc") ||
-		is_word(medium, "retargeting") || starts_with(medium, "paid");
-}
-
-/*
- * Channel by source and medium alone, NULL where they are not given or no rule
- * fits.  *paid says whether the channel is one that is paid for.
- */
-static const char *
-campaign_channel(const Word *source, const Word *medium, bool *paid)
-{
-	static const char *const no_medium[] = {"(not set)", "(none)", NULL};
-	static const char *const display[] = {"display", "banner", "expandable", "interstitial", "cpm", NULL};
-	static const char *const social[] = {"social", "social-network", "social-media", "sm", "social network", "social media", NULL};
-	static const char *const referral[] = {"referral", "app", "link", NULL};
-	static const char *const email[] = {"email", "e-mail", "e_mail", "e mail", NULL};
-	static const char *const affiliate[] = {"affiliate", "affiliates", NULL};
-	CdiSiteKind kind;
-
-	*paid = false;
-	if (!source->given && !medium->given)
-		return NULL;
-	if (is_word(source, "(direct)") && (!medium->given || is_one_of(medium, no_medium)))
-		return "direct";
-
-	kind = cdi_site_kind(source->data, source->len);
-	*paid = true;
-	if (is_paid_medium(medium))
-	{
-		switch (kind)
-		{
-			case CDI_SITE_SHOPPING:
-				return "paid_shopping";
-			case CDI_SITE_SEARCH:
-				return "paid_search";
-			case CDI_SITE_SOCIAL:
-				return "paid_social";
-			case CDI_SITE_VIDEO:
-				return "paid_video";
-			case CDI_SITE_OTHER:
-				break;
-		}
-	}
-	if (is_one_of(medium, display))
-		return "display";
-	if (is_paid_medium(medium))
-		return "paid_other";
-	*paid = false;
-
-	if (kind == CDI_SITE_SHOPPING)
-		return "organic_shopping";
-	if (kind == CDI_SITE_SOCIAL || is_one_of(medium, social))
-		return "organic_social";
-	if (kind == CDI_SITE_VIDEO || contains(medium, "video"))
-		return "organic_video";
-	if (kind == CDI_SITE_SEARCH || is_word(medium, "organic"))
-		return "organic_search";
-	if (is_one_of(medium, referral))
-		return "referral";
-	if (is_one_of(source, email) || is_one_of(medium, email))
-		return "email";
-	if (is_one_of(medium, affiliate))
-		return "affiliate";
-	if (is_word(medium, "audio"))
-		return "audio";
-	if (is_word(source, "sms") || is_word(medium, "sms"))
-		return "sms";
-	if (ends_with(medium, "push") || contains(medium, "mobile") ||
-		contains(medium, "notification") || is_word(source, "firebase"))
-		return "push";
-	return NULL;
-}
-
-static const ClickId *
-find_click_id(const Word *type)
-{
-	if (type->len > 0)
-		for (int i = 0; i < lengthof(click_ids); i++)
-			if (strcmp(click_ids[i].name, type->data) == 0)
-				return &click_ids[i];
-	return NULL;
-}
+	CdiChannelRules *rules;
+	char	   *group;
+	int			group_len;
+	int			version;
+} CallState;
 
 static void
-strip_www(Word *host)
+unpin(void *arg)
 {
-	if (starts_with(host, "www."))
-	{
-		host->len -= 4;
-		memmove(host->data, host->data + 4, host->len + 1);
-	}
+	CallState  *state = arg;
+
+	if (state->rules)
+		cdi_channel_rules_unpin(state->rules);
+	state->rules = NULL;
 }
 
-/* Is host the domain itself or below it? */
-static bool
-is_within(const Word *host, const Word *domain)
+static CdiChannelRules *
+get_rules(FunctionCallInfo fcinfo)
 {
-	return ends_with(host, domain->data) &&
-		(host->len == domain->len || host->data[host->len - domain->len - 1] == '.');
+	CallState  *state = fcinfo->flinfo->fn_extra;
+	text	   *group;
+	int			version = 0;
+
+	if (PG_ARGISNULL(ARG_GROUP))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("the channel group cannot be null")));
+	group = PG_GETARG_TEXT_PP(ARG_GROUP);
+	if (!PG_ARGISNULL(ARG_VERSION))
+	{
+		version = PG_GETARG_INT32(ARG_VERSION);
+		if (version < 1)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("versions of channel rules begin with 1"),
+					 errhint("null stands for the current one.")));
+	}
+	if (state == NULL)
+	{
+		MemoryContextCallback *callback = MemoryContextAlloc(fcinfo->flinfo->fn_mcxt, sizeof(MemoryContextCallback));
+
+		state = MemoryContextAllocZero(fcinfo->flinfo->fn_mcxt, sizeof(CallState));
+		callback->func = unpin;
+		callback->arg = state;
+		MemoryContextRegisterResetCallback(fcinfo->flinfo->fn_mcxt, callback);
+		fcinfo->flinfo->fn_extra = state;
+	}
+	if (state->rules == NULL || state->rules->stale || state->version != version ||
+		state->group_len != VARSIZE_ANY_EXHDR(group) ||
+		memcmp(state->group, VARDATA_ANY(group), state->group_len) != 0)
+	{
+		unpin(state);
+		if (state->group)
+			pfree(state->group);
+		state->group_len = VARSIZE_ANY_EXHDR(group);
+		state->group = MemoryContextAlloc(fcinfo->flinfo->fn_mcxt, state->group_len + 1);
+		memcpy(state->group, VARDATA_ANY(group), state->group_len);
+		state->group[state->group_len] = '\0';
+		state->version = version;
+		state->rules = cdi_channel_rules_pin(state->group, version);
+	}
+	return state->rules;
 }
 
-static const char *
-referrer_channel(Word *referrer, Word *page)
+/* Arguments as one string of bytes; its length, or -1 where it is too long. */
+static int
+memo_key(CdiChannelRules *rules, const CdiText *arguments, char *key)
 {
-	if (!referrer->given)
-		return "direct";
-	strip_www(referrer);
-	strip_www(page);
+	int			len = 0;
 
-	/* A step within the site, its subdomains included. */
-	if (page->len > 0 && referrer->len > 0 &&
-		(is_within(referrer, page) || is_within(page, referrer)))
-		return "direct";
-
-	switch (cdi_site_kind(referrer->data, referrer->len))
+	for (int i = 0; i < CDI_CHANNEL_ARGUMENTS; i++)
 	{
-		case CDI_SITE_SHOPPING:
-			return "organic_shopping";
-		case CDI_SITE_SOCIAL:
-			return "organic_social";
-		case CDI_SITE_VIDEO:
-			return "organic_video";
-		case CDI_SITE_SEARCH:
-			return "organic_search";
-		case CDI_SITE_OTHER:
-			break;
+		int16		size = arguments[i].data ? arguments[i].len : -1;
+
+		if ((rules->arguments & (1 << i)) == 0)
+			continue;
+		if (arguments[i].len > MEMO_KEY - len - (int) sizeof(size))
+			return -1;
+		memcpy(key + len, &size, sizeof(size));
+		len += sizeof(size);
+		if (size > 0)
+			memcpy(key + len, arguments[i].data, size);
+		len += Max(size, 0);
 	}
-	return "referral";
+	return len;
+}
+
+static const text *
+evaluate(CdiChannelRules *rules, const CdiText *arguments)
+{
+	char		key[MEMO_KEY];
+	int			len = memo_key(rules, arguments, key);
+	uint32		hash;
+	CdiChannelMemo *memo;
+
+	if (len < 0)
+		return cdi_channel_evaluate(rules, arguments);
+	if (rules->memo == NULL)
+		rules->memo = MemoryContextAllocZero(rules->context, sizeof(CdiChannelMemo) * MEMO_ENTRIES);
+	hash = hash_bytes((const unsigned char *) key, len);
+	memo = &rules->memo[hash & (MEMO_ENTRIES - 1)];
+	if (memo->channel == NULL || memo->hash != hash || memo->len != len ||
+		memcmp(memo->key, key, len) != 0)
+	{
+		const text *channel = cdi_channel_evaluate(rules, arguments);
+
+		memo->channel = NULL;
+		if (len > memo->space)
+		{
+			if (memo->key)
+				pfree(memo->key);
+			memo->space = 0;
+			memo->key = MemoryContextAlloc(rules->context, len);
+			memo->space = len;
+		}
+		memcpy(memo->key, key, len);
+		memo->len = len;
+		memo->hash = hash;
+		memo->channel = channel;
+	}
+	return memo->channel;
 }
 
 /*
  * cdi_channel(campaign_source, campaign_medium, click_id_type, referrer_host,
- *			   page_host)
+ *			   page_host, campaign_name, campaign_term, campaign_content,
+ *			   channel_group, version)
  */
 PG_FUNCTION_INFO_V1(cdi_channel);
 Datum
 cdi_channel(PG_FUNCTION_ARGS)
 {
-	Word		source;
-	Word		medium;
-	Word		click;
-	Word		referrer;
-	Word		page;
-	const ClickId *click_id;
-	const char *channel;
-	bool		paid;
+	CdiChannelRules *rules = get_rules(fcinfo);
+	CdiText		arguments[CDI_CHANNEL_ARGUMENTS];
+	const text *channel;
+	text	   *result;
 
-	fold_word(fcinfo, 0, &source);
-	fold_word(fcinfo, 1, &medium);
-	fold_word(fcinfo, 2, &click);
+	for (int i = 0; i < CDI_CHANNEL_ARGUMENTS; i++)
+	{
+		arguments[i] = (CdiText) {NULL, 0};
+		if ((rules->arguments & (1 << i)) && !PG_ARGISNULL(i))
+		{
+			text	   *value = PG_GETARG_TEXT_PP(i);
 
-	channel = campaign_channel(&source, &medium, &paid);
-	if (channel == NULL || !paid)
-	{
-		click_id = find_click_id(&click);
-		if (click_id && (click_id->advertising || channel == NULL))
-			channel = click_id->channel;
+			arguments[i].data = VARDATA_ANY(value);
+			arguments[i].len = VARSIZE_ANY_EXHDR(value);
+		}
 	}
-	if (channel == NULL && (source.given || medium.given))
-		channel = "unassigned";
-	if (channel == NULL)
-	{
-		fold_word(fcinfo, 3, &referrer);
-		fold_word(fcinfo, 4, &page);
-		channel = referrer_channel(&referrer, &page);
-	}
-	PG_RETURN_TEXT_P(cstring_to_text(channel));
+	channel = evaluate(rules, arguments);
+	result = palloc(VARSIZE(channel));
+	memcpy(result, channel, VARSIZE(channel));
+	PG_RETURN_TEXT_P(result);
 }

@@ -28,6 +28,7 @@ extern int	cdi_activate_model_timeout;
 extern int	cdi_activate_retry_delay;
 extern int	cdi_activate_retry_limit;
 extern int	cdi_activate_retry_max_delay;
+extern int	cdi_attribution_value_timeout;
 extern char *cdi_collector_address;
 extern char *cdi_collector_allowed_origins;
 extern char *cdi_collector_cookie_domain;

@@ -19,6 +19,7 @@ int			cdi_activate_model_timeout = 60 * 60 * 1000;
 int			cdi_activate_retry_delay = 1000;
 int			cdi_activate_retry_limit = 8;
 int			cdi_activate_retry_max_delay = 5 * 60 * 1000;
+int			cdi_attribution_value_timeout = 10 * 1000;
 char	   *cdi_collector_address = NULL;
 char	   *cdi_collector_allowed_origins = NULL;
 char	   *cdi_collector_cookie_domain = NULL;
@@ -94,6 +95,10 @@ cdi_guc_define(void)
 							"Longest wait between two attempts, unless the destination asks for more.",
 							NULL, &cdi_activate_retry_max_delay,
 							5 * 60 * 1000, 1, INT_MAX, PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("cdi.attribution_value_timeout",
+							"Time that a conversion's value expression may take for a thousand events; 0: any.",
+							NULL, &cdi_attribution_value_timeout,
+							10 * 1000, 0, INT_MAX / 1000, PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomStringVariable("cdi.collector_address",
 							   "Address that the HTTP collector listens on.",
 							   NULL, &cdi_collector_address,

@@ -19,4 +19,8 @@ extern void cdi_secret_init(void);
  * none.  In the caller's transaction, or one of its own. */
 extern char *cdi_secret_fetch(const char *name);
 
+/* Encrypts a value and keeps it under a name in cdi.secrets, in the caller's
+ * transaction. */
+extern void cdi_secret_enter(const char *name, const char *value);
+
 #endif							/* CDI_SECRET_H */

@@ -147,8 +147,9 @@ to_bytea(const unsigned char *data, int len)
 	return result;
 }
 
-static void
-enter(const char *name, const char *value)
+/* In a transaction */
+void
+cdi_secret_enter(const char *name, const char *value)
 {
 	static CdiPlan plan = {
 		.query = "INSERT INTO cdi.secrets (name, key_id, nonce, ciphertext) VALUES ($1, $2, $3, $4)"
@@ -231,7 +232,7 @@ cdi_secret_entered(PG_FUNCTION_ARGS)
 				 errmsg("a secret is entered as a line NAME=VALUE"),
 				 errhint("COPY cdi.secret_entry FROM STDIN; the line is not shown here because it may hold a secret.")));
 	*equals = '\0';
-	enter(line, equals + 1);
+	cdi_secret_enter(line, equals + 1);
 	OPENSSL_cleanse(equals + 1, strlen(equals + 1));
 	error_context_stack = context;
 	return PointerGetDatum(trigger->tg_trigtuple);

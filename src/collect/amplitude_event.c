@@ -35,7 +35,7 @@ enum
 	DOLLAR_CURRENCY,
 
 	/* made of the others */
-	LIBRARY_OBJECT, GROUP_ID, GROUP_TYPE, COUNT
+	LIBRARY_OBJECT, GROUP_ID, GROUP_TYPE, DEVICE_TYPE, COUNT
 };
 
 static const CdiWanted event_members[] = {
@@ -138,6 +138,7 @@ static const CdiPart context_parts[] = {
 	{"device", "id", EVENT_ANDROID_ID},
 	{"device", "advertisingId", EVENT_ADID},
 	{"device", "advertisingId", EVENT_IDFA},
+	{"device", "type", DEVICE_TYPE},
 	{"device", "manufacturer", EVENT_MANUFACTURER},
 	{"device", "model", EVENT_MODEL},
 	{"network", "carrier", EVENT_CARRIER},
@@ -348,6 +349,32 @@ first_group(CdiText groups, CdiText *type)
 	return cdi_scan_element(&scan, &element) ? element : CDI_NO_TEXT;
 }
 
+static bool
+says(CdiText text, const char *word)
+{
+	return text.len == (int) strlen(word) && pg_strncasecmp(text.data, word, text.len) == 0;
+}
+
+/*
+ * Segment's word for the device, which tells whose the ids in context.device
+ * are: the SDK's platform says so, or else the id does.
+ */
+static CdiText
+device_type(CdiText payload, const CdiText *values)
+{
+	CdiText		platform = cdi_scan_string(cdi_scan_get(payload, "platform"));
+
+	if (says(platform, "ios"))
+		return cdi_text("\"ios\"");
+	if (says(platform, "android"))
+		return cdi_text("\"android\"");
+	if (platform.len > 0)
+		return CDI_NO_TEXT;		/* a browser, or something else */
+	if (cdi_scan_present(values[EVENT_IDFV]))
+		return cdi_text("\"ios\"");
+	return cdi_scan_present(values[EVENT_ANDROID_ID]) ? cdi_text("\"android\"") : CDI_NO_TEXT;
+}
+
 static void
 write_context(CdiTranslation *translation, CdiText *values, bool more_traits)
 {
@@ -361,6 +388,7 @@ write_context(CdiTranslation *translation, CdiText *values, bool more_traits)
 		values[EVENT_IP] = CDI_NO_TEXT;
 	if (outside)
 		values[EVENT_SESSION_ID] = CDI_NO_TEXT;
+	values[DEVICE_TYPE] = device_type(translation->payload, values);
 	values[LIBRARY_OBJECT] = library_object(values[EVENT_LIBRARY]);
 	outer = cdi_members_open(out, "context");
 	cdi_write_parts(out, context_parts, values);

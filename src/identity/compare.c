@@ -14,6 +14,7 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
@@ -92,6 +93,18 @@ compare_row(void *arg, CdiGraph *graph, const pg_uuid_t *identifier, const pg_uu
 		move = hash_search(comparison->moves, &key, HASH_ENTER, &found);
 		move->identifiers = found ? move->identifiers + 1 : 1;
 	}
+}
+
+/*
+ * Push a snapshot of now, whatever the caller's is, for which the map stays as
+ * it is: a bulk run that came after it would put a map in its place whose rows
+ * every snapshot sees.
+ */
+static void
+push_snapshot_of_map(void)
+{
+	LockRelationOid(cdi_relation_oid("identity_map"), AccessShareLock);
+	PushActiveSnapshot(GetLatestSnapshot());
 }
 
 /* Fold everything and compare it with the map. */
@@ -259,7 +272,7 @@ cdi_identity_dry_run(PG_FUNCTION_ARGS)
 	cdi_owner_enter(&scope);
 	SPI_connect();
 	try_rules(PG_GETARG_DATUM(0), &limits, &blocked);
-	(void) cdi_push_snapshot();
+	push_snapshot_of_map();
 	history = cdi_history_open();
 	history->limits = limits;
 	history->set_aside = blocked;
@@ -302,6 +315,7 @@ cdi_identity_check(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	cdi_owner_enter(&scope);
 	SPI_connect();
+	push_snapshot_of_map();
 	history = cdi_history_open();
 	graph = compare(history, &comparison);
 	hash_seq_init(&scan, comparison.moves);
@@ -317,6 +331,7 @@ cdi_identity_check(PG_FUNCTION_ARGS)
 				comparison.other_row);
 	cdi_history_close(history);
 	cdi_graph_destroy(graph);
+	PopActiveSnapshot();
 	SPI_finish();
 	cdi_owner_leave(&scope);
 	return (Datum) 0;

@@ -22,6 +22,10 @@
 #include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/guc.h"
+#include "utils/hsearch.h"
+#include "utils/jsonb.h"
 #include "utils/memutils.h"
 
 #include "base/errors.h"
@@ -87,128 +91,360 @@ leave_tombstones(const pg_uuid_t *keys, int n)
 }
 
 /*
- * What hangs on the identifiers in $1; their values, folded, are in $2: a trait
- * of another identifier may repeat one.
+ * Keys and links that are asked for in one go: for each row that it finds, a
+ * GIN index looks at every key of the question.
  */
-static void
-delete_rows(Datum keys, Datum values)
-{
-	static CdiPlan plans[] = {
-		{.query = "UPDATE cdi.identity_links l SET (identifiers, types, \"values\") ="
-			" (SELECT coalesce(array_agg(u.identifier ORDER BY u.n), '{}'),"
-			" coalesce(array_agg(u.type ORDER BY u.n), '{}'), coalesce(array_agg(u.value ORDER BY u.n), '{}')"
-			" FROM unnest(l.identifiers, l.types, l.\"values\") WITH ORDINALITY AS u (identifier, type, value, n)"
-			" WHERE u.identifier <> ALL ($1)),"
-			" traits = CASE WHEN l.identifiers[1] <> ALL ($1) THEN cdi._without_identifiers(l.traits, $1, $2) END"
-			" WHERE l.identifiers && $1",
-		.nargs = 2,.argtypes = {UUIDARRAYOID, TEXTARRAYOID}},
-		{.query = "UPDATE cdi.identity_links SET member = NULL WHERE member = ANY ($1)",
-		.nargs = 2,.argtypes = {UUIDARRAYOID, TEXTARRAYOID}},
-		{.query = "DELETE FROM cdi.identity_map WHERE identifier = ANY ($1)",
-		.nargs = 2,.argtypes = {UUIDARRAYOID, TEXTARRAYOID}},
-		{.query = "DELETE FROM cdi.identifier_traits WHERE identifier = ANY ($1)",
-		.nargs = 2,.argtypes = {UUIDARRAYOID, TEXTARRAYOID}},
-		{.query = "DELETE FROM cdi.computed_trait_deltas WHERE subject = ANY ($1)",
-		.nargs = 2,.argtypes = {UUIDARRAYOID, TEXTARRAYOID}},
-		{.query = "DELETE FROM cdi.computed_trait_values WHERE subject = ANY ($1)",
-		.nargs = 2,.argtypes = {UUIDARRAYOID, TEXTARRAYOID}},
-		{.query = "DELETE FROM cdi.computed_trait_counts WHERE subject = ANY ($1)",
-		.nargs = 2,.argtypes = {UUIDARRAYOID, TEXTARRAYOID}},
-		{.query = "DELETE FROM cdi.group_members WHERE group_identifier = ANY ($1) OR member = ANY ($1)",
-		.nargs = 2,.argtypes = {UUIDARRAYOID, TEXTARRAYOID}},
-		{.query = "DELETE FROM cdi.identity_refusals WHERE identifier = ANY ($1) OR lower(value) = ANY ($2)",
-		.nargs = 2,.argtypes = {UUIDARRAYOID, TEXTARRAYOID}},
-		{.query = "DELETE FROM cdi.identity_merge_log WHERE absorbed = ANY ($1) OR survivor = ANY ($1)",
-		.nargs = 2,.argtypes = {UUIDARRAYOID, TEXTARRAYOID}},
-		{.query = "DELETE FROM cdi.identity_splits WHERE person_id = ANY ($1) OR became = ANY ($1)",
-		.nargs = 2,.argtypes = {UUIDARRAYOID, TEXTARRAYOID}},
-		{.query = "DELETE FROM cdi.identity_revocations WHERE identifier = ANY ($1) AND position IS NULL",
-		.nargs = 2,.argtypes = {UUIDARRAYOID, TEXTARRAYOID}}
-	};
+#define BLOCK_KEYS		64
+#define BLOCK_LINKS		1024
 
-	for (int i = 0; i < lengthof(plans); i++)
-		cdi_plan_execute(&plans[i], (Datum[]) {keys, values}, NULL);
+static HTAB *
+make_set(const char *name, Size keysize)
+{
+	HASHCTL		control = {.keysize = keysize,.entrysize = keysize,.hcxt = CurrentMemoryContext};
+
+	return hash_create(name, 256, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }
 
-/* Identifiers that stay, and are linked with some that go */
-static pg_uuid_t *
-find_neighbours(Datum keys, int *n)
+/* What links say of identifiers that go */
+typedef struct Mentions
+{
+	int			nlinks;
+	Datum	   *links;			/* positions, each once */
+	int			n;
+	int			capacity;
+	Datum	   *positions;		/* per link and identifier */
+	Datum	   *identifiers;
+	int			nneighbours;	/* identifiers that stay, and are linked with some
+								 * that go */
+	pg_uuid_t  *neighbours;
+} Mentions;
+
+static CdiText
+text_at(Datum datum)
+{
+	text	   *value = DatumGetTextPP(datum);
+
+	return (CdiText) {VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value)};
+}
+
+static void
+add_mention(Mentions *mentions, int64 position, const pg_uuid_t *key)
+{
+	pg_uuid_t  *copy = palloc(sizeof(pg_uuid_t));
+
+	if (mentions->n == mentions->capacity)
+	{
+		mentions->capacity *= 2;
+		mentions->positions = repalloc_huge(mentions->positions, sizeof(Datum) * mentions->capacity);
+		mentions->identifiers = repalloc_huge(mentions->identifiers, sizeof(Datum) * mentions->capacity);
+	}
+	*copy = *key;
+	mentions->positions[mentions->n] = Int64GetDatum(position);
+	mentions->identifiers[mentions->n++] = UUIDPGetDatum(copy);
+}
+
+/* Elements of an array, by number */
+typedef struct Elements
+{
+	int			n;
+	Datum	   *values;
+	bool	   *nulls;
+} Elements;
+
+static Elements
+elements_of(HeapTuple tuple, TupleDesc desc, int column, Oid type)
+{
+	Elements	elements;
+	bool		isnull;
+	Datum		array = SPI_getbinval(tuple, desc, column, &isnull);
+
+	deconstruct_array(DatumGetArrayTypeP(array), type, type == UUIDOID ? UUID_LEN : -1, false,
+					  type == UUIDOID ? TYPALIGN_CHAR : TYPALIGN_INT,
+					  &elements.values, &elements.nulls, &elements.n);
+	return elements;
+}
+
+/* Which links mention what goes, what it was called, and who is its neighbour */
+static void
+find_mentions(const pg_uuid_t *keys, int n, CdiErased *erased, Mentions *mentions)
 {
 	static CdiPlan plan = {
-		.query = "SELECT DISTINCT u.identifier FROM cdi.identity_links l, unnest(l.identifiers) AS u (identifier)"
-		" WHERE l.identifiers && $1 AND u.identifier <> ALL ($1)",
+		.query = "SELECT position, identifiers, \"values\" FROM cdi.identity_links WHERE identifiers && $1",
 		.nargs = 1,.argtypes = {UUIDARRAYOID}
 	};
-	pg_uuid_t  *neighbours;
+	HTAB	   *links = make_set("cdi links", sizeof(int64));
+	HTAB	   *neighbours = make_set("cdi neighbours", UUID_LEN);
+	HASH_SEQ_STATUS scan;
+	void	   *entry;
 
-	cdi_plan_execute(&plan, &keys, NULL);
-	*n = SPI_processed;
-	neighbours = palloc_extended(sizeof(pg_uuid_t) * Max(*n, 1), MCXT_ALLOC_HUGE);
-	for (int i = 0; i < *n; i++)
+	memset(mentions, 0, sizeof(Mentions));
+	mentions->capacity = n + 64;
+	mentions->positions = palloc_extended(sizeof(Datum) * mentions->capacity, MCXT_ALLOC_HUGE);
+	mentions->identifiers = palloc_extended(sizeof(Datum) * mentions->capacity, MCXT_ALLOC_HUGE);
+	for (int first = 0; first < n; first += BLOCK_KEYS)
 	{
-		bool		isnull;
+		Datum		block[BLOCK_KEYS];
+		int			count = Min(BLOCK_KEYS, n - first);
 
-		neighbours[i] = *DatumGetUUIDP(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
+		CHECK_FOR_INTERRUPTS();
+		for (int i = 0; i < count; i++)
+			block[i] = UUIDPGetDatum(&keys[first + i]);
+		cdi_plan_execute(&plan, (Datum[]) {cdi_uuid_array(block, count)}, NULL);
+		for (uint64 i = 0; i < SPI_processed; i++)
+		{
+			HeapTuple	row = SPI_tuptable->vals[i];
+			bool		found;
+			int64		position = DatumGetInt64(SPI_getbinval(row, SPI_tuptable->tupdesc, 1, &found));
+			Elements	identifiers;
+			Elements	values;
+
+			(void) hash_search(links, &position, HASH_ENTER, &found);
+			if (found)
+				continue;
+			identifiers = elements_of(row, SPI_tuptable->tupdesc, 2, UUIDOID);
+			values = elements_of(row, SPI_tuptable->tupdesc, 3, TEXTOID);
+			for (int k = 0; k < identifiers.n; k++)
+			{
+				pg_uuid_t  *key = DatumGetUUIDP(identifiers.values[k]);
+
+				if (!cdi_erased_key(erased, key))
+					(void) hash_search(neighbours, key, HASH_ENTER, NULL);
+				else
+				{
+					add_mention(mentions, position, key);
+					if (k < values.n && !values.nulls[k])
+						cdi_erased_add_value(erased, text_at(values.values[k]));
+				}
+			}
+		}
+		SPI_freetuptable(SPI_tuptable);
 	}
-	return neighbours;
+
+	mentions->links = palloc_extended(sizeof(Datum) * (hash_get_num_entries(links) + 1), MCXT_ALLOC_HUGE);
+	hash_seq_init(&scan, links);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+		mentions->links[mentions->nlinks++] = Int64GetDatum(*(int64 *) entry);
+	mentions->neighbours = palloc_extended(sizeof(pg_uuid_t) * (hash_get_num_entries(neighbours) + 1), MCXT_ALLOC_HUGE);
+	hash_seq_init(&scan, neighbours);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+		mentions->neighbours[mentions->nneighbours++] = *(pg_uuid_t *) entry;
+	hash_destroy(links);
+	hash_destroy(neighbours);
 }
 
-/* Keys that are asked for in one go: see EXPAND_KEYS in history.c */
-#define RENEW_KEYS		64
+/* Those elements that belong to an identifier that stays */
+static Datum
+left_over(const Elements *elements, const bool *goes, int n, Oid type)
+{
+	Datum	   *values = palloc(sizeof(Datum) * Max(elements->n, 1));
+	bool	   *nulls = palloc(Max(elements->n, 1));
+	int			count = 0;
+	int			lower_bound = 1;
+
+	for (int k = 0; k < elements->n; k++)
+		if (k >= n || !goes[k])
+		{
+			values[count] = elements->values[k];
+			nulls[count++] = elements->nulls != NULL && elements->nulls[k];
+		}
+	if (count == 0)
+		return PointerGetDatum(construct_empty_array(type));
+	return PointerGetDatum(construct_md_array(values, nulls, 1, &count, &lower_bound, type,
+											  type == UUIDOID ? UUID_LEN : -1, false,
+											  type == UUIDOID ? TYPALIGN_CHAR : TYPALIGN_INT));
+}
+
+static Datum
+scrubbed(CdiErased *erased, Datum traits, bool *isnull, bool *changed)
+{
+	Jsonb	   *left = cdi_erased_scrub(erased, DatumGetJsonbP(traits), changed);
+
+	*isnull = left == NULL;
+	return JsonbPGetDatum(left);
+}
+
+/* Take what goes out of a link: with its first identifier go all its traits. */
+static void
+rewrite_link(HeapTuple row, TupleDesc desc, CdiErased *erased)
+{
+	static CdiPlan plan = {
+		.query = "UPDATE cdi.identity_links SET identifiers = $2, types = $3, \"values\" = $4, traits = $5 WHERE position = $1",
+		.nargs = 5,.argtypes = {INT8OID, UUIDARRAYOID, TEXTARRAYOID, TEXTARRAYOID, JSONBOID}
+	};
+	Elements	identifiers = elements_of(row, desc, 2, UUIDOID);
+	Elements	types = elements_of(row, desc, 3, TEXTOID);
+	Elements	values = elements_of(row, desc, 4, TEXTOID);
+	bool	   *goes = palloc(Max(identifiers.n, 1));
+	bool		isnull;
+	bool		no_traits;
+	bool		changed;
+	Datum		traits = SPI_getbinval(row, desc, 5, &no_traits);
+
+	for (int k = 0; k < identifiers.n; k++)
+		goes[k] = cdi_erased_key(erased, DatumGetUUIDP(identifiers.values[k]));
+	if (identifiers.n == 0 || goes[0])
+		no_traits = true;
+	else if (!no_traits)
+		traits = scrubbed(erased, traits, &no_traits, &changed);
+	cdi_plan_execute(&plan, (Datum[]) {
+		SPI_getbinval(row, desc, 1, &isnull),
+			left_over(&identifiers, goes, identifiers.n, UUIDOID),
+			left_over(&types, goes, identifiers.n, TEXTOID),
+			left_over(&values, goes, identifiers.n, TEXTOID), traits
+	}, no_traits ? "    n" : NULL);
+}
+
+static void
+rewrite_links(const Mentions *mentions, CdiErased *erased)
+{
+	static CdiPlan plan = {
+		.query = "SELECT l.position, l.identifiers, l.types, l.\"values\", l.traits"
+		" FROM unnest($1) AS p (position) JOIN cdi.identity_links l USING (position)",
+		.nargs = 1,.argtypes = {INT8ARRAYOID}
+	};
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "cdi erased links",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+
+	for (int first = 0; first < mentions->nlinks; first += BLOCK_LINKS)
+	{
+		SPITupleTable *rows;
+		uint64		count;
+
+		CHECK_FOR_INTERRUPTS();
+		cdi_plan_execute(&plan, (Datum[]) {
+			cdi_int8_array(mentions->links + first, Min(BLOCK_LINKS, mentions->nlinks - first))
+		}, NULL);
+		rows = SPI_tuptable;
+		count = SPI_processed;
+		for (uint64 i = 0; i < count; i++)
+			rewrite_link(rows->vals[i], rows->tupdesc, erased);
+		SPI_freetuptable(rows);
+		MemoryContextReset(context);
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+}
+
+/*
+ * What else hangs on the identifiers: keys ($1), values in lower case ($2),
+ * which links mentioned which of them ($3, $4).  Each goes through an index,
+ * as often as there are elements.
+ */
+#define DELETE_BY(table, column) \
+	{.query = "DELETE FROM cdi." table " x USING unnest($1) AS e (key) WHERE x." column " = e.key", \
+	.nargs = 4,.argtypes = {UUIDARRAYOID, TEXTARRAYOID, INT8ARRAYOID, UUIDARRAYOID}}
+
+static void
+delete_rows(Datum keys, Datum values, const Mentions *mentions)
+{
+	static CdiPlan plans[] = {
+		{.query = "UPDATE cdi.identity_links l SET member = NULL FROM unnest($1) AS e (key) WHERE l.member = e.key",
+		.nargs = 4,.argtypes = {UUIDARRAYOID, TEXTARRAYOID, INT8ARRAYOID, UUIDARRAYOID}},
+		DELETE_BY("identity_map", "identifier"),
+		DELETE_BY("identifier_traits", "identifier"),
+		DELETE_BY("computed_trait_values", "subject"),
+		DELETE_BY("computed_trait_counts", "subject"),
+		DELETE_BY("group_members", "group_identifier"),
+		DELETE_BY("group_members", "member"),
+		DELETE_BY("identity_refusals", "identifier"),
+		{.query = "DELETE FROM cdi.identity_refusals r USING unnest($2) AS v (value) WHERE lower(r.value) = v.value",
+		.nargs = 4,.argtypes = {UUIDARRAYOID, TEXTARRAYOID, INT8ARRAYOID, UUIDARRAYOID}},
+		DELETE_BY("identity_merge_log", "absorbed"),
+		DELETE_BY("identity_merge_log", "survivor"),
+		/* others that it joined */
+		{.query = "UPDATE cdi.identity_merge_log m SET identifier = NULL"
+			" FROM unnest($3, $4) AS e (position, identifier)"
+			" WHERE m.position = e.position AND m.identifier = e.identifier",
+		.nargs = 4,.argtypes = {UUIDARRAYOID, TEXTARRAYOID, INT8ARRAYOID, UUIDARRAYOID}},
+		DELETE_BY("identity_splits", "person_id"),
+		DELETE_BY("identity_splits", "became"),
+		{.query = "DELETE FROM cdi.identity_revocations r USING unnest($1) AS e (key)"
+			" WHERE r.identifier = e.key AND r.position IS NULL",
+		.nargs = 4,.argtypes = {UUIDARRAYOID, TEXTARRAYOID, INT8ARRAYOID, UUIDARRAYOID}}
+	};
+	/* a queue, which a run empties: it has no such index, and is read once */
+	static CdiPlan deltas = {
+		.query = "DELETE FROM cdi.computed_trait_deltas WHERE subject IN (SELECT unnest($1))",
+		.nargs = 1,.argtypes = {UUIDARRAYOID}
+	};
+	Datum		arguments[4] = {
+		keys, values, cdi_int8_array(mentions->positions, mentions->n),
+		cdi_uuid_array(mentions->identifiers, mentions->n)
+	};
+	int			nestlevel;
+
+	cdi_plan_execute(&deltas, &keys, NULL);
+	nestlevel = cdi_force_index_plans();
+	for (int i = 0; i < lengthof(plans); i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		cdi_plan_execute(&plans[i], arguments, NULL);
+	}
+	AtEOXact_GUC(true, nestlevel);
+}
 
 /*
  * Other links of identifiers that were linked with erased ones may repeat
  * these in their traits; what is known of the identifiers is what is left.
  */
 static void
-renew_traits(const pg_uuid_t *identifiers, int n, Datum erased, Datum values)
+renew_traits(const pg_uuid_t *identifiers, int n, CdiErased *erased)
 {
-	static CdiPlan scrub = {
-		.query = "UPDATE cdi.identity_links l SET traits = s.traits FROM"
-		" (SELECT position, cdi._without_identifiers(traits, $2, $3) AS traits FROM cdi.identity_links"
-		" WHERE identifiers && $1 AND identifiers[1] = ANY ($1) AND traits IS NOT NULL) s"
-		" WHERE l.position = s.position AND l.traits IS DISTINCT FROM s.traits",
-		.nargs = 3,.argtypes = {UUIDARRAYOID, UUIDARRAYOID, TEXTARRAYOID}
+	static CdiPlan plan = {
+		.query = "SELECT position, traits, identifiers[1], linked_at, coalesce(source_id, 0) FROM cdi.identity_links"
+		" WHERE identifiers && $1 AND identifiers[1] = ANY ($1) AND traits IS NOT NULL",
+		.nargs = 1,.argtypes = {UUIDARRAYOID}
+	};
+	static CdiPlan update = {
+		.query = "UPDATE cdi.identity_links SET traits = $2 WHERE position = $1",
+		.nargs = 2,.argtypes = {INT8OID, JSONBOID}
 	};
 	static CdiPlan clear = {
 		.query = "DELETE FROM cdi.identifier_traits WHERE identifier = ANY ($1)",
-		.nargs = 1,.argtypes = {UUIDARRAYOID}
-	};
-	static CdiPlan plan = {
-		.query = "SELECT identifiers[1], traits, linked_at, position, coalesce(source_id, 0) FROM cdi.identity_links"
-		" WHERE identifiers && $1 AND identifiers[1] = ANY ($1) AND traits IS NOT NULL",
 		.nargs = 1,.argtypes = {UUIDARRAYOID}
 	};
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "cdi renewed traits",
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
 
-	for (int first = 0; first < n; first += RENEW_KEYS)
+	for (int first = 0; first < n; first += BLOCK_KEYS)
 	{
 		Datum		keys;
-		Datum		elements[RENEW_KEYS];
-		int			count = Min(RENEW_KEYS, n - first);
+		Datum		elements[BLOCK_KEYS];
+		int			count = Min(BLOCK_KEYS, n - first);
 		CdiTraitRows rows;
+		SPITupleTable *links;
+		uint64		nlinks;
+		int			nestlevel;
 
 		CHECK_FOR_INTERRUPTS();
 		for (int i = 0; i < count; i++)
 			elements[i] = UUIDPGetDatum(&identifiers[first + i]);
 		keys = cdi_uuid_array(elements, count);
-		cdi_plan_execute(&scrub, (Datum[]) {keys, erased, values}, NULL);
+		nestlevel = cdi_force_index_plans();
 		cdi_plan_execute(&clear, &keys, NULL);
 		cdi_plan_execute(&plan, &keys, NULL);
+		links = SPI_tuptable;
+		nlinks = SPI_processed;
 		cdi_traits_begin(&rows, context);
-		for (uint64 i = 0; i < SPI_processed; i++)
+		for (uint64 i = 0; i < nlinks; i++)
 		{
 			Datum		row[5];
 			bool		isnull;
+			bool		changed;
 
 			for (int c = 0; c < lengthof(row); c++)
-				row[c] = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, c + 1, &isnull);
-			cdi_traits_append(&rows, DatumGetUUIDP(row[0]), row[1], DatumGetTimestampTz(row[2]),
-							  DatumGetInt64(row[3]), DatumGetInt32(row[4]));
+				row[c] = SPI_getbinval(links->vals[i], links->tupdesc, c + 1, &isnull);
+			row[1] = scrubbed(erased, row[1], &isnull, &changed);
+			if (changed)
+				cdi_plan_execute(&update, row, isnull ? " n" : NULL);
+			if (!isnull)
+				cdi_traits_append(&rows, DatumGetUUIDP(row[2]), row[1], DatumGetTimestampTz(row[3]),
+								  DatumGetInt64(row[0]), DatumGetInt32(row[4]));
 		}
-		SPI_freetuptable(SPI_tuptable);
+		SPI_freetuptable(links);
+		AtEOXact_GUC(true, nestlevel);
 		cdi_traits_record(&rows);
 		MemoryContextReset(context);
 	}
@@ -216,50 +452,71 @@ renew_traits(const pg_uuid_t *identifiers, int n, Datum erased, Datum values)
 	MemoryContextDelete(context);
 }
 
-static Datum
-find_values(Datum keys, text *value)
-{
-	static CdiPlan plan = {
-		.query = "SELECT coalesce(array_agg(DISTINCT lower(u.value)), '{}') || lower(btrim($2)) FROM cdi.identity_links l,"
-		" unnest(l.identifiers, l.\"values\") AS u (identifier, value)"
-		" WHERE l.identifiers && $1 AND u.identifier = ANY ($1) AND u.value IS NOT NULL",
-		.nargs = 2,.argtypes = {UUIDARRAYOID, TEXTOID}
-	};
-	bool		isnull;
-
-	/* an empty one is nobody's */
-	cdi_plan_execute(&plan, (Datum[]) {
-		keys, PointerGetDatum(value ? value : cstring_to_text(""))
-	}, NULL);
-	return SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
-}
-
 /* value: what the caller called it, or NULL */
 static void
 erase(const pg_uuid_t *keys, int n, text *value)
 {
 	Datum	   *elements = palloc_extended(sizeof(Datum) * Max(n, 1), MCXT_ALLOC_HUGE);
-	Datum		array;
-	Datum		values;
-	pg_uuid_t  *neighbours;
-	int			nneighbours;
+	CdiErased  *erased = cdi_erased_create(keys, n);
+	Mentions	mentions;
+	int			nestlevel;
 
 	for (int i = 0; i < n; i++)
 		elements[i] = UUIDPGetDatum(&keys[i]);
-	array = cdi_uuid_array(elements, n);
 	leave_tombstones(keys, n);
-	neighbours = find_neighbours(array, &nneighbours);
-	values = find_values(array, value);
-	delete_rows(array, values);
-	if (nneighbours > 0)
+	if (value != NULL)
+		cdi_erased_add_value(erased, text_at(PointerGetDatum(value)));
+	nestlevel = cdi_force_index_plans();
+	find_mentions(keys, n, erased, &mentions);
+	rewrite_links(&mentions, erased);
+	AtEOXact_GUC(true, nestlevel);
+	delete_rows(cdi_uuid_array(elements, n), cdi_erased_values(erased), &mentions);
+	if (mentions.nneighbours > 0)
 	{
-		renew_traits(neighbours, nneighbours, array, values);
-		cdi_refold(neighbours, nneighbours, 0, NULL, NULL);
+		renew_traits(mentions.neighbours, mentions.nneighbours, erased);
+		cdi_refold(mentions.neighbours, mentions.nneighbours, 0, NULL, NULL);
 	}
 }
 
+/*
+ * A person's id is a key, which says nothing by itself: it must occur.  That of
+ * an identifier that was never linked is in events alone, which are read
+ * whole, so before anybody is kept out.
+ */
 static void
-begin(const char *function, CdiOwnerScope *scope)
+require_person(const pg_uuid_t *person)
+{
+	static CdiPlan graph = {
+		.query = "SELECT 1 FROM cdi.identity_map WHERE identifier = $1"
+		" UNION ALL SELECT 1 FROM cdi.identity_links WHERE identifiers && ARRAY[$1]"
+		" UNION ALL SELECT 1 FROM cdi.identity_refusals WHERE identifier = $1"
+		" UNION ALL SELECT 1 FROM cdi.group_members WHERE member = $1"
+		" UNION ALL SELECT 1 FROM cdi.computed_trait_values WHERE subject = $1 LIMIT 1",
+		.nargs = 1,.argtypes = {UUIDOID}
+	};
+	static CdiPlan events = {
+		.query = "SELECT FROM cdi.events WHERE subject = $1 LIMIT 1",
+		.nargs = 1,.argtypes = {UUIDOID}
+	};
+	Datum		key = UUIDPGetDatum(person);
+	int			nestlevel = cdi_force_index_plans();
+
+	cdi_plan_execute(&graph, &key, NULL);
+	AtEOXact_GUC(true, nestlevel);
+	if (SPI_processed == 0)
+		cdi_plan_execute(&events, &key, NULL);
+	if (SPI_processed == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_CDI_UNKNOWN_EVIDENCE),
+				 errmsg("there is no such person"),
+				 errdetail("%s is neither a person's id nor the key of an identifier, nor the subject of an event.",
+						   DatumGetCString(DirectFunctionCall1(uuid_out, key))),
+				 errhint("cdi_erase_identifier() also keeps out an identifier that has not come yet.")));
+}
+
+/* person: what is to be erased, where it is a person */
+static void
+begin(const char *function, const pg_uuid_t *person, CdiOwnerScope *scope)
 {
 	cdi_prevent_in_recovery(function);
 	PreventCommandIfReadOnly(psprintf("%s()", function));
@@ -274,6 +531,8 @@ begin(const char *function, CdiOwnerScope *scope)
 				 errhint("SET TRANSACTION ISOLATION LEVEL READ COMMITTED at the start of the transaction.")));
 	cdi_owner_enter(scope);
 	SPI_connect();
+	if (person != NULL)
+		require_person(person);
 	lock_out_others();
 	(void) cdi_resolve_links();
 	cdi_resolver_mark();
@@ -289,7 +548,7 @@ cdi_erase_identifier(PG_FUNCTION_ARGS)
 	CdiOwnerScope scope;
 	pg_uuid_t	key;
 
-	begin("cdi_erase_identifier", &scope);
+	begin("cdi_erase_identifier", NULL, &scope);
 	if (!cdi_identifier_key_of(cdi_identifier_type(type), (CdiText) {VARDATA_ANY(argument), VARSIZE_ANY_EXHDR(argument)}, &key))
 		ereport(ERROR,
 				(errcode(ERRCODE_CDI_UNKNOWN_EVIDENCE),
@@ -314,9 +573,12 @@ cdi_erase_person(PG_FUNCTION_ARGS)
 	CdiOwnerScope scope;
 	pg_uuid_t  *keys;
 	int64		n;
+	int			nestlevel;
 
-	begin("cdi_erase_person", &scope);
+	begin("cdi_erase_person", PG_GETARG_UUID_P(0), &scope);
+	nestlevel = cdi_force_index_plans();
 	cdi_plan_execute(&plan, (Datum[]) {PG_GETARG_DATUM(0)}, NULL);
+	AtEOXact_GUC(true, nestlevel);
 	n = SPI_processed;
 	keys = palloc_extended(sizeof(pg_uuid_t) * (n + 1), MCXT_ALLOC_HUGE);
 	for (int64 i = 0; i < n; i++)

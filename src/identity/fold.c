@@ -57,6 +57,7 @@ typedef struct CdiTallies
 	MemoryContext context;
 	HTAB	   *by_root;
 	const CdiLimits *limits;
+	Size		memory;			/* of context, as counted in the graph's */
 } CdiTallies;
 
 /*
@@ -130,9 +131,21 @@ cdi_graph_forget_tallies(CdiGraph *graph)
 	hash_seq_init(&scan, graph->tallies->by_root);
 	while ((tally = hash_seq_search(&scan)) != NULL)
 		cdi_graph_node(graph, tally->root)->flags &= ~CDI_NODE_TALLIED;
+	graph->memory -= graph->tallies->memory;
 	MemoryContextDelete(graph->tallies->context);
 	pfree(graph->tallies);
 	graph->tallies = NULL;
+}
+
+/* After something was added to the tallies */
+static void
+count_memory(CdiGraph *graph)
+{
+	Size		memory = MemoryContextMemAllocated(graph->tallies->context, true);
+
+	graph->memory += memory - graph->tallies->memory;
+	graph->tallies->memory = memory;
+	graph->peak = Max(graph->peak, graph->memory);
 }
 
 static void
@@ -182,6 +195,7 @@ tally_ring(CdiGraph *graph, CdiTallies *tallies, Tally *tally, uint32 root)
 		tally_add(tallies, tally, node->type, node->fold, node->position, node->named);
 		at = node->next;
 	} while (at != root);
+	count_memory(graph);
 }
 
 static Tally *
@@ -268,6 +282,7 @@ complete(CdiGraph *graph, CdiTallies *tallies, uint32 root)
 			for (int i = 0; i < tallies->limits->n; i++)
 				(void) cdi_map_person_rows(graph, &person, tallies->limits->limits[i].type,
 										   tallies->limits->limits[i].max, take_into_tally, &state);
+			count_memory(graph);
 			return;
 		}
 	}
@@ -473,6 +488,7 @@ unite(CdiGraph *graph, const CdiLimits *limits, uint32 survivor, uint32 absorbed
 					}
 				hash_search(tallies->by_root, &absorbed, HASH_REMOVE, NULL);
 				young->flags &= ~CDI_NODE_TALLIED;
+				count_memory(graph);
 			}
 		}
 	}
@@ -482,6 +498,7 @@ unite(CdiGraph *graph, const CdiLimits *limits, uint32 survivor, uint32 absorbed
 void
 cdi_folded_init(CdiFolded *folded)
 {
+	folded->of_newborn = false;
 	folded->nmerges = folded->nrefusals = 0;
 	folded->merges_capacity = folded->refusals_capacity = 256;
 	folded->merges = palloc(sizeof(CdiMerge) * folded->merges_capacity);
@@ -595,7 +612,7 @@ cdi_graph_fold(CdiGraph *graph, const CdiLimits *limits, const CdiLink *link,
 		if (accepted[k] == survivor)
 			continue;
 		/* who was born just now was never a person of its own */
-		if (absorbed->fold != fold)
+		if (absorbed->fold != fold || folded->of_newborn)
 			append_merge(folded, link, fold, which[k], &cdi_graph_node(graph, nodes[which[k]])->key,
 						 cdi_graph_node(graph, survivor), absorbed);
 		unite(graph, limits, survivor, accepted[k]);

@@ -15,6 +15,7 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 
@@ -355,11 +356,13 @@ cdi_history_open_closure(const pg_uuid_t *seeds, int n, TimestampTz until)
 	int			link_capacity = 64;
 	int			capacity = Max(n, 64);
 	int			nkeys = 0;
+	int			nestlevel;
 	Datum	   *keys = palloc(sizeof(Datum) * capacity);
 
 	cdi_links_batch_init(&history->batch, link_capacity);
 	history->runs = palloc(sizeof(int64) * link_capacity);
 	cdi_folded_init(&history->folded);
+	history->folded.of_newborn = true;
 	state->folds = make_table("cdi identifiers", UUID_LEN, sizeof(StoredFold), state->context);
 	for (int i = 0; i < n; i++)
 	{
@@ -371,6 +374,7 @@ cdi_history_open_closure(const pg_uuid_t *seeds, int n, TimestampTz until)
 		stored->fold = 0;
 		keys[nkeys++] = UUIDPGetDatum(&stored->identifier);
 	}
+	nestlevel = cdi_force_index_plans();
 	for (int done = 0; done < nkeys;)
 	{
 		int			first = done;
@@ -379,6 +383,7 @@ cdi_history_open_closure(const pg_uuid_t *seeds, int n, TimestampTz until)
 		expand(history, until, links, &keys, &nkeys, &capacity, first, done - first, &link_capacity);
 	}
 	load_folds(state, keys, nkeys);
+	AtEOXact_GUC(true, nestlevel);
 	sort_links(history);
 	MemoryContextSwitchTo(old);
 	return history;

@@ -73,6 +73,20 @@ extern bool cdi_tombstones_find(const pg_uuid_t *keys, int n, bool *erased);
 extern void cdi_tombstones_changed(void);
 
 /*
+ * scrub.c: n keys that are erased, with the values that they were known by.
+ * The context that is current when these are added has to stay.
+ */
+typedef struct CdiErased CdiErased;
+
+extern CdiErased *cdi_erased_create(const pg_uuid_t *keys, int n);
+extern bool cdi_erased_key(const CdiErased *erased, const pg_uuid_t *key);
+extern void cdi_erased_add_value(CdiErased *erased, CdiText value);
+/* text[], in lower case, each once */
+extern Datum cdi_erased_values(CdiErased *erased);
+/* The members of traits that mention nothing erased; NULL where none is left. */
+extern Jsonb *cdi_erased_scrub(CdiErased *erased, Jsonb *traits, bool *changed);
+
+/*
  * graph.c: union-find over identifiers.
  *
  * A node is an identifier.  The root of a component is the identifier that its
@@ -173,6 +187,8 @@ typedef struct CdiFolded
 	int			nrefusals;
 	int			refusals_capacity;
 	CdiLimitRefusal *refusals;
+	bool		of_newborn;		/* merges of whom their own link gave birth to, too:
+								 * they may have been persons before */
 } CdiFolded;
 
 /*
@@ -292,7 +308,8 @@ extern bool cdi_links_read(CdiLinkReader *reader, CdiLinkBatch *batch, int max,
 						   CdiTraitRows *traits);
 /* True where there is one; takes it off the reader. */
 extern bool cdi_links_pending(CdiLinkReader *reader);
-/* How many links there are, guessed from the space of those read so far */
+/* How many links there are, guessed from the space of the first batch, which
+ * has just been read */
 extern double cdi_links_estimate(CdiLinkReader *reader);
 extern void cdi_links_batch_init(CdiLinkBatch *batch, int max);
 extern CdiLink *cdi_links_append(CdiLinkBatch *batch, int64 position, TimestampTz linked_at,
@@ -328,6 +345,11 @@ extern void cdi_map_load(CdiGraph *graph, Snapshot snapshot);
 typedef void (*CdiMapRow) (void *arg, CdiGraph *graph, const pg_uuid_t *identifier,
 						   const pg_uuid_t *person, int64 fold, int64 position, uint8 type);
 extern void cdi_map_each(CdiGraph *graph, Snapshot snapshot, CdiMapRow take, void *arg);
+/*
+ * Let plans go by indexes, whatever the planner believes: its statistics may
+ * be those of empty tables.  Until AtEOXact_GUC(true, what it returns).
+ */
+extern int	cdi_force_index_plans(void);
 /* Insert and update what differs from the rows that were read. */
 extern void cdi_map_update(CdiGraph *graph);
 /* Raises XX001 where a person that was read, of the nodes from number first on,

@@ -47,8 +47,9 @@ struct CdiLinkReader
 	PositionScan links;
 	PositionScan ahead;
 	int64		next_ahead;		/* PG_INT64_MAX at the end */
-	BlockNumber first_block;	/* of the links read so far */
-	BlockNumber last_block;
+	int			nblocks;		/* of the links of the first batch */
+	BlockNumber *blocks;		/* one per link, with those that repeat the one
+								 * before left out */
 	double		read;
 	bool		done;
 };
@@ -116,6 +117,8 @@ cdi_links_close(CdiLinkReader *reader)
 {
 	position_scan_close(&reader->links);
 	position_scan_close(&reader->ahead);
+	if (reader->blocks != NULL)
+		pfree(reader->blocks);
 	pfree(reader);
 }
 
@@ -302,6 +305,7 @@ append_member(CdiLinkBatch *batch, const CdiLink *link, Datum member)
 bool
 cdi_links_read(CdiLinkReader *reader, CdiLinkBatch *batch, int max, CdiTraitRows *traits)
 {
+	bool		first_batch = reader->blocks == NULL;
 	int64		position;
 
 	batch->count = 0;
@@ -309,6 +313,8 @@ cdi_links_read(CdiLinkReader *reader, CdiLinkBatch *batch, int max, CdiTraitRows
 	batch->nmembers = 0;
 	batch->members_capacity = 0;
 	batch->members = NULL;		/* in the context of this call */
+	if (first_batch)
+		reader->blocks = MemoryContextAlloc(reader->context, sizeof(BlockNumber) * max);
 	while (batch->count < max && traits->bytes < MAX_TRAIT_BYTES &&
 		   next_link(reader, &position))
 	{
@@ -329,21 +335,37 @@ cdi_links_read(CdiLinkReader *reader, CdiLinkBatch *batch, int max, CdiTraitRows
 		if (link->count > 0 && !slot->tts_isnull[LINK_MEMBER - 1])
 			append_member(batch, link, slot->tts_values[LINK_MEMBER - 1]);
 
-		reader->first_block = reader->read == 0 ? block : Min(reader->first_block, block);
-		reader->last_block = Max(reader->last_block, block);
+		if (first_batch && (reader->nblocks == 0 || reader->blocks[reader->nblocks - 1] != block))
+			reader->blocks[reader->nblocks++] = block;
 		reader->read++;
 	}
 	return batch->count > 0;
 }
 
+static int
+compare_blocks(const void *a, const void *b)
+{
+	BlockNumber one = *(const BlockNumber *) a;
+	BlockNumber other = *(const BlockNumber *) b;
+
+	return one < other ? -1 : one > other;
+}
+
+/*
+ * As many per page as in those read so far, from the first of these on.  They
+ * need not be neighbours: several writers fill pages at once.
+ */
 double
 cdi_links_estimate(CdiLinkReader *reader)
 {
-	BlockNumber blocks;
+	int			n = 0;
 
 	if (reader->done)
 		return reader->read;
-	blocks = RelationGetNumberOfBlocks(reader->links.table);
-	return reader->read * (blocks - reader->first_block) /
-		(reader->last_block - reader->first_block + 1);
+	qsort(reader->blocks, reader->nblocks, sizeof(BlockNumber), compare_blocks);
+	for (int i = 0; i < reader->nblocks; i++)
+		if (n == 0 || reader->blocks[i] != reader->blocks[n - 1])
+			reader->blocks[n++] = reader->blocks[i];
+	reader->nblocks = n;
+	return reader->read * (RelationGetNumberOfBlocks(reader->links.table) - reader->blocks[0]) / n;
 }

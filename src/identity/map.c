@@ -438,15 +438,11 @@ flush_absorbed(RowBuffer *rows)
 	rows->count = 0;
 }
 
-/*
- * An absorbed person's rows are reached through the index on person_id,
- * whatever the planner believes: its statistics may be those of an empty map.
- */
-static int
-force_index_plans(void)
+int
+cdi_force_index_plans(void)
 {
 	static const char *const settings[] = {
-		"enable_seqscan", "enable_hashjoin", "enable_mergejoin", "enable_material"
+		"enable_seqscan", "enable_hashjoin", "enable_mergejoin", "enable_material", "jit"
 	};
 	int			nestlevel = NewGUCNestLevel();
 
@@ -465,7 +461,7 @@ cdi_map_update(CdiGraph *graph)
 														"cdi identity map rows",
 														ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(batch_context);
-	int			nestlevel = force_index_plans();
+	int			nestlevel = cdi_force_index_plans();
 	uint32		count;
 	uint32	   *order = key_order(graph, 0, &count);
 

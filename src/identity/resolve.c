@@ -142,7 +142,7 @@ check_snapshot_current(void)
 	if (latest.run > ours.run)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("could not serialize access due to a concurrent cdi_resolve()"),
+				 errmsg("could not serialize access because people have been resolved or changed meanwhile"),
 				 errhint("The transaction might succeed if retried.")));
 }
 

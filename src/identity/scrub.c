@@ -1,6 +1,6 @@
 /*
  * scrub.c
- *		Take erased identifiers out of traits.
+ *		What was erased, and taking it out of traits.
  *
  * A trait may repeat an identifier in another form ("+49 (170) 123" for
  * +49170123) or deep inside.  So each string is taken for an identifier of
@@ -22,15 +22,17 @@
 #include "base/scan.h"
 #include "identity/identity.h"
 
-typedef struct Scrub
+struct CdiErased
 {
 	int			nkeys;
 	pg_uuid_t  *keys;			/* sorted */
 	int			nvalues;
-	Datum	   *values;			/* of text, in lower case */
+	int			values_capacity;
+	CdiText    *values;			/* in lower case; sorted once there are all */
+	bool		sorted;
 	int			ntypes;
 	const CdiIdentifierType *types;
-} Scrub;
+};
 
 static int
 compare_keys(const void *a, const void *b)
@@ -38,18 +40,102 @@ compare_keys(const void *a, const void *b)
 	return memcmp(a, b, UUID_LEN);
 }
 
+static int
+compare_values(const void *a, const void *b)
+{
+	const CdiText *one = a;
+	const CdiText *other = b;
+
+	if (one->len != other->len)
+		return one->len < other->len ? -1 : 1;
+	return memcmp(one->data, other->data, one->len);
+}
+
+static CdiText
+lower_case(CdiText value)
+{
+	CdiText		trimmed = cdi_blank_trim(value);
+	CdiText		lower;
+
+	lower.data = str_tolower(trimmed.data, trimmed.len, DEFAULT_COLLATION_OID);
+	lower.len = strlen(lower.data);
+	return lower;
+}
+
+CdiErased *
+cdi_erased_create(const pg_uuid_t *keys, int n)
+{
+	CdiErased  *erased = palloc0(sizeof(CdiErased));
+
+	erased->nkeys = n;
+	erased->keys = palloc_extended(sizeof(pg_uuid_t) * n, MCXT_ALLOC_HUGE);
+	memcpy(erased->keys, keys, sizeof(pg_uuid_t) * n);
+	qsort(erased->keys, n, sizeof(pg_uuid_t), compare_keys);
+	erased->values_capacity = 64;
+	erased->values = palloc(sizeof(CdiText) * erased->values_capacity);
+	erased->types = cdi_identifier_types(&erased->ntypes);
+	return erased;
+}
+
+bool
+cdi_erased_key(const CdiErased *erased, const pg_uuid_t *key)
+{
+	return bsearch(key, erased->keys, erased->nkeys, sizeof(pg_uuid_t), compare_keys) != NULL;
+}
+
+void
+cdi_erased_add_value(CdiErased *erased, CdiText value)
+{
+	if (erased->nvalues == erased->values_capacity)
+	{
+		erased->values_capacity *= 2;
+		erased->values = repalloc_huge(erased->values, sizeof(CdiText) * erased->values_capacity);
+	}
+	value = lower_case(value);
+	if (value.len == 0)
+		return;					/* nobody's */
+	erased->values[erased->nvalues++] = value;
+	erased->sorted = false;
+}
+
+static void
+sort_values(CdiErased *erased)
+{
+	int			n = 0;
+
+	if (erased->sorted)
+		return;
+	qsort(erased->values, erased->nvalues, sizeof(CdiText), compare_values);
+	for (int i = 0; i < erased->nvalues; i++)
+		if (n == 0 || compare_values(&erased->values[n - 1], &erased->values[i]) != 0)
+			erased->values[n++] = erased->values[i];
+	erased->nvalues = n;
+	erased->sorted = true;
+}
+
+Datum
+cdi_erased_values(CdiErased *erased)
+{
+	Datum	   *elements;
+
+	sort_values(erased);
+	elements = palloc_extended(sizeof(Datum) * Max(erased->nvalues, 1), MCXT_ALLOC_HUGE);
+	for (int i = 0; i < erased->nvalues; i++)
+		elements[i] = PointerGetDatum(cstring_to_text_with_len(erased->values[i].data, erased->values[i].len));
+	return PointerGetDatum(construct_array(elements, erased->nvalues, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
 static bool
-is_erased(const Scrub *scrub, CdiText string)
+is_erased(const CdiErased *erased, CdiText string)
 {
 	CdiText		trimmed = cdi_blank_trim(string);
-	char	   *lower;
-	int			length;
+	CdiText		lower;
 
 	if (trimmed.len == 0 || trimmed.len > CDI_MAX_IDENTIFIER_LENGTH)
 		return false;
-	for (int i = 0; i < scrub->ntypes; i++)
+	for (int i = 0; i < erased->ntypes; i++)
 	{
-		const CdiIdentifierType *type = &scrub->types[i];
+		const CdiIdentifierType *type = &erased->types[i];
 		CdiText		value = string;
 		const char *detail = NULL;
 		pg_uuid_t	key;
@@ -59,23 +145,15 @@ is_erased(const Scrub *scrub, CdiText string)
 			cdi_identifier_normalise(type, &value, &detail) != CDI_USABLE)
 			continue;
 		cdi_identifier_key(type->name, value, &key);
-		if (bsearch(&key, scrub->keys, scrub->nkeys, sizeof(pg_uuid_t), compare_keys) != NULL)
+		if (cdi_erased_key(erased, &key))
 			return true;
 	}
-	lower = str_tolower(trimmed.data, trimmed.len, DEFAULT_COLLATION_OID);
-	length = strlen(lower);
-	for (int i = 0; i < scrub->nvalues; i++)
-	{
-		text	   *value = DatumGetTextPP(scrub->values[i]);
-
-		if (VARSIZE_ANY_EXHDR(value) == length && memcmp(VARDATA_ANY(value), lower, length) == 0)
-			return true;
-	}
-	return false;
+	lower = lower_case(trimmed);
+	return bsearch(&lower, erased->values, erased->nvalues, sizeof(CdiText), compare_values) != NULL;
 }
 
 static bool
-mentions(const Scrub *scrub, const JsonbValue *value)
+mentions(const CdiErased *erased, const JsonbValue *value)
 {
 	CdiText		string;
 
@@ -84,11 +162,11 @@ mentions(const Scrub *scrub, const JsonbValue *value)
 		case jbvString:
 			string.data = value->val.string.val;
 			string.len = value->val.string.len;
-			return is_erased(scrub, string);
+			return is_erased(erased, string);
 		case jbvNumeric:
 			string.data = DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(value->val.numeric)));
 			string.len = strlen(string.data);
-			return is_erased(scrub, string);
+			return is_erased(erased, string);
 		case jbvBinary:
 			{
 				JsonbIterator *iterator = JsonbIteratorInit(value->val.binary.data);
@@ -97,7 +175,7 @@ mentions(const Scrub *scrub, const JsonbValue *value)
 
 				while ((token = JsonbIteratorNext(&iterator, &inner, false)) != WJB_DONE)
 					if ((token == WJB_KEY || token == WJB_VALUE || token == WJB_ELEM) &&
-						mentions(scrub, &inner))
+						mentions(erased, &inner))
 						return true;
 				return false;
 			}
@@ -106,18 +184,9 @@ mentions(const Scrub *scrub, const JsonbValue *value)
 	}
 }
 
-PG_FUNCTION_INFO_V1(cdi_without_identifiers);
-
-/*
- * cdi._without_identifiers(traits, keys, values): the members of an object that
- * mention none of them; NULL where none is left.
- */
-Datum
-cdi_without_identifiers(PG_FUNCTION_ARGS)
+Jsonb *
+cdi_erased_scrub(CdiErased *erased, Jsonb *traits, bool *changed)
 {
-	Jsonb	   *traits = PG_GETARG_JSONB_P(0);
-	Scrub		scrub;
-	Datum	   *keys;
 	JsonbIterator *iterator;
 	JsonbIteratorToken token;
 	JsonbParseState *state = NULL;
@@ -125,18 +194,13 @@ cdi_without_identifiers(PG_FUNCTION_ARGS)
 	JsonbValue	value;
 	int			left = 0;
 
+	*changed = false;
 	if (!JB_ROOT_IS_OBJECT(traits))
-		PG_RETURN_NULL();
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(1), UUIDOID, UUID_LEN, false, TYPALIGN_CHAR,
-					  &keys, NULL, &scrub.nkeys);
-	scrub.keys = palloc_extended(sizeof(pg_uuid_t) * Max(scrub.nkeys, 1), MCXT_ALLOC_HUGE);
-	for (int i = 0; i < scrub.nkeys; i++)
-		scrub.keys[i] = *DatumGetUUIDP(keys[i]);
-	qsort(scrub.keys, scrub.nkeys, sizeof(pg_uuid_t), compare_keys);
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(2), TEXTOID, -1, false, TYPALIGN_INT,
-					  &scrub.values, NULL, &scrub.nvalues);
-	scrub.types = cdi_identifier_types(&scrub.ntypes);
-
+	{
+		*changed = true;
+		return NULL;
+	}
+	sort_values(erased);
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	iterator = JsonbIteratorInit(&traits->root);
 	while ((token = JsonbIteratorNext(&iterator, &key, true)) != WJB_DONE)
@@ -144,13 +208,16 @@ cdi_without_identifiers(PG_FUNCTION_ARGS)
 		if (token != WJB_KEY)
 			continue;
 		(void) JsonbIteratorNext(&iterator, &value, true);
-		if (mentions(&scrub, &key) || mentions(&scrub, &value))
+		if (mentions(erased, &key) || mentions(erased, &value))
+		{
+			*changed = true;
 			continue;
+		}
 		pushJsonbValue(&state, WJB_KEY, &key);
 		pushJsonbValue(&state, WJB_VALUE, &value);
 		left++;
 	}
-	if (left == 0)
-		PG_RETURN_NULL();
-	PG_RETURN_JSONB_P(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)));
+	if (!*changed)
+		return traits;
+	return left == 0 ? NULL : JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }

@@ -19,6 +19,7 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/tuplestore.h"
@@ -41,9 +42,49 @@ uuids(Datum array, int *n)
 	return keys;
 }
 
+/*
+ * Persons that were absorbed, of those whose own identifiers are in $1, by
+ * merges that came about by folding again.  The link that made one is known, but
+ * not the number of its fold, which only a pass over its run would tell.  So
+ * such merges are numbered downwards from -1.
+ */
+static void
+record_merges(const CdiFolded *folded, Datum absorbed)
+{
+	static CdiPlan plan = {
+		.query = "INSERT INTO cdi.identity_merge_log (merge_id, survivor, absorbed, position, identifier, merged_at)"
+		" SELECT least((SELECT min(merge_id) FROM cdi.identity_merge_log), 0) - row_number() OVER (ORDER BY m.position, m.absorbed),"
+		" m.survivor, m.absorbed, m.position, m.identifier, m.merged_at"
+		" FROM unnest($1, $2, $3, $4, $5) AS m (survivor, absorbed, position, identifier, merged_at)"
+		" WHERE m.absorbed IN (SELECT unnest($6))",
+		.nargs = 6,.argtypes = {
+			UUIDARRAYOID, UUIDARRAYOID, INT8ARRAYOID, UUIDARRAYOID, TIMESTAMPTZARRAYOID, UUIDARRAYOID
+		}
+	};
+	int			n = folded->nmerges;
+	Datum	   *columns[5];
+
+	for (int c = 0; c < lengthof(columns); c++)
+		columns[c] = palloc_extended(sizeof(Datum) * Max(n, 1), MCXT_ALLOC_HUGE);
+	for (int i = 0; i < n; i++)
+	{
+		CdiMerge   *merge = &folded->merges[i];
+
+		columns[0][i] = UUIDPGetDatum(&merge->survivor);
+		columns[1][i] = UUIDPGetDatum(&merge->absorbed);
+		columns[2][i] = Int64GetDatum(merge->position);
+		columns[3][i] = UUIDPGetDatum(&merge->identifier);
+		columns[4][i] = TimestampTzGetDatum(merge->merged_at);
+	}
+	cdi_plan_execute(&plan, (Datum[]) {
+		cdi_uuid_array(columns[0], n), cdi_uuid_array(columns[1], n), cdi_int8_array(columns[2], n),
+			cdi_uuid_array(columns[3], n), cdi_timestamptz_array(columns[4], n), absorbed
+	}, NULL);
+}
+
 /* Write persons that differ from the map's, and say who became whom. */
 static void
-write_changes(CdiGraph *graph, int64 revocation, Tuplestorestate *result, TupleDesc desc)
+write_changes(CdiGraph *graph, const CdiFolded *folded, int64 revocation, Tuplestorestate *result, TupleDesc desc)
 {
 	static CdiPlan differing = {
 		.query = "SELECT c.identifier, m.person_id, c.person_id"
@@ -66,7 +107,10 @@ write_changes(CdiGraph *graph, int64 revocation, Tuplestorestate *result, TupleD
 	Datum	   *identifiers = palloc_extended(sizeof(Datum) * Max(graph->count, 1), MCXT_ALLOC_HUGE);
 	Datum	   *persons = palloc_extended(sizeof(Datum) * Max(graph->count, 1), MCXT_ALLOC_HUGE);
 	Datum	   *old;
+	Datum	   *absorbed;
 	int			n;
+	int			nabsorbed = 0;
+	int			nestlevel = cdi_force_index_plans();
 
 	for (uint32 i = 0; i < graph->count; i++)
 	{
@@ -78,8 +122,12 @@ write_changes(CdiGraph *graph, int64 revocation, Tuplestorestate *result, TupleD
 	}, NULL);
 	n = SPI_processed;
 	if (n == 0)
+	{
+		AtEOXact_GUC(true, nestlevel);
 		return;
+	}
 	old = palloc_extended(sizeof(Datum) * n, MCXT_ALLOC_HUGE);
+	absorbed = palloc_extended(sizeof(Datum) * n, MCXT_ALLOC_HUGE);
 	for (int i = 0; i < n; i++)
 	{
 		bool		isnull;
@@ -87,10 +135,16 @@ write_changes(CdiGraph *graph, int64 revocation, Tuplestorestate *result, TupleD
 		identifiers[i] = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull);
 		old[i] = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 2, &isnull);
 		persons[i] = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 3, &isnull);
+		/* of those who were a person, their own identifier */
+		if (memcmp(DatumGetUUIDP(old[i]), DatumGetUUIDP(identifiers[i]), UUID_LEN) == 0)
+			absorbed[nabsorbed++] = identifiers[i];
 	}
 	cdi_plan_execute(&update, (Datum[]) {
 		cdi_uuid_array(identifiers, n), cdi_uuid_array(persons, n)
 	}, NULL);
+	AtEOXact_GUC(true, nestlevel);
+	if (nabsorbed > 0)
+		record_merges(folded, cdi_uuid_array(absorbed, nabsorbed));
 	cdi_plan_execute(&record, (Datum[]) {
 		Int64GetDatum(revocation), cdi_uuid_array(old, n), cdi_uuid_array(persons, n)
 	}, NULL);
@@ -115,9 +169,9 @@ cdi_refold(const pg_uuid_t *seeds, int n, int64 revocation, Tuplestorestate *res
 	history = cdi_history_open_closure(seeds, n, DT_NOEND);
 	while (cdi_history_fold(history, graph))
 		 /* all of them */ ;
-	cdi_history_close(history);
 	PopActiveSnapshot();
-	write_changes(graph, revocation, result, desc);
+	write_changes(graph, &history->folded, revocation, result, desc);
+	cdi_history_close(history);
 	cdi_graph_destroy(graph);
 }
 
@@ -290,6 +344,7 @@ cdi_unmerge(PG_FUNCTION_ARGS)
 	Datum		reason = PG_ARGISNULL(ARG_REASON) ? (Datum) 0 : PG_GETARG_DATUM(ARG_REASON);
 	CdiOwnerScope scope;
 	char	   *user;
+	int			nestlevel;
 
 	cdi_prevent_in_recovery("cdi_unmerge");
 	PreventCommandIfReadOnly("cdi_unmerge()");
@@ -307,6 +362,7 @@ cdi_unmerge(PG_FUNCTION_ARGS)
 	cdi_resolver_lock();
 	(void) cdi_resolve_links();
 	cdi_resolver_mark();
+	nestlevel = cdi_force_index_plans();
 	if (by_identifier)
 	{
 		text	   *value = PG_GETARG_TEXT_PP(ARG_VALUE);
@@ -321,6 +377,7 @@ cdi_unmerge(PG_FUNCTION_ARGS)
 
 		unmerge_links(by, PG_GETARG_DATUM(by), user, reason, PG_ARGISNULL(ARG_REASON), result);
 	}
+	AtEOXact_GUC(true, nestlevel);
 	SPI_finish();
 	cdi_owner_leave(&scope);
 	return (Datum) 0;

@@ -345,7 +345,7 @@ cdi_cookieless_set_apart(CdiEvent *event)
 	if (persons < 2)
 		return;
 	for (int i = 0; i < persons; i++)
-		if (!cdi_cookieless_is(event->identifiers[i].value))
+		if (!event->identifiers[i].cookieless)
 			event->identifiers[n++] = event->identifiers[i];
 	if (n > 0 && n < persons && cdi_cookieless_is(event->anonymous_id))
 		event->anonymous_id = CDI_NO_TEXT;

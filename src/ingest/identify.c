@@ -177,15 +177,20 @@ refuse(Finder *finder, const char *type, CdiText value, CdiVerdict reason, const
 }
 
 static void
-add_identifier(Finder *finder, const CdiIdentifierType *type, CdiText value)
+add_identifier(Finder *finder, const CdiIdentifierType *type, CdiText raw, CdiText value)
 {
+	/* a normaliser may take the mark of such an id away */
+	bool		cookieless = cdi_cookieless_is(raw) || cdi_cookieless_is(value);
 	CdiIdentifier *identifier;
 	pg_uuid_t	key;
 
 	cdi_identifier_key(type->name, value, &key);
 	for (int i = 0; i < finder->nidentifiers; i++)
 		if (memcmp(&finder->identifiers[i].key, &key, sizeof(pg_uuid_t)) == 0)
+		{
+			finder->identifiers[i].cookieless |= cookieless;
 			return;
+		}
 	if (finder->nidentifiers == CDI_MAX_IDENTIFIERS)
 	{
 		if (!finder->collecting)
@@ -195,6 +200,7 @@ add_identifier(Finder *finder, const CdiIdentifierType *type, CdiText value)
 	identifier = &finder->identifiers[finder->nidentifiers];
 	identifier->type = type->name;
 	identifier->value = value;
+	identifier->cookieless = cookieless;
 	identifier->key = key;
 	finder->graphs[finder->nidentifiers++] = type->graph;
 }
@@ -286,7 +292,7 @@ offer(Finder *finder, const CdiIdentifierType *type, const JsonbValue *found)
 	else if (verdict == CDI_USABLE && !normalise_by_function(finder, type, &value, &verdict, &detail))
 		return true;
 	if (verdict == CDI_USABLE)
-		add_identifier(finder, type, value);
+		add_identifier(finder, type, raw, value);
 	else if (verdict != CDI_ABSENT)
 		refuse(finder, type->name, raw, verdict, detail);
 	return true;

@@ -79,6 +79,7 @@ typedef struct CdiIdentifier
 {
 	const char *type;
 	CdiText		value;			/* normalised */
+	bool		cookieless;		/* an id of the day, as it came */
 	pg_uuid_t	key;
 } CdiIdentifier;
 

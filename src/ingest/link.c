@@ -37,7 +37,7 @@ cdi_event_has_link(const CdiEvent *event)
 	int			n = event->counts[CDI_GRAPH_PERSON];
 
 	return event->outcome == CDI_STORED &&
-		(n >= 2 || (n == 1 && sets_traits(event) && !cdi_cookieless_is(event->identifiers[0].value)));
+		(n >= 2 || (n == 1 && sets_traits(event) && !event->identifiers[0].cookieless));
 }
 
 /* The graph that the running statement writes links of */
@@ -98,7 +98,7 @@ form_link(CdiBatch *batch, CdiEvent *event, Datum *values, bool *nulls)
 		values[7] = JsonbPGetDatum(event->traits);
 	values[8] = Int32GetDatum(event->source_id);
 	nulls[9] = of_person || event->counts[CDI_GRAPH_PERSON] == 0 ||
-		cdi_cookieless_is(event->identifiers[0].value);
+		event->identifiers[0].cookieless;
 	if (!nulls[9])
 		values[9] = UUIDPGetDatum(&event->identifiers[0].key);
 	return true;

@@ -95,6 +95,15 @@ SELECT cdi_identify('day-user', '{"email": "Day2@Daily.Example"}', anonymous_id 
 SELECT e.message_id, e.anonymous_id = :'day' AS has_it, e.subject = k.subject AS its_person, l.types, l."values"
 FROM cdi.events e LEFT JOIN cdi.identity_links l USING (event_id), (SELECT subject FROM cdi.events WHERE message_id = 'day-1') k
 WHERE e.message_id LIKE 'ev-%' ORDER BY 1;
+-- Nor where a normaliser takes its mark away.
+CREATE FUNCTION public.day_unmarked(text) RETURNS text LANGUAGE sql IMMUTABLE RETURN upper(replace($1, ':', '-'));
+SELECT cdi_set_identifier_type('anonymous_id', '{"normaliser": "function:public.day_unmarked"}');
+SELECT cdi_identify('day-user', '{"email": "Day3@Daily.Example"}', anonymous_id => :'day', message_id => 'un-1', source => 'daily off') IS NOT NULL AS stored,
+       cdi_identify(anonymous_id => :'day', traits => '{"plan": "pro"}', message_id => 'un-2', source => 'daily off') IS NOT NULL AS stored;
+SELECT cdi_set_identifier_type('anonymous_id', '{"normaliser": null}');
+DROP FUNCTION public.day_unmarked(text);
+SELECT e.message_id, e.anonymous_id, l.types, l."values" FROM cdi.events e LEFT JOIN cdi.identity_links l USING (event_id) WHERE e.message_id LIKE 'un-%' AND e.anonymous_id IS NULL;
+SELECT count(*) AS evidence FROM cdi.identity_links l JOIN cdi.events e USING (event_id) WHERE e.message_id LIKE 'un-%' AND l."values"::text ILIKE '%cookieless%';
 SELECT cdi_resolve() >= 0 AS resolved;
 SELECT count(*) AS evidence FROM cdi.identity_links WHERE "values"::text LIKE '%cookieless:%';
 SELECT count(*) AS in_the_map FROM cdi.identity_map JOIN cdi.events ON identifier = subject WHERE anonymous_id LIKE 'cookieless:%';

@@ -11,7 +11,7 @@ LANGUAGE plpgsql AS $$
 DECLARE
     t text;
 BEGIN
-    FOREACH t IN ARRAY ARRAY['identity_links', 'identifier_traits', 'identity_refusals', 'identity_revocations', 'identity_splits', 'identity_tombstones'] LOOP
+    FOREACH t IN ARRAY ARRAY['identity_links', 'identifier_traits', 'identity_refusals', 'identity_merge_log', 'identity_revocations', 'identity_splits', 'identity_tombstones'] LOOP
         RETURN QUERY EXECUTE format('SELECT %L, count(*) FROM cdi.%I x WHERE x::text ILIKE %L HAVING count(*) > 0', t, t, '%' || $1 || '%');
     END LOOP;
 END $$;
@@ -46,11 +46,18 @@ SELECT * FROM pg_temp.people('er-%');
 SELECT cdi_erase_identifier('email', 'er-ann@x.example');
 SELECT count(*) AS tombstones FROM cdi.identity_tombstones;
 
--- A person with all identifiers, even one never linked.
+-- A person with all identifiers.
 SELECT cdi_erase_person(:'person');
 SELECT * FROM pg_temp.people('er-%');
 SELECT count(*) AS rows_of_the_person FROM cdi.persons WHERE person_id = :'person';
 SELECT count(*) AS traces FROM cdi.identity_merge_log WHERE survivor = :'person' OR absorbed = :'person';
+-- One that was never linked is its own person; who was never seen is none.
+SELECT count(*) AS tombstones FROM cdi.identity_tombstones \gset
+\set VERBOSITY sqlstate
+SELECT cdi_erase_person(cdi_identifier('anonymous_id', 'er-stranger'));
+\set VERBOSITY default
+SELECT count(*) = :tombstones AS no_tombstone FROM cdi.identity_tombstones;
+SELECT cdi_track(anonymous_id => 'er-stranger', event => 'Seen') IS NOT NULL AS stored;
 SELECT cdi_erase_person(cdi_identifier('anonymous_id', 'er-stranger'));
 SELECT cdi_track('er-eve', 'Seen', anonymous_id => 'er-stranger') IS NOT NULL AS stored;
 SELECT cdi_resolve() >= 0 AS resolved;
@@ -75,6 +82,34 @@ SELECT cdi_resolve();
 SELECT cdi_erase_identifier('phone', '+491701234567') AS phone, cdi_erase_identifier('email', 'er-gil@x.example') AS email;
 SELECT traits FROM cdi.identity_links WHERE 'er-gil' = ANY ("values") ORDER BY position;
 SELECT traits FROM cdi.persons WHERE person_id = cdi_person('user_id', 'er-gil');
+
+-- What joined two other persons leaves their merge on record, and nothing of itself there.
+SELECT cdi_identify(anonymous_id => 'er-hat', traits => '{"size": 1}') IS NOT NULL AS hat, cdi_identify('er-hal', '{"email": "er-hal@x.example"}') IS NOT NULL AS hal;
+SELECT cdi_resolve();
+SELECT cdi_identify(traits => '{"email": "er-hal@x.example"}', anonymous_id => 'er-hat') IS NOT NULL AS joined;
+SELECT cdi_resolve();
+SELECT cdi_identifier('email', 'er-hal@x.example') AS key, cdi_identifier('user_id', 'er-hal') AS hal, cdi_identifier('anonymous_id', 'er-hat') AS hat \gset
+SELECT survivor = :'hat' AS hat_absorbs, identifier = :'key' AS by_the_address, type FROM cdi.identity_merges WHERE absorbed = :'hal';
+BEGIN;
+CREATE TEMP TABLE scans ON COMMIT DROP AS SELECT relid, seq_scan FROM pg_stat_xact_all_tables WHERE schemaname = 'cdi';
+SELECT cdi_erase_identifier('email', 'er-hal@x.example');
+-- Each look went by an index, however few rows there are.
+SELECT relname, t.seq_scan - s.seq_scan AS scans FROM pg_stat_xact_all_tables t JOIN scans s USING (relid)
+WHERE t.seq_scan > s.seq_scan AND relname = ANY ('{identity_links,identity_map,identity_merge_log,identity_refusals,identity_splits,identifier_traits,group_members,computed_trait_values,computed_trait_counts}') ORDER BY relname;
+COMMIT;
+SELECT survivor = :'hat' AS hat_absorbs, identifier, type, value FROM cdi.identity_merges WHERE absorbed = :'hal';
+SELECT * FROM pg_temp.mentions(:'key');
+SELECT * FROM pg_temp.people('er-ha%');
+
+-- Many at once, with links and refusals of others between them
+SELECT count(cdi_track('er-ivy', 'Seen', anonymous_id => 'er-ivy' || n, "timestamp" => timestamptz '2026-01-01' + n * interval '8 days')) FROM generate_series(1, 200) n;
+SELECT count(cdi_identify('er-jim' || n % 3, '{"seen": "er-ivy7", "city": "Ulm"}', anonymous_id => 'er-ivy' || n, "timestamp" => timestamptz '2026-01-01' + n * interval '8 days')) FROM generate_series(1, 200) n;
+SELECT cdi_resolve();
+SELECT cdi_erase_person(cdi_person('user_id', 'er-ivy'));
+SELECT place FROM pg_temp.mentions('er-ivy');
+SELECT "values", traits, count(*) FROM cdi.identity_links WHERE "values"::text LIKE '%er-jim%' GROUP BY 1, 2 ORDER BY 1;
+SELECT traits FROM cdi.persons WHERE person_id = cdi_person('user_id', 'er-jim0');
+SELECT * FROM cdi_identity_check();
 
 -- Errors
 SELECT cdi_erase_identifier('email', 'undefined');

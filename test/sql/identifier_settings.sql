@@ -29,3 +29,21 @@ BEGIN;
 SET LOCAL force_parallel_mode = on;
 SELECT count(DISTINCT cdi_person('email', relname || '@ty.example')) > 0 AS found FROM pg_class;
 ROLLBACK;
+
+-- There are 255 numbers.  Those of types that were dropped are given again once
+-- all were given, and never one that is a type's.
+SELECT last_value FROM cdi.identifier_types_type_id_seq \gset
+BEGIN;
+SELECT setval('cdi.identifier_types_type_id_seq', 254);
+SELECT cdi_set_identifier_type('ty_last');
+SELECT type_id FROM cdi.identifier_types WHERE name = 'ty_last';
+SELECT count(cdi_set_identifier_type('ty_' || n)) AS more FROM generate_series(1, 254 - (SELECT count(*) FROM cdi.identifier_types WHERE name <> 'ty_last')) n;
+SELECT count(*), count(DISTINCT type_id), min(type_id), max(type_id) FROM cdi.identifier_types;
+SAVEPOINT s;
+SELECT cdi_set_identifier_type('ty_more');
+ROLLBACK TO s;
+SELECT type_id AS dropped FROM cdi.identifier_types WHERE name = 'ty_3' \gset
+SELECT cdi_drop_identifier_type('ty_3'), cdi_set_identifier_type('ty_more');
+SELECT type_id = :dropped AS again FROM cdi.identifier_types WHERE name = 'ty_more';
+ROLLBACK;
+SELECT setval('cdi.identifier_types_type_id_seq', :last_value) = :last_value AS restored;

@@ -145,6 +145,17 @@ SELECT batches.same('expected late', 'late in bulk');
 SELECT count(*) AS homeless FROM cdi.identity_map m
 WHERE NOT EXISTS (SELECT FROM cdi.identity_map p WHERE p.identifier = m.person_id AND p.person_id = p.identifier);
 
+-- How many links there are is guessed from the first batch, also where two
+-- writers have filled pages in turn: of 36,000 links here the first half and the
+-- second take turns, a thousand at a time.
+TRUNCATE cdi.identity_links, cdi.identity_map, cdi.identity_runs, cdi.identity_ahead, cdi.identity_merge_log, cdi.identifier_traits;
+INSERT INTO cdi.identity_links (position, event_id, linked_at, rule, identifiers, types, "values")
+SELECT p + CASE n / 1000 % 2 WHEN 0 THEN 0 ELSE 18000 END, md5(n::text)::uuid, '2026-01-01', 'test', ARRAY[md5('a' || n)::uuid, md5('b' || n)::uuid], '{}', '{}'
+FROM (SELECT n, n / 2000 * 1000 + n % 1000 + 1 AS p FROM generate_series(0, 35999) n) page ORDER BY n;
+SELECT setval('cdi.event_position', 36000);
+SET cdi.identity_bulk_threshold = 27000;
+SELECT cdi_resolve();
+SELECT bulk FROM cdi.identity_runs ORDER BY run DESC LIMIT 1;
 
 \c regression
 DROP DATABASE identity_batches;

@@ -57,6 +57,28 @@ SELECT cdi_track('um-ann', 'Seen', anonymous_id => 'um-tablet', "timestamp" => '
 SELECT cdi_resolve();
 SELECT * FROM pg_temp.people('um-%');
 
+-- What an unmerge lets others unite is a merge like any other.
+SELECT cdi_identify(anonymous_id => 'uk-phone', traits => '{"age": 1}', "timestamp" => '2026-05-08') IS NOT NULL AS phone,
+       cdi_track('uk-kim', 'Seen', anonymous_id => 'uk-phone', "timestamp" => '2026-05-09') AS kims,
+       cdi_track('uk-kai', 'Seen', anonymous_id => 'uk-phone', "timestamp" => '2026-05-10') AS kais \gset
+SELECT cdi_resolve();
+SELECT position AS kims FROM cdi.identity_links WHERE event_id = :'kims' \gset
+SELECT * FROM pg_temp.people('uk-%');
+BEGIN;
+CREATE TEMP TABLE scans ON COMMIT DROP AS SELECT relid, seq_scan FROM pg_stat_xact_all_tables WHERE schemaname = 'cdi';
+SELECT count(*) FROM cdi_unmerge(link => :kims);
+-- Each look went by an index, however few rows there are.
+SELECT relname, t.seq_scan - s.seq_scan AS scans FROM pg_stat_xact_all_tables t JOIN scans s USING (relid) WHERE t.seq_scan > s.seq_scan AND relname IN ('identity_links', 'identity_map', 'identity_ahead');
+COMMIT;
+SELECT * FROM pg_temp.people('uk-%');
+SELECT absorbed = cdi_identifier('user_id', 'uk-kai') AS kai, merged_at::date, event_id = :'kais' AS by_kais, merge_id < 0 AS below_zero, fold IS NULL AS no_fold, undone_at IS NULL AS counts
+FROM cdi.identity_merges WHERE survivor = cdi_identifier('anonymous_id', 'uk-phone') ORDER BY merged_at;
+SELECT merge_id FROM cdi.identity_merges WHERE absorbed = cdi_identifier('user_id', 'uk-kai') \gset
+SELECT count(*) FROM cdi_unmerge(merge => :merge_id);
+SELECT * FROM pg_temp.people('uk-%');
+SELECT undone_at IS NOT NULL AS undone FROM cdi.identity_merges WHERE merge_id = :merge_id;
+SELECT * FROM cdi_identity_check();
+
 -- The oldest part keeps the id: what goes is who came later.
 SELECT cdi_unmerge('user_id', 'um-ann', reason => 'two people') IS NOT NULL AS split;
 SELECT cdi_person('user_id', 'um-ann') = :'ann' AS keeps_the_id;
@@ -97,7 +119,7 @@ SELECT cdi_unmerge('email', 'nonsense');
 SELECT cdi_unmerge('email', 'um-never-seen@x.example');
 SELECT cdi_unmerge(link => -1);
 SELECT cdi_unmerge(event => '00000000-0000-0000-0000-000000000000');
-SELECT cdi_unmerge(merge => -1);
+SELECT cdi_unmerge(merge => 0);
 SELECT cdi_unmerge(merge => :merge_id);
 SELECT cdi_person_at('shoe_size', '42', now());
 SELECT * FROM cdi_explain_identity('user_id', 'um-never', 'user_id', 'um-seen');

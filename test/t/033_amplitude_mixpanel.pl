@@ -72,13 +72,27 @@ is(event('a-1', q{properties, traits}),
 	'{"tax": 0.1, "revenue": 42, "$revenue": 42}|{"plan": "pro"}', 'properties and traits');
 is(event('a-1', q{context - 'amplitude'}),
 	'{"ip": "203.0.113.7", "os": {"name": "ios", "version": "18.0"}, "app": {"version": "1.2"},'
-	  . ' "device": {"id": "IDFV", "model": "iPhone17,1", "advertisingId": "ADID"}, "locale": "de",'
+	  . ' "device": {"id": "IDFV", "type": "ios", "model": "iPhone17,1", "advertisingId": "ADID"}, "locale": "de",'
 	  . ' "library": {"name": "amplitude-swift/1.0", "version": "2"}, "network": {"carrier": "Telekom"},'
 	  . ' "location": {"city": "Jena", "country": "Germany", "latitude": 50.9}, "sessionId": 7}',
 	'what Segment has a name for');
 is(event('a-1', q{context -> 'amplitude'}),
 	'{"plan": {"branch": "main"}, "platform": "iOS", "user_properties": {"$add": {"visits": 1}, "plan": "pro"}}',
 	'what it has none for');
+
+amplitude(
+	{
+		api_key => $key,
+		events => [
+			{ device_id => 'd-a', event_type => 'Opened', insert_id => 'a-android', platform => 'ANDROID', android_id => 'AID' },
+			{ device_id => 'd-b', event_type => 'Opened', insert_id => 'a-by-id', android_id => 'AID' },
+			{ device_id => 'd-w', event_type => 'Opened', insert_id => 'a-web', platform => 'Web', os_name => 'iOS' },
+		] });
+is(sql(q{SELECT string_agg(coalesce(context #>> '{device,type}', '-'), ' ' ORDER BY message_id) FROM cdi.events
+	WHERE message_id IN ('a-android', 'a-by-id', 'a-web')}), 'android android -', 'whose id the device has');
+sql('SELECT cdi_resolve()');
+is(sql(q{SELECT cdi_person('anonymous_id', 'd-a') = cdi_person('android.id', 'AID'),
+	cdi_person('anonymous_id', 'd-a') = cdi_person('anonymous_id', 'd-b')}), 't|t', '... identifies its person');
 
 amplitude(
 	qq({"api_key": "$key", "events": {"user_id": 17, "event_type": "Bought", "insert_id": "a-2",

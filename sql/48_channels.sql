@@ -1,0 +1,355 @@
+-- Channels and sessions (src/attribution, src/behaviour).
+
+CREATE OR REPLACE FUNCTION cdi_campaign(
+    url text,
+    OUT campaign_source text,
+    OUT campaign_medium text,
+    OUT campaign_name text,
+    OUT campaign_term text,
+    OUT campaign_content text,
+    OUT campaign_id text,
+    OUT source_platform text,
+    OUT creative_format text,
+    OUT marketing_tactic text,
+    OUT click_id_type text,
+    OUT click_id text,
+    OUT host text)
+RETURNS record
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION cdi_campaign(text) IS
+'What an address says about where a visit came from, read as the pipeline reads the address of a page: utm_source, utm_medium, utm_campaign (campaign_name), utm_term, utm_content, utm_id (campaign_id), utm_source_platform, utm_creative_format and utm_marketing_tactic; the name (in lower case) and the value of an advertising click id; the host. Names count whatever their case; values are URL-decoded, and stay as they are where that is no valid text. Of a parameter that comes twice the first that has a value counts; of several click ids one that says that the click was paid for. What is missing or empty is null.';
+
+-- Channel rules (src/attribution/channel_rules.c)
+CREATE OR REPLACE FUNCTION cdi._channels_changed()
+RETURNS trigger
+LANGUAGE C
+AS 'MODULE_PATHNAME', 'cdi_channels_changed';
+COMMENT ON FUNCTION cdi._channels_changed() IS 'Internal: trigger of the tables of channel rules, which backends keep in memory.';
+
+CREATE OR REPLACE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON cdi.channel_rules
+    FOR EACH STATEMENT EXECUTE FUNCTION cdi._channels_changed();
+CREATE OR REPLACE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON cdi.channel_sites
+    FOR EACH STATEMENT EXECUTE FUNCTION cdi._channels_changed();
+
+CREATE OR REPLACE FUNCTION cdi._channel_rules_fixed()
+RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RAISE EXCEPTION 'rules of a channel group cannot be changed or removed'
+        USING ERRCODE = 'object_not_in_prerequisite_state',
+              DETAIL = 'Reports rest on them.',
+              HINT = 'cdi_set_channel_rules() makes a new version.';
+END
+$$;
+COMMENT ON FUNCTION cdi._channel_rules_fixed() IS 'Internal: trigger of cdi.channel_rules; a version stays as it was made.';
+
+CREATE OR REPLACE TRIGGER fixed BEFORE UPDATE OR DELETE OR TRUNCATE ON cdi.channel_rules
+    FOR EACH STATEMENT EXECUTE FUNCTION cdi._channel_rules_fixed();
+
+CREATE OR REPLACE FUNCTION cdi._check_channel_rule(rule integer, condition jsonb)
+RETURNS void
+LANGUAGE C STABLE STRICT
+AS 'MODULE_PATHNAME', 'cdi_check_channel_rule';
+COMMENT ON FUNCTION cdi._check_channel_rule(integer, jsonb) IS 'Internal: raises ZC310 where the condition of a channel rule cannot be used.';
+
+CREATE OR REPLACE FUNCTION cdi_create_channel(channel text, title text DEFAULT NULL)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF channel IS NULL OR channel !~ '^[a-z0-9][a-z0-9_]{0,62}$' OR channel = 'unattributed' THEN
+        RAISE EXCEPTION 'name of a channel must have 1 to 63 of a-z, 0-9 and _, and must not be unattributed'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'The title may be anything.';
+    END IF;
+    INSERT INTO cdi.channels AS c (channel, title)
+    VALUES (cdi_create_channel.channel, coalesce(nullif(cdi_create_channel.title, ''), initcap(replace(cdi_create_channel.channel, '_', ' '))))
+    ON CONFLICT DO NOTHING;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'channel "%" exists already', channel USING ERRCODE = 'duplicate_object';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION cdi_create_channel(text, text) IS
+'Adds a marketing channel, so that channel rules and touch types may name it. The title is its name in reports. Raises 42710 where it exists.';
+
+CREATE OR REPLACE FUNCTION cdi_set_channel_site(site text, kind text, any_tld boolean DEFAULT false)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    wanted text := regexp_replace(lower(btrim(site)), '^www[.]', '');
+BEGIN
+    IF wanted IS NULL OR wanted !~ '^[^ /:]{1,253}$' THEN
+        RAISE EXCEPTION 'a site is a domain such as shop.example, or a name that campaigns are tagged with'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Leave out https:// and the path.';
+    END IF;
+    IF kind IS NULL THEN
+        DELETE FROM cdi.channel_sites s WHERE s.site = wanted;
+        PERFORM cdi._add_channel_sites();
+        RETURN;
+    END IF;
+    IF kind !~ '^[a-z][a-z0-9_]{0,62}$' THEN
+        RAISE EXCEPTION 'kind of a site must have 1 to 63 of a-z, 0-9 and _'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'search, social, shopping, video, other, or a word of your own.';
+    END IF;
+    INSERT INTO cdi.channel_sites AS s (site, kind, any_tld)
+    VALUES (wanted, cdi_set_channel_site.kind, coalesce(cdi_set_channel_site.any_tld, false))
+    ON CONFLICT ON CONSTRAINT channel_sites_pkey DO UPDATE SET kind = excluded.kind, any_tld = excluded.any_tld;
+END
+$$;
+COMMENT ON FUNCTION cdi_set_channel_site(text, text, boolean) IS
+'Says what kind of site a source or referrer is, for all channel rules and all versions: search, social, shopping, video, a word of your own, or other for none of them. A domain covers its subdomains; a name without a dot is what campaigns are tagged with, and with any_tld a domain under any top-level domain, too. A null kind takes a site back to what comes with cdi.';
+
+CREATE OR REPLACE FUNCTION cdi_set_channel_rules(channel_group text, rules jsonb)
+RETURNS integer
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    example CONSTANT text := 'A rule is an object such as {"channel": "sms", "when": {"medium": ["sms", "text"]}, "note": "why"}.';
+    element jsonb;
+    n bigint;
+    member text;
+    new_version integer;
+BEGIN
+    IF coalesce(channel_group, '') = '' THEN
+        RAISE EXCEPTION 'a channel group needs a name' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF rules IS NULL OR jsonb_typeof(rules) <> 'array' OR rules = '[]' THEN
+        RAISE EXCEPTION 'channel rules must be an array with at least one rule'
+            USING ERRCODE = 'ZC310', HINT = example;
+    END IF;
+    FOR element, n IN SELECT e.value, e.ordinality FROM jsonb_array_elements(rules) WITH ORDINALITY e LOOP
+        IF jsonb_typeof(element) <> 'object' OR jsonb_typeof(element -> 'channel') IS DISTINCT FROM 'string'
+            OR jsonb_typeof(coalesce(element -> 'note', 'null')) NOT IN ('string', 'null') THEN
+            RAISE EXCEPTION 'channel rule % cannot be used', n
+                USING ERRCODE = 'ZC310', DETAIL = 'It must be an object with a channel and a condition, and may have a note.', HINT = example;
+        END IF;
+        FOR member IN SELECT k FROM jsonb_object_keys(element) k WHERE k NOT IN ('channel', 'when', 'note') LOOP
+            RAISE EXCEPTION 'channel rule % cannot be used', n
+                USING ERRCODE = 'ZC310', DETAIL = format('A rule has no member "%s".', member), HINT = example;
+        END LOOP;
+        IF NOT EXISTS (SELECT FROM cdi.channels c WHERE c.channel = element ->> 'channel') THEN
+            RAISE EXCEPTION 'channel "%" of rule % does not exist', element ->> 'channel', n
+                USING ERRCODE = 'ZC311',
+                      DETAIL = 'Channels are ' || (SELECT string_agg(c.channel, ', ' ORDER BY c.channel) FROM cdi.channels c) || '.',
+                      HINT = format('SELECT cdi_create_channel(%L) makes it one.', element ->> 'channel');
+        END IF;
+        PERFORM cdi._check_channel_rule(n::integer, coalesce(element -> 'when', '{}'));
+    END LOOP;
+
+    PERFORM pg_advisory_xact_lock(x'cd10'::int, 1);     -- one new version at a time
+    SELECT coalesce(max(r.version), 0) + 1 INTO new_version
+    FROM cdi.channel_rules r WHERE r.channel_group = cdi_set_channel_rules.channel_group;
+    INSERT INTO cdi.channel_rules (channel_group, version, rule, channel, condition, note)
+    SELECT cdi_set_channel_rules.channel_group, new_version, e.ordinality, e.value ->> 'channel', coalesce(e.value -> 'when', '{}'), e.value ->> 'note'
+    FROM jsonb_array_elements(rules) WITH ORDINALITY e;
+    RETURN new_version;
+END
+$$;
+COMMENT ON FUNCTION cdi_set_channel_rules(text, jsonb) IS
+'Makes a new version of a channel group and returns its number; a group that does not exist begins with 1. rules is an array of objects with channel, when (the condition; left out, it holds always) and note, in the order in which they are tried. From the commit on the new version is the current one; views and cdi_channel() use the current version of group default. Older versions stay and can be asked for.
+Raises ZC310 for a rule that cannot be used, with its number and the place in it, and ZC311 for a channel that does not exist. docs/attribution.md has the fields and tests.';
+
+CREATE OR REPLACE FUNCTION cdi_channel_rules(channel_group text DEFAULT 'default', version integer DEFAULT NULL)
+RETURNS jsonb
+LANGUAGE sql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+SELECT jsonb_agg(jsonb_strip_nulls(jsonb_build_object('channel', r.channel, 'note', r.note)) || jsonb_build_object('when', r.condition) ORDER BY r.rule)
+FROM cdi.channel_rules r
+WHERE r.channel_group = $1
+  AND r.version = coalesce($2, (SELECT max(c.version) FROM cdi.channel_rules c WHERE c.channel_group = $1))
+$$;
+COMMENT ON FUNCTION cdi_channel_rules(text, integer) IS
+'Rules of a channel group as cdi_set_channel_rules() takes them, to change some and set them anew: of the given version, or of the current one. Null where there is no such group or version.';
+
+CREATE OR REPLACE FUNCTION cdi_channel(
+    campaign_source text,
+    campaign_medium text,
+    click_id_type text,
+    referrer_host text,
+    page_host text,
+    campaign_name text DEFAULT NULL,
+    campaign_term text DEFAULT NULL,
+    campaign_content text DEFAULT NULL,
+    channel_group text DEFAULT 'default',
+    version integer DEFAULT NULL)
+RETURNS text
+LANGUAGE C STABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION cdi_channel(text, text, text, text, text, text, text, text, text, integer) IS
+'Marketing channel by the rules of a channel group: of the given version, or of the current one. The first rule whose condition holds counts; unassigned where none does. Never null. Group default comes with the rules of the GA4 default channel group and what click ids and referrers add to them. A referrer on the page''s own host or its subdomains counts as none.
+Rules are read once per session and when they change; an event costs about as much as a comparison of its arguments. Raises ZC312 where there is no such group or version. docs/attribution.md has the rules with their sources.';
+
+-- What comes with cdi, as rows that cdi_init() adds where they are missing.
+CREATE OR REPLACE FUNCTION cdi._add_channel_sites()
+RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+INSERT INTO cdi.channel_sites (site, kind, any_tld)
+SELECT n.site, v.kind, v.any_tld
+FROM (VALUES
+    ('other', false, '{classroom.google.com,docs.google.com,drive.google.com,mail.aol.com,mail.google.com,mail.yahoo.com,mail.yandex.ru,meet.google.com,play.google.com,sites.google.com}'),
+    ('search', false, '{ask,ask.com,brave,cn.bing.com,com.google.android.googlequicksearchbox,search.brave.com}'),
+    ('search', true, '{aol,baidu,bing,dogpile,duckduckgo,ecosia,google,naver,qwant,seznam,sogou,startpage,yahoo,yandex}'),
+    ('shopping', false, '{igshopping,shop.app,shopping.google.com}'),
+    ('shopping', true, '{alibaba,aliexpress,amazon,ebay,etsy,mercadolibre,rakuten,shopify,shopzilla,walmart}'),
+    ('social', false, '{blogger,blogspot.com,bluesky,bsky.app,com.facebook.katana,com.instagram.android,com.linkedin.android,com.reddit.frontpage,com.twitter.android,fb,fb.com,fb.me,groups.google.com,ig,line.me,lnkd.in,medium.com,meta,news.ycombinator.com,slack.com,t.co,t.me,threads,threads.com,threads.net,vk,vk.com,x,x.com}'),
+    ('social', true, '{discord,facebook,flickr,glassdoor,instagram,kakao,linkedin,mastodon,messenger,pinterest,quora,reddit,snapchat,stackoverflow,telegram,tiktok,tumblr,twitter,weibo,whatsapp}'),
+    ('video', false, '{youtu.be}'),
+    ('video', true, '{crunchyroll,dailymotion,disneyplus,hulu,netflix,twitch,vimeo,youtube}')
+) AS v (kind, any_tld, sites), unnest(v.sites::text[]) AS n (site)
+ON CONFLICT ON CONSTRAINT channel_sites_pkey DO NOTHING
+$$;
+COMMENT ON FUNCTION cdi._add_channel_sites() IS 'Internal: adds the sites that come with cdi, where they are missing.';
+
+CREATE OR REPLACE FUNCTION cdi._add_channels()
+RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+INSERT INTO cdi.channels (channel, title) VALUES
+    ('direct', 'Direct'),
+    ('cross_network', 'Cross-network'),
+    ('paid_shopping', 'Paid Shopping'),
+    ('paid_search', 'Paid Search'),
+    ('paid_social', 'Paid Social'),
+    ('paid_video', 'Paid Video'),
+    ('display', 'Display'),
+    ('paid_other', 'Paid Other'),
+    ('organic_shopping', 'Organic Shopping'),
+    ('organic_social', 'Organic Social'),
+    ('organic_video', 'Organic Video'),
+    ('organic_search', 'Organic Search'),
+    ('referral', 'Referral'),
+    ('email', 'Email'),
+    ('affiliate', 'Affiliates'),
+    ('audio', 'Audio'),
+    ('sms', 'SMS'),
+    ('push', 'Mobile Push Notifications'),
+    ('unassigned', 'Unassigned')
+ON CONFLICT ON CONSTRAINT channels_pkey DO NOTHING;
+
+SELECT cdi._add_channel_sites();
+
+-- GA4: "Default channel group", Analytics help, answer 9756891
+INSERT INTO cdi.channel_rules (channel_group, version, rule, channel, condition, note)
+SELECT 'default', 1, v.rule, v.channel, v.condition::jsonb, v.note
+FROM (VALUES
+    (1, 'direct', '{"source": "(direct)", "medium": [null, "(not set)", "(none)"], "click_id": null}', 'GA4 Direct'),
+    (2, 'cross_network', '{"campaign": {"contains": "cross-network"}}', 'GA4 Cross-network'),
+    (3, 'paid_shopping', '{"any": [{"source_site": "shopping"}, {"campaign": {"matches": "^(.*(([^a-df-z]|^)shop|shopping).*)$"}}], "medium": {"matches": "^(.*cp.*|ppc|retargeting|paid.*)$"}}', 'GA4 Paid Shopping'),
+    (4, 'paid_search', '{"source_site": "search", "medium": {"matches": "^(.*cp.*|ppc|retargeting|paid.*)$"}}', 'GA4 Paid Search'),
+    (5, 'paid_social', '{"source_site": "social", "medium": {"matches": "^(.*cp.*|ppc|retargeting|paid.*)$"}}', 'GA4 Paid Social'),
+    (6, 'paid_video', '{"source_site": "video", "medium": {"matches": "^(.*cp.*|ppc|retargeting|paid.*)$"}}', 'GA4 Paid Video'),
+    (7, 'display', '{"medium": ["display", "banner", "expandable", "interstitial", "cpm"]}', 'GA4 Display'),
+    (8, 'paid_other', '{"medium": {"matches": "^(.*cp.*|ppc|retargeting|paid.*)$"}}', 'GA4 Paid Other'),
+    (9, 'paid_search', '{"click_id": ["gclid", "gbraid", "wbraid", "gclsrc", "gad_source", "gad_campaignid", "msclkid", "yclid", "bd_vid"]}', 'Click ids of Google Ads, Microsoft Advertising, Yandex Direct, Yahoo! Japan, Baidu'),
+    (10, 'paid_social', '{"click_id": ["ttclid", "twclid", "li_fat_id", "rdt_cid", "sccid", "epik", "qclid", "ndclid", "ctwa_clid", "rb_clickid", "ldtag_cl"]}', 'Click ids of TikTok, X, LinkedIn, Reddit, Snap, Pinterest, Quora, Nextdoor, Meta (WhatsApp), VK, LINE'),
+    (11, 'display', '{"click_id": ["dclid", "tblci", "obclid", "dicbo", "vmcid"]}', 'Click ids of Display & Video 360, Taboola, Outbrain, Yahoo DSP'),
+    (12, 'affiliate', '{"click_id": ["irclickid", "cjevent", "awc", "sscid", "ransiteid", "tduid", "admitad_uid"]}', 'Click ids of impact.com, CJ, Awin, ShareASale, Rakuten, Tradedoubler, Admitad'),
+    (13, 'direct', '{"source": "(direct)", "medium": [null, "(not set)", "(none)"]}', 'GA4 Direct, with a click id that says nothing about payment'),
+    (14, 'organic_shopping', '{"any": [{"source_site": "shopping"}, {"campaign": {"matches": "^(.*(([^a-df-z]|^)shop|shopping).*)$"}}]}', 'GA4 Organic Shopping'),
+    (15, 'organic_social', '{"any": [{"source_site": "social"}, {"medium": ["social", "social-network", "social-media", "sm", "social network", "social media"]}]}', 'GA4 Organic Social'),
+    (16, 'organic_video', '{"any": [{"source_site": "video"}, {"medium": {"matches": "^(.*video.*)$"}}]}', 'GA4 Organic Video'),
+    (17, 'organic_search', '{"any": [{"source_site": "search"}, {"medium": "organic"}]}', 'GA4 Organic Search'),
+    (18, 'referral', '{"medium": ["referral", "app", "link"]}', 'GA4 Referral'),
+    (19, 'email', '{"any": [{"source": ["email", "e-mail", "e_mail", "e mail"]}, {"medium": ["email", "e-mail", "e_mail", "e mail"]}]}', 'GA4 Email'),
+    (20, 'affiliate', '{"medium": ["affiliate", "affiliates"]}', 'GA4 Affiliates; the plural as GA4 had it earlier'),
+    (21, 'audio', '{"medium": "audio"}', 'GA4 Audio'),
+    (22, 'sms', '{"any": [{"source": "sms"}, {"medium": "sms"}]}', 'GA4 SMS'),
+    (23, 'push', '{"any": [{"medium": {"ends_with": "push"}}, {"medium": {"contains": ["mobile", "notification"]}}, {"source": "firebase"}]}', 'GA4 Mobile Push Notifications'),
+    (24, 'organic_social', '{"click_id": ["fbclid", "igshid", "igsh"]}', 'Meta adds them to every outbound link'),
+    (25, 'organic_search', '{"click_id": "ysclid"}', 'Yandex adds it to search results'),
+    (26, 'organic_shopping', '{"click_id": "srsltid"}', 'Google Merchant Center adds it to free listings'),
+    (27, 'email', '{"click_id": ["mc_eid", "mc_cid", "_hsenc", "_hsmi", "mkt_tok", "_kx", "ml_subscriber", "vero_id", "bsft_clkid", "elqtrackid", "dm_i", "oly_enc_id"]}', 'Ids of Mailchimp, HubSpot, Marketo, Klaviyo, MailerLite, Vero, Blueshift, Eloqua, dotdigital, Omeda'),
+    (28, 'unassigned', '{"not": {"source": null, "medium": null}}', 'GA4 Unassigned: a campaign that fits no rule wins over the referrer'),
+    (29, 'organic_shopping', '{"referrer_site": "shopping"}', 'GA4 Organic Shopping, by the referrer'),
+    (30, 'organic_social', '{"referrer_site": "social"}', 'GA4 Organic Social, by the referrer'),
+    (31, 'organic_video', '{"referrer_site": "video"}', 'GA4 Organic Video, by the referrer'),
+    (32, 'organic_search', '{"referrer_site": "search"}', 'GA4 Organic Search, by the referrer'),
+    (33, 'referral', '{"not": {"referrer": null}}', 'GA4 Referral, by the referrer'),
+    (34, 'direct', '{}', 'Nothing known')
+) AS v (rule, channel, condition, note)
+WHERE NOT EXISTS (SELECT FROM cdi.channel_rules r WHERE r.channel_group = 'default');
+$$;
+COMMENT ON FUNCTION cdi._add_channels() IS 'Internal: adds the channels, sites and channel rules that come with cdi, where they are missing.';
+
+CREATE OR REPLACE FUNCTION cdi_campaign_key(
+    campaign_source text, campaign_medium text, campaign_name text,
+    campaign_term text, campaign_content text, click_id_type text)
+RETURNS text
+LANGUAGE C IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION cdi_campaign_key(text, text, text, text, text, text) IS
+'What tells one campaign from another, for cdi_session_id(): its fields as in a query string. Null where the event carries none.';
+
+CREATE OR REPLACE FUNCTION cdi_session_id(
+    event_id uuid,
+    "timestamp" timestamptz,
+    campaign text,
+    gap interval DEFAULT '30 minutes')
+RETURNS uuid
+LANGUAGE C IMMUTABLE PARALLEL SAFE WINDOW
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION cdi_session_id(uuid, timestamptz, text, interval) IS
+'Window function: session of each event, OVER (PARTITION BY person ORDER BY timestamp, position). The id is that of the session''s first event. A session begins after more than the gap without an event, and with an event whose campaign is not null and differs from the session''s. One pass, constant memory per partition.';
+
+CREATE OR REPLACE FUNCTION cdi_session_channel(
+    event_id uuid,
+    "timestamp" timestamptz,
+    campaign text,
+    gap interval,
+    channel text)
+RETURNS text
+LANGUAGE C IMMUTABLE PARALLEL SAFE WINDOW
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION cdi_session_channel(uuid, timestamptz, text, interval, text) IS
+'Window function beside cdi_session_id(), with the same arguments and the channel of each event: for the first event of a session the first channel in it that is not direct, or direct; null for other events.';
+
+CREATE OR REPLACE FUNCTION cdi._first_transition(state internal, value anyelement, "timestamp" timestamptz, "position" bigint)
+RETURNS internal
+LANGUAGE C IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_first_transition';
+COMMENT ON FUNCTION cdi._first_transition(internal, anyelement, timestamptz, bigint) IS 'Internal: transition of cdi_first().';
+
+CREATE OR REPLACE FUNCTION cdi._first_final(state internal, value anyelement, "timestamp" timestamptz, "position" bigint)
+RETURNS anyelement
+LANGUAGE C IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_first_final';
+COMMENT ON FUNCTION cdi._first_final(internal, anyelement, timestamptz, bigint) IS 'Internal: result of cdi_first() and cdi_last().';
+
+CREATE OR REPLACE FUNCTION cdi._last_transition(state internal, value anyelement, "timestamp" timestamptz, "position" bigint)
+RETURNS internal
+LANGUAGE C IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_last_transition';
+COMMENT ON FUNCTION cdi._last_transition(internal, anyelement, timestamptz, bigint) IS 'Internal: transition of cdi_last().';
+
+CREATE OR REPLACE AGGREGATE cdi_first(value anyelement, "timestamp" timestamptz, "position" bigint) (
+    SFUNC = cdi._first_transition,
+    STYPE = internal,
+    SSPACE = 128,
+    FINALFUNC = cdi._first_final,
+    FINALFUNC_EXTRA,
+    PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE cdi_first(anyelement, timestamptz, bigint) IS
+'The value with the earliest timestamp, of equal ones the one with the lowest position. Needs no sorted input and keeps one value per group. Nulls count; leave them out with FILTER.';
+
+CREATE OR REPLACE AGGREGATE cdi_last(value anyelement, "timestamp" timestamptz, "position" bigint) (
+    SFUNC = cdi._last_transition,
+    STYPE = internal,
+    SSPACE = 128,
+    FINALFUNC = cdi._first_final,
+    FINALFUNC_EXTRA,
+    PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE cdi_last(anyelement, timestamptz, bigint) IS
+'The value with the latest timestamp, of equal ones the one with the highest position; otherwise as cdi_first().';

@@ -1,0 +1,564 @@
+/*
+ * journeys.c
+ *		Read conversions and touches and bring them together by person.
+ *
+ * Conversions are read first, into memory.  Touches are then read in whatever
+ * order their relation has them (so that its plan is free): those that no
+ * conversion can be due to are dropped at once, the others are kept in records
+ * of fixed size, chained by person, and sorted one person at a time.  Sorting
+ * the rows themselves would take most of the time.
+ *
+ * Beyond the memory that a hash join may take (work_mem times
+ * hash_mem_multiplier), records go to temporary files, one per group of people.
+ */
+#include "attribution/journeys.h"
+
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "executor/executor.h"
+#include "executor/nodeHash.h"
+#include <limits.h>
+
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "storage/buffile.h"
+#include "tcop/dest.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/numeric.h"
+
+#include "attribution/attribution.h"
+#include "attribution/journeys_private.h"
+#include "base/errors.h"
+
+/* Touches per block: an index is a block and a place in it. */
+#define BLOCK_BITS		14
+#define BLOCK_TOUCHES	(1 << BLOCK_BITS)
+
+static int32
+find_person(CdiJourneys *self, const pg_uuid_t *id, bool add)
+{
+	CdiPersonEntry *entry;
+	CdiPersonSlot *slot;
+	bool		found;
+
+	if (!add)
+	{
+		entry = cdi_persons_lookup(self->person_index, *id);
+		return entry ? entry->number : -1;
+	}
+	entry = cdi_persons_insert(self->person_index, *id, &found);
+	if (found)
+		return entry->number;
+	if (self->npersons == self->person_space)
+	{
+		if (self->npersons >= INT_MAX / 2)
+			ereport(ERROR,
+					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+					 errmsg("too many people for one attribution"),
+					 errhint("Attribute shorter spans of time by from_time and to_time.")));
+		self->person_space *= 2;
+		self->persons = repalloc_huge(self->persons, sizeof(CdiPersonSlot) * self->person_space);
+	}
+	entry->number = self->npersons;
+	slot = &self->persons[self->npersons++];
+	memset(slot, 0, sizeof(*slot));
+	slot->id = *id;
+	slot->earliest = DT_NOEND;
+	slot->latest = DT_NOBEGIN;
+	return entry->number;
+}
+
+static inline CdiTouch *
+touch_at(const CdiJourneys *self, uint32 number)
+{
+	return (CdiTouch *) (self->blocks[number >> BLOCK_BITS] +
+						 self->stride * (number & (BLOCK_TOUCHES - 1)));
+}
+
+/* Room for a touch, which becomes its person's first. */
+static CdiTouch *
+new_touch(CdiJourneys *self)
+{
+	if (self->ntouches >> BLOCK_BITS == self->nblocks)
+	{
+		if (self->nblocks == self->block_space)
+		{
+			self->block_space *= 2;
+			self->blocks = repalloc_huge(self->blocks, sizeof(char *) * self->block_space);
+		}
+		self->blocks[self->nblocks++] = MemoryContextAllocHuge(self->context, self->stride * BLOCK_TOUCHES);
+	}
+	return touch_at(self, self->ntouches++);
+}
+
+static void
+chain_touch(CdiJourneys *self, CdiTouch *touch)
+{
+	CdiPersonSlot *person = &self->persons[touch->person];
+
+	touch->next = person->head;
+	person->head = (uint32) self->ntouches;
+}
+
+static void
+write_touch(CdiJourneys *self, CdiTouch *touch)
+{
+	BufFileWrite(self->files[touch->person % CDI_JOURNEY_FILES], touch, self->stride);
+}
+
+/* From now on touches go to files, and those that are here go first. */
+static void
+start_spilling(CdiJourneys *self)
+{
+	MemoryContext previous = MemoryContextSwitchTo(self->context);
+
+	self->files = palloc(sizeof(BufFile *) * CDI_JOURNEY_FILES);
+	for (int i = 0; i < CDI_JOURNEY_FILES; i++)
+		self->files[i] = BufFileCreateTemp(false);
+	for (uint32 i = 0; i < self->ntouches; i++)
+		write_touch(self, touch_at(self, i));
+	for (int32 i = 0; i < self->npersons; i++)
+		self->persons[i].head = 0;
+	self->ntouches = 0;
+	self->spare = palloc(self->stride);
+	MemoryContextSwitchTo(previous);
+}
+
+/* Keep a touch of a person who may owe it a conversion. */
+static void
+add_touch(CdiJourneys *self, const CdiTouch *touch, int32 number)
+{
+	CdiPersonSlot *person = &self->persons[number];
+	CdiTouch   *kept;
+
+	if (!self->request->everyone && (touch->at < person->earliest || touch->at > person->latest))
+		return;
+	if (self->files == NULL && self->ntouches >= self->max_touches)
+		start_spilling(self);
+	kept = self->files ? self->spare : new_touch(self);
+	memcpy(kept, touch, self->stride);
+	kept->person = number;
+	if (self->files)
+		write_touch(self, kept);
+	else
+		chain_touch(self, kept);
+}
+
+/*
+ * Find the people of the touches that wait.  Nearly each is a cache miss, of
+ * which the processor can wait for many at once if it is told in time.
+ */
+static void
+add_waiting(CdiJourneys *self)
+{
+	int32		numbers[CDI_WAITING_TOUCHES];
+
+	for (int i = 0; i < self->nwaiting; i++)
+		__builtin_prefetch(&self->person_index->data[cdi_person_hash(self->waiting_people[i]) & self->person_index->sizemask]);
+	for (int i = 0; i < self->nwaiting; i++)
+	{
+		numbers[i] = find_person(self, &self->waiting_people[i], self->request->everyone);
+		if (numbers[i] >= 0)
+			__builtin_prefetch(&self->persons[numbers[i]]);
+	}
+	for (int i = 0; i < self->nwaiting; i++)
+		if (numbers[i] >= 0)
+			add_touch(self, (CdiTouch *) (self->waiting + i * self->stride), numbers[i]);
+	self->nwaiting = 0;
+}
+
+/* receiveSlot: a touch */
+static bool
+receive_touch(TupleTableSlot *slot, DestReceiver *receiver)
+{
+	CdiJourneys *self = ((CdiJourneyReceiver *) receiver)->journeys;
+	CdiTouch   *touch = (CdiTouch *) (self->waiting + self->nwaiting * self->stride);
+
+	slot_getallattrs(slot);
+	if (slot->tts_isnull[CDI_TOUCH_PERSON] || slot->tts_isnull[CDI_TOUCH_AT])
+		return true;
+	self->waiting_people[self->nwaiting++] = *DatumGetUUIDP(slot->tts_values[CDI_TOUCH_PERSON]);
+	touch->at = DatumGetTimestampTz(slot->tts_values[CDI_TOUCH_AT]);
+	touch->position = slot->tts_isnull[CDI_TOUCH_POSITION] ? 0 : DatumGetInt64(slot->tts_values[CDI_TOUCH_POSITION]);
+	touch->type = slot->tts_isnull[CDI_TOUCH_TYPE] ? -1 : cdi_journeys_intern_type(self, slot->tts_values[CDI_TOUCH_TYPE]);
+	touch->label = cdi_journeys_intern_label(self, slot);
+	if (self->request->sessions)
+	{
+		if (slot->tts_isnull[CDI_TOUCH_SESSION])
+			memset(touch->session_id, 0, sizeof(pg_uuid_t));
+		else
+			memcpy(touch->session_id, DatumGetUUIDP(slot->tts_values[CDI_TOUCH_SESSION]), sizeof(pg_uuid_t));
+	}
+	if (self->nwaiting == CDI_WAITING_TOUCHES)
+		add_waiting(self);
+	return true;
+}
+
+/* Widen what the person's touches may be by a conversion's windows. */
+static void
+widen(CdiJourneys *self, CdiConversion *conversion)
+{
+	CdiPersonSlot *person = &self->persons[conversion->person];
+	const CdiDefinition *definition = &self->definitions[conversion->definition];
+	TimestampTz start = cdi_window_start(conversion->at, &definition->lookback);
+
+	for (int i = 0; i < definition->nwindows; i++)
+		start = Min(start, cdi_window_start(conversion->at, &definition->windows[i]));
+	person->earliest = Min(person->earliest, start);
+	person->latest = Max(person->latest, conversion->at);
+	self->earliest = Min(self->earliest, start);
+	self->latest = Max(self->latest, conversion->at);
+}
+
+/* receiveSlot: a conversion, or a milestone on the way to one */
+static bool
+receive_conversion(TupleTableSlot *slot, DestReceiver *receiver)
+{
+	CdiJourneyReceiver *context = (CdiJourneyReceiver *) receiver;
+	CdiJourneys *self = context->journeys;
+	CdiConversion *conversion;
+	bool		milestone = context->kind != CDI_COUNTED;
+
+	slot_getallattrs(slot);
+	if (slot->tts_isnull[CDI_CONVERSION_AT] || slot->tts_isnull[CDI_CONVERSION_NAME])
+		return true;
+	if (milestone && slot->tts_isnull[CDI_CONVERSION_PERSON])
+		return true;
+	if (self->nconversions == self->conversion_space)
+	{
+		self->conversion_space *= 2;
+		self->conversions = repalloc_huge(self->conversions, sizeof(CdiConversion) * self->conversion_space);
+	}
+	conversion = &self->conversions[self->nconversions];
+	memset(conversion, 0, sizeof(*conversion));
+	conversion->person = -1;
+	conversion->definition = -1;
+	conversion->kind = context->kind;
+	conversion->at = DatumGetTimestampTz(slot->tts_values[CDI_CONVERSION_AT]);
+	if (!slot->tts_isnull[CDI_CONVERSION_POSITION])
+		conversion->position = DatumGetInt64(slot->tts_values[CDI_CONVERSION_POSITION]);
+	if (!slot->tts_isnull[CDI_CONVERSION_EVENT])
+		conversion->event_id = *DatumGetUUIDP(slot->tts_values[CDI_CONVERSION_EVENT]);
+	if (!slot->tts_isnull[CDI_CONVERSION_PERSON])
+	{
+		conversion->person = find_person(self, DatumGetUUIDP(slot->tts_values[CDI_CONVERSION_PERSON]), !milestone);
+		if (conversion->person < 0)
+			return true;
+	}
+	self->nconversions++;
+	if (milestone)
+		return true;
+
+	conversion->definition = cdi_journeys_find_definition(self, slot->tts_values[CDI_CONVERSION_NAME]);
+	if (!slot->tts_isnull[CDI_CONVERSION_VALUE])
+	{
+		Numeric		value = DatumGetNumeric(slot->tts_values[CDI_CONVERSION_VALUE]);
+
+		if (!numeric_is_nan(value) && !numeric_is_inf(value))
+		{
+			MemoryContext previous = MemoryContextSwitchTo(self->value_context);
+
+			conversion->value = datumCopy(NumericGetDatum(value), false, -1);
+			MemoryContextSwitchTo(previous);
+		}
+	}
+	if (conversion->person >= 0)
+		widen(self, conversion);
+	return true;
+}
+
+static int
+compare_conversions(const void *a, const void *b, void *arg)
+{
+	const CdiConversion *left = a;
+	const CdiConversion *right = b;
+	const CdiJourneys *self = arg;
+
+	if (left->person != right->person)
+		return left->person < right->person ? -1 : 1;
+	if (left->at != right->at)
+		return left->at < right->at ? -1 : 1;
+	if (left->position != right->position)
+		return left->position < right->position ? -1 : 1;
+	if (left->definition != right->definition && left->definition >= 0 && right->definition >= 0)
+		return strcmp(self->definitions[left->definition].name, self->definitions[right->definition].name);
+	return left->kind - right->kind;
+}
+
+static int
+compare_touches(const void *a, const void *b)
+{
+	const CdiTouch *left = *(CdiTouch *const *) a;
+	const CdiTouch *right = *(CdiTouch *const *) b;
+
+	if (left->at != right->at)
+		return left->at < right->at ? -1 : 1;
+	if (left->position != right->position)
+		return left->position < right->position ? -1 : 1;
+	return 0;
+}
+
+static void
+collect_touches(CdiJourneys *self, uint32 head, CdiJourney *journey)
+{
+	bool		sorted = true;
+	int			n = 0;
+
+	for (uint32 number = head; number > 0; n++)
+	{
+		if (n == self->path_space)
+		{
+			self->path_space *= 2;
+			self->path = repalloc_huge(self->path, sizeof(CdiTouch *) * self->path_space);
+		}
+		self->path[n] = touch_at(self, number - 1);
+		number = self->path[n]->next;
+	}
+	/* The chain has the last first. */
+	for (int i = 0; i < n / 2; i++)
+	{
+		CdiTouch   *touch = self->path[i];
+
+		self->path[i] = self->path[n - 1 - i];
+		self->path[n - 1 - i] = touch;
+	}
+	for (int i = 1; i < n && sorted; i++)
+		sorted = compare_touches(&self->path[i - 1], &self->path[i]) <= 0;
+	if (!sorted)
+		qsort(self->path, n, sizeof(CdiTouch *), compare_touches);
+	journey->touches = self->path;
+	journey->ntouches = n;
+}
+
+static void
+visit_person(CdiJourneys *self, int32 number, void (*visit) (void *arg, const CdiJourney *journey), void *arg)
+{
+	const CdiPersonSlot *person = &self->persons[number];
+	CdiJourney	journey = {.person = person->id,.has_person = true};
+
+	CHECK_FOR_INTERRUPTS();
+	journey.conversions = self->conversions + person->first_conversion;
+	journey.nconversions = person->nconversions;
+	collect_touches(self, person->head, &journey);
+	visit(arg, &journey);
+}
+
+/* The people of one file: read their touches into the blocks, from the start. */
+static void
+load_people(CdiJourneys *self, int number)
+{
+	self->ntouches = 0;
+	for (int32 i = number; i < self->npersons; i += CDI_JOURNEY_FILES)
+		self->persons[i].head = 0;
+	if (BufFileSeek(self->files[number], 0, 0L, SEEK_SET) != 0)
+		ereport(ERROR, (errcode_for_file_access(), errmsg("could not rewind temporary file: %m")));
+	for (;;)
+	{
+		size_t		got = BufFileRead(self->files[number], self->spare, self->stride);
+		CdiTouch   *touch;
+
+		if (got == 0)
+			break;
+		if (got != self->stride)
+			ereport(ERROR, (errcode_for_file_access(), errmsg("could not read from temporary file: %m")));
+		if (self->ntouches == PG_UINT32_MAX)
+			ereport(ERROR,
+					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+					 errmsg("too many touches for one attribution"),
+					 errhint("Attribute shorter spans of time by from_time and to_time.")));
+		touch = new_touch(self);
+		memcpy(touch, self->spare, self->stride);
+		chain_touch(self, touch);
+	}
+}
+
+void
+cdi_journeys_visit(CdiJourneys *self, void (*visit) (void *arg, const CdiJourney *journey), void *arg)
+{
+	/* Conversions of nobody lead, each by itself. */
+	for (int64 i = 0; i < self->nconversions && self->conversions[i].person < 0; i++)
+	{
+		CdiJourney	journey = {.conversions = &self->conversions[i],.nconversions = 1};
+
+		CHECK_FOR_INTERRUPTS();
+		visit(arg, &journey);
+	}
+	if (self->files == NULL)
+		for (int32 i = 0; i < self->npersons; i++)
+			visit_person(self, i, visit, arg);
+	else
+		for (int file = 0; file < CDI_JOURNEY_FILES; file++)
+		{
+			load_people(self, file);
+			for (int32 i = file; i < self->npersons; i += CDI_JOURNEY_FILES)
+				visit_person(self, i, visit, arg);
+		}
+}
+
+static void
+start_receiving(DestReceiver *receiver, int operation, TupleDesc desc)
+{
+}
+
+static void
+stop_receiving(DestReceiver *receiver)
+{
+}
+
+/* Push the rows of a query into a receiver; its plan may be parallel. */
+static void
+stream(CdiJourneys *self, const char *query, int nargs, Oid *types, Datum *values, const bool *nulls,
+	   bool (*receive) (TupleTableSlot *, DestReceiver *), int kind)
+{
+	CdiJourneyReceiver receiver;
+	SPIExecuteOptions options;
+	SPIPlanPtr	plan;
+	int			result;
+
+	memset(&receiver, 0, sizeof(receiver));
+	receiver.pub.receiveSlot = receive;
+	receiver.pub.rStartup = start_receiving;
+	receiver.pub.rShutdown = stop_receiving;
+	receiver.pub.rDestroy = stop_receiving;
+	receiver.pub.mydest = DestNone;
+	receiver.journeys = self;
+	receiver.kind = kind;
+	plan = SPI_prepare_cursor(query, nargs, types, CURSOR_OPT_PARALLEL_OK);
+	if (plan == NULL)
+		elog(ERROR, "could not prepare statement: %s", SPI_result_code_string(SPI_result));
+	memset(&options, 0, sizeof(options));
+	options.params = makeParamList(nargs);
+	for (int i = 0; i < nargs; i++)
+	{
+		options.params->params[i].value = values[i];
+		options.params->params[i].isnull = nulls[i];
+		options.params->params[i].pflags = PARAM_FLAG_CONST;
+		options.params->params[i].ptype = types[i];
+	}
+	options.read_only = true;
+	options.dest = &receiver.pub;
+	result = SPI_execute_plan_extended(plan, &options);
+	if (result < 0)
+		elog(ERROR, "could not execute statement: %s", SPI_result_code_string(result));
+	SPI_freeplan(plan);
+}
+
+static void
+read_conversions(CdiJourneys *self)
+{
+	const CdiJourneyRequest *request = self->request;
+	Oid			types[3] = {TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID};
+	Datum		values[3] = {0, TimestampTzGetDatum(request->from_time), TimestampTzGetDatum(request->to_time)};
+	bool		nulls[3] = {request->conversion == NULL, !request->has_from, !request->has_to};
+
+	if (request->conversion)
+		values[0] = CStringGetTextDatum(request->conversion);
+	stream(self, cdi_journeys_conversion_query(self), 3, types, values, nulls, receive_conversion, CDI_COUNTED);
+	for (int i = 0; i < request->nmilestones; i++)
+	{
+		bool		milestone_nulls[3] = {false, true, true};
+
+		if (request->milestones[i] == NULL)
+			continue;
+		values[0] = CStringGetTextDatum(request->milestones[i]);
+		stream(self, cdi_journeys_conversion_query(self), 3, types, values, milestone_nulls,
+			   receive_conversion, CDI_MILESTONE + i);
+	}
+	qsort_arg(self->conversions, self->nconversions, sizeof(CdiConversion), compare_conversions, self);
+	for (int64 i = 0; i < self->nconversions; i++)
+	{
+		CdiPersonSlot *person;
+
+		if (self->conversions[i].person < 0)
+			continue;
+		person = &self->persons[self->conversions[i].person];
+		if (person->nconversions++ == 0)
+			person->first_conversion = i;
+	}
+}
+
+static void
+read_touches(CdiJourneys *self)
+{
+	const CdiJourneyRequest *request = self->request;
+	Oid			types[2] = {TIMESTAMPTZOID, TIMESTAMPTZOID};
+	Datum		values[2] = {TimestampTzGetDatum(self->earliest), TimestampTzGetDatum(self->latest)};
+	bool		nulls[2] = {request->everyone, request->everyone};
+
+	char	   *query = cdi_journeys_touch_query(self);
+
+	if (self->npersons == 0 && !request->everyone)
+		return;
+	stream(self, query, 2, types, values, nulls, receive_touch, 0);
+	add_waiting(self);
+}
+
+CdiJourneys *
+cdi_journeys_read(MemoryContext context, const CdiJourneyRequest *request)
+{
+	CdiJourneys *self;
+	MemoryContext own = AllocSetContextCreate(context, "cdi journeys", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext previous = MemoryContextSwitchTo(own);
+	size_t		limit;
+
+	self = palloc0(sizeof(CdiJourneys));
+	self->context = own;
+	self->request = request;
+	self->value_context = GenerationContextCreate(own, "cdi values of conversions", 0, 1024 * 1024, 1024 * 1024);
+	self->earliest = DT_NOEND;
+	self->latest = DT_NOBEGIN;
+	self->person_space = self->conversion_space = self->path_space = 1024;
+	self->block_space = 64;
+	self->persons = palloc(sizeof(CdiPersonSlot) * self->person_space);
+	self->conversions = palloc(sizeof(CdiConversion) * self->conversion_space);
+	self->path = palloc(sizeof(CdiTouch *) * self->path_space);
+	self->blocks = palloc(sizeof(char *) * self->block_space);
+	self->stride = offsetof(CdiTouch, session_id) + (request->sessions ? sizeof(pg_uuid_t) : 0);
+	self->waiting = palloc(self->stride * CDI_WAITING_TOUCHES);
+	limit = get_hash_memory_limit();
+	self->max_touches = (uint32) Min(limit / self->stride, PG_INT32_MAX);
+	self->person_index = cdi_persons_create(own, 1024, NULL);
+	cdi_journeys_start_labels(self);
+	MemoryContextSwitchTo(previous);
+
+	cdi_journeys_load_definitions(self);
+	read_conversions(self);
+	read_touches(self);
+	return self;
+}
+
+void
+cdi_journeys_free(CdiJourneys *self)
+{
+	if (self->files)
+		for (int i = 0; i < CDI_JOURNEY_FILES; i++)
+			BufFileClose(self->files[i]);
+	MemoryContextDelete(self->context);
+}
+
+TimestampTz
+cdi_window_start(TimestampTz at, const Interval *lookback)
+{
+	int64		days;
+	TimestampTz start;
+
+	if (TIMESTAMP_NOT_FINITE(at))
+		return at;
+	if (lookback->month != 0)
+	{
+		/* As far back as time goes */
+		if (at / USECS_PER_DAY - (int64) lookback->month * 31 < MIN_TIMESTAMP / USECS_PER_DAY)
+			return MIN_TIMESTAMP;
+		at = DatumGetTimestamp(DirectFunctionCall2(timestamp_mi_interval, TimestampGetDatum(at),
+												   IntervalPGetDatum((&(Interval) {.month = lookback->month}))));
+	}
+	days = (int64) lookback->day * USECS_PER_DAY;
+	if (pg_sub_s64_overflow(at, days, &start) || pg_sub_s64_overflow(start, lookback->time, &start) ||
+		start < MIN_TIMESTAMP)
+		return MIN_TIMESTAMP;
+	return start;
+}

@@ -1,0 +1,163 @@
+/*
+ * journeys_labels.c
+ *		What touches say of themselves, each combination once.
+ *
+ * Campaigns and channels repeat: a touch keeps a number.
+ */
+#include "attribution/journeys_private.h"
+
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/memutils.h"
+
+#include "attribution/attribution.h"
+
+#define NO_TEXT	(-1)
+
+/* Columns of the touches that are read: the dimensions asked for, what paths
+ * consist of, and the channel, which some rules look at. */
+static int
+dimension_number(const CdiJourneys *self, const char *name)
+{
+	for (int i = 0; i < self->request->ndimensions; i++)
+		if (strcmp(self->request->dimensions[i], name) == 0)
+			return i;
+	return -1;
+}
+
+void
+cdi_journeys_start_labels(CdiJourneys *self)
+{
+	self->path_dimension = dimension_number(self, self->request->options->label);
+	self->channel_dimension = dimension_number(self, "channel");
+	Assert(self->path_dimension >= 0 && self->channel_dimension >= 0);
+	self->label_index = cdi_label_keys_create(self->context, 256, NULL);
+	self->path_label_index = cdi_label_keys_create(self->context, 64, NULL);
+	self->label_space = self->type_space = 64;
+	self->labels = palloc(sizeof(CdiTouchLabel) * self->label_space);
+	self->types = palloc(sizeof(CdiText) * self->type_space);
+	initStringInfo(&self->key);
+}
+
+static CdiText
+keep_text(CdiJourneys *self, const char *data, int len)
+{
+	char	   *copy = MemoryContextAlloc(self->context, len + 1);
+
+	memcpy(copy, data, len);
+	copy[len] = '\0';
+	return (CdiText) {copy, len};
+}
+
+static CdiText
+text_of_datum(Datum value)
+{
+	text	   *t = (text *) DatumGetPointer(value);
+
+	return value == (Datum) 0 ? (CdiText) {"", 0} : (CdiText) {VARDATA_ANY(t), (int) VARSIZE_ANY_EXHDR(t)};
+}
+
+/* Labels of paths are never null: what a touch does not say is "(none)". */
+static int32
+path_label_number(CdiJourneys *self, CdiText *label)
+{
+	CdiLabelEntry *entry;
+	bool		found;
+
+	entry = cdi_label_keys_insert(self->path_label_index, *label, &found);
+	if (!found)
+	{
+		entry->key = keep_text(self, label->data, label->len);
+		entry->number = self->npath_labels++;
+	}
+	*label = entry->key;
+	return entry->number;
+}
+
+static void
+fill_label(CdiJourneys *self, CdiTouchLabel *label, TupleTableSlot *slot)
+{
+	MemoryContext previous = MemoryContextSwitchTo(self->context);
+
+	label->values = palloc0(sizeof(Datum) * self->request->ndimensions);
+	for (int i = 0; i < self->request->ndimensions; i++)
+		if (!slot->tts_isnull[CDI_TOUCH_DIMENSIONS + i])
+			label->values[i] = PointerGetDatum(PG_DETOAST_DATUM_COPY(slot->tts_values[CDI_TOUCH_DIMENSIONS + i]));
+	MemoryContextSwitchTo(previous);
+	label->channel = text_of_datum(label->values[self->channel_dimension]);
+	label->direct = label->channel.len == strlen(CDI_CHANNEL_DIRECT) &&
+		memcmp(label->channel.data, CDI_CHANNEL_DIRECT, label->channel.len) == 0;
+	label->path_label = text_of_datum(label->values[self->path_dimension]);
+	if (label->values[self->path_dimension] == (Datum) 0)
+		label->path_label = (CdiText) {"(none)", strlen("(none)")};
+	label->path_number = path_label_number(self, &label->path_label);
+}
+
+int32
+cdi_journeys_intern_label(CdiJourneys *self, TupleTableSlot *slot)
+{
+	CdiLabelEntry *entry;
+	CdiText		key;
+	bool		found;
+
+	resetStringInfo(&self->key);
+	for (int i = 0; i < self->request->ndimensions; i++)
+	{
+		int			len = NO_TEXT;
+		text	   *value = NULL;
+
+		if (!slot->tts_isnull[CDI_TOUCH_DIMENSIONS + i])
+		{
+			value = DatumGetTextPP(slot->tts_values[CDI_TOUCH_DIMENSIONS + i]);
+			len = VARSIZE_ANY_EXHDR(value);
+		}
+		appendBinaryStringInfo(&self->key, (char *) &len, sizeof(len));
+		if (len > 0)
+			appendBinaryStringInfo(&self->key, VARDATA_ANY(value), len);
+	}
+	key = (CdiText) {self->key.data, self->key.len};
+	entry = cdi_label_keys_insert(self->label_index, key, &found);
+	if (found)
+		return entry->number;
+
+	if (self->nlabels == self->label_space)
+	{
+		self->label_space *= 2;
+		self->labels = repalloc_huge(self->labels, sizeof(CdiTouchLabel) * self->label_space);
+	}
+	entry->key = keep_text(self, key.data, key.len);
+	entry->number = self->nlabels;
+	fill_label(self, &self->labels[self->nlabels], slot);
+	return self->nlabels++;
+}
+
+int32
+cdi_journeys_intern_type(CdiJourneys *self, Datum type)
+{
+	CdiText		name = text_of_datum(PointerGetDatum(DatumGetTextPP(type)));
+
+	for (int i = 0; i < self->ntypes; i++)
+		if (self->types[i].len == name.len && memcmp(self->types[i].data, name.data, name.len) == 0)
+			return i;
+	if (self->ntypes == self->type_space)
+	{
+		self->type_space *= 2;
+		self->types = repalloc(self->types, sizeof(CdiText) * self->type_space);
+	}
+	self->types[self->ntypes] = keep_text(self, name.data, name.len);
+	return self->ntypes++;
+}
+
+int
+cdi_journeys_labels(const CdiJourneys *self, CdiTouchLabel **labels)
+{
+	*labels = self->labels;
+	return self->nlabels;
+}
+
+int
+cdi_journeys_types(const CdiJourneys *self, CdiText **types)
+{
+	*types = self->types;
+	return self->ntypes;
+}

@@ -1,0 +1,138 @@
+-- What a destination's specification can say, each with a test that the
+-- specification itself carries: cdi_check_destination_spec() runs them.
+-- Expected signatures are those of published examples.
+CREATE FUNCTION pg_temp.spec(more jsonb) RETURNS jsonb LANGUAGE sql AS $$
+  SELECT jsonb_build_object('$schema', 'cdi-dest-1', 'name', 'language', 'version', '1',
+    'settings', '{"type": "object", "properties": {"key": {"type": "string", "secret": true}, "other": {"type": "string", "secret": true}}}'::jsonb) || more
+$$;
+CREATE FUNCTION pg_temp.action(more jsonb) RETURNS jsonb LANGUAGE sql AS $$
+  SELECT jsonb_build_object('actions', jsonb_build_object('a', '{"ops": ["insert", "update", "delete"], "map": {"@path": "$"}, "batch": {"max_items": 10},
+    "request": {"method": "POST", "url": "https://x.example/a", "body": {"format": "json", "template": {"@items": "*"}}}}'::jsonb || more))
+$$;
+CREATE FUNCTION pg_temp.rows(VARIADIC objects jsonb[]) RETURNS jsonb LANGUAGE sql AS $$
+  SELECT jsonb_agg(jsonb_build_object('operation', 'insert', 'primary_key', n::text, 'row', o)) FROM unnest(objects) WITH ORDINALITY u(o, n)
+$$;
+CREATE FUNCTION pg_temp.test(VARIADIC tests jsonb[]) RETURNS jsonb LANGUAGE sql AS $$ SELECT jsonb_build_object('tests', to_jsonb(tests)) $$;
+
+-- AWS Signature 4: "get-vanilla" and "get-vanilla-query-order-key-case" of AWS's test suite
+CREATE FUNCTION pg_temp.aws(url text, signature text) RETURNS jsonb LANGUAGE sql AS $$
+  SELECT pg_temp.spec('{"auth": {"type": "sigv4", "service": "service", "region": "us-east-1", "access_key": "AKIDEXAMPLE", "secret_key": "{{secret.key}}"}}'
+    || pg_temp.action(jsonb_build_object('request', jsonb_build_object('method', 'GET', 'url', url)))
+    || pg_temp.test(jsonb_build_object('now', '2015-08-30T12:36:00Z', 'secrets', '{"key": "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"}'::jsonb,
+         'rows', pg_temp.rows('{}'), 'expect', jsonb_build_object('headers', jsonb_build_object('X-Amz-Date', '20150830T123600Z', 'Authorization',
+           'AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/service/aws4_request, SignedHeaders=host;x-amz-date, Signature=' || signature)))))
+$$;
+SELECT cdi_check_destination_spec(pg_temp.aws('https://example.amazonaws.com/', '5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31'));
+SELECT cdi_check_destination_spec(pg_temp.aws('https://example.amazonaws.com/?Param2=value2&Param1=value1', 'b97d918cfa904a5beff61c982a1b6f458b799221646efd99d3219ec94cdf2500'));
+-- ... and that of the documentation of S3 (GET with a Range, 2013)
+SELECT cdi_check_destination_spec(pg_temp.spec('{"auth": {"type": "sigv4", "service": "s3", "region": "us-east-1", "access_key": "AKIAIOSFODNN7EXAMPLE", "secret_key": "{{secret.key}}"}}'
+  || pg_temp.action('{"request": {"method": "GET", "url": "https://examplebucket.s3.amazonaws.com/test.txt", "headers": {"Range": "bytes=0-9"}}}')
+  || pg_temp.test(jsonb_build_object('now', '2013-05-24T00:00:00Z', 'secrets', '{"key": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"}'::jsonb, 'rows', pg_temp.rows('{}'),
+     'expect', '{"headers": {"Authorization": "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request, SignedHeaders=host;range;x-amz-content-sha256;x-amz-date, Signature=f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41"}}'::jsonb))));
+
+-- JSON Web Token: the signature is Python's hmac over the same text
+SELECT cdi_check_destination_spec(pg_temp.spec('{"auth": {"type": "jwt", "algorithm": "HS256", "key": "{{secret.key}}", "claims": {"sub": "1234567890"}}}'
+  || pg_temp.action('{}')
+  || pg_temp.test(jsonb_build_object('secrets', '{"key": "your-256-bit-secret"}'::jsonb, 'rows', pg_temp.rows('{}'),
+     'expect', '{"headers": {"Authorization": "Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U"}}'::jsonb))));
+-- HMAC: test case 2 of RFC 4231, with SHA-512, over something else than the body
+SELECT cdi_check_destination_spec(pg_temp.spec('{"auth": {"type": "hmac", "algorithm": "sha512", "header": "X-Sign", "key": "{{secret.key}}", "over": "what do ya want <body>"}}'
+  || pg_temp.action('{"request": {"method": "POST", "url": "https://x.example/", "body": {"format": "text", "template": "for nothing?"}}}')
+  || pg_temp.test(jsonb_build_object('secrets', '{"key": "Jefe"}'::jsonb, 'rows', pg_temp.rows('{}'),
+     'expect', '{"headers": {"X-Sign": "164b7a7bfcf819e2e395fbe73b56e0a387bd64222e831fd610270cd7ea2505549758bf75c05a994a6d034f65f8f0e6fdcaeab1a34d4a6b4b636e070a38bce737"}}'::jsonb))));
+-- OAuth: what is asked, and how answers are read
+SELECT cdi_check_destination_spec(pg_temp.spec('{"auth": {"type": "oauth2", "grant": "refresh_token", "token_url": "https://id.example/token", "client_id": "us", "client_secret": "{{secret.other}}", "refresh_token": "{{secret.key}}", "scope": "a b"}}'
+  || pg_temp.action('{}')
+  || pg_temp.test(
+    '{"name": "asks", "stage": "token", "secrets": {"key": "r&1", "other": "s"}, "expect": {"method": "POST", "url": "https://id.example/token", "headers": {"Content-Type": "application/x-www-form-urlencoded"}, "body_text": "scope=a%20b&client_id=us&grant_type=refresh_token&client_secret=s&refresh_token=r%261"}}',
+    '{"name": "gets", "stage": "token", "answer": {"status": 200, "body": {"access_token": "t", "expires_in": 3600}}, "expect": {"token": "t"}}',
+    '{"name": "revoked", "stage": "token", "answer": {"status": 400, "body": {"error": "invalid_grant"}}, "expect": {"error": "invalid_grant"}}',
+    '{"name": "down", "stage": "token", "answer": {"status": 503}, "expect": {"error": "HTTP 503"}}',
+    jsonb_build_object('name', 'uses', 'token', 't', 'rows', pg_temp.rows('{}'), 'expect', '{"headers": {"Authorization": "Bearer t"}}'::jsonb))));
+
+-- Bodies
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"request": {"method": "POST", "url": "https://x.example/", "body": {"format": "csv", "columns": ["id", "text", "n"]}}}')
+  || pg_temp.test(jsonb_build_object('rows', pg_temp.rows('{"id": "1", "text": "a \"b\", c", "n": 1.25}', '{"id": "2", "n": null}'),
+     'expect', jsonb_build_object('headers', '{"Content-Type": "text/csv"}'::jsonb, 'body_text', E'id,text,n\n1,"a ""b"", c",1.25\n2,,\n')))));
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"request": {"method": "POST", "url": "https://x.example/", "body": {"format": "form", "template": {"a": "{{mapped.a}}", "b": ["1", "2"], "c": null, "d": {"x": 1}}}}}')
+  || pg_temp.test(jsonb_build_object('rows', pg_temp.rows('{"a": "1 & 2"}'), 'expect', jsonb_build_object('body_text', 'a=1%20%26%202&b=1&b=2&d=%7B%22x%22%3A%201%7D')))));
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"request": {"method": "POST", "url": "https://x.example/", "body": {"format": "json", "template": {"schema": ["A", "B"], "a": {"@column": "a"}, "b": {"@column": "b"}}}}}')
+  || pg_temp.test(jsonb_build_object('rows', pg_temp.rows('{"a": 1, "b": "x"}', '{"a": 2}'), 'expect', '{"body": {"schema": ["A", "B"], "a": [1, 2], "b": ["x", null]}}'::jsonb))));
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"map": [{"@path": "$.a"}, {"@path": "$.b"}], "request": {"method": "POST", "url": "https://x.example/", "body": {"format": "ndjson"}}}')
+  || pg_temp.test(jsonb_build_object('rows', pg_temp.rows('{"a": 1, "b": "x"}', '{"a": 2, "b": "y"}'), 'expect', jsonb_build_object('body_text', E'[1,"x"]\n[2,"y"]\n')))));
+-- Items of several lists in one request, and what of them the address needs but the body does not
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"map": {"v": {"@path": "$.v"}}, "list": "{{$.kind}}", "meta": {"id": {"@path": "$.id"}}, "request": {"method": "PUT", "url": "https://x.example/{{meta.id|urlencode}}/{{mapped.v}}",
+     "body": {"format": "json", "template": {"events": {"@items": "event"}, "users": {"@items": "user"}}}},
+   "response": {"rules": [{"status": [201], "class": "ok", "rows": {"each": "$.errors", "array": "@.in", "index": "@.index", "message": "@.type"}}]}}')
+  || pg_temp.test(
+    jsonb_build_object('rows', pg_temp.rows('{"kind": "event", "v": 1, "id": "a/b"}', '{"kind": "user", "v": 2}', '{"kind": "event", "v": 3}'),
+      'expect', '{"url": "https://x.example/a%2Fb/1", "body": {"events": [{"v": 1}, {"v": 3}], "users": [{"v": 2}]}}'::jsonb),
+    jsonb_build_object('rows', pg_temp.rows('{"kind": "event", "v": 1}', '{"kind": "user", "v": 2}', '{"kind": "event", "v": 3}'),
+      'answer', '{"status": 201, "body": {"errors": [{"in": "event", "index": 1, "type": "bad time"}, {"in": "user", "index": 0, "type": "no id"}, {"in": "user", "index": 7, "type": "?"}]}}'::jsonb,
+      'expect', '{"class": "ok", "rows": [{"index": 2, "class": "rejected", "message": "bad time"}, {"index": 1, "message": "no id"}]}'::jsonb))));
+
+-- Rows of an answer: by value, by an expression over a pointer, deep inside, named by members, by their place
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"response": {"rules": [
+     {"status": [200], "class": "ok", "rows": [{"each": ["$.bad.emails", "$.bad.ids"], "match": {"value": "@", "to": {"@first": [{"@path": "mapped.email"}, {"@path": "mapped.id"}]}}, "message": {"@template": "not accepted"}}]},
+     {"status": [400], "class": "rejected", "rows": {"each": "$.errors", "index": {"@pipe": [{"@path": "@.pointer"}, ["extract", "/data/([0-9]+)"]]}, "message": "@.detail"}},
+     {"status": [409], "class": "rejected", "rows": {"each": "$.details[*].errors", "index": "@.path[0].index", "message": "@.text"}},
+     {"status": [422], "class": "rejected", "rows": {"each": "$.fields[*][*]", "index": "@", "message": {"@template": "invalid {{key}}"}}},
+     {"status": [207], "class": "ok", "rows": [{"each": "$.results", "when": {"eq": ["@.code", "LOCKED"]}, "class": "retryable", "message": "@.code"}, {"each": "$.results", "when": {"eq": ["@.ok", false]}, "message": "@.code"}]},
+     {"status": [429], "class": "throttled", "retry_after": ["header.X-Reset|epoch", "$.wait|ms"], "message": "$.why"}]}}')
+  || pg_temp.test(
+    jsonb_build_object('name', 'by value', 'rows', pg_temp.rows('{"email": "a"}', '{"id": "b"}', '{"email": "c"}'), 'answer', '{"status": 200, "body": {"bad": {"emails": ["c"], "ids": ["b", "z"]}}}'::jsonb,
+      'expect', '{"rows": [{"index": 1, "message": "not accepted"}, {"index": 2}]}'::jsonb),
+    '{"name": "by pointer", "rows": [1, 2, 3], "answer": {"status": 400, "body": {"errors": [{"pointer": "/data/2/attributes", "detail": "d"}, {"pointer": "/meta"}]}}, "expect": {"class": "rejected", "rows": [{"index": 2, "message": "d"}]}}',
+    '{"name": "deep", "rows": [1, 2], "answer": {"status": 409, "body": {"details": [{"errors": [{"path": [{"index": 1}], "text": "t"}]}, {}, {"errors": []}]}}, "expect": {"rows": [{"index": 1, "message": "t"}]}}',
+    '{"name": "by members", "rows": [1, 2, 3], "answer": {"status": 422, "body": {"fields": {"time": [0, 2], "id": [2]}}}, "expect": {"rows": [{"index": 0, "message": "invalid time"}, {"index": 2, "message": "invalid id"}]}}',
+    '{"name": "by place", "rows": [1, 2, 3], "answer": {"status": 207, "body": {"results": [{"ok": true}, {"ok": false, "code": "LOCKED"}, {"ok": false, "code": "NO"}]}}, "expect": {"rows": [{"index": 1, "class": "retryable", "message": "LOCKED"}, {"index": 2, "class": "rejected", "message": "NO"}]}}',
+    '{"name": "wait until", "now": "2026-01-01T00:00:00Z", "answer": {"status": 429, "headers": {"x-reset": "1767225630"}, "body": {"why": "slow down"}}, "expect": {"class": "throttled", "retry_after": 30, "message": "slow down"}}',
+    '{"name": "wait for", "answer": {"status": 429, "body": {"wait": 1500}}, "expect": {"retry_after": 2}}',
+    '{"name": "no JSON", "rows": [1, 2], "answer": {"status": 200, "body": "<html>"}, "expect": {"class": "ok", "rows": []}}')));
+-- What is no body: headers and plain text
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"response": {"rules": [{"status": ["2xx"], "when": {"exists": "header.X-Amz-Function-Error"}, "class": "rejected", "message": "header.x-amz-function-error"},
+     {"status": ["2xx"], "when": {"matches": ["{{text|trim}}", "^ok$"]}, "class": "ok"}, {"status": ["2xx"], "when": {"in": ["$.code", [1, 2]]}, "class": "throttled"}, {"status": ["2xx"], "class": "rejected", "message": "text"}]}}')
+  || pg_temp.test(
+    '{"answer": {"status": 200, "headers": {"X-Amz-Function-Error": "Unhandled"}, "body": {}}, "expect": {"class": "rejected", "message": "Unhandled"}}',
+    '{"answer": {"status": 200, "body": "ok\n"}, "expect": {"class": "ok"}}',
+    '{"answer": {"status": 200, "body": {"code": 2}}, "expect": {"class": "throttled"}}',
+    '{"answer": {"status": 200, "body": "no_text"}, "expect": {"class": "rejected", "message": "no_text"}}')));
+
+-- Stages: look up, then create or change, then ask until a job is done and read its result as CSV
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"map": {"email": {"@path": "$.email"}}, "batch": {"max_items": 1},
+   "steps": [{"name": "find", "request": {"method": "GET", "url": "https://x.example/find?email={{mapped.email|urlencode}}"},
+              "response": {"rules": [{"status": [404], "class": "ok"}]}, "extract": {"id": {"@path": "$.data[0].id"}}}],
+   "request": {"method": {"@if": {"condition": {"exists": "step.find.id"}, "then": "PUT", "else": "POST"}}, "url": "https://x.example/contacts/{{step.find.id}}", "body": {"format": "json", "template": {"@item": true}}},
+   "then": [{"name": "wait", "request": {"method": "GET", "url": "https://x.example/job", "when": {"empty": "step.find.id"}}, "poll": {"every": "30s", "until": {"in": ["$.state", ["done", "failed"]]}, "limit": "1h"}},
+            {"name": "result", "request": {"method": "GET", "url": "https://x.example/result"}, "response": {"format": "csv", "rules": [{"status": [200], "class": "ok", "rows": {"each": "$", "when": {"ne": ["@.error", ""]}, "match": {"value": "@.email", "to": "mapped.email"}, "message": "@.error"}}]}}]}')
+  || pg_temp.test(
+    jsonb_build_object('name', 'find', 'stage', 'find', 'rows', pg_temp.rows('{"email": "a+b@c"}'), 'expect', '{"method": "GET", "url": "https://x.example/find?email=a%2Bb%40c"}'::jsonb),
+    '{"name": "found", "stage": "find", "answer": {"status": 200, "body": {"data": [{"id": 7}]}}, "expect": {"class": "ok", "extract": {"id": 7}}}',
+    '{"name": "not found", "stage": "find", "answer": {"status": 404, "body": {}}, "expect": {"class": "ok", "extract": {}}}',
+    jsonb_build_object('name', 'change', 'steps', '{"find": {"id": 7}}'::jsonb, 'rows', pg_temp.rows('{"email": "a"}'), 'expect', '{"method": "PUT", "url": "https://x.example/contacts/7"}'::jsonb),
+    jsonb_build_object('name', 'create', 'steps', '{"find": {}}'::jsonb, 'rows', pg_temp.rows('{"email": "a"}'), 'expect', '{"method": "POST", "url": "https://x.example/contacts/"}'::jsonb),
+    jsonb_build_object('name', 'need not wait', 'stage', 'wait', 'steps', '{"find": {"id": 7}}'::jsonb, 'rows', pg_temp.rows('{"email": "a"}'), 'expect', '{"sent": false}'::jsonb),
+    '{"name": "under way", "stage": "wait", "answer": {"status": 200, "body": {"state": "busy"}}, "expect": {"class": "ok", "unfinished": true}}',
+    '{"name": "done", "stage": "wait", "answer": {"status": 200, "body": {"state": "done"}}, "expect": {"class": "ok", "unfinished": false}}',
+    jsonb_build_object('name', 'result', 'stage', 'result', 'rows', pg_temp.rows('{"email": "a"}', '{"email": "b"}'), 'answer', jsonb_build_object('status', 200, 'body', E'email,error\r\nb,"no, thanks"\r\na,\r\n'),
+      'expect', '{"rows": [{"index": 1, "class": "rejected", "message": "no, thanks"}]}'::jsonb))));
+
+-- Functions
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"batch": {"max_items": 1}, "map": {
+     "time": {"@fn": ["format_time", {"@path": "$.at"}, "%Y-%m-%d %H:%M:%S+00:00"]}, "id": {"@fn": ["uuid5", {"@path": "$.name"}, "6ba7b810-9dad-11d1-80b4-00c04fd430c8"]},
+     "mail": {"@fn": ["email_google", {"@path": "$.mail"}]}, "gender": {"@fn": ["gender", {"@path": "$.gender"}]}, "only": {"@fn": ["only", {"@path": "$.o"}, "a", "b"]}, "except": {"@fn": ["except", {"@path": "$.o"}, "a"]},
+     "entries": {"@fn": ["entries", {"@path": "$.o"}, "property", "value"]}, "flat": {"@fn": ["flatten", {"@path": "$.deep"}, "."]}, "part": {"@fn": ["extract", {"@path": "$.mail"}, "@(.*)$"]}},
+   "request": {"method": "POST", "url": "https://x.example/", "body": {"format": "json", "template": {"@item": true}}}}')
+  || pg_temp.test(jsonb_build_object('rows', pg_temp.rows('{"at": "2026-03-01T10:20:30.5+02:00", "name": "www.widgets.com", "mail": " Ada.Lovelace+x@GMail.com ", "gender": "Female", "o": {"a": 1, "c": null}, "deep": {"a": {"b": {"c": [1]}, "d": 2}}}'),
+     'expect', '{"body": {"time": "2026-03-01 08:20:30+00:00", "id": "21f7f8de-8051-5b89-8680-0195ef798b6a", "mail": "adalovelace@gmail.com", "gender": "f", "only": {"a": 1}, "except": {"c": null},
+       "entries": [{"property": "a", "value": 1}, {"property": "c", "value": null}], "flat": {"a.b.c": [1], "a.d": 2}, "part": "GMail.com "}}'::jsonb))));
+
+-- What is not understood is refused
+SELECT cdi_check_destination_spec(pg_temp.spec('{"auth": {"type": "oauth2", "grant": "password", "token_url": "https://x.example/"}}' || pg_temp.action('{}')));
+SELECT cdi_check_destination_spec(pg_temp.spec('{"auth": {"type": "sigv4", "service": "s3"}}' || pg_temp.action('{}')));
+SELECT cdi_check_destination_spec(pg_temp.spec('{"limits": {"rate": {"requests": 10, "per": "often"}}}' || pg_temp.action('{}')));
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"then": [{"request": {"method": "GET", "url": "https://x.example/"}}]}')));
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"poll": {"every": "1s", "until": {"magic": 1}}}')));
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"response": {"rules": [{"class": "ok", "rows": {"each": "$.a", "index": {"@fn": ["extract", {"@path": "@"}, "(("]}}}]}}')));
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"map": {"x": {"@path": "header.X"}}}')));
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"request": {"method": "POST", "url": "https://x.example/", "body": {"format": "csv"}}}')));

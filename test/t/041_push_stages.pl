@@ -1,0 +1,231 @@
+# Rows out to a vendor who wants an access token, several requests per row,
+# jobs that are asked about, and no more than so many requests in a while.
+use strict;
+use warnings;
+
+use JSON::PP;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+my $json = JSON::PP->new->utf8;
+my $port = PostgreSQL::Test::Cluster::get_free_port();
+my $node = PostgreSQL::Test::Cluster->new('stages');
+
+$node->init;
+my $requests_file = $node->basedir . '/requests.jsonl';
+my $secrets = $node->basedir . '/secrets';
+mkdir $secrets;
+append_to_file("$secrets/client", "client-s3cret\n");
+append_to_file("$secrets/key", '0123456789abcdef0123456789abcdef');
+chmod 0400, "$secrets/key";
+$node->append_conf('postgresql.conf', qq(
+shared_preload_libraries = 'cdi'
+fsync = off
+max_worker_processes = 32
+restart_after_crash = on
+cdi.activate_retry_delay = '20ms'
+cdi.activate_retry_max_delay = '200ms'
+cdi.secret_directory = '$secrets'
+cdi.secret_key_file = '$secrets/key'
+cdi.egress_allow_private = on
+log_statement = all
+));
+$node->start;
+
+my ($in, $out, $err) = ('', '', '');
+append_to_file($requests_file, '');
+my $vendor = IPC::Run::start([ 'python3', "$ENV{CDI_ROOT}/test/lib/vendor.py", $port, $requests_file ],
+	'<', \$in, '>', \$out, '2>', \$err);
+
+sub requests
+{
+	my ($method, $path) = @_;
+	return grep { $_->{method} eq $method && $_->{path} =~ $path } map { $json->decode($_) } split /\n/, slurp_file($requests_file);
+}
+
+sub sql
+{
+	return $node->safe_psql('shop', $_[0]);
+}
+
+sub curl
+{
+	my ($path, $body) = @_;
+	my ($text, $stderr) = run_command([ 'curl', '-s', defined $body ? ('-d', $body) : (), "http://127.0.0.1:$port/$path" ]);
+	return $text;
+}
+
+sub state
+{
+	return $json->decode(curl('state'));
+}
+
+sub secret
+{
+	my ($name, $value) = @_;
+	$node->psql('shop', "COPY cdi.secret_entry FROM STDIN;\n$name=$value\n\\.\n");
+}
+
+# Until the sync has no row on its way, and so many acknowledged
+sub acknowledged
+{
+	my ($name, $n, $what) = @_;
+	ok($node->poll_query_until('shop', qq(
+		SELECT count(*) = $n FROM cdi.sync_rows r JOIN cdi.syncs s USING (sync_id) WHERE s.name = '$name')), $what)
+		or diag(sql(qq(SELECT d.class, d.status, d.error, d.rows, d.attempt FROM cdi.deliveries d JOIN cdi.syncs s USING (sync_id) WHERE s.name = '$name' ORDER BY sent_at DESC LIMIT 10)));
+}
+
+sub push_pid
+{
+	return $node->safe_psql('postgres', q(SELECT pid FROM pg_stat_activity WHERE application_name = 'cdi push' AND datname = 'shop'));
+}
+
+# The server starts anew after that.
+sub kill_worker
+{
+	my $pid = push_pid();
+	kill 'KILL', $pid;
+	ok($node->poll_query_until('postgres',
+			qq(SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'cdi push' AND datname = 'shop' AND pid <> $pid)),
+		'the worker was killed and comes back');
+}
+
+sub sync
+{
+	my ($name, $action, $model) = @_;
+	sql("SELECT cdi_create_sync('$name', '$name', \$\$$model\$\$, 'id', action => '$action')");
+	sql("SELECT cdi_sync_run('$name')");
+}
+
+$node->safe_psql('postgres', 'CREATE DATABASE shop');
+sql('CREATE EXTENSION cdi');
+sql('SELECT cdi_init()');
+sql('SELECT cdi_arm()');
+sql(q(CREATE TABLE customers (id integer, email text, name text);
+	INSERT INTO customers SELECT n, 'c' || n || '@example.com', 'C' FROM generate_series(1, 40) n));
+my $contact = '"map": {"email": {"@path": "$.email"}, "name": {"@path": "$.name"}}, "require": ["email"]';
+my $spec = qq(
+{"\$schema": "cdi-dest-1", "name": "vendor", "version": "1",
+ "settings": {"type": "object", "required": ["base"], "properties": {"base": {"type": "string"}, "refresh_token": {"type": "string", "secret": true}, "client_secret": {"type": "string", "secret": true}}},
+ "auth": {"type": "oauth2", "when": {"exists": "secret.refresh_token"}, "grant": "refresh_token", "token_url": "{{settings.base}}/token", "client_id": "us", "client_secret": "{{secret.client_secret}}", "refresh_token": "{{secret.refresh_token}}"},
+ "actions": {
+  "plain": {"ops": ["insert", "update"], $contact, "batch": {"max_items": 10}, "request": {"method": "POST", "url": "{{settings.base}}/anything", "body": {"format": "ndjson"}}},
+  "contact": {"ops": ["insert", "update"], $contact,
+    "steps": [{"name": "find", "request": {"method": "GET", "url": "{{settings.base}}/contacts?email={{mapped.email|urlencode}}"},
+               "response": {"rules": [{"status": [404], "class": "ok"}]}, "extract": {"id": {"\@path": "\$.data[0].id"}}}],
+    "request": {"method": {"\@if": {"condition": {"exists": "step.find.id"}, "then": "PUT", "else": "POST"}},
+                "url": {"\@if": {"condition": {"exists": "step.find.id"}, "then": "{{settings.base}}/contacts/{{step.find.id}}", "else": "{{settings.base}}/contacts"}},
+                "body": {"format": "json", "template": {"\@item": true}}}},
+  "job": {"ops": ["insert", "update"], $contact, "batch": {"max_items": 100}, "request": {"method": "POST", "url": "{{settings.base}}/jobs", "body": {"format": "ndjson"}}, "extract": {"id": {"\@path": "\$.id"}},
+    "then": [{"name": "wait", "request": {"method": "GET", "url": "{{settings.base}}/jobs/{{step.main.id}}"}, "poll": {"every": "100ms", "until": {"eq": ["\$.state", "done"]}}},
+             {"name": "errors", "request": {"method": "GET", "url": "{{settings.base}}/jobs/{{step.main.id}}/errors"},
+              "response": {"format": "csv", "rules": [{"status": [200], "class": "ok", "rows": {"each": "\$", "match": {"value": "\@.email", "to": "mapped.email"}, "message": "\@.error"}}]}}]}}});
+sql("SELECT cdi_install_destination_spec(\$json\$$spec\$json\$::jsonb)");
+my $slow = $json->decode($spec);
+$slow->{name} = 'rated';
+$slow->{limits} = { rate => { requests => 20, per => '1s', burst => 2 }, concurrency => 8 };
+$slow->{actions} = { plain => $slow->{actions}{plain} };
+$slow->{actions}{plain}{batch}{max_items} = 1;
+sql("SELECT cdi_install_destination_spec(\$json\$" . $json->encode($slow) . "\$json\$::jsonb)");
+
+sub destination
+{
+	my ($name, $type, $more) = @_;
+	sql(sprintf(q{SELECT cdi_create_destination('%s', '%s', '%s')}, $name, $type,
+			$json->encode({ base => "http://127.0.0.1:$port", %{ $more // {} } })));
+}
+
+# ---- a rate ----
+
+destination('rated', 'rated', {});
+$node->safe_psql('shop', "SELECT 1");
+my $start = time;
+sync('rated', 'plain', 'SELECT * FROM customers');
+acknowledged('rated', 40, 'all rows go at the rate');
+my @times = sort { $a <=> $b } map { $_->{time} } requests('POST', qr{^/anything});
+is(scalar(@times), 40, 'each once');
+cmp_ok($times[-1] - $times[0], '>=', 37 / 20, 'not faster than 20 a second, but for a burst of 2');
+my @close = grep { $times[ $_ + 22 ] - $times[$_] < 1 } 0 .. $#times - 22;
+is(scalar(@close), 0, 'and in no second more than 22');
+
+# ---- several requests per row ----
+
+destination('contacts', 'vendor', {});
+curl('contacts', '{"email": "c3@example.com", "name": "old"}');
+sync('contacts', 'contact', 'SELECT * FROM customers WHERE id <= 5');
+acknowledged('contacts', 5, 'rows that are looked up first are acknowledged');
+my %known = %{ state()->{contacts} };
+is(scalar(keys %known), 5, 'the one that was there was found, the others were made');
+is($known{1}{name}, 'C', 'and the one that was there was changed');
+sql("UPDATE customers SET name = 'D' WHERE id <= 2");
+sql("SELECT cdi_sync_run('contacts')");
+ok($node->poll_query_until('shop', q(SELECT count(*) = 2 FROM cdi.sync_rows r JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'contacts' AND payload->>'name' = 'D')), 'changes are acknowledged');
+is(scalar(keys %{ state()->{contacts} }), 5, 'and make no new contact');
+is(sql(q(SELECT count(*) FROM cdi.deliveries d JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'contacts')), '14', 'each request is recorded');
+is(sql(q(SELECT sum(accepted) FROM cdi.deliveries d JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'contacts')), '7', 'and each row accepted once');
+
+# ---- a job ----
+
+destination('jobs', 'vendor', {});
+sql(q(UPDATE customers SET email = 'bad@example.com' WHERE id = 9));
+sync('jobs', 'job', 'SELECT * FROM customers WHERE id <= 20');
+acknowledged('jobs', 19, 'a job is asked about until it is done');
+is(scalar(requests('GET', qr{^/jobs/1$})), 3, 'no more often than that');
+is(sql(q(SELECT f.primary_key || ' ' || f.class || ' ' || f.error FROM cdi.failed_deliveries f JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'jobs')),
+	'9 rejected not, accepted', 'the row that its result names is a dead letter');
+kill_worker();
+sql("UPDATE customers SET name = 'E' WHERE id BETWEEN 10 AND 12");
+sql("SELECT cdi_sync_run('jobs')");
+ok($node->poll_query_until('shop', q(SELECT count(*) > 0 FROM cdi.deliveries d JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'jobs' AND rows = 4)), 'another job is under way');
+kill_worker();
+ok($node->poll_query_until('shop', q(SELECT count(*) = 3 FROM cdi.sync_rows r JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'jobs' AND payload->>'name' = 'E')), 'and is done again after the worker was killed in the middle');
+
+# ---- an access token ----
+
+my %oauth = (refresh_token => 'secret:vendor', client_secret => 'file:client');
+secret('vendor', 'r0');
+destination('tokens', 'vendor', \%oauth);
+sync('tokens', 'plain', 'SELECT * FROM customers WHERE id <= 5');
+acknowledged('tokens', 5, 'rows go with an access token');
+is(scalar(requests('POST', qr{^/token})), 1, 'which was asked for once');
+curl('void', '{}');
+sync_again('F');
+is(scalar(requests('POST', qr{^/token})), 2, 'one that is refused is replaced');
+kill_worker();
+sync_again('G');
+is(scalar(requests('POST', qr{^/token})), 3, 'the new refresh token was kept: another worker goes on with it');
+
+sub sync_again
+{
+	my ($name) = @_;
+	sql("UPDATE customers SET name = '$name' WHERE id <= 5");
+	sql("SELECT cdi_sync_run('tokens')");
+	ok($node->poll_query_until('shop', qq(SELECT count(*) = 5 FROM cdi.sync_rows r JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'tokens' AND payload->>'name' = '$name')), "rows $name are acknowledged");
+}
+
+my $offset = -s $node->logfile;
+curl('void', '{"consent": true}');
+sql("UPDATE customers SET name = 'H' WHERE id <= 5");
+sql("SELECT cdi_sync_run('tokens')");
+$node->wait_for_log(qr/destination "tokens" pauses/, $offset);
+like(slurp_file($node->logfile, $offset), qr/must be authorized again/, 'a consent that was taken back is said so');
+is(sql(q(SELECT count(*) FROM cdi.failed_deliveries f JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'tokens')), '0', 'no row pays for that');
+curl('new-consent', '{"refresh_token": "fresh"}');
+secret('vendor', 'fresh');
+sql("SELECT cdi_alter_destination('tokens', '" . $json->encode({ base => "http://127.0.0.1:$port", %oauth }) . "')");
+ok($node->poll_query_until('shop', q(SELECT count(*) = 5 FROM cdi.sync_rows r JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'tokens' AND payload->>'name' = 'H')), 'with a new consent what waited goes out');
+
+# ---- no secret anywhere ----
+
+my $log = slurp_file($node->logfile);
+unlike($log, qr/s3cret/, 'no token is in the log');
+unlike(sql('SELECT string_agg(d::text, E\'\n\') FROM cdi.deliveries d'), qr/s3cret/, 'nor in what is recorded');
+my $dump = $node->basedir . '/dump.sql';
+$node->command_ok([ 'pg_dump', '-p', $node->port, '-h', $node->host, '-f', $dump, 'shop' ], 'the database is dumped');
+unlike(slurp_file($dump), qr/s3cret/, 'nor in the dump');
+
+$vendor->kill_kill;
+$node->stop;
+done_testing();

@@ -292,3 +292,6 @@ COMMENT ON COLUMN cdi.virtual_events.indexed IS 'Whether the version, while it i
 COMMENT ON COLUMN cdi.virtual_events.created_by IS 'Role that made this version.';
 SELECT pg_extension_config_dump('cdi.virtual_events', '');
 SELECT pg_extension_config_dump('cdi.virtual_events_version_id_seq', '');
+
+CREATE TYPE cdi.reach_combination AS (channels text[], people bigint, touches bigint);
+COMMENT ON TYPE cdi.reach_combination IS 'People who were reached through exactly these channels, and their touches: an element of the result of cdi_reach().';

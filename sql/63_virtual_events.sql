@@ -218,14 +218,8 @@ $$;
 COMMENT ON FUNCTION cdi_event_predicate(text, text, integer) IS
 'The condition under which a row of cdi.events (or of a view with its columns), named by the alias, is an event of that name: the predicate of the virtual event, by its current or the given version, else type track and the name. For queries that are put together as text; it runs no code but built-in functions and cdi''s own. Raises ZC360 for a version that does not exist.';
 
-CREATE OR REPLACE FUNCTION cdi_virtual_event_rows(
-    name text, version integer DEFAULT NULL, from_time timestamptz DEFAULT NULL, to_time timestamptz DEFAULT NULL)
-RETURNS TABLE (
-    virtual_event text, person_id uuid,
-    event_id uuid, "timestamp" timestamptz, "position" bigint, received_at timestamptz, source_id integer,
-    type text, event text, subject uuid, user_id text, anonymous_id text, group_id text,
-    campaign_source text, campaign_medium text, campaign_name text, campaign_term text, campaign_content text,
-    click_id_type text, referrer_host text, page_host text, properties jsonb, traits jsonb, context jsonb)
+CREATE OR REPLACE FUNCTION cdi._virtual_event_rows(name text, version integer, from_time timestamptz, to_time timestamptz)
+RETURNS SETOF record
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -247,6 +241,26 @@ BEGIN
         CASE WHEN to_time IS NOT NULL THEN ' AND e."timestamp" < $3' END)
     USING $1, from_time, to_time;
 END
+$$;
+COMMENT ON FUNCTION cdi._virtual_event_rows(text, integer, timestamptz, timestamptz) IS 'Internal: rows of cdi_virtual_event_rows().';
+
+CREATE OR REPLACE FUNCTION cdi_virtual_event_rows(
+    name text, version integer DEFAULT NULL, from_time timestamptz DEFAULT NULL, to_time timestamptz DEFAULT NULL)
+RETURNS TABLE (
+    virtual_event text, person_id uuid,
+    event_id uuid, "timestamp" timestamptz, "position" bigint, received_at timestamptz, source_id integer,
+    type text, event text, subject uuid, user_id text, anonymous_id text, group_id text,
+    campaign_source text, campaign_medium text, campaign_name text, campaign_term text, campaign_content text,
+    click_id_type text, referrer_host text, page_host text, properties jsonb, traits jsonb, context jsonb)
+LANGUAGE sql STABLE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_temp
+AS $$
+SELECT * FROM cdi._virtual_event_rows($1, $2, $3, $4) AS r (
+    virtual_event text, person_id uuid,
+    event_id uuid, "timestamp" timestamptz, "position" bigint, received_at timestamptz, source_id integer,
+    type text, event text, subject uuid, user_id text, anonymous_id text, group_id text,
+    campaign_source text, campaign_medium text, campaign_name text, campaign_term text, campaign_content text,
+    click_id_type text, referrer_host text, page_host text, properties jsonb, traits jsonb, context jsonb)
 $$;
 COMMENT ON FUNCTION cdi_virtual_event_rows(text, integer, timestamptz, timestamptz) IS
 'Occurrences of a virtual event by any of its versions, null being the current one, from from_time to before to_time: the columns of cdi.virtual_event_occurrences but the version. With the caller''s privileges. Reads cdi.events, through the index where the version has one. Raises ZC360.';

@@ -61,7 +61,7 @@ WHERE e.extname = 'cdi'
                     'cdi_session_id', 'cdi_session_channel', 'cdi_first', 'cdi_last', 'cdi_property_number', 'cdi_markov',
                     'cdi_shapley', 'cdi_shapley_ordered', 'cdi_logistic', 'cdi_hazard', 'cdi_window_funnel', 'cdi_funnel',
                     'cdi_funnel_paths', '_canonical_predicate', '_unknown_virtual_event', 'cdi_event_predicate',
-                    'cdi_virtual_event_rows', 'cdi_flow_path', 'cdi_flows', 'cdi_top_paths', 'cdi_flows_mermaid',
+                    '_virtual_event_rows', 'cdi_virtual_event_rows', 'cdi_flow_path', 'cdi_flows', 'cdi_top_paths', 'cdi_flows_mermaid',
                     '_reach_touches', 'cdi_reach', 'cdi_frequency', 'cdi_reach_increments', 'cdi_channel_reach', 'cdi_reach_overlap', 'cdi_incremental_reach', 'cdi_reach_curve',
                     'cdi_attribution_report', '_attribution_sums', '_conversion_values', '_first_within', 'cdi_touch_credit')
 $$;

@@ -1,6 +1,7 @@
 -- Reach and frequency, against count(DISTINCT) and inclusion and exclusion.
 SET client_min_messages = warning;
 SET TimeZone = 'America/New_York';
+\set SHOW_CONTEXT never
 SELECT setseed(0.3);
 CREATE TABLE reach_touches AS
 SELECT md5((floor(power(random(), 2) * 400))::text)::uuid AS person, (ARRAY['tv', 'radio', 'print', 'web', 'mail'])[1 + floor(power(random(), 3) * 5)] AS channel,
@@ -55,15 +56,15 @@ SET LOCAL max_parallel_workers_per_gather = 0;
 SELECT p.reach = s.reach AND p.frequency = s.frequency AS same
 FROM parallel p, (SELECT cdi_reach(person, channel ORDER BY at, person) AS reach, cdi_frequency(person, 1, 20 ORDER BY at DESC) AS frequency FROM reach_touches) s;
 COMMIT;
-DROP TABLE reach_touches;
+DROP TABLE reach_touches CASCADE;
 
 -- Reports over touchpoints, people across two devices
 SELECT cdi_create_source('reach') IS NOT NULL AS created;
 SELECT stored FROM cdi_ingest((
     SELECT jsonb_agg(jsonb_strip_nulls(jsonb_build_object('type', 'page', 'messageId', 'reach' || n, 'timestamp', timestamptz '2012-03-01 00:30+00' + interval '37 minutes' * n,
-        'userId', CASE WHEN n % 3 = 0 THEN 'reach-u' || n * 31 % 90 END, 'anonymousId', CASE WHEN n % 3 <> 0 OR n % 6 = 0 THEN 'reach-a' || n * 31 % 90 END,
-        'context', jsonb_build_object('campaign', CASE WHEN n % 4 > 0 THEN jsonb_build_object('source', (ARRAY['google', 'newsletter', 'partner'])[n % 4], 'medium', (ARRAY['cpc', 'email', 'affiliate'])[n % 4], 'name', 'c' || n % 5) END))) ORDER BY n)
-    FROM generate_series(1, 700) n), 'reach');
+        'userId', CASE WHEN n % 3 = 0 THEN 'reach-u' || who END, 'anonymousId', CASE WHEN n % 3 <> 0 OR n % 6 = 0 THEN 'reach-a' || who END,
+        'context', jsonb_build_object('campaign', CASE WHEN channel > 0 THEN jsonb_build_object('source', (ARRAY['google', 'newsletter', 'partner'])[channel], 'medium', (ARRAY['cpc', 'email', 'affiliate'])[channel], 'name', 'c' || n % 5) END))) ORDER BY n)
+    FROM (SELECT n, floor(power(random(), 2) * 150) AS who, floor(random() * 4)::integer AS channel FROM generate_series(1, 700) n) v), 'reach');
 SELECT cdi_resolve() >= 0 AS resolved;
 CREATE TEMP VIEW march AS SELECT * FROM cdi.touchpoints WHERE touched_at >= '2012-03-01+00' AND touched_at < '2012-04-01+00';
 SELECT count(DISTINCT person_id) AS people, count(*) AS touches FROM march;

@@ -27,8 +27,9 @@ $$;
 COMMENT ON FUNCTION cdi._unknown_virtual_event(text, integer) IS 'Internal: raises ZC360.';
 
 -- The view over the current versions, and their indexes.  A declaration that
--- this server does not understand any more must not keep cdi_init() from its work.
-CREATE OR REPLACE FUNCTION cdi._create_virtual_event_view()
+-- this server does not understand any more must not keep cdi_init() from its
+-- work, nor others from being declared; the one that changed now must succeed.
+CREATE OR REPLACE FUNCTION cdi._create_virtual_event_view(changed text DEFAULT NULL)
 RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -60,6 +61,9 @@ BEGIN
             WHEN query_canceled OR lock_not_available OR deadlock_detected THEN
                 RAISE;
             WHEN OTHERS THEN
+                IF declared.name = changed THEN
+                    RAISE;
+                END IF;
                 RAISE WARNING 'virtual event "%" is left out: %', declared.name, SQLERRM
                     USING HINT = 'Declare it anew with cdi_alter_virtual_event().';
         END;
@@ -73,7 +77,7 @@ BEGIN
     COMMENT ON COLUMN cdi.virtual_event_occurrences.event IS 'Name that the event was tracked by.';
 END
 $$;
-COMMENT ON FUNCTION cdi._create_virtual_event_view() IS 'Internal: make cdi.virtual_event_occurrences, and indexes that are missing.';
+COMMENT ON FUNCTION cdi._create_virtual_event_view(text) IS 'Internal: make cdi.virtual_event_occurrences, and indexes that are missing.';
 
 CREATE OR REPLACE FUNCTION cdi._create_virtual_event(
     name text, predicate text, expression text, description text, indexed boolean, role name)
@@ -98,7 +102,7 @@ BEGIN
     END IF;
     INSERT INTO cdi.virtual_events (name, version, predicate, expression, description, indexed, created_by)
     VALUES ($1, 1, $2, $3, $4, coalesce($5, false), $6);
-    PERFORM cdi._create_virtual_event_view();
+    PERFORM cdi._create_virtual_event_view(name);
     RETURN 1;
 END
 $$;
@@ -130,10 +134,11 @@ BEGIN
         SET description = coalesce($4, v.description), indexed = coalesce($5, v.indexed)
         WHERE v.version_id = old.version_id;
     END IF;
+    -- null, where something is left as it is, is not true
     IF old.indexed AND (expression <> old.expression OR NOT indexed) THEN
         EXECUTE format('DROP INDEX IF EXISTS cdi.virtual_event_%s', old.version_id);
     END IF;
-    PERFORM cdi._create_virtual_event_view();
+    PERFORM cdi._create_virtual_event_view(name);
     RETURN (SELECT max(v.version) FROM cdi.virtual_events v WHERE v.name = $1);
 END
 $$;

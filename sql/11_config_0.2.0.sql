@@ -340,3 +340,6 @@ COMMENT ON COLUMN cdi.touch_types.kind IS 'click, impression or offline: cdi.tou
 COMMENT ON COLUMN cdi.touch_types.channel IS 'Channel of all of them; null: that of the property, else by the channel rules.';
 COMMENT ON COLUMN cdi.touch_types.properties IS 'Which property has the channel, campaign_source, campaign_medium, campaign_name, campaign_term or campaign_content.';
 SELECT pg_extension_config_dump('cdi.touch_types', '');
+
+CREATE TYPE cdi.reach_combination AS (channels text[], people bigint, touches bigint);
+COMMENT ON TYPE cdi.reach_combination IS 'People who were reached through exactly these channels, and their touches: an element of the result of cdi_reach().';

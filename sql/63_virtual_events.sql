@@ -27,8 +27,9 @@ $$;
 COMMENT ON FUNCTION cdi._unknown_virtual_event(text, integer) IS 'Internal: raises ZC360.';
 
 -- The view over the current versions, and their indexes.  A declaration that
--- this server does not understand any more must not keep cdi_init() from its work.
-CREATE OR REPLACE FUNCTION cdi._create_virtual_event_view()
+-- this server does not understand any more must not keep cdi_init() from its
+-- work, nor others from being declared; the one that changed now must succeed.
+CREATE OR REPLACE FUNCTION cdi._create_virtual_event_view(changed text DEFAULT NULL)
 RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -60,6 +61,9 @@ BEGIN
             WHEN query_canceled OR lock_not_available OR deadlock_detected THEN
                 RAISE;
             WHEN OTHERS THEN
+                IF declared.name = changed THEN
+                    RAISE;
+                END IF;
                 RAISE WARNING 'virtual event "%" is left out: %', declared.name, SQLERRM
                     USING HINT = 'Declare it anew with cdi_alter_virtual_event().';
         END;
@@ -73,7 +77,7 @@ BEGIN
     COMMENT ON COLUMN cdi.virtual_event_occurrences.event IS 'Name that the event was tracked by.';
 END
 $$;
-COMMENT ON FUNCTION cdi._create_virtual_event_view() IS 'Internal: make cdi.virtual_event_occurrences, and indexes that are missing.';
+COMMENT ON FUNCTION cdi._create_virtual_event_view(text) IS 'Internal: make cdi.virtual_event_occurrences, and indexes that are missing.';
 
 CREATE OR REPLACE FUNCTION cdi._create_virtual_event(
     name text, predicate text, expression text, description text, indexed boolean, role name)
@@ -98,7 +102,7 @@ BEGIN
     END IF;
     INSERT INTO cdi.virtual_events (name, version, predicate, expression, description, indexed, created_by)
     VALUES ($1, 1, $2, $3, $4, coalesce($5, false), $6);
-    PERFORM cdi._create_virtual_event_view();
+    PERFORM cdi._create_virtual_event_view(name);
     RETURN 1;
 END
 $$;
@@ -130,10 +134,11 @@ BEGIN
         SET description = coalesce($4, v.description), indexed = coalesce($5, v.indexed)
         WHERE v.version_id = old.version_id;
     END IF;
+    -- null, where something is left as it is, is not true
     IF old.indexed AND (expression <> old.expression OR NOT indexed) THEN
         EXECUTE format('DROP INDEX IF EXISTS cdi.virtual_event_%s', old.version_id);
     END IF;
-    PERFORM cdi._create_virtual_event_view();
+    PERFORM cdi._create_virtual_event_view(name);
     RETURN (SELECT max(v.version) FROM cdi.virtual_events v WHERE v.name = $1);
 END
 $$;
@@ -218,14 +223,8 @@ $$;
 COMMENT ON FUNCTION cdi_event_predicate(text, text, integer) IS
 'The condition under which a row of cdi.events (or of a view with its columns), named by the alias, is an event of that name: the predicate of the virtual event, by its current or the given version, else type track and the name. For queries that are put together as text; it runs no code but built-in functions and cdi''s own. Raises ZC360 for a version that does not exist.';
 
-CREATE OR REPLACE FUNCTION cdi_virtual_event_rows(
-    name text, version integer DEFAULT NULL, from_time timestamptz DEFAULT NULL, to_time timestamptz DEFAULT NULL)
-RETURNS TABLE (
-    virtual_event text, version integer, person_id uuid,
-    event_id uuid, "timestamp" timestamptz, "position" bigint, received_at timestamptz, source_id integer,
-    type text, event text, subject uuid, user_id text, anonymous_id text, group_id text,
-    campaign_source text, campaign_medium text, campaign_name text, campaign_term text, campaign_content text,
-    click_id_type text, referrer_host text, page_host text, properties jsonb, traits jsonb, context jsonb)
+CREATE OR REPLACE FUNCTION cdi._virtual_event_rows(name text, version integer, from_time timestamptz, to_time timestamptz)
+RETURNS SETOF record
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -236,17 +235,37 @@ BEGIN
         PERFORM cdi._unknown_virtual_event($1, $2);
     END IF;
     RETURN QUERY EXECUTE format(
-        'SELECT $1, $2, coalesce(m.person_id, e.subject), e.event_id, e."timestamp", e.position, e.received_at, e.source_id,'
+        'SELECT $1, coalesce(m.person_id, e.subject), e.event_id, e."timestamp", e.position, e.received_at, e.source_id,'
         ' e.type, e.event, e.subject, e.user_id, e.anonymous_id, e.group_id,'
         ' e.campaign_source, e.campaign_medium, e.campaign_name, e.campaign_term, e.campaign_content,'
         ' e.click_id_type, e.referrer_host, e.page_host, e.properties, e.traits, e.context'
         ' FROM cdi.events e LEFT JOIN cdi.identity_map m ON m.identifier = e.subject'
         ' WHERE %s%s%s',
         @extschema@.cdi_event_predicate($1, 'e', version_read),
-        CASE WHEN from_time IS NOT NULL THEN ' AND e."timestamp" >= $3' END,
-        CASE WHEN to_time IS NOT NULL THEN ' AND e."timestamp" < $4' END)
-    USING $1, version_read, from_time, to_time;
+        CASE WHEN from_time IS NOT NULL THEN ' AND e."timestamp" >= $2' END,
+        CASE WHEN to_time IS NOT NULL THEN ' AND e."timestamp" < $3' END)
+    USING $1, from_time, to_time;
 END
 $$;
+COMMENT ON FUNCTION cdi._virtual_event_rows(text, integer, timestamptz, timestamptz) IS 'Internal: rows of cdi_virtual_event_rows().';
+
+CREATE OR REPLACE FUNCTION cdi_virtual_event_rows(
+    name text, version integer DEFAULT NULL, from_time timestamptz DEFAULT NULL, to_time timestamptz DEFAULT NULL)
+RETURNS TABLE (
+    virtual_event text, person_id uuid,
+    event_id uuid, "timestamp" timestamptz, "position" bigint, received_at timestamptz, source_id integer,
+    type text, event text, subject uuid, user_id text, anonymous_id text, group_id text,
+    campaign_source text, campaign_medium text, campaign_name text, campaign_term text, campaign_content text,
+    click_id_type text, referrer_host text, page_host text, properties jsonb, traits jsonb, context jsonb)
+LANGUAGE sql STABLE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_temp
+AS $$
+SELECT * FROM cdi._virtual_event_rows($1, $2, $3, $4) AS r (
+    virtual_event text, person_id uuid,
+    event_id uuid, "timestamp" timestamptz, "position" bigint, received_at timestamptz, source_id integer,
+    type text, event text, subject uuid, user_id text, anonymous_id text, group_id text,
+    campaign_source text, campaign_medium text, campaign_name text, campaign_term text, campaign_content text,
+    click_id_type text, referrer_host text, page_host text, properties jsonb, traits jsonb, context jsonb)
+$$;
 COMMENT ON FUNCTION cdi_virtual_event_rows(text, integer, timestamptz, timestamptz) IS
-'Occurrences of a virtual event by any of its versions, null being the current one, from from_time to before to_time: the columns of cdi.virtual_event_occurrences. With the caller''s privileges. Reads cdi.events, through the index where the version has one. Raises ZC360.';
+'Occurrences of a virtual event by any of its versions, null being the current one, from from_time to before to_time: the columns of cdi.virtual_event_occurrences but the version. With the caller''s privileges. Reads cdi.events, through the index where the version has one. Raises ZC360.';

@@ -86,14 +86,16 @@ receive(TupleTableSlot *slot, DestReceiver *receiver)
 	CdiFlowEvent *event;
 	pg_uuid_t  *person;
 	pg_uuid_t  *session = NULL;
+	Datum		value;
 	text	   *node;
 	bool		isnull;
 	bool		same_person;
 
 	/* belongs to its session and is no node: the session's other events decide */
-	node = DatumGetTextPP(slot_getattr(slot, IN_NODE, &isnull));
+	value = slot_getattr(slot, IN_NODE, &isnull);
 	if (isnull)
 		return true;
+	node = DatumGetTextPP(value);
 	person = DatumGetUUIDP(slot_getattr(slot, IN_PERSON, &isnull));
 	same_person = self->has_person && memcmp(&self->person, person, sizeof(pg_uuid_t)) == 0;
 	if (self->by_session)

@@ -249,8 +249,11 @@ compare_gaps(const void *a, const void *b)
 static double
 median(int64 *gaps, int64 n)
 {
+	int64		upper = n / 2;
+	int64		lower = (n - 1) / 2;
+
 	qsort(gaps, n, sizeof(int64), compare_gaps);
-	return (gaps[(n - 1) / 2] + (double) gaps[n / 2]) / 2 / USECS_PER_SEC;
+	return ((double) gaps[lower] + (double) gaps[upper]) / 2.0 / USECS_PER_SEC;
 }
 
 void

@@ -33,6 +33,8 @@ $node->safe_psql('shop', qq(
 	SELECT cdi_group('u1', 'acme', '{"plan": "pro"}', source => 'web');
 	SELECT cdi_identify('u1', '{"card": "a1", "email": "TEST\@shop.example", "householdId": "h1"}', source => 'web');
 	SELECT cdi_resolve();
+	SELECT cdi_create_virtual_event('Tenth', 'cdi_property_number(traits, ''n'') = 10');
+	SELECT cdi_alter_virtual_event('Tenth', 'cdi_property_number(traits, ''n'') = 10 AND type = ''identify''', indexed => true);
 	SELECT cdi_advance_watermark();
 	SELECT cdi_track('u3', 'Old');	-- counted by the next fold
 	SELECT cdi_create_computed_trait('newer', 'count', 'Old');
@@ -102,6 +104,13 @@ for my $when ('restore', 'cdi_init()')
 	is($node->safe_psql('plain', q(SELECT bool_and(received = stored + duplicate + failed + withheld) FROM cdi.pipeline_counts)),
 		't', "counters add up after $when");
 }
+my $virtual = q(SELECT (SELECT count(*) FROM cdi.virtual_event_occurrences WHERE virtual_event = 'Tenth' AND version = 2), (SELECT count(*) FROM cdi_virtual_event_rows('Tenth', 1)),
+	(SELECT count(*) > 1 AND bool_and(indisvalid) FROM pg_index WHERE indpred IS NOT NULL AND indrelid::regclass::text LIKE 'cdi.events%'));
+is($node->safe_psql('plain', $virtual), '1|1|t', 'virtual events are there in all versions, with their indexes');
+# What a dump of the configuration alone has not, cdi_init() makes.
+$node->safe_psql('plain', 'DROP VIEW cdi.virtual_event_occurrences; DROP INDEX cdi.virtual_event_2; SELECT cdi_init()');
+is($node->safe_psql('plain', $virtual), '1|1|t', 'and cdi_init() makes what is missing');
+is($node->safe_psql('plain', q(SELECT cdi_alter_virtual_event('Tenth', 'false'))), '3', 'and versions go on');
 is($node->safe_psql('plain', q(SELECT cdi_person('user_id', 'u7') = cdi_person('anonymous_id', 'a7'))), 't',
 	'people are the same people');
 is($node->safe_psql('plain', q(SELECT cdi_person('user_id', 'u7'))), $node->safe_psql('shop', q(SELECT cdi_person('user_id', 'u7'))),

@@ -180,6 +180,8 @@ def whale(graph, options):
 def run(database, options):
     rows = []
     for part in growth, whale:
+        if part.__name__ not in options.identity:
+            continue
         graph = Graph(empty_database(database))
         rows += part(graph, options)
         graph.close()

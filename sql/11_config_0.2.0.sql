@@ -225,3 +225,35 @@ COMMENT ON TABLE cdi.channel_sites IS 'What kind of site a source or referrer is
 COMMENT ON COLUMN cdi.channel_sites.site IS 'A domain, which covers its subdomains (the longest counts), or the name under which campaigns are tagged.';
 COMMENT ON COLUMN cdi.channel_sites.any_tld IS 'Of a name: whether it is a domain under any top-level domain, too.';
 SELECT pg_extension_config_dump('cdi.channel_sites', '');
+CREATE TYPE cdi.path_credit AS (
+    channel text,
+    conversions double precision,
+    conversions_low double precision,
+    conversions_high double precision,
+    value double precision,
+    value_low double precision,
+    value_high double precision,
+    effect double precision
+);
+COMMENT ON TYPE cdi.path_credit IS 'What a path model credits a channel with (docs/markov.md): conversions and value with the bounds of their interval where one was asked for, and the model''s own figure for the channel.';
+
+CREATE TYPE cdi.ordered_credit AS (
+    channel text,
+    "position" integer,
+    conversions double precision,
+    value double precision
+);
+COMMENT ON TYPE cdi.ordered_credit IS 'What cdi_shapley_ordered() credits a channel with at a position (docs/shapley.md).';
+
+CREATE TYPE cdi.hazard_credit AS (
+    channel text,
+    conversions double precision,
+    conversions_low double precision,
+    conversions_high double precision,
+    value double precision,
+    value_low double precision,
+    value_high double precision,
+    effect double precision,
+    lag interval
+);
+COMMENT ON TYPE cdi.hazard_credit IS 'What cdi_hazard() credits a channel with (docs/shapley.md): as cdi.path_credit, and the mean time from a touch to the conversions that it leads to.';

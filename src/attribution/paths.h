@@ -4,14 +4,22 @@
  *
  * A path is a sequence of channels (or of any other label of a touch).  Equal
  * paths are kept once and their outcomes summed, so a model's cost goes by the
- * number of distinct paths.  A label is kept once, as a number from 0 in order
- * of first appearance; models return their results in order of the label's
- * bytes, so that they do not depend on the order of rows.
+ * number of distinct paths.  A label is kept once, as a number from 0.
+ *
+ * Paths are built up by cdi_paths_add(), then cdi_paths_sort() makes them the
+ * same whatever the order of rows and the split among parallel workers was:
+ * labels are numbered in order of their bytes, paths stand in order of their
+ * labels, sums are rounded once.  Models take sorted paths only.
  */
 #ifndef CDI_ATTRIBUTION_PATHS_H
 #define CDI_ATTRIBUTION_PATHS_H
 
 #include "base/base.h"
+
+#include "fmgr.h"
+#include "lib/stringinfo.h"
+#include "utils/array.h"
+#include "utils/jsonb.h"
 
 typedef struct CdiPath
 {
@@ -29,6 +37,7 @@ typedef struct CdiPaths
 	CdiText    *labels;
 	int			npaths;			/* distinct ones */
 	CdiPath    *paths;
+	Jsonb	   *options;		/* of the aggregate, or NULL */
 	struct CdiPathIndex *index; /* paths.c: look-up of labels and paths */
 } CdiPaths;
 
@@ -42,6 +51,99 @@ typedef struct CdiPathCredit
 	double		conversions_high;
 	double		value_low;
 	double		value_high;
+	double		lag;			/* mean days from touch to conversion, of cdi_hazard() */
 } CdiPathCredit;
+
+/*
+ * Gives each label its credit; credits has nlabels elements, all fields NaN.
+ * Paths of length 0 belong to nobody: cdi_paths_result() reports them.  A path
+ * may have neither conversions nor nulls.
+ */
+typedef void (*CdiPathModel) (const CdiPaths *paths, const void *options, CdiPathCredit *credits);
+
+/* paths.c */
+extern CdiPaths *cdi_paths_create(MemoryContext parent);
+/* Number of a label, which is copied where it is new. */
+extern int32 cdi_paths_label(CdiPaths *paths, CdiText label);
+/* Number of a path, which is added without outcome where it is new. */
+extern int	cdi_paths_entry(CdiPaths *paths, const int32 *touches, int32 length);
+/* Copies touches.  Raises 22023, 22003 for counts or values that no path can have. */
+extern void cdi_paths_add(CdiPaths *paths, const int32 *touches, int32 length,
+						  double conversions, double value, double nulls);
+/* Adds to the outcome of a path without looking at it.  Raises 22003. */
+extern void cdi_paths_count(CdiPaths *paths, int entry, double conversions, double value, double nulls);
+/* A text[], NULL being a path of length 0.  Raises 22004, 2202E besides. */
+extern void cdi_paths_add_array(CdiPaths *paths, ArrayType *path,
+								double conversions, double value, double nulls);
+/* Adds all of another's, with what rounding took from its sums. */
+extern void cdi_paths_merge(CdiPaths *paths, const CdiPaths *other);
+extern void cdi_paths_send(const CdiPaths *paths, StringInfo buffer);
+extern void cdi_paths_receive(CdiPaths *paths, StringInfo buffer);
+extern void cdi_paths_sort(CdiPaths *paths);
+/* The first half of it, for paths that are kept elsewhere: the new number of each label. */
+extern int32 *cdi_paths_sort_labels(CdiPaths *paths);
+extern void cdi_paths_check_outcome(double conversions, double value, double nulls);
+
+/*
+ * paths_aggregate.c: aggregates over (path text[], conversions, value, nulls)
+ * with or without options jsonb share transition, combine, serialise and
+ * deserialise; only the final function is a model's own.
+ */
+
+/* The sorted paths of an aggregate's state; empty ones where there was no row. */
+extern CdiPaths *cdi_paths_of_state(FunctionCallInfo fcinfo);
+
+/* Keeps the options of the first row; raises 22023 where another row has others. */
+extern void cdi_paths_keep_options(CdiPaths *paths, const Jsonb *options);
+
+typedef struct CdiPathOption
+{
+	const char *name;
+	enum
+	{
+		CDI_OPTION_INTEGER,		/* int * */
+		CDI_OPTION_NUMBER,		/* double * */
+		CDI_OPTION_BOOLEAN,		/* bool * */
+		CDI_OPTION_NAME			/* int *, the place among names */
+	}			kind;
+	void	   *target;			/* holds the default */
+	double		min;
+	double		max;
+	const char *const *names;	/* NULL ends them */
+} CdiPathOption;
+
+/* Raises 22023 for what is no option of this model, or out of its bounds. */
+extern void cdi_paths_options(const CdiPaths *paths, const CdiPathOption *options, int noptions);
+
+/*
+ * cdi.path_credit[] as the result of an aggregate: one element per label, then
+ * CDI_CHANNEL_UNATTRIBUTED where paths of length 0 have conversions.  Of
+ * cdi.hazard_credit[] as well, which has a column lag besides.
+ */
+extern Datum cdi_paths_result(FunctionCallInfo fcinfo, const CdiPaths *paths, const CdiPathCredit *credits);
+
+/* paths_bootstrap.c */
+extern void cdi_paths_clear_credits(const CdiPaths *paths, CdiPathCredit *credits);
+
+typedef struct CdiBootstrap
+{
+	int			replicates;		/* 0: no intervals */
+	double		confidence;		/* 0.95 */
+	int			seed;
+} CdiBootstrap;
+
+#define CDI_BOOTSTRAP_DEFAULT	{0, 0.95, 1}
+/* Lines for an array of CdiPathOption */
+#define CDI_BOOTSTRAP_OPTIONS(b) \
+	{"bootstrap", CDI_OPTION_INTEGER, &(b).replicates, 0, 100000}, \
+	{"confidence", CDI_OPTION_NUMBER, &(b).confidence, 0.5, 0.9999}, \
+	{"seed", CDI_OPTION_INTEGER, &(b).seed, 0, PG_INT32_MAX}
+
+/*
+ * Sets the bounds in credits from resampled paths: percentiles, the same for
+ * the same seed.  Raises 22023 where counts are no whole numbers.
+ */
+extern void cdi_paths_bootstrap(const CdiPaths *paths, CdiPathModel model, const void *options,
+								const CdiBootstrap *bootstrap, CdiPathCredit *credits);
 
 #endif							/* CDI_ATTRIBUTION_PATHS_H */

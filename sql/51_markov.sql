@@ -1,0 +1,67 @@
+-- Aggregates over paths, and the Markov model (src/attribution/paths*.c, markov*.c).
+
+CREATE OR REPLACE FUNCTION cdi._paths_transition(state internal, path text[], conversions double precision, value double precision, nulls double precision)
+RETURNS internal
+LANGUAGE C IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_paths_transition';
+COMMENT ON FUNCTION cdi._paths_transition(internal, text[], double precision, double precision, double precision) IS 'Internal: transition of the aggregates over paths.';
+
+CREATE OR REPLACE FUNCTION cdi._paths_transition(state internal, path text[], conversions double precision, value double precision, nulls double precision, options jsonb)
+RETURNS internal
+LANGUAGE C IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_paths_transition';
+COMMENT ON FUNCTION cdi._paths_transition(internal, text[], double precision, double precision, double precision, jsonb) IS 'Internal: transition of the aggregates over paths with options.';
+
+CREATE OR REPLACE FUNCTION cdi._paths_combine(state internal, other internal)
+RETURNS internal
+LANGUAGE C IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_paths_combine';
+COMMENT ON FUNCTION cdi._paths_combine(internal, internal) IS 'Internal: adds the paths of a parallel worker.';
+
+CREATE OR REPLACE FUNCTION cdi._paths_serialise(state internal)
+RETURNS bytea
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_paths_serialise';
+COMMENT ON FUNCTION cdi._paths_serialise(internal) IS 'Internal: paths as bytes, for the leader of a parallel plan.';
+
+CREATE OR REPLACE FUNCTION cdi._paths_deserialise(bytes bytea, state internal)
+RETURNS internal
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_paths_deserialise';
+COMMENT ON FUNCTION cdi._paths_deserialise(bytea, internal) IS 'Internal: paths from the bytes of a parallel worker.';
+
+CREATE OR REPLACE FUNCTION cdi._markov_final(state internal)
+RETURNS cdi.path_credit[]
+LANGUAGE C IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_markov_final';
+COMMENT ON FUNCTION cdi._markov_final(internal) IS 'Internal: result of cdi_markov().';
+
+CREATE OR REPLACE AGGREGATE cdi_markov(path text[], conversions double precision, value double precision, nulls double precision) (
+    SFUNC = cdi._paths_transition,
+    STYPE = internal,
+    SSPACE = 100000,
+    FINALFUNC = cdi._markov_final,
+    FINALFUNC_MODIFY = SHAREABLE,
+    COMBINEFUNC = cdi._paths_combine,
+    SERIALFUNC = cdi._paths_serialise,
+    DESERIALFUNC = cdi._paths_deserialise,
+    PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE cdi_markov(text[], double precision, double precision, double precision) IS
+'Credit by removal effects of a Markov chain of order 1 over paths: cdi_markov() with default options.';
+
+CREATE OR REPLACE AGGREGATE cdi_markov(path text[], conversions double precision, value double precision, nulls double precision, options jsonb) (
+    SFUNC = cdi._paths_transition,
+    STYPE = internal,
+    SSPACE = 100000,
+    FINALFUNC = cdi._markov_final,
+    FINALFUNC_MODIFY = SHAREABLE,
+    COMBINEFUNC = cdi._paths_combine,
+    SERIALFUNC = cdi._paths_serialise,
+    DESERIALFUNC = cdi._paths_deserialise,
+    PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE cdi_markov(text[], double precision, double precision, double precision, jsonb) IS
+'Credit by removal effects of a Markov chain over paths of touches, exact: one element per channel, in order of the channels'' bytes. A row is a path with the conversions it led to, their value, and how often it led to nothing; equal paths are summed, null counts are 0, a null path has no touches.
+Options: order (1 to 32, default 1): touches that a state remembers. bootstrap (default 0): replicates for percentile intervals at confidence (0.95), drawn from seed (1).
+effect is the part of conversions lost when every state with the channel is a dead end. Credits sum to conversions and value; conversions without touches are those of channel unattributed. SELECT c.* FROM (SELECT cdi_markov(path, conversions, value, nulls) AS credits FROM paths) p, unnest(p.credits) c. Formulas, sources and cost: docs/markov.md.';

@@ -60,6 +60,14 @@ extern CdiMarkovChain *cdi_markov_chain(const CdiPaths *paths, int order);
  */
 extern void cdi_markov_losses(const CdiMarkovChain *chain, double *lost);
 
+/*
+ * markov_eliminate.c: the same for chains that walks leave slowly.
+ * earnings, by reward and state: what a walk that is there will still earn.
+ */
+extern void cdi_markov_eliminate_earnings(const CdiMarkovChain *chain, double *const *earnings);
+extern void cdi_markov_eliminate_labels(const CdiMarkovChain *chain, double *const *earnings,
+										const int32 *labels, int nlabels, double *lost);
+
 /* markov.c: a CdiPathModel, options being a CdiMarkovOptions */
 extern void cdi_markov_credit(const CdiPaths *paths, const void *options, CdiPathCredit *credits);
 

@@ -156,16 +156,17 @@ static void
 add_waiting(CdiJourneys *self)
 {
 	int32		numbers[CDI_WAITING_TOUCHES];
+	int			n = self->nwaiting;
 
-	for (int i = 0; i < self->nwaiting; i++)
+	for (int i = 0; i < n; i++)
 		__builtin_prefetch(&self->person_index->data[cdi_person_hash(self->waiting_people[i]) & self->person_index->sizemask]);
-	for (int i = 0; i < self->nwaiting; i++)
+	for (int i = 0; i < n; i++)
 	{
 		numbers[i] = find_person(self, &self->waiting_people[i], self->request->everyone);
 		if (numbers[i] >= 0)
 			__builtin_prefetch(&self->persons[numbers[i]]);
 	}
-	for (int i = 0; i < self->nwaiting; i++)
+	for (int i = 0; i < n; i++)
 		if (numbers[i] >= 0)
 			add_touch(self, (CdiTouch *) (self->waiting + i * self->stride), numbers[i]);
 	self->nwaiting = 0;
@@ -181,6 +182,8 @@ receive_touch(TupleTableSlot *slot, DestReceiver *receiver)
 	slot_getallattrs(slot);
 	if (slot->tts_isnull[CDI_TOUCH_PERSON] || slot->tts_isnull[CDI_TOUCH_AT])
 		return true;
+	if (!TIMESTAMP_NOT_FINITE(DatumGetTimestampTz(slot->tts_values[CDI_TOUCH_AT])))
+		self->seen_until = Max(self->seen_until, DatumGetTimestampTz(slot->tts_values[CDI_TOUCH_AT]));
 	self->waiting_people[self->nwaiting++] = *DatumGetUUIDP(slot->tts_values[CDI_TOUCH_PERSON]);
 	touch->at = DatumGetTimestampTz(slot->tts_values[CDI_TOUCH_AT]);
 	touch->position = slot->tts_isnull[CDI_TOUCH_POSITION] ? 0 : DatumGetInt64(slot->tts_values[CDI_TOUCH_POSITION]);
@@ -254,6 +257,9 @@ receive_conversion(TupleTableSlot *slot, DestReceiver *receiver)
 		return true;
 
 	conversion->definition = cdi_journeys_find_definition(self, slot->tts_values[CDI_CONVERSION_NAME]);
+	self->definitions[conversion->definition].used = true;
+	if (!TIMESTAMP_NOT_FINITE(conversion->at))
+		self->seen_until = Max(self->seen_until, conversion->at);
 	if (!slot->tts_isnull[CDI_CONVERSION_VALUE])
 	{
 		Numeric		value = DatumGetNumeric(slot->tts_values[CDI_CONVERSION_VALUE]);
@@ -511,6 +517,7 @@ cdi_journeys_read(MemoryContext context, const CdiJourneyRequest *request)
 	self->value_context = GenerationContextCreate(own, "cdi values of conversions", 0, 1024 * 1024, 1024 * 1024);
 	self->earliest = DT_NOEND;
 	self->latest = DT_NOBEGIN;
+	self->seen_until = MIN_TIMESTAMP;
 	self->person_space = self->conversion_space = self->path_space = 1024;
 	self->block_space = 64;
 	self->persons = palloc(sizeof(CdiPersonSlot) * self->person_space);

@@ -109,6 +109,7 @@ struct CdiJourneys
 	int64		conversion_space;
 	TimestampTz earliest;		/* of touches that may count */
 	TimestampTz latest;
+	TimestampTz seen_until;		/* the last finite instant */
 
 	Size		stride;			/* of a touch */
 	char	  **blocks;

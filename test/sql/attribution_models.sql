@@ -249,7 +249,7 @@ UNION ALL SELECT 'additive_hazard', '{}', conversion, r.channel, r.conversions F
 SELECT name, parameters, count(*) AS totals, count(*) FILTER (WHERE abs(c.credit - w.conversions) > 1e-6 * w.conversions) AS differing
 FROM (SELECT name, parameters, conversion, channel, sum(credit) AS credit FROM path_credit GROUP BY 1, 2, 3, 4) c
 JOIN wanted w USING (name, parameters, conversion, channel)
-WHERE NOT EXISTS (SELECT FROM wanted n WHERE n.name = w.name AND n.parameters = w.parameters AND n.conversion = w.conversion AND n.conversions < 0)
+WHERE w.channel <> 'unattributed' AND NOT EXISTS (SELECT FROM wanted n WHERE n.name = w.name AND n.parameters = w.parameters AND n.conversion = w.conversion AND n.conversions < 0)
 GROUP BY name, parameters ORDER BY name, parameters;
 SELECT count(*) AS wrong FROM (
     SELECT sum(credit ORDER BY touch) AS credit, sum(credited_value) AS credited_value, min(value) AS value

@@ -144,17 +144,16 @@ BEGIN
     COMMENT ON COLUMN cdi_bi.channels_daily.people IS 'Number of different people; cannot be added up over rows.';
 
     CREATE OR REPLACE VIEW cdi_bi.channel_performance WITH (security_invoker = true) AS
-    SELECT (a.converted_at AT TIME ZONE 'UTC')::date AS day,
+    SELECT a.dimensions[1]::date AS day,
            a.conversion,
-           a.channel,
-           coalesce(sum(a.credit) FILTER (WHERE m.model = 'first_touch'), 0) AS first_touch_conversions,
-           coalesce(sum(a.credited_value) FILTER (WHERE m.model = 'first_touch'), 0) AS first_touch_value,
-           coalesce(sum(a.credit) FILTER (WHERE m.model = 'last_touch'), 0) AS last_touch_conversions,
-           coalesce(sum(a.credited_value) FILTER (WHERE m.model = 'last_touch'), 0) AS last_touch_value,
-           coalesce(sum(a.credit) FILTER (WHERE m.model = 'linear'), 0) AS linear_conversions,
-           coalesce(sum(a.credited_value) FILTER (WHERE m.model = 'linear'), 0) AS linear_value
-    FROM (VALUES ('first_touch'), ('last_touch'), ('linear')) AS m (model)
-    CROSS JOIN LATERAL @extschema@.cdi_attribution(m.model, from_time => date_trunc('month', now(), 'UTC') - interval '13 months') AS a
+           a.dimensions[2] AS channel,
+           coalesce(sum(a.conversions) FILTER (WHERE a.model = 'first_touch'), 0) AS first_touch_conversions,
+           coalesce(sum(a.value) FILTER (WHERE a.model = 'first_touch'), 0) AS first_touch_value,
+           coalesce(sum(a.conversions) FILTER (WHERE a.model = 'last_touch'), 0) AS last_touch_conversions,
+           coalesce(sum(a.value) FILTER (WHERE a.model = 'last_touch'), 0) AS last_touch_value,
+           coalesce(sum(a.conversions) FILTER (WHERE a.model = 'linear'), 0) AS linear_conversions,
+           coalesce(sum(a.value) FILTER (WHERE a.model = 'linear'), 0) AS linear_value
+    FROM cdi._attribution_sums('{first_touch,last_touch,linear}', '{day,channel}', NULL, date_trunc('month', now(), 'UTC') - interval '13 months', NULL, NULL, '{}') AS a
     GROUP BY 1, 2, 3;
     COMMENT ON VIEW cdi_bi.channel_performance IS 'One row per day, conversion and marketing channel, with the credit that the channel gets under three models side by side, over the conversions of this month and the 13 months before it. Under each model the rows of a day and conversion add up to that day''s conversions.';
     COMMENT ON COLUMN cdi_bi.channel_performance.day IS 'Day of the conversions, UTC.';

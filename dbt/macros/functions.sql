@@ -79,14 +79,16 @@
 {%- endmacro %}
 
 {# A relation for FROM: one row per conversion and touchpoint with credit. #}
-{% macro attribution(model='last_touch', conversion=none, from_time=none, to_time=none, lookback=none) -%}
-  {{ return(adapter.dispatch('attribution', 'cdi')(model, conversion, from_time, to_time, lookback)) }}
+{# parameters: a mapping, such as {'half_life': '7 days', 'touchpoints': 'marts.touches'} #}
+{% macro attribution(model='last_touch', conversion=none, from_time=none, to_time=none, lookback=none, parameters=none) -%}
+  {{ return(adapter.dispatch('attribution', 'cdi')(model, conversion, from_time, to_time, lookback, parameters)) }}
 {%- endmacro %}
 
-{% macro default__attribution(model, conversion, from_time, to_time, lookback) -%}
+{% macro default__attribution(model, conversion, from_time, to_time, lookback, parameters=none) -%}
   {{ cdi.function_name('cdi_attribution') }}(model => '{{ model }}'
   {%- if conversion is not none %}, conversion => '{{ conversion | replace("'", "''") }}'{% endif %}
   {%- if from_time is not none %}, from_time => timestamptz '{{ from_time }}'{% endif %}
   {%- if to_time is not none %}, to_time => timestamptz '{{ to_time }}'{% endif %}
-  {%- if lookback is not none %}, lookback => interval '{{ lookback }}'{% endif %})
+  {%- if lookback is not none %}, lookback => interval '{{ lookback }}'{% endif %}
+  {%- if parameters is not none %}, parameters => '{{ tojson(parameters) | replace("'", "''") }}'{% endif %})
 {%- endmacro %}

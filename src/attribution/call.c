@@ -59,6 +59,8 @@ cdi_attribution_begin(CdiAttributionCall *call, FunctionCallInfo fcinfo, char **
 	request->to_time = request->has_to ? PG_GETARG_TIMESTAMPTZ(first + 2) : DT_NOEND;
 	request->lookback = lookback_argument(fcinfo, first + 3);
 	request->sessions = rows;
+	for (int m = 0; m < nmodels; m++)
+		request->everyone |= call->models[m].kind == CDI_MODEL_PATHS;
 
 	/* rows show a campaign where there is one; what sums are by must be there */
 	request->nrequired = rows ? 0 : ndimensions;
@@ -80,12 +82,13 @@ cdi_attribution_begin(CdiAttributionCall *call, FunctionCallInfo fcinfo, char **
 	call->journeys = cdi_journeys_read(context, request);
 	MemoryContextSwitchTo(context);
 	call->run = cdi_credit_run_create(call->models, nmodels, call->journeys);
+	call->path_credits = cdi_path_credits_fit(call->models, nmodels, request, call->journeys, call->run);
 }
 
 void
 cdi_attribution_share_out(CdiAttributionCall *call, CdiCreditSink sink, void *arg)
 {
-	cdi_credit_run(call->run, call->journeys, sink, NULL, arg);
+	cdi_credit_run(call->run, call->journeys, sink, arg, cdi_path_credits_weigh, call->path_credits);
 }
 
 void

@@ -5,7 +5,7 @@
 #ifndef CDI_ATTRIBUTION_CALL_H
 #define CDI_ATTRIBUTION_CALL_H
 
-#include "attribution/credit_run.h"
+#include "attribution/path_credit.h"
 
 #include "fmgr.h"
 
@@ -17,6 +17,7 @@ typedef struct CdiAttributionCall
 	CdiJourneyRequest request;
 	CdiJourneys *journeys;
 	CdiCreditRun *run;
+	CdiPathCredits *path_credits;
 } CdiAttributionCall;
 
 /*

@@ -26,6 +26,11 @@ typedef enum CdiModelKind
 	CDI_MODEL_CUSTOM, CDI_MODEL_PATHS
 } CdiModelKind;
 
+typedef enum CdiPathModelKind
+{
+	CDI_PATH_MARKOV, CDI_PATH_SHAPLEY, CDI_PATH_SHAPLEY_ORDERED, CDI_PATH_LOGISTIC, CDI_PATH_HAZARD
+} CdiPathModelKind;
+
 /* Who gets the middle's share where a path has two touches and no middle */
 typedef enum CdiTwoTouch
 {
@@ -78,7 +83,11 @@ typedef struct CdiCreditModel
 	double	   *weights;		/* custom, from the first touch or from the last */
 	int			nweights;
 	bool		from_last;
-	Jsonb	   *parameters;		/* of a path model: its own */
+	CdiPathModelKind path_model;
+	int			order;			/* of markov */
+	bool		rate;			/* of shapley: the game of rates */
+	double		ridge;			/* of logistic */
+	bool		counts;
 	char	   *reasons[1 << CDI_ROLES];
 } CdiCreditModel;
 

@@ -25,6 +25,7 @@ struct CdiCreditRun
 	CdiCreditSink sink;
 	void	   *arg;
 	CdiCreditWeigher weigher;	/* of path models */
+	void	   *weigher_arg;
 	MemoryContext row_context;
 
 	CdiTouchLabel *labels;
@@ -315,7 +316,7 @@ static void
 credit_under(CdiCreditRun *self, int m, const CdiJourney *journey, const CdiConversion *conversion)
 {
 	const CdiCreditModel *model = &self->models[m];
-	CdiCredit	credit = {.model = m,.conversion = conversion,.journey = journey};
+	CdiCredit	credit = {.model = m,.conversion = conversion,.definition = conversion->definition,.journey = journey};
 	CdiModelPath path = {.milestones = {-1, -1}};
 
 	credit.n = select_path(self, m, journey, conversion, &credit.touches);
@@ -350,7 +351,7 @@ credit_under(CdiCreditRun *self, int m, const CdiJourney *journey, const CdiConv
 														 2 * m + k, credit.touches, credit.n);
 		}
 		if (model->kind == CDI_MODEL_PATHS)
-			credit.total = self->weigher(self->arg, &credit, self->weights);
+			credit.total = self->weigher(self->weigher_arg, &credit, self->weights);
 		else
 			credit.total = cdi_model_weigh(model, &path, self->weights, credit.roles);
 		credit.whole = model->kind == CDI_MODEL_PARTICIPATION;
@@ -379,10 +380,120 @@ visit(void *arg, const CdiJourney *journey)
 }
 
 void
-cdi_credit_run(CdiCreditRun *self, CdiJourneys *journeys, CdiCreditSink sink, CdiCreditWeigher weigher, void *arg)
+cdi_credit_run(CdiCreditRun *self, CdiJourneys *journeys, CdiCreditSink sink, void *arg,
+			   CdiCreditWeigher weigher, void *weigher_arg)
 {
 	self->sink = sink;
-	self->weigher = weigher;
 	self->arg = arg;
+	self->weigher = weigher;
+	self->weigher_arg = weigher_arg;
 	cdi_journeys_visit(journeys, visit, self);
+}
+
+/* Is the touch in the window of a conversion of the definition? */
+static bool
+leads_to_conversion(const CdiCreditRun *self, const CdiJourney *journey, int d, const CdiTouch *touch, int *next)
+{
+	const CdiDefinition *definition = &self->definitions[d];
+	int			window = touch->type < 0 ? -1 : self->window_of_type[d][touch->type];
+	const Interval *lookback = window < 0 ? &definition->lookback : &definition->windows[window];
+
+	/* the first conversion that is not before it decides; touches come in order of time */
+	while (*next < journey->nconversions &&
+		   (journey->conversions[*next].kind != CDI_COUNTED || journey->conversions[*next].definition != d ||
+			journey->conversions[*next].at < touch->at))
+		(*next)++;
+	return *next < journey->nconversions &&
+		cdi_window_start(journey->conversions[*next].at, lookback) <= touch->at;
+}
+
+static bool
+counts_for_model(const ModelView *view, const CdiTouch *touch)
+{
+	return !(view->excluded && view->excluded[touch->label]) &&
+		!(view->type_excluded && (touch->type < 0 || view->type_excluded[touch->type]));
+}
+
+/* The run of n kept touches that led to nothing, transformed */
+static void
+end_null_path(CdiCreditRun *self, int m, int d, const CdiJourney *journey, int n)
+{
+	const CdiSelection *selection = &self->models[m].selection;
+	CdiCredit	credit = {.model = m,.definition = d,.journey = journey,.touches = self->kept};
+	TimestampTz last;
+
+	if (n == 0)
+		return;
+	last = self->kept[n - 1]->at;
+	for (int t = 0; t < selection->ntransforms && n > 0; t++)
+		n = apply_transform(self, &selection->transforms[t], self->views[m].removed[t], n);
+	credit.n = n;
+	/* none came within the window of the last touch, or until the end of what was seen */
+	credit.seen_until = cdi_journeys_seen_until(self->journeys);
+	if (!TIMESTAMP_NOT_FINITE(last) && cdi_window_start(credit.seen_until, &self->definitions[d].lookback) > last)
+		credit.seen_until = last + (credit.seen_until - cdi_window_start(credit.seen_until, &self->definitions[d].lookback));
+	if (n > 0)
+		self->sink(self->arg, &credit);
+}
+
+static void
+null_paths(CdiCreditRun *self, int m, int d, const CdiJourney *journey)
+{
+	int			n = 0;
+	int			next = 0;
+
+	for (int i = 0; i < journey->ntouches; i++)
+	{
+		CdiTouch   *touch = journey->touches[i];
+
+		if (leads_to_conversion(self, journey, d, touch, &next) || !cdi_journeys_in_time(self->journeys, touch->at))
+		{
+			end_null_path(self, m, d, journey, n);
+			n = 0;
+			continue;
+		}
+		if (!counts_for_model(&self->views[m], touch))
+			continue;
+		if (n > 0 && cdi_window_start(touch->at, &self->definitions[d].lookback) > self->kept[n - 1]->at)
+		{
+			end_null_path(self, m, d, journey, n);
+			n = 0;
+		}
+		self->kept[n++] = touch;
+	}
+	end_null_path(self, m, d, journey, n);
+}
+
+static void
+visit_paths(void *arg, const CdiJourney *journey)
+{
+	CdiCreditRun *self = arg;
+
+	make_room(self, journey->ntouches);
+	for (int m = 0; m < self->nmodels; m++)
+	{
+		if (self->models[m].kind != CDI_MODEL_PATHS)
+			continue;
+		for (int i = 0; i < journey->nconversions; i++)
+		{
+			const CdiConversion *conversion = &journey->conversions[i];
+			CdiCredit	credit = {.model = m,.conversion = conversion,.definition = conversion->definition,.journey = journey};
+
+			if (conversion->kind != CDI_COUNTED)
+				continue;
+			credit.n = select_path(self, m, journey, conversion, &credit.touches);
+			self->sink(self->arg, &credit);
+		}
+		for (int d = 0; d < self->ndefinitions && journey->has_person; d++)
+			if (cdi_journeys_has_conversions(self->journeys, d))
+				null_paths(self, m, d, journey);
+	}
+}
+
+void
+cdi_credit_run_paths(CdiCreditRun *self, CdiJourneys *journeys, CdiCreditSink sink, void *arg)
+{
+	self->sink = sink;
+	self->arg = arg;
+	cdi_journeys_visit(journeys, visit_paths, self);
 }

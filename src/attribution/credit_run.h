@@ -12,7 +12,9 @@ typedef struct CdiCredit
 {
 	int			model;
 	const CdiJourney *journey;
-	const CdiConversion *conversion;
+	const CdiConversion *conversion;	/* NULL: touches that led to none */
+	int			definition;
+	TimestampTz seen_until;		/* without a conversion: how long none came */
 	int			n;				/* touches of the path; 0: nothing gets credit */
 	CdiTouch  **touches;
 	const double *weights;
@@ -28,7 +30,15 @@ typedef struct CdiCreditRun CdiCreditRun;
 
 extern CdiCreditRun *cdi_credit_run_create(const CdiCreditModel *models, int nmodels, const CdiJourneys *journeys);
 /* sink is called in a memory context that is reset for each conversion */
-extern void cdi_credit_run(CdiCreditRun *self, CdiJourneys *journeys, CdiCreditSink sink,
-						   CdiCreditWeigher weigher, void *arg);
+extern void cdi_credit_run(CdiCreditRun *self, CdiJourneys *journeys, CdiCreditSink sink, void *arg,
+						   CdiCreditWeigher weigher, void *weigher_arg);
+
+/*
+ * Every path of the path models: those of conversions, and for each conversion
+ * those that led to none.  The touches of a person that are in the window of no
+ * conversion make one path as long as none that is in one comes between, nor a
+ * pause longer than the lookback window.
+ */
+extern void cdi_credit_run_paths(CdiCreditRun *self, CdiJourneys *journeys, CdiCreditSink sink, void *arg);
 
 #endif							/* CDI_ATTRIBUTION_CREDIT_RUN_H */

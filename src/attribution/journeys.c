@@ -38,21 +38,40 @@
 #define BLOCK_BITS		14
 #define BLOCK_TOUCHES	(1 << BLOCK_BITS)
 
-static int32
-find_person(CdiJourneys *self, const pg_uuid_t *id, bool add)
-{
-	CdiPersonEntry *entry;
-	CdiPersonSlot *slot;
-	bool		found;
+#define CDI_PEOPLE_AHEAD	16
 
-	if (!add)
-	{
-		entry = cdi_persons_lookup(self->person_index, *id);
-		return entry ? entry->number : -1;
-	}
-	entry = cdi_persons_insert(self->person_index, *id, &found);
-	if (found)
-		return entry->number;
+/*
+ * The index of people is small: eight bytes each, twice as many places as
+ * people at most half full, so that it stays in the processor's caches as long
+ * as possible.
+ */
+static void
+index_person(CdiJourneys *self, uint32 hash, int32 number)
+{
+	uint32		place = hash & self->person_mask;
+
+	while (self->person_index[place] != 0)
+		place = (place + 1) & self->person_mask;
+	self->person_index[place] = (uint64) hash << 32 | (uint32) (number + 1);
+}
+
+static void
+make_index(CdiJourneys *self, Size places)
+{
+	if (self->person_index)
+		pfree(self->person_index);
+	self->person_index = MemoryContextAllocExtended(self->context, sizeof(uint64) * places,
+													MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	self->person_mask = (uint32) (places - 1);
+	for (int32 i = 0; i < self->npersons; i++)
+		index_person(self, cdi_person_hash(self->persons[i].id), i);
+}
+
+static int32
+add_person(CdiJourneys *self, const pg_uuid_t *id, uint32 hash)
+{
+	CdiPersonSlot *slot;
+
 	if (self->npersons == self->person_space)
 	{
 		if (self->npersons >= INT_MAX / 2)
@@ -62,14 +81,30 @@ find_person(CdiJourneys *self, const pg_uuid_t *id, bool add)
 					 errhint("Attribute shorter spans of time by from_time and to_time.")));
 		self->person_space *= 2;
 		self->persons = repalloc_huge(self->persons, sizeof(CdiPersonSlot) * self->person_space);
+		make_index(self, 2 * (Size) self->person_space);
 	}
-	entry->number = self->npersons;
-	slot = &self->persons[self->npersons++];
+	slot = &self->persons[self->npersons];
 	memset(slot, 0, sizeof(*slot));
 	slot->id = *id;
 	slot->earliest = DT_NOEND;
 	slot->latest = DT_NOBEGIN;
-	return entry->number;
+	index_person(self, hash, self->npersons);
+	return self->npersons++;
+}
+
+/* Number of a person, or -1 */
+static inline int32
+find_person(CdiJourneys *self, const pg_uuid_t *id, uint32 hash, bool add)
+{
+	for (uint32 place = hash & self->person_mask; self->person_index[place] != 0; place = (place + 1) & self->person_mask)
+	{
+		int32		number = (int32) (uint32) self->person_index[place] - 1;
+
+		if (self->person_index[place] >> 32 == hash &&
+			memcmp(&self->persons[number].id, id, sizeof(pg_uuid_t)) == 0)
+			return number;
+	}
+	return add ? add_person(self, id, hash) : -1;
 }
 
 static inline CdiTouch *
@@ -155,17 +190,25 @@ add_touch(CdiJourneys *self, const CdiTouch *touch, int32 number)
 static void
 add_waiting(CdiJourneys *self)
 {
+	uint32		hashes[CDI_WAITING_TOUCHES];
 	int32		numbers[CDI_WAITING_TOUCHES];
+	int			n = self->nwaiting;
 
-	for (int i = 0; i < self->nwaiting; i++)
-		__builtin_prefetch(&self->person_index->data[cdi_person_hash(self->waiting_people[i]) & self->person_index->sizemask]);
-	for (int i = 0; i < self->nwaiting; i++)
+	for (int i = 0; i < n; i++)
 	{
-		numbers[i] = find_person(self, &self->waiting_people[i], self->request->everyone);
-		if (numbers[i] >= 0)
-			__builtin_prefetch(&self->persons[numbers[i]]);
+		hashes[i] = cdi_person_hash(self->waiting_people[i]);
+		__builtin_prefetch(&self->person_index[hashes[i] & self->person_mask]);
 	}
-	for (int i = 0; i < self->nwaiting; i++)
+	for (int i = 0; i < n; i++)
+	{
+		uint64		entry = self->person_index[hashes[i] & self->person_mask];
+
+		if (entry != 0)
+			__builtin_prefetch(&self->persons[(uint32) entry - 1]);
+	}
+	for (int i = 0; i < n; i++)
+		numbers[i] = find_person(self, &self->waiting_people[i], hashes[i], self->request->everyone);
+	for (int i = 0; i < n; i++)
 		if (numbers[i] >= 0)
 			add_touch(self, (CdiTouch *) (self->waiting + i * self->stride), numbers[i]);
 	self->nwaiting = 0;
@@ -181,6 +224,8 @@ receive_touch(TupleTableSlot *slot, DestReceiver *receiver)
 	slot_getallattrs(slot);
 	if (slot->tts_isnull[CDI_TOUCH_PERSON] || slot->tts_isnull[CDI_TOUCH_AT])
 		return true;
+	if (!TIMESTAMP_NOT_FINITE(DatumGetTimestampTz(slot->tts_values[CDI_TOUCH_AT])))
+		self->seen_until = Max(self->seen_until, DatumGetTimestampTz(slot->tts_values[CDI_TOUCH_AT]));
 	self->waiting_people[self->nwaiting++] = *DatumGetUUIDP(slot->tts_values[CDI_TOUCH_PERSON]);
 	touch->at = DatumGetTimestampTz(slot->tts_values[CDI_TOUCH_AT]);
 	touch->position = slot->tts_isnull[CDI_TOUCH_POSITION] ? 0 : DatumGetInt64(slot->tts_values[CDI_TOUCH_POSITION]);
@@ -245,7 +290,9 @@ receive_conversion(TupleTableSlot *slot, DestReceiver *receiver)
 		conversion->event_id = *DatumGetUUIDP(slot->tts_values[CDI_CONVERSION_EVENT]);
 	if (!slot->tts_isnull[CDI_CONVERSION_PERSON])
 	{
-		conversion->person = find_person(self, DatumGetUUIDP(slot->tts_values[CDI_CONVERSION_PERSON]), !milestone);
+		const pg_uuid_t *id = DatumGetUUIDP(slot->tts_values[CDI_CONVERSION_PERSON]);
+
+		conversion->person = find_person(self, id, cdi_person_hash(*id), !milestone);
 		if (conversion->person < 0)
 			return true;
 	}
@@ -254,6 +301,9 @@ receive_conversion(TupleTableSlot *slot, DestReceiver *receiver)
 		return true;
 
 	conversion->definition = cdi_journeys_find_definition(self, slot->tts_values[CDI_CONVERSION_NAME]);
+	self->definitions[conversion->definition].used = true;
+	if (!TIMESTAMP_NOT_FINITE(conversion->at))
+		self->seen_until = Max(self->seen_until, conversion->at);
 	if (!slot->tts_isnull[CDI_CONVERSION_VALUE])
 	{
 		Numeric		value = DatumGetNumeric(slot->tts_values[CDI_CONVERSION_VALUE]);
@@ -341,6 +391,9 @@ visit_person(CdiJourneys *self, int32 number, void (*visit) (void *arg, const Cd
 	CdiJourney	journey = {.person = person->id,.has_person = true};
 
 	CHECK_FOR_INTERRUPTS();
+	/* what will be looked at some people later */
+	if (number + CDI_PEOPLE_AHEAD < self->npersons && self->persons[number + CDI_PEOPLE_AHEAD].head > 0)
+		__builtin_prefetch(touch_at(self, self->persons[number + CDI_PEOPLE_AHEAD].head - 1));
 	journey.conversions = self->conversions + person->first_conversion;
 	journey.nconversions = person->nconversions;
 	collect_touches(self, person->head, &journey);
@@ -511,6 +564,7 @@ cdi_journeys_read(MemoryContext context, const CdiJourneyRequest *request)
 	self->value_context = GenerationContextCreate(own, "cdi values of conversions", 0, 1024 * 1024, 1024 * 1024);
 	self->earliest = DT_NOEND;
 	self->latest = DT_NOBEGIN;
+	self->seen_until = MIN_TIMESTAMP;
 	self->person_space = self->conversion_space = self->path_space = 1024;
 	self->block_space = 64;
 	self->persons = palloc(sizeof(CdiPersonSlot) * self->person_space);
@@ -521,7 +575,7 @@ cdi_journeys_read(MemoryContext context, const CdiJourneyRequest *request)
 	self->waiting = palloc(self->stride * CDI_WAITING_TOUCHES);
 	limit = get_hash_memory_limit();
 	self->max_touches = (uint32) Min(limit / self->stride, PG_INT32_MAX);
-	self->person_index = cdi_persons_create(own, 1024, NULL);
+	make_index(self, 2 * (Size) self->person_space);
 	cdi_journeys_start_labels(self);
 	MemoryContextSwitchTo(previous);
 

@@ -21,6 +21,7 @@ typedef struct CdiDefinition
 {
 	char	   *name;
 	Interval	lookback;
+	bool		used;			/* has conversions here */
 	int			nwindows;		/* of touch types that have their own */
 	CdiText    *window_types;
 	Interval   *windows;
@@ -99,6 +100,13 @@ extern void cdi_journeys_free(CdiJourneys *journeys);
 extern int	cdi_journeys_definitions(const CdiJourneys *journeys, CdiDefinition **definitions);
 extern int	cdi_journeys_labels(const CdiJourneys *journeys, CdiTouchLabel **labels);
 extern int	cdi_journeys_types(const CdiJourneys *journeys, CdiText **types);
+
+/* Is a conversion of the definition among those that were read? */
+extern bool cdi_journeys_has_conversions(const CdiJourneys *journeys, int definition);
+/* Is a touch within from_time and to_time? */
+extern bool cdi_journeys_in_time(const CdiJourneys *journeys, TimestampTz at);
+/* to_time, or the last touch or conversion */
+extern TimestampTz cdi_journeys_seen_until(const CdiJourneys *journeys);
 
 /* Start of the window before a conversion; a day has 24 hours, months are UTC's. */
 extern TimestampTz cdi_window_start(TimestampTz at, const Interval *lookback);

@@ -36,6 +36,7 @@ cdi_journeys_start_labels(CdiJourneys *self)
 	self->label_space = self->type_space = 64;
 	self->labels = palloc(sizeof(CdiTouchLabel) * self->label_space);
 	self->types = palloc(sizeof(CdiText) * self->type_space);
+	self->null_label = -1;
 	initStringInfo(&self->key);
 }
 
@@ -93,13 +94,52 @@ fill_label(CdiJourneys *self, CdiTouchLabel *label, TupleTableSlot *slot)
 	label->path_number = path_label_number(self, &label->path_label);
 }
 
+static int32
+add_label(CdiJourneys *self, TupleTableSlot *slot)
+{
+	if (self->nlabels == self->label_space)
+	{
+		self->label_space *= 2;
+		self->labels = repalloc_huge(self->labels, sizeof(CdiTouchLabel) * self->label_space);
+	}
+	fill_label(self, &self->labels[self->nlabels], slot);
+	return self->nlabels++;
+}
+
+static int32
+find_label(CdiJourneys *self, CdiText key, TupleTableSlot *slot)
+{
+	bool		found;
+	CdiLabelEntry *entry = cdi_label_keys_insert(self->label_index, key, &found);
+
+	if (!found)
+	{
+		entry->key = keep_text(self, key.data, key.len);
+		entry->number = add_label(self, slot);
+	}
+	return entry->number;
+}
+
 int32
 cdi_journeys_intern_label(CdiJourneys *self, TupleTableSlot *slot)
 {
-	CdiLabelEntry *entry;
 	CdiText		key;
-	bool		found;
 
+	/* most often it is the channel alone: its bytes are the key */
+	if (self->request->ndimensions == 1)
+	{
+		text	   *value;
+
+		if (slot->tts_isnull[CDI_TOUCH_DIMENSIONS])
+		{
+			if (self->null_label < 0)
+				self->null_label = add_label(self, slot);
+			return self->null_label;
+		}
+		value = DatumGetTextPP(slot->tts_values[CDI_TOUCH_DIMENSIONS]);
+		key = (CdiText) {VARDATA_ANY(value), (int) VARSIZE_ANY_EXHDR(value)};
+		return find_label(self, key, slot);
+	}
 	resetStringInfo(&self->key);
 	for (int i = 0; i < self->request->ndimensions; i++)
 	{
@@ -115,20 +155,7 @@ cdi_journeys_intern_label(CdiJourneys *self, TupleTableSlot *slot)
 		if (len > 0)
 			appendBinaryStringInfo(&self->key, VARDATA_ANY(value), len);
 	}
-	key = (CdiText) {self->key.data, self->key.len};
-	entry = cdi_label_keys_insert(self->label_index, key, &found);
-	if (found)
-		return entry->number;
-
-	if (self->nlabels == self->label_space)
-	{
-		self->label_space *= 2;
-		self->labels = repalloc_huge(self->labels, sizeof(CdiTouchLabel) * self->label_space);
-	}
-	entry->key = keep_text(self, key.data, key.len);
-	entry->number = self->nlabels;
-	fill_label(self, &self->labels[self->nlabels], slot);
-	return self->nlabels++;
+	return find_label(self, (CdiText) {self->key.data, self->key.len}, slot);
 }
 
 int32

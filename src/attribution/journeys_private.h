@@ -28,13 +28,6 @@ enum
 	CDI_TOUCH_SESSION, CDI_TOUCH_DIMENSIONS
 };
 
-typedef struct CdiPersonEntry
-{
-	pg_uuid_t	id;
-	int32		number;
-	char		status;
-} CdiPersonEntry;
-
 /* Ids are keys already, as far as they are ours. */
 static inline uint32
 cdi_person_hash(pg_uuid_t id)
@@ -45,17 +38,6 @@ cdi_person_hash(pg_uuid_t id)
 	return (uint32) (murmurhash32((uint32) (halves[0] ^ (halves[0] >> 32))) ^
 					 murmurhash32((uint32) (halves[1] ^ (halves[1] >> 32)) + 0x9e3779b9));
 }
-
-#define SH_PREFIX cdi_persons
-#define SH_ELEMENT_TYPE CdiPersonEntry
-#define SH_KEY_TYPE pg_uuid_t
-#define SH_KEY id
-#define SH_HASH_KEY(table, key) cdi_person_hash(key)
-#define SH_EQUAL(table, a, b) (memcmp(&(a), &(b), sizeof(pg_uuid_t)) == 0)
-#define SH_SCOPE static inline
-#define SH_DECLARE
-#define SH_DEFINE
-#include "lib/simplehash.h"
 
 typedef struct CdiPersonSlot
 {
@@ -100,7 +82,8 @@ struct CdiJourneys
 	int			definition_space;
 	int			last_definition;	/* that was found */
 
-	cdi_persons_hash *person_index;
+	uint64	   *person_index;	/* open addressing: hash and number + 1, or 0 */
+	uint32		person_mask;
 	CdiPersonSlot *persons;
 	int32		npersons;
 	int32		person_space;
@@ -109,6 +92,7 @@ struct CdiJourneys
 	int64		conversion_space;
 	TimestampTz earliest;		/* of touches that may count */
 	TimestampTz latest;
+	TimestampTz seen_until;		/* the last finite instant */
 
 	Size		stride;			/* of a touch */
 	char	  **blocks;
@@ -132,6 +116,7 @@ struct CdiJourneys
 	int			channel_dimension;
 	cdi_label_keys_hash *path_label_index;
 	int			npath_labels;
+	int32		null_label;		/* of a single dimension; -1: not seen yet */
 	StringInfoData key;
 
 	CdiText    *types;

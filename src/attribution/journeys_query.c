@@ -152,6 +152,25 @@ cdi_journeys_definitions(const CdiJourneys *self, CdiDefinition **definitions)
 	return self->ndefinitions;
 }
 
+bool
+cdi_journeys_has_conversions(const CdiJourneys *self, int definition)
+{
+	return self->definitions[definition].used;
+}
+
+bool
+cdi_journeys_in_time(const CdiJourneys *self, TimestampTz at)
+{
+	return (!self->request->has_from || at >= self->request->from_time) &&
+		(!self->request->has_to || at < self->request->to_time);
+}
+
+TimestampTz
+cdi_journeys_seen_until(const CdiJourneys *self)
+{
+	return self->request->has_to ? self->request->to_time : self->seen_until;
+}
+
 static Oid
 relation_oid(const char *relation)
 {

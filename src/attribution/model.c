@@ -21,6 +21,7 @@ typedef struct Preset
 	CdiModelKind kind;
 	double		role[CDI_ROLES];	/* first, lead, opportunity, last */
 	double		middle;
+	CdiPathModelKind path_model;
 } Preset;
 
 static const Preset presets[] = {
@@ -38,6 +39,11 @@ static const Preset presets[] = {
 	{"full_path", CDI_MODEL_POSITION, {45, 45, 45, 45}, 20},
 	{"participation", CDI_MODEL_PARTICIPATION},
 	{"custom", CDI_MODEL_CUSTOM},
+	{"markov", CDI_MODEL_PATHS,.path_model = CDI_PATH_MARKOV},
+	{"shapley", CDI_MODEL_PATHS,.path_model = CDI_PATH_SHAPLEY},
+	{"shapley_ordered", CDI_MODEL_PATHS,.path_model = CDI_PATH_SHAPLEY_ORDERED},
+	{"logistic", CDI_MODEL_PATHS,.path_model = CDI_PATH_LOGISTIC},
+	{"additive_hazard", CDI_MODEL_PATHS,.path_model = CDI_PATH_HAZARD},
 };
 
 static const Preset *
@@ -79,6 +85,9 @@ cdi_model_find(CdiCreditModel *model, const char *name, const char *base)
 	memcpy(model->role, preset->role, sizeof(model->role));
 	model->middle = preset->middle;
 	model->half_life = 7.0 * USECS_PER_DAY;
+	model->path_model = preset->path_model;
+	model->order = 1;
+	model->ridge = 1;
 }
 
 static double

@@ -22,6 +22,7 @@
 #include "utils/regproc.h"
 
 #include "attribution/attribution.h"
+#include "attribution/markov.h"
 #include "base/errors.h"
 
 #define MAX_WEIGHTS	10000
@@ -29,7 +30,8 @@
 /* Which models know a parameter */
 typedef enum Scope
 {
-	OF_CALL, OF_SELECTION, OF_TIME_DECAY, OF_POSITION, OF_LEAD, OF_OPPORTUNITY, OF_CUSTOM
+	OF_CALL, OF_SELECTION, OF_TIME_DECAY, OF_POSITION, OF_LEAD, OF_OPPORTUNITY, OF_CUSTOM,
+	OF_MARKOV, OF_SHAPLEY, OF_LOGISTIC
 } Scope;
 
 typedef struct Parameter
@@ -323,6 +325,40 @@ set_from(CdiCreditModel *model, CdiCreditOptions *options, const char *name, con
 		invalid(name, "first or last");
 }
 
+static void
+set_order(CdiCreditModel *model, CdiCreditOptions *options, const char *name, const JsonbValue *value)
+{
+	double		number = number_of(name, value, "a whole number from 1 to 32");
+
+	if (number < 1 || number > CDI_MARKOV_MAX_ORDER || number != floor(number))
+		invalid(name, psprintf("a whole number from 1 to %d", CDI_MARKOV_MAX_ORDER));
+	model->order = (int) number;
+}
+
+static void
+set_game(CdiCreditModel *model, CdiCreditOptions *options, const char *name, const JsonbValue *value)
+{
+	char	   *text = string_of(name, value, "additive or rate");
+
+	model->rate = strcmp(text, "rate") == 0;
+	if (!model->rate && strcmp(text, "additive") != 0)
+		invalid(name, "additive or rate");
+}
+
+static void
+set_ridge(CdiCreditModel *model, CdiCreditOptions *options, const char *name, const JsonbValue *value)
+{
+	model->ridge = number_of(name, value, "a number that is not negative");
+}
+
+static void
+set_counts(CdiCreditModel *model, CdiCreditOptions *options, const char *name, const JsonbValue *value)
+{
+	if (value->type != jbvBool)
+		invalid(name, "true or false");
+	model->counts = value->val.boolean;
+}
+
 static const Parameter parameters[] = {
 	{"conversion_events", OF_CALL, set_conversion_events},
 	{"label", OF_CALL, set_label},
@@ -339,6 +375,10 @@ static const Parameter parameters[] = {
 	{"opportunity", OF_OPPORTUNITY, set_milestone},
 	{"weights", OF_CUSTOM, set_weights},
 	{"from", OF_CUSTOM, set_from},
+	{"order", OF_MARKOV, set_order},
+	{"game", OF_SHAPLEY, set_game},
+	{"ridge", OF_LOGISTIC, set_ridge},
+	{"counts", OF_LOGISTIC, set_counts},
 };
 
 static bool
@@ -360,6 +400,12 @@ knows(const CdiCreditModel *model, Scope scope, bool of_call)
 			return model->role[CDI_ROLE_OPPORTUNITY] > 0;
 		case OF_CUSTOM:
 			return model->kind == CDI_MODEL_CUSTOM;
+		case OF_MARKOV:
+			return model->kind == CDI_MODEL_PATHS && model->path_model == CDI_PATH_MARKOV;
+		case OF_SHAPLEY:
+			return model->kind == CDI_MODEL_PATHS && model->path_model == CDI_PATH_SHAPLEY;
+		case OF_LOGISTIC:
+			return model->kind == CDI_MODEL_PATHS && model->path_model == CDI_PATH_LOGISTIC;
 	}
 	return false;
 }

@@ -65,6 +65,11 @@ model_of(WindowObject winobj, FunctionCallInfo fcinfo)
 	cache->model = cdi_models_parse(&text_name, 1, cache->parameters, &options);
 	MemoryContextSwitchTo(previous);
 	fcinfo->flinfo->fn_extra = cache;
+	if (cache->model->kind == CDI_MODEL_PATHS)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("model \"%s\" needs all paths, not one", cache->model->name),
+				 errhint("Use cdi_attribution(), or an aggregate over paths such as cdi_markov().")));
 	if (cache->model->selection.ntransforms > 0 || cache->model->selection.touch_types ||
 		cache->model->selection.nexcluded > 0 || cache->model->milestones[0] || cache->model->milestones[1])
 		ereport(ERROR,

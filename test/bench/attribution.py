@@ -1,15 +1,32 @@
-"""cdi_attribution() against the window functions that a user would write."""
+"""Rule models against the window functions that a user would write.
+
+Both sides start from the same: from events as they are stored, and from touches
+and conversions that exist as tables."""
 import os
 
 import pq
-from measure import HERE, Row, clock, interleave
+from measure import HERE, Row, clock, interleave, say
 
-CDI = ("SELECT channel, sum(credited_value) FROM cdi_attribution(model => 'linear', conversion => 'order')"
-       " GROUP BY channel ORDER BY channel")
+MODELS = ("first_touch", "last_touch", "last_non_direct", "linear", "time_decay", "u_shaped", "j_shaped", "inverse_j")
+EVENTS = ("SELECT dimension[1], value FROM cdi_attribution_report('{linear}', 'order') ORDER BY 1")
+TABLES = ("SELECT dimension[1], model, value FROM cdi_attribution_report('{%s}', 'order',"
+          " parameters => '{\"touchpoints\": \"bench.touches\", \"conversion_events\": \"bench.conversions\"}')")
+LINEAR = """
+SELECT coalesce(channel, 'unattributed'), sum(value / n)
+FROM (SELECT t.channel, c.value, count(*) OVER (PARTITION BY c.event_id) AS n
+      FROM bench.conversions c
+      LEFT JOIN bench.touches t ON t.person_id = c.person_id AND t.touched_at BETWEEN c.converted_at - interval '30 days' AND c.converted_at
+      WHERE c.conversion = 'order') path
+GROUP BY 1"""
+
+
+def read(name):
+    with open(os.path.join(HERE, name)) as file:
+        return file.read()
 
 
 class Attribution:
-    def __init__(self, database, persons):
+    def __init__(self, database, persons, touches):
         self.db = pq.Connection("dbname=" + database)
         self.db("CREATE EXTENSION cdi")
         self.db("SELECT cdi_init()")
@@ -17,11 +34,12 @@ class Attribution:
                 " FROM (SELECT call, n / 1000 AS part FROM cdi_simulate(%d) WITH ORDINALITY c(call, n)) c"
                 " GROUP BY part" % persons)
         self.db("SELECT cdi_resolve()")
-        for table in ("cdi.events", "cdi.identity_map", "cdi.identity_links"):
+        for statement in read("attribution_touches.sql").replace(":touches", str(touches)).split(";"):
+            if statement.strip():
+                self.db(statement)
+        for table in ("cdi.events", "cdi.identity_map", "cdi.identity_links", "bench.touches", "bench.conversions"):
             self.db("VACUUM ANALYZE " + table)
         self.db("SET jit = off")
-        with open(os.path.join(HERE, "attribution.sql")) as file:
-            self.statement = file.read()
         self.answers = {}
 
     def time(self, name, statement):
@@ -29,37 +47,67 @@ class Attribution:
             self.answers[name] = self.db(statement)
         return took.seconds
 
-    def cdi(self):
-        return self.time("cdi", CDI)
+    def events(self):
+        return self.time("events", EVENTS)
 
-    def hand(self):
+    def events_by_hand(self):
         # The planner cannot know how many rows the window functions leave and
         # may join them by a nested loop, ten times slower: it gets help.
         self.db("SET enable_nestloop = off")
-        took = self.time("hand", self.statement)
+        took = self.time("events_by_hand", read("attribution.sql"))
         self.db("RESET enable_nestloop")
         return took
 
-    def floor(self):
-        """Reading the events once."""
-        return self.time("floor", "SELECT count(subject), max(campaign_source) FROM cdi.events")
+    def events_read(self):
+        return self.time("events_read", "SELECT count(subject), max(campaign_source) FROM cdi.events")
+
+    def models(self):
+        return self.time("models", TABLES % ",".join(MODELS))
+
+    def models_by_hand(self):
+        return self.time("models_by_hand", read("attribution_models.sql"))
+
+    def linear(self):
+        return self.time("linear", TABLES % "linear")
+
+    def linear_by_hand(self):
+        return self.time("linear_by_hand", LINEAR)
+
+    def tables_read(self):
+        return self.time("tables_read", "SELECT count(person_id), max(channel) FROM bench.touches")
 
     def check(self):
-        """Both must give every channel the same credit, up to the rounding of shares."""
-        cdi, hand = ({channel: float(credit) for channel, credit in self.answers[name]} for name in ("cdi", "hand"))
-        for channel in set(cdi) | set(hand):
-            if abs(cdi.get(channel, 0) - hand.get(channel, 0)) > 1e-6:
-                raise SystemExit("credit of %s: %s by cdi_attribution(), %s by hand"
-                                 % (channel, cdi.get(channel), hand.get(channel)))
+        """Both must give every channel the same credit under every model, to 1e-9 of it."""
+        self.compare({(channel, "linear"): value for channel, value in self.answers["events"]},
+                     {(channel, "linear"): value for channel, value in self.answers["events_by_hand"]})
+        self.compare({(channel, model): value for channel, model, value in self.answers["models"]},
+                     {(row[0], model): value for row in self.answers["models_by_hand"] for model, value in zip(MODELS, row[1:])})
+        self.compare({(channel, model): value for channel, model, value in self.answers["linear"]},
+                     {(channel, "linear"): value for channel, value in self.answers["linear_by_hand"]})
+
+    def compare(self, cdi, hand):
+        for key in set(cdi) | set(hand):
+            a, b = float(cdi.get(key) or 0), float(hand.get(key) or 0)
+            if abs(a - b) > 1e-9 * max(1, abs(b)):
+                raise SystemExit("credit of %s under %s: %.12f by cdi_attribution_report(), %.12f by hand" % (*key, a, b))
 
 
 def run(database, options):
-    attribution = Attribution(database, options.persons)
+    attribution = Attribution(database, options.persons, options.touches)
     events = int(attribution.db.value("SELECT count(*) FROM cdi.events"))
-    for warm in (attribution.cdi, attribution.hand, attribution.floor):
+    for warm in (attribution.events, attribution.events_by_hand, attribution.events_read, attribution.tables_read):
         warm()
-    got = interleave(options.repetitions, cdi=attribution.cdi, hand=attribution.hand, floor=attribution.floor)
+    got = interleave(options.repetitions, events=attribution.events, events_by_hand=attribution.events_by_hand,
+                     events_read=attribution.events_read)
+    say("{:,} touches".format(options.touches))
+    got.update(interleave(options.repetitions, models=attribution.models, models_by_hand=attribution.models_by_hand,
+                          linear=attribution.linear, linear_by_hand=attribution.linear_by_hand, tables_read=attribution.tables_read))
     attribution.check()
     attribution.db.close()
-    return [Row("attribution", "cdi_attribution, linear, {:,} events".format(events), "s", got["cdi"],
-                ("window functions in SQL", got["hand"]), ("reading the events", got["floor"]))]
+    touches = "{:,} touches".format(options.touches)
+    return [Row("attribution_models", "attribution, eight rule models, " + touches, "s", got["models"],
+                ("window functions in SQL", got["models_by_hand"]), ("reading the touches", got["tables_read"]), target=3),
+            Row("attribution_linear", "attribution, linear, " + touches, "s", got["linear"],
+                ("window functions in SQL", got["linear_by_hand"]), ("reading the touches", got["tables_read"])),
+            Row("attribution_events", "attribution, linear, {:,} events".format(events), "s", got["events"],
+                ("window functions in SQL", got["events_by_hand"]), ("reading the events", got["events_read"]))]

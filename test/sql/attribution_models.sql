@@ -1,5 +1,4 @@
--- Every rule model against plain SQL over random journeys, and published
--- examples.  Journeys are tables of our own, which the function reads by name.
+-- Every model against plain SQL over random journeys, and published examples.  Journeys are tables of our own, which the function reads by name.
 SET client_min_messages = warning;
 SET TimeZone = 'UTC';
 CREATE SCHEMA attribution_models;
@@ -79,7 +78,7 @@ SELECT pg_temp.message(v.model, v.parameters::jsonb) AS message FROM (VALUES
     ('time_decay', '{"half_life": "0"}'), ('time_decay', '{"half_life": 7}'), ('time_decay', '{"half_life": "a while"}'), ('time_decay', '{"halflife": "1 day"}'),
     ('position_based', '{"first": -1}'), ('position_based', '{"first": 0, "last": 0, "middle": 0}'), ('position_based', '{"two_touch": "half"}'), ('position_based', '{"two_touch": [0, 0]}'),
     ('w_shaped', '{}'), ('w_shaped', '{"lead": "no such"}'), ('w_shaped', '{"lead": "order", "first": 1}'), ('z_shaped', '{"lead": "order"}'),
-    ('custom', '{}'), ('custom', '{"weights": []}'), ('custom', '{"weights": [0]}'), ('custom', '{"weights": [1, "a"]}'), ('custom', '{"weights": [1], "from": "middle"}'),
+    ('custom', '{}'), ('custom', '{"weights": []}'), ('custom', '{"weights": [0]}'), ('custom', '{"weights": [1, "a"]}'), ('custom', '{"weights": [1], "from": "middle"}'), ('markov', '{"order": 0}'), ('markov', '{"game": "rate"}'), ('shapley', '{"game": "chess"}'), ('logistic', '{"ridge": -1}'),
     ('linear', '{"linear": 1}'), ('slow', '{"slow": {"half_life": "1 day"}}'), ('slow', '{"slow": {"model": "time_decay", "touchpoints": "cdi.touchpoints"}}'),
     ('slow', '{"slow": {"model": "time_decay", "half_life": "30 days"}}')) v (model, parameters);
 
@@ -181,6 +180,7 @@ GROUP BY m.model ORDER BY m.model;
 SELECT cdi_touch_credit('linear', at) OVER (ORDER BY at DESC) FROM (VALUES (timestamptz '2026-01-01'), ('2026-01-02')) v (at);
 SELECT cdi_touch_credit('time_decay', at) OVER (ORDER BY at) FROM (VALUES (timestamptz '2026-01-01'), ('2026-01-02')) v (at);
 SELECT cdi_touch_credit('linear', at, parameters => '{"transform": "first"}') OVER (ORDER BY at) FROM (VALUES (timestamptz '2026-01-01'), ('2026-01-02')) v (at);
+SELECT cdi_touch_credit('markov', at) OVER (ORDER BY at) FROM (VALUES (timestamptz '2026-01-01'), ('2026-01-02')) v (at);
 SELECT cdi_touch_credit('telepathy', at) OVER (ORDER BY at) FROM (VALUES (timestamptz '2026-01-01'), ('2026-01-02')) v (at);
 
 -- Sums are those of the rows: all models in one pass, by day and campaign.
@@ -209,6 +209,55 @@ FULL JOIN (SELECT * FROM cdi._attribution_sums('{linear,time_decay}', '{channel}
 USING (model, conversion, dimensions) WHERE a.conversions IS DISTINCT FROM b.conversions OR a.value IS DISTINCT FROM b.value;
 RESET work_mem;
 RESET hash_mem_multiplier;
+
+-- Path models: what they credit each label with, summed over conversions, is
+-- what the aggregate says over the same paths, those that led to nothing
+-- included: runs of touches in no window, split at one that is in one and at
+-- pauses longer than the window.
+CREATE TEMP TABLE null_runs AS
+WITH names AS (SELECT DISTINCT conversion FROM attribution_models.conversions),
+open AS (
+    SELECT n.conversion, t.*, EXISTS (SELECT FROM attribution_models.conversions c WHERE c.conversion = n.conversion AND c.person_id = t.person_id
+               AND t.touched_at BETWEEN c.converted_at - interval '20 days' AND c.converted_at) AS led
+    FROM names n CROSS JOIN attribution_models.touches t
+), runs AS (
+    SELECT *, count(*) FILTER (WHERE begins) OVER (PARTITION BY conversion, person_id ORDER BY touched_at, "position") AS run
+    FROM (SELECT *, led OR coalesce(lag(led) OVER w, true) OR touched_at - lag(touched_at) OVER w > interval '20 days' AS begins FROM open
+          WINDOW w AS (PARTITION BY conversion, person_id ORDER BY touched_at, "position")) b
+)
+SELECT conversion, array_agg(channel ORDER BY touched_at, "position") AS path,
+       array_agg(least((SELECT max(at) FROM (SELECT touched_at FROM attribution_models.touches UNION ALL SELECT converted_at FROM attribution_models.conversions) s (at)),
+                       last_at + interval '20 days') - touched_at ORDER BY touched_at, "position") AS ages
+FROM (SELECT *, max(touched_at) OVER (PARTITION BY conversion, person_id, run) AS last_at FROM runs WHERE NOT led) r GROUP BY conversion, person_id, run;
+CREATE TEMP TABLE corpus AS
+SELECT conversion, coalesce(array_agg(channel ORDER BY i) FILTER (WHERE session_id IS NOT NULL), '{}') AS path,
+       coalesce(array_agg(converted_at - touched_at ORDER BY i) FILTER (WHERE session_id IS NOT NULL), '{}') AS ages, 1 AS conversions, 0 AS nulls FROM path GROUP BY event_id, conversion
+UNION ALL SELECT conversion, path, ages, 0, 1 FROM null_runs;
+SELECT sum(nulls) > 300 AS many_nulls, sum(conversions) AS conversions FROM corpus;
+CREATE TEMP TABLE path_credit AS
+SELECT m.name, m.parameters, a.* FROM (VALUES ('markov', '{}'), ('markov', '{"order": 2}'), ('shapley', '{}'), ('shapley', '{"game": "rate"}'), ('shapley_ordered', '{}'), ('logistic', '{}'), ('additive_hazard', '{}')) m (name, parameters)
+CROSS JOIN LATERAL cdi_attribution(m.name, lookback => '20 days', parameters => pg_temp.parameters(m.parameters::jsonb)) a;
+CREATE TEMP TABLE wanted AS
+SELECT 'markov' AS name, '{}' AS parameters, conversion, r.channel, r.conversions FROM (SELECT conversion, cdi_markov(path, conversions, 0, nulls) AS r FROM corpus GROUP BY conversion) m CROSS JOIN LATERAL unnest(m.r) r
+UNION ALL SELECT 'markov', '{"order": 2}', conversion, r.channel, r.conversions FROM (SELECT conversion, cdi_markov(path, conversions, 0, nulls, '{"order": 2}') AS r FROM corpus GROUP BY conversion) m CROSS JOIN LATERAL unnest(m.r) r
+UNION ALL SELECT 'shapley', '{}', conversion, r.channel, r.conversions FROM (SELECT conversion, cdi_shapley(path, conversions, 0, nulls) AS r FROM corpus GROUP BY conversion) m CROSS JOIN LATERAL unnest(m.r) r
+UNION ALL SELECT 'shapley_ordered', '{}', conversion, r.channel, sum(r.conversions) FROM (SELECT conversion, cdi_shapley_ordered(path, conversions, 0, nulls) AS r FROM corpus GROUP BY conversion) m CROSS JOIN LATERAL unnest(m.r) r GROUP BY conversion, r.channel
+UNION ALL SELECT 'shapley', '{"game": "rate"}', conversion, r.channel, r.conversions FROM (SELECT conversion, cdi_shapley(path, conversions, 0, nulls, '{"game": "rate"}') AS r FROM corpus GROUP BY conversion) m CROSS JOIN LATERAL unnest(m.r) r
+UNION ALL SELECT 'logistic', '{}', conversion, r.channel, r.conversions FROM (SELECT conversion, cdi_logistic(path, conversions, 0, nulls) AS r FROM corpus GROUP BY conversion) m CROSS JOIN LATERAL unnest(m.r) r
+UNION ALL SELECT 'additive_hazard', '{}', conversion, r.channel, r.conversions FROM (SELECT conversion, cdi_hazard(path, ages, conversions, 0, nulls) AS r FROM corpus GROUP BY conversion) m CROSS JOIN LATERAL unnest(m.r) r;
+-- Values below zero, which the game of rates can have, are no shares: those are left out.
+SELECT name, parameters, count(*) AS totals, count(*) FILTER (WHERE abs(c.credit - w.conversions) > 1e-6 * w.conversions) AS differing
+FROM (SELECT name, parameters, conversion, channel, sum(credit) AS credit FROM path_credit GROUP BY 1, 2, 3, 4) c
+JOIN wanted w USING (name, parameters, conversion, channel)
+WHERE w.channel <> 'unattributed' AND NOT EXISTS (SELECT FROM wanted n WHERE n.name = w.name AND n.parameters = w.parameters AND n.conversion = w.conversion AND n.conversions < 0)
+GROUP BY name, parameters ORDER BY name, parameters;
+SELECT count(*) AS wrong FROM (
+    SELECT sum(credit ORDER BY touch) AS credit, sum(credited_value) AS credited_value, min(value) AS value
+    FROM path_credit GROUP BY name, parameters, conversion_event_id) s
+WHERE credit <> 1 OR credited_value <> value;
+-- In the order of a path a label stands where it comes first.
+SELECT count(*) AS elsewhere FROM path_credit c JOIN marked m ON m.event_id = c.conversion_event_id AND m.session_id = c.session_id
+WHERE c.name = 'shapley_ordered' AND m.of_channel > 1;
 
 -- Types of touch: only some, and windows of their own.
 SELECT cdi_create_conversion('a', 'A', touch_lookbacks => '{"impression": "1 day"}', lookback => '20 days');

@@ -55,7 +55,9 @@ FROM pg_extension e
 JOIN pg_proc p ON p.pronamespace IN (e.extnamespace, 'cdi'::regnamespace)
 WHERE e.extname = 'cdi'
   AND p.proname IN ('_workers', '_source_activity', '_payload_text', 'cdi_watermark', 'cdi_person', 'cdi_person_at', 'cdi_person_of', 'cdi_identifier', 'cdi_explain_identity', 'cdi_identity_bridges', 'cdi_identity_check', 'cdi_person_traits', 'cdi_resolve', 'cdi_attribution', 'cdi_channel',
-                    'cdi_campaign_key', 'cdi_session_id', 'cdi_session_channel', 'cdi_first', 'cdi_last', 'cdi_property_number')
+                    'cdi_campaign_key', 'cdi_session_id', 'cdi_session_channel', 'cdi_first', 'cdi_last', 'cdi_property_number',
+                    'cdi_event_matches', 'cdi_retention', 'cdi_retention_conditions', 'cdi_retention_counts', 'cdi_history', 'cdi_stickiness', 'cdi_stickiness_counts', 'cdi_stickiness_distribution', '_stickiness',
+                    'cdi_lifecycle', 'cdi_lifecycle_counts', 'cdi_cohorts', 'cdi_behavioural_cohort', 'cdi_sequence_match', 'cdi_sequence_count', 'cdi_sequence_events', 'cdi_sequence_next_node')
 $$;
 COMMENT ON FUNCTION cdi._reader_functions() IS 'Internal: the functions that a reader may call.';
 

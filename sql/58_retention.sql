@@ -5,7 +5,7 @@ RETURNS boolean
 LANGUAGE C IMMUTABLE PARALLEL SAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION cdi_event_matches(jsonb, text, text, jsonb) IS
-'Whether an event is one that a step names. Members of a step: event (name or array of names), type (type of call or array; track where an event is named, else page, screen and track), where (object of properties: a value that must be equal, an array of which one must be, or an object of comparisons =, !=, <, <=, >, >=, exists). {} is any page, screen or track. Values of different JSON types are neither equal nor ordered; strings are ordered by their bytes. Never null; false without a step. Raises 22023 for anything else in a step.';
+'Whether an event is one that a step names: the name of a tracked event as a JSON string, or an object with the members event (name or array of names), type (type of call or array; track where an event is named, else page, screen and track), filter (object of properties: a value that must be equal, an array of which one must be, or an object of comparisons =, !=, <, <=, >, >=, exists), name (a label). {} is any page, screen or track. Values of different JSON types are neither equal nor ordered; strings are ordered by their bytes. Never null; false without a step. Raises 22023 for anything else in a step.';
 
 CREATE OR REPLACE FUNCTION cdi._retention_conditions_transition(state bigint, VARIADIC conditions "any")
 RETURNS bigint

@@ -79,6 +79,7 @@ cdi_behaviour_conditions(FunctionCallInfo fcinfo, int first, int *count)
 	}
 
 	*count = PG_NARGS() - first;
+	Assert(*count <= CDI_MAX_CONDITIONS);
 	for (int i = 0; i < *count; i++)
 		if (!PG_ARGISNULL(first + i) && PG_GETARG_BOOL(first + i))
 			bits |= UINT32_C(1) << i;

@@ -17,7 +17,7 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
-#define FIRST_SPACE	8
+#define FIRST_SPACE	5			/* the first chunk has 64 bytes */
 
 #define ST_SORT sort_keys
 #define ST_ELEMENT_TYPE int64
@@ -27,23 +27,31 @@
 #define ST_DEFINE
 #include "lib/sort_template.h"
 
+/* One chunk, since most people have few events */
 typedef struct CdiHistoryState
 {
-	int64	   *keys;
 	int64		count;
 	int64		space;
 	bool		ordered;		/* strictly ascending so far */
+	int64		keys[FLEXIBLE_ARRAY_MEMBER];
 } CdiHistoryState;
+
+static Size
+state_size(int64 space)
+{
+	return offsetof(CdiHistoryState, keys) + space * sizeof(int64);
+}
 
 static CdiHistoryState *
 make_state(MemoryContext context, int64 space)
 {
-	CdiHistoryState *state = MemoryContextAlloc(context, sizeof(CdiHistoryState));
+	CdiHistoryState *state;
 
+	space = Max(space, FIRST_SPACE);
+	state = MemoryContextAllocHuge(context, state_size(space));
 	state->count = 0;
-	state->space = Max(space, FIRST_SPACE);
+	state->space = space;
 	state->ordered = true;
-	state->keys = MemoryContextAllocHuge(context, state->space * sizeof(int64));
 	return state;
 }
 
@@ -63,33 +71,31 @@ tidy(CdiHistoryState *state)
 	state->ordered = true;
 }
 
-static void
+/* The state may move. */
+static CdiHistoryState *
 make_room(CdiHistoryState *state, int64 more)
 {
 	if (state->count + more <= state->space)
-		return;
+		return state;
 	tidy(state);
 	/* A list that lost less than half would be sorted again too soon. */
 	if (state->count + more <= state->space / 2)
-		return;
-	state->space = Max(state->space * 2, state->count + more);
-	state->keys = repalloc_huge(state->keys, state->space * sizeof(int64));
+		return state;
+	/* Twice the bytes: the allocator rounds up to a power of two. */
+	state->space = Max((2 * state_size(state->space) - state_size(0)) / sizeof(int64), state->count + more);
+	return repalloc_huge(state, state_size(state->space));
 }
 
-static void
+static CdiHistoryState *
 add(CdiHistoryState *state, int64 key)
 {
-	if (state->count > 0 && state->keys[state->count - 1] >= key)
-	{
-		if (state->keys[state->count - 1] == key)
-			return;
-		state->ordered = false;
-	}
-	make_room(state, 1);
-	/* Putting in order may have brought another entry to the end. */
+	if (state->count > 0 && state->keys[state->count - 1] == key)
+		return state;
+	state = make_room(state, 1);
 	if (state->count > 0 && state->keys[state->count - 1] >= key)
 		state->ordered = false;
 	state->keys[state->count++] = key;
+	return state;
 }
 
 /* cdi_history(timestamp) and cdi_history(timestamp, is_start, is_return) */
@@ -121,7 +127,7 @@ cdi_history_transition(PG_FUNCTION_ARGS)
 		cdi_behaviour_check_time(at);
 		if (state == NULL)
 			state = make_state(context, 0);
-		add(state, at * 4 + kind);
+		state = add(state, at * 4 + kind);
 	}
 	if (state == NULL)
 		PG_RETURN_NULL();
@@ -150,7 +156,7 @@ cdi_history_combine(PG_FUNCTION_ARGS)
 	else
 		state = (CdiHistoryState *) PG_GETARG_POINTER(0);
 
-	make_room(state, other->count);
+	state = make_room(state, other->count);
 	if (other->count > 0 && state->count > 0)
 		state->ordered = false;
 	else

@@ -16,7 +16,7 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
-#define FIRST_SPACE	4
+#define FIRST_SPACE	6			/* the first chunk has 128 bytes */
 
 enum
 {
@@ -31,35 +31,44 @@ enum
 #define ST_DEFINE
 #include "lib/sort_template.h"
 
+/* One chunk, since most people have few events */
 typedef struct CdiSequenceState
 {
 	const CdiPattern *pattern;	/* kept by the call site for all groups */
-	CdiSequenceEvent *events;
 	int64		count;
 	int64		space;
 	bool		ordered;
+	CdiSequenceEvent events[FLEXIBLE_ARRAY_MEMBER];
 } CdiSequenceState;
+
+static Size
+state_size(int64 space)
+{
+	return offsetof(CdiSequenceState, events) + space * sizeof(CdiSequenceEvent);
+}
 
 static CdiSequenceState *
 make_state(MemoryContext context, const CdiPattern *pattern, int64 space)
 {
-	CdiSequenceState *state = MemoryContextAlloc(context, sizeof(CdiSequenceState));
+	CdiSequenceState *state;
 
+	space = Max(space, FIRST_SPACE);
+	state = MemoryContextAllocHuge(context, state_size(space));
 	state->pattern = pattern;
 	state->count = 0;
-	state->space = Max(space, FIRST_SPACE);
+	state->space = space;
 	state->ordered = true;
-	state->events = MemoryContextAllocHuge(context, state->space * sizeof(CdiSequenceEvent));
 	return state;
 }
 
-static void
+/* The state may move. */
+static CdiSequenceState *
 make_room(CdiSequenceState *state, int64 more)
 {
 	if (state->count + more <= state->space)
-		return;
+		return state;
 	state->space = Max(state->space * 2, state->count + more);
-	state->events = repalloc_huge(state->events, state->space * sizeof(CdiSequenceEvent));
+	return repalloc_huge(state, state_size(state->space));
 }
 
 static void
@@ -136,7 +145,7 @@ cdi_sequence_transition(PG_FUNCTION_ARGS)
 	cdi_behaviour_check_time(event.at);
 	if (state->count > 0 && cdi_sequence_compare(&state->events[state->count - 1], &event) > 0)
 		state->ordered = false;
-	make_room(state, 1);
+	state = make_room(state, 1);
 	state->events[state->count++] = event;
 	PG_RETURN_POINTER(state);
 }
@@ -161,7 +170,7 @@ cdi_sequence_combine(PG_FUNCTION_ARGS)
 	state = PG_ARGISNULL(0) ? make_state(context, other->pattern, other->count) :
 		(CdiSequenceState *) PG_GETARG_POINTER(0);
 	check_same(state->pattern, other->pattern->text, other->pattern->length, other->pattern->conditions);
-	make_room(state, other->count);
+	state = make_room(state, other->count);
 	state->ordered = state->count == 0 && other->ordered;
 	memcpy(state->events + state->count, other->events, other->count * sizeof(CdiSequenceEvent));
 	state->count += other->count;

@@ -5,13 +5,14 @@
  * A step is data, not SQL: whoever may call a report may name one, and nothing
  * is executed.  It is compiled once per call site.
  *
- *		{"event": "Order Completed", "where": {"currency": ["EUR", "CHF"], "revenue": {">=": 100}}}
+ *		{"event": "Order Completed", "filter": {"currency": ["EUR", "CHF"], "revenue": {">=": 100}}}
  *
  * "event" is a name or an array of names, "type" a type of call or an array of
  * them (track where an event is named, else page, screen and track).  All
- * members of "where" must hold: a value must be equal to the property, of an
+ * members of "filter" must hold: a value must be equal to the property, of an
  * array one must be, and an object has comparisons.  Values of different JSON
- * types are never equal, and neither greater nor smaller.
+ * types are never equal, and neither greater nor smaller.  "name" is what a
+ * report calls the step.  A string alone is the name of an event.
  */
 #include "behaviour/behaviour.h"
 
@@ -57,7 +58,7 @@ step_error(const char *message, const char *hint)
 			 errhint("%s", hint)));
 }
 
-#define STEP_EXAMPLE "As in {\"event\": \"Order Completed\", \"where\": {\"revenue\": {\">=\": 100}}}."
+#define STEP_EXAMPLE "As in {\"event\": \"Order Completed\", \"filter\": {\"revenue\": {\">=\": 100}}}."
 
 static void
 add_name(Names *names, const JsonbValue *value, const char *member)
@@ -165,16 +166,16 @@ read_comparisons(Step *step, const JsonbValue *property, JsonbContainer *compari
 }
 
 static void
-read_where(Step *step, const JsonbValue *where)
+read_filter(Step *step, const JsonbValue *filter)
 {
 	JsonbIterator *iterator;
 	JsonbIteratorToken token;
 	JsonbValue	property;
 	JsonbValue	value;
 
-	if (where->type != jbvBinary || !JsonContainerIsObject(where->val.binary.data))
-		step_error("\"where\" of a step must be an object", STEP_EXAMPLE);
-	iterator = JsonbIteratorInit(where->val.binary.data);
+	if (filter->type != jbvBinary || !JsonContainerIsObject(filter->val.binary.data))
+		step_error("\"filter\" of a step must be an object", STEP_EXAMPLE);
+	iterator = JsonbIteratorInit(filter->val.binary.data);
 	while ((token = JsonbIteratorNext(&iterator, &property, true)) != WJB_DONE)
 	{
 		if (token != WJB_KEY)
@@ -203,8 +204,10 @@ compile(Jsonb *source)
 	JsonbValue	value;
 
 	step->source = (Jsonb *) pg_detoast_datum_copy((struct varlena *) source);
-	if (!JB_ROOT_IS_OBJECT(step->source))
-		step_error("a step must be a JSON object", STEP_EXAMPLE);
+	if (JB_ROOT_IS_SCALAR(step->source) && JsonbExtractScalar(&step->source->root, &value) && value.type == jbvString)
+		add_name(&step->events, &value, "event");
+	else if (!JB_ROOT_IS_OBJECT(step->source))
+		step_error("a step must be the name of an event or a JSON object", STEP_EXAMPLE);
 	iterator = JsonbIteratorInit(&step->source->root);
 	while ((token = JsonbIteratorNext(&iterator, &key, true)) != WJB_DONE)
 	{
@@ -215,11 +218,11 @@ compile(Jsonb *source)
 			read_names(&step->events, &value, "event");
 		else if (is_name(&key, "type"))
 			read_names(&step->types, &value, "type");
-		else if (is_name(&key, "where"))
-			read_where(step, &value);
-		else
+		else if (is_name(&key, "filter"))
+			read_filter(step, &value);
+		else if (!is_name(&key, "name"))
 			step_error(psprintf("unknown member \"%.*s\" of a step", key.val.string.len, key.val.string.val),
-					   "Members are event, type and where.");
+					   "Members are event, type, filter and name.");
 	}
 	if (step->types.count == 0)
 	{

@@ -81,7 +81,7 @@ INSERT INTO story VALUES
 SELECT stored FROM cdi_ingest((SELECT jsonb_agg(jsonb_build_object('type', type, 'userId', who, 'timestamp', at, 'messageId', gen_random_uuid(),
                                                                  'event', event, 'properties', coalesce(properties, '{}'))) FROM story), 'retention');
 SELECT * FROM cdi_retention('{"event": "Retention Signed Up"}', '{"event": "Retention Used"}', periods => 2, as_of => '2026-01-08 12:00Z');
-SELECT * FROM cdi_retention('{"event": "Retention Signed Up", "where": {"plan": "pro"}}', '{"event": "Retention Used"}', brackets => '0-6, 7-13', cohort => 'all', as_of => '2026-02-01Z');
+SELECT * FROM cdi_retention('{"event": "Retention Signed Up", "filter": {"plan": "pro"}}', '{"event": "Retention Used"}', brackets => '0-6, 7-13', cohort => 'all', as_of => '2026-02-01Z');
 -- A merge applies to all of history.
 SELECT stored FROM cdi_ingest('[{"type": "alias", "userId": "r1", "previousId": "r2", "messageId": "retention-merge"}]', 'retention');
 SELECT cdi_resolve() >= 0 AS resolved;
@@ -89,9 +89,9 @@ SELECT * FROM cdi_retention('{"event": "Retention Signed Up"}', '{"event": "Rete
 
 -- Steps
 SELECT s.step, string_agg(t.who || ' ' || to_char(t.at, 'DD'), ', ' ORDER BY t.at, t.who) AS events
-FROM (VALUES (1, '{}'), (2, '{"event": ["Retention Signed Up", "x"]}'), (3, '{"event": "Retention Signed Up", "where": {"plan": ["pro", "team"]}}'),
-             (4, '{"where": {"seats": {">": 3, "<=": 10}}}'), (5, '{"where": {"seats": {"!=": 3}, "deep": {"exists": false}}}'), (6, '{"where": {"seats": "3"}}'),
-             (7, '{"type": "page"}'), (8, '{"where": {"deep": true}}'), (9, '{"where": {"plan": {">=": "pro"}}}'), (10, NULL), (11, '{"where": {"plan": []}}')) s (n, step)
+FROM (VALUES (1, '{}'), (2, '{"event": ["Retention Signed Up", "x"]}'), (3, '{"event": "Retention Signed Up", "filter": {"plan": ["pro", "team"]}}'),
+             (4, '{"filter": {"seats": {">": 3, "<=": 10}}}'), (5, '{"filter": {"seats": {"!=": 3}, "deep": {"exists": false}}}'), (6, '{"filter": {"seats": "3"}}'),
+             (7, '{"type": "page"}'), (8, '{"filter": {"deep": true}}'), (9, '{"filter": {"plan": {">=": "pro"}}}'), (10, NULL), (12, '"Retention Signed Up"'), (11, '{"filter": {"plan": []}}')) s (n, step)
 LEFT JOIN story t ON cdi_event_matches(s.step::jsonb, t.type, t.event, t.properties)
 GROUP BY s.n, s.step ORDER BY s.n;
 
@@ -136,7 +136,7 @@ SELECT a.arguments, c.* FROM unnest(ARRAY[
     'mode => ''off''', 'period => ''hour''', 'windows => ''24h''', 'entry => ''last''', 'cohort => ''year''', 'time_zone => ''Mars/Olympus''',
     'brackets => ''''', 'brackets => ''1,,2''', 'brackets => ''0-3, 3-5''', 'brackets => ''4, 1''', 'brackets => ''5-1''', 'brackets => ''x''', 'brackets => ''99999999''',
     'periods => -1', 'from_time => ''2026-02-01'', to_time => ''2026-01-01''', 'as_of => ''infinity''', 'period => ''month'', windows => ''rolling''',
-    'return_event => NULL', 'return_event => ''[]''', 'return_event => ''{"events": "a"}''', 'return_event => ''{"where": {"a": {"like": 1}}}''', 'return_event => ''{"event": []}''']) a (arguments),
+    'return_event => NULL', 'return_event => ''[]''', 'return_event => ''1''', 'return_event => ''{"events": "a"}''', 'return_event => ''{"filter": {"a": {"like": 1}}}''', 'return_event => ''{"event": []}''']) a (arguments),
     pg_temp.complaint('SELECT * FROM cdi_retention(''{}'', ' || a.arguments || ')') c;
 SELECT s.statement, c.* FROM unnest(ARRAY[
     'SELECT cdi_retention_counts(cdi_h, ''{"perods": 1}'') FROM (SELECT cdi_history(now()) AS cdi_h) h',

@@ -401,3 +401,15 @@ CREATE TYPE cdi.hazard_credit AS (
     lag interval
 );
 COMMENT ON TYPE cdi.hazard_credit IS 'What cdi_hazard() credits a channel with (docs/shapley.md): as cdi.path_credit, and the mean time from a touch to the conversions that it leads to.';
+
+-- Rows of the reports of retention, stickiness and lifecycle
+CREATE TYPE cdi.retention_count AS (
+    cohort date, people bigint, period_from integer, period_to integer,
+    eligible bigint, retained bigint, retention double precision);
+COMMENT ON TYPE cdi.retention_count IS 'A row of cdi_retention(): of the people of a cohort (null: of all cohorts), those whose periods period_from to period_to have ended (eligible), those of them who came back (retained), and the ratio.';
+CREATE TYPE cdi.stickiness_count AS (
+    day date, window_days integer, active_days integer, people bigint, complete boolean);
+COMMENT ON TYPE cdi.stickiness_count IS 'A row of cdi_stickiness_distribution(): people who were active on exactly active_days of the window_days that end with day.';
+CREATE TYPE cdi.lifecycle_count AS (
+    period date, active bigint, new bigint, retained bigint, resurrected bigint, dormant bigint, complete boolean);
+COMMENT ON TYPE cdi.lifecycle_count IS 'A row of cdi_lifecycle(): people active in the period that begins on that day, by what they did before, and those who were active in the period before only (dormant).';

@@ -205,7 +205,7 @@ CREATE TABLE cdi.channel_rules (
     channel_group text NOT NULL CHECK (channel_group <> ''),
     version integer NOT NULL CHECK (version >= 1),
     rule integer NOT NULL CHECK (rule >= 1),
-    channel text NOT NULL REFERENCES cdi.channels,
+    channel text NOT NULL,    -- no foreign key: a parallel restore may bring the tables in any order
     condition jsonb NOT NULL CHECK (jsonb_typeof(condition) = 'object'),
     note text,
     created_at timestamptz NOT NULL DEFAULT now(),
@@ -257,3 +257,29 @@ CREATE TYPE cdi.hazard_credit AS (
     lag interval
 );
 COMMENT ON TYPE cdi.hazard_credit IS 'What cdi_hazard() credits a channel with (docs/shapley.md): as cdi.path_credit, and the mean time from a touch to the conversions that it leads to.';
+
+CREATE TABLE cdi.session_settings (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    gap interval NOT NULL DEFAULT '30 minutes',
+    midnight text,
+    cut_events text[]
+);
+COMMENT ON TABLE cdi.session_settings IS 'What ends a session in the views. One row, set by cdi_set_sessions().';
+COMMENT ON COLUMN cdi.session_settings.gap IS 'A longer pause ends a session.';
+COMMENT ON COLUMN cdi.session_settings.midnight IS 'Time zone whose midnight ends a session; null: none.';
+COMMENT ON COLUMN cdi.session_settings.cut_events IS 'Names of events, pages and screens that begin a session by themselves; null: none.';
+SELECT pg_extension_config_dump('cdi.session_settings', '');
+
+CREATE TABLE cdi.touch_types (
+    name text PRIMARY KEY CHECK (name <> ''),
+    event text NOT NULL UNIQUE CHECK (event <> ''),
+    kind text NOT NULL CHECK (kind IN ('click', 'impression', 'offline')),
+    channel text,
+    properties jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(properties) = 'object'),
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE cdi.touch_types IS 'Tracked events that are touchpoints beside sessions: an advertisement seen, a call, a visit to a store. Made by cdi_create_touch_type().';
+COMMENT ON COLUMN cdi.touch_types.kind IS 'click, impression or offline: cdi.touchpoints.touch_type.';
+COMMENT ON COLUMN cdi.touch_types.channel IS 'Channel of all of them; null: that of the property, else by the channel rules.';
+COMMENT ON COLUMN cdi.touch_types.properties IS 'Which property has the channel, campaign_source, campaign_medium, campaign_name, campaign_term or campaign_content.';
+SELECT pg_extension_config_dump('cdi.touch_types', '');

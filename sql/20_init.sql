@@ -440,6 +440,7 @@ BEGIN
         WHERE NOT EXISTS (SELECT FROM cdi.sources WHERE name = 'sql');
     PERFORM cdi._add_identifier_types();
     PERFORM cdi._add_channels();
+    INSERT INTO cdi.session_settings DEFAULT VALUES ON CONFLICT DO NOTHING;
 
     -- A restore may bring rows beyond the sequence's own state.
     SELECT last_value - (NOT is_called)::integer INTO last FROM cdi.event_position;

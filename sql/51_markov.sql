@@ -1,4 +1,12 @@
--- Aggregates over paths, and the Markov model (src/attribution/paths*.c, markov*.c).
+-- Path transforms, aggregates over paths, and the Markov model (src/attribution/path*.c, markov*.c).
+
+CREATE OR REPLACE FUNCTION cdi_path_transform(path text[], transform text, VARIADIC arguments text[] DEFAULT '{}')
+RETURNS text[]
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION cdi_path_transform(text[], text, text[]) IS
+'A path as a model is to see it: exposure (repeats in a row become one touch), first (each channel once, where it came first), frequency (the same, with how often it came in brackets), unique (as it is), remove_if_not_all and remove_if_last_and_not_all (without a channel, or without it at the end, unless nothing would be left; several channels one after the other), trim (the last N touches). The names and meanings are those of Fractribution and Snowplow; docs/markov.md.
+cdi_path_transform(path, ''exposure''), cdi_path_transform(path, ''remove_if_last_and_not_all'', ''direct''), cdi_path_transform(path, ''trim'', ''10''). Null where path or transform is; raises 22023 for an unknown transform or other arguments than it takes, 22004 for a null touch.';
 
 CREATE OR REPLACE FUNCTION cdi._paths_transition(state internal, path text[], conversions double precision, value double precision, nulls double precision)
 RETURNS internal

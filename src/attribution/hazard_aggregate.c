@@ -121,22 +121,19 @@ cdi_hazard_transition(PG_FUNCTION_ARGS)
 	double		conversions = number_argument(fcinfo, ARG_CONVERSIONS);
 	double		value = number_argument(fcinfo, ARG_VALUE);
 	double		nulls = number_argument(fcinfo, ARG_NULLS);
-	Datum	   *labels = NULL;
+	const int32 *touches;
 	Datum	   *ages = NULL;
-	bool	   *null_labels = NULL;
-	bool	   *null_ages = NULL;
-	int			length = 0;
+	bool	   *unknown = NULL;
+	int32		length;
 	int			nages = 0;
 	TimedPath  *path;
 
 	if (PG_NARGS() > ARG_OPTIONS && !PG_ARGISNULL(ARG_OPTIONS))
 		cdi_paths_keep_options(state->labels, PG_GETARG_JSONB_P(ARG_OPTIONS));
-	if (!PG_ARGISNULL(ARG_PATH))
-		deconstruct_array(PG_GETARG_ARRAYTYPE_P(ARG_PATH), TEXTOID, -1, false, TYPALIGN_INT,
-						  &labels, &null_labels, &length);
+	touches = cdi_paths_touches(state->labels, PG_ARGISNULL(ARG_PATH) ? NULL : PG_GETARG_ARRAYTYPE_P(ARG_PATH), &length);
 	if (!PG_ARGISNULL(ARG_AGES))
 		deconstruct_array(PG_GETARG_ARRAYTYPE_P(ARG_AGES), INTERVALOID, sizeof(Interval), false, TYPALIGN_DOUBLE,
-						  &ages, &null_ages, &nages);
+						  &ages, &unknown, &nages);
 	if (length != nages)
 		ereport(ERROR,
 				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
@@ -144,18 +141,14 @@ cdi_hazard_transition(PG_FUNCTION_ARGS)
 	cdi_paths_check_outcome(conversions, value, nulls);
 
 	path = add_path(state, length, conversions, value, nulls);
+	memcpy(&state->touches[path->first], touches, sizeof(int32) * length);
 	for (int i = 0; i < length; i++)
 	{
-		text	   *label;
-
-		if (null_labels[i] || null_ages[i])
+		if (unknown[i])
 			ereport(ERROR,
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("a path has a touch without a label or an age"),
+					 errmsg("a touch has no age"),
 					 errhint("Leave such touches out of both path and ages.")));
-		label = DatumGetTextPP(labels[i]);
-		state->touches[path->first + i] =
-			cdi_paths_label(state->labels, (CdiText) {VARDATA_ANY(label), VARSIZE_ANY_EXHDR(label)});
 		state->ages[path->first + i] = days_of(DatumGetIntervalP(ages[i]));
 	}
 	PG_RETURN_POINTER(state);

@@ -38,7 +38,7 @@ cdi_markov_credit(const CdiPaths *paths, const void *options, CdiPathCredit *cre
 		credits[i].conversions = shares[CDI_REWARD_CONVERSIONS];
 		credits[i].value = shares[CDI_REWARD_GAIN] - shares[CDI_REWARD_LOSS];
 		credits[i].effect = chain->totals[CDI_REWARD_CONVERSIONS] > 0 ?
-			of_label[CDI_REWARD_CONVERSIONS] / chain->totals[CDI_REWARD_CONVERSIONS] : 0;
+			Min(1.0, of_label[CDI_REWARD_CONVERSIONS] / chain->totals[CDI_REWARD_CONVERSIONS]) : 0;
 	}
 	pfree(lost);
 }

@@ -27,7 +27,8 @@
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
-#define MAX_SWEEPS	500
+#define MAX_SWEEPS		500
+#define FORECAST_SWEEP	16
 
 /* The chain in the order of sweeps: position 0 is swept first. */
 typedef struct Sweep
@@ -126,31 +127,53 @@ figure(const Sweep *self, int position)
 	return sum;
 }
 
+/* One sweep; returns by how much figures rose, and false in *settled where that is more than rounding. */
+static double
+sweep_once(Sweep *self, const double *own, bool *settled)
+{
+	double		rise = 0;
+
+	*settled = true;
+	for (int p = 0; p < self->n; p++)
+	{
+		double		sum;
+
+		if (self->fixed[p])
+			continue;
+		sum = figure(self, p) + (own == NULL ? 0 : own[p]);
+		if (sum > self->figures[p] * (1 + 2 * DBL_EPSILON))
+			*settled = false;
+		rise += sum - self->figures[p];
+		self->figures[p] = sum;
+	}
+	return rise;
+}
+
 /*
  * Solves figures = own + chances * figures where they are not fixed; own may be
- * NULL.  False where that would take too many sweeps.
+ * NULL.  False where that would take too many sweeps, which shows early: each
+ * raises the figures by a constant part of what the one before did.
  */
 static bool
 solve(Sweep *self, const double *own)
 {
-	for (int sweep = 0; sweep < MAX_SWEEPS; sweep++)
+	double		first_rise = 0;
+	double		last_rise = 0;
+
+	for (int sweep = 1; sweep <= MAX_SWEEPS; sweep++)
 	{
-		bool		settled = true;
+		bool		settled;
+		double		rise = sweep_once(self, own, &settled);
 
 		CHECK_FOR_INTERRUPTS();
-		for (int p = 0; p < self->n; p++)
-		{
-			double		sum;
-
-			if (self->fixed[p])
-				continue;
-			sum = figure(self, p) + (own == NULL ? 0 : own[p]);
-			if (sum > self->figures[p] * (1 + 2 * DBL_EPSILON))
-				settled = false;
-			self->figures[p] = sum;
-		}
 		if (settled)
 			return true;
+		if (sweep == 1)
+			first_rise = rise;
+		if (sweep >= FORECAST_SWEEP &&
+			log(rise / (first_rise * DBL_EPSILON)) > log(last_rise / rise) * (MAX_SWEEPS - sweep))
+			return false;
+		last_rise = rise;
 	}
 	return false;
 }

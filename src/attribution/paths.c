@@ -248,36 +248,35 @@ touch_space(CdiPaths *paths, int length)
 	return index->touches;
 }
 
-void
-cdi_paths_add_array(CdiPaths *paths, ArrayType *path, double conversions, double value, double nulls)
+int32 *
+cdi_paths_touches(CdiPaths *paths, ArrayType *path, int32 *length)
 {
-	int			length = 0;
 	int32	   *touches;
 	char	   *element;
 
-	if (path != NULL)
-	{
-		if (ARR_NDIM(path) > 1)
-			ereport(ERROR,
-					(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
-					 errmsg("a path must have one dimension, not %d", ARR_NDIM(path))));
-		if (array_contains_nulls(path))
-			ereport(ERROR,
-					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("a path has a touch without a label"),
-					 errhint("Leave such touches out with array_remove(path, NULL), or name them with array_replace(path, NULL, 'unknown').")));
-		Assert(ARR_ELEMTYPE(path) == TEXTOID);
-		length = ArrayGetNItems(ARR_NDIM(path), ARR_DIMS(path));
-	}
-	touches = touch_space(paths, length);
-	element = path == NULL ? NULL : ARR_DATA_PTR(path);
-	for (int i = 0; i < length; i++)
+	*length = 0;
+	if (path == NULL)
+		return NULL;
+	if (ARR_NDIM(path) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				 errmsg("a path must have one dimension, not %d", ARR_NDIM(path))));
+	if (array_contains_nulls(path))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("a path has a touch without a label"),
+				 errhint("Leave such touches out with array_remove(path, NULL), or name them with array_replace(path, NULL, 'unknown').")));
+	Assert(ARR_ELEMTYPE(path) == TEXTOID);
+	*length = ArrayGetNItems(ARR_NDIM(path), ARR_DIMS(path));
+	touches = touch_space(paths, *length);
+	element = ARR_DATA_PTR(path);
+	for (int i = 0; i < *length; i++)
 	{
 		touches[i] = cdi_paths_label(paths, (CdiText) {VARDATA_ANY(element), VARSIZE_ANY_EXHDR(element)});
 		element = att_addlength_pointer(element, -1, element);
 		element = (char *) att_align_nominal(element, TYPALIGN_INT);
 	}
-	cdi_paths_add(paths, touches, length, conversions, value, nulls);
+	return touches;
 }
 
 /* An outcome with its rest is two outcomes of one path. */

@@ -72,9 +72,11 @@ extern void cdi_paths_add(CdiPaths *paths, const int32 *touches, int32 length,
 						  double conversions, double value, double nulls);
 /* Adds to the outcome of a path without looking at it.  Raises 22003. */
 extern void cdi_paths_count(CdiPaths *paths, int entry, double conversions, double value, double nulls);
-/* A text[], NULL being a path of length 0.  Raises 22004, 2202E besides. */
-extern void cdi_paths_add_array(CdiPaths *paths, ArrayType *path,
-								double conversions, double value, double nulls);
+/*
+ * The touches of a text[], NULL being a path of length 0; the caller may change
+ * them.  Good until the next call.  Raises 22004, 2202E.
+ */
+extern int32 *cdi_paths_touches(CdiPaths *paths, ArrayType *path, int32 *length);
 /* Adds all of another's, with what rounding took from its sums. */
 extern void cdi_paths_merge(CdiPaths *paths, const CdiPaths *other);
 extern void cdi_paths_send(const CdiPaths *paths, StringInfo buffer);
@@ -121,6 +123,22 @@ extern void cdi_paths_options(const CdiPaths *paths, const CdiPathOption *option
  * cdi.hazard_credit[] as well, which has a column lag besides.
  */
 extern Datum cdi_paths_result(FunctionCallInfo fcinfo, const CdiPaths *paths, const CdiPathCredit *credits);
+
+/* path_transform.c */
+typedef enum CdiPathTransform
+{
+	CDI_TRANSFORM_EXPOSURE,
+	CDI_TRANSFORM_UNIQUE,
+	CDI_TRANSFORM_FIRST,
+	CDI_TRANSFORM_FREQUENCY,
+	CDI_TRANSFORM_REMOVE_IF_NOT_ALL,	/* argument: number of a label */
+	CDI_TRANSFORM_REMOVE_IF_LAST_AND_NOT_ALL,	/* the same */
+	CDI_TRANSFORM_TRIM			/* argument: how many touches to keep */
+} CdiPathTransform;
+
+/* Changes touches in place and returns their new number; frequency adds labels. */
+extern int32 cdi_paths_transform(CdiPaths *paths, CdiPathTransform transform, int32 argument,
+								 int32 *touches, int32 length);
 
 /* paths_bootstrap.c */
 extern void cdi_paths_clear_credits(const CdiPaths *paths, CdiPathCredit *credits);

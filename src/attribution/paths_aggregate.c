@@ -72,13 +72,16 @@ cdi_paths_transition(PG_FUNCTION_ARGS)
 	MemoryContext context = aggregate_context(fcinfo);
 	CdiPaths   *paths = PG_ARGISNULL(ARG_STATE) ? cdi_paths_create(context) :
 		(CdiPaths *) PG_GETARG_POINTER(ARG_STATE);
+	const int32 *touches;
+	int32		length;
 
 	if (PG_NARGS() > ARG_OPTIONS && !PG_ARGISNULL(ARG_OPTIONS))
 		cdi_paths_keep_options(paths, PG_GETARG_JSONB_P(ARG_OPTIONS));
-	cdi_paths_add_array(paths, PG_ARGISNULL(ARG_PATH) ? NULL : PG_GETARG_ARRAYTYPE_P(ARG_PATH),
-						number_argument(fcinfo, ARG_CONVERSIONS),
-						number_argument(fcinfo, ARG_VALUE),
-						number_argument(fcinfo, ARG_NULLS));
+	touches = cdi_paths_touches(paths, PG_ARGISNULL(ARG_PATH) ? NULL : PG_GETARG_ARRAYTYPE_P(ARG_PATH), &length);
+	cdi_paths_add(paths, touches, length,
+				  number_argument(fcinfo, ARG_CONVERSIONS),
+				  number_argument(fcinfo, ARG_VALUE),
+				  number_argument(fcinfo, ARG_NULLS));
 	PG_RETURN_POINTER(paths);
 }
 
@@ -312,6 +315,11 @@ cdi_paths_result(FunctionCallInfo fcinfo, const CdiPaths *paths, const CdiPathCr
 			credit.value += rest.value;
 			rest.conversions = rest.value = 0;
 		}
+		if (!isfinite(credit.conversions) || !isfinite(credit.value))
+			ereport(ERROR,
+					(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+					 errmsg("credit of \"%s\" is out of range", pnstrdup(paths->labels[i].data, paths->labels[i].len)),
+					 errhint("The paths' conversions or values are too large to be added up; state values in a larger unit.")));
 		rows[nrows++] = credit_row(desc, paths->labels[i], &credit);
 	}
 	if (rest.conversions != 0 || rest.value != 0)

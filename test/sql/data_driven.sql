@@ -62,6 +62,7 @@ SELECT cdi_shapley('{{a},{b}}', 1, 0, 0);
 SELECT cdi_shapley('{a}', 1, 0, 0, '{"game": "chess"}');
 SELECT cdi_shapley('{a}', 1, 0, 0, '{"games": "rate"}');
 SELECT cdi_shapley('{a}', 1, 0, 0, '{"permutations": 1.5}');
+SELECT cdi_shapley(path, 1, v, 1) FROM (VALUES ('{a}'::text[], 1.7e308), ('{a,b}', 1.7e308)) p(path, v);
 SELECT cdi_logistic('{a}', 1, 0, 0, '{"ridge": -1}');
 SELECT cdi_logistic('{a}', 1, 0, 0, '{"counts": 1}');
 SELECT cdi_hazard('{a}', '{-1 second}', 1, 0, 0);

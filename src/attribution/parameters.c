@@ -171,7 +171,7 @@ parse_transform(CdiTransform *transform, const char *name, const JsonbValue *val
 	JsonbIterator *iterator;
 	JsonbValue	member;
 	JsonbIteratorToken token;
-	char	   *kind = NULL;
+	const char *kind = "";
 	double		number;
 
 	memset(transform, 0, sizeof(*transform));
@@ -485,7 +485,7 @@ set_members(CdiCreditModel *models, int n, CdiCreditOptions *options, JsonbConta
 	JsonbIterator *iterator = JsonbIteratorInit(object);
 	JsonbValue	value;
 	JsonbIteratorToken token;
-	char	   *name = NULL;
+	const char *name = "";
 
 	while ((token = JsonbIteratorNext(&iterator, &value, true)) != WJB_DONE)
 	{

@@ -248,6 +248,7 @@ COMMENT ON COLUMN cdi.channel_sites.site IS 'A domain, which covers its subdomai
 COMMENT ON COLUMN cdi.channel_sites.any_tld IS 'Of a name: whether it is a domain under any top-level domain, too.';
 SELECT pg_extension_config_dump('cdi.channel_sites', '');
 
+
 CREATE TYPE cdi.path_credit AS (
     channel text,
     conversions double precision,
@@ -334,6 +335,7 @@ CREATE TABLE cdi.touch_types (
     channel text,
     properties jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(properties) = 'object'),
 
+
     created_at timestamptz NOT NULL DEFAULT now()
 );
 COMMENT ON TABLE cdi.touch_types IS 'Tracked events that are touchpoints beside sessions: an advertisement seen, a call, a visit to a store. Made by cdi_create_touch_type().';
@@ -413,3 +415,4 @@ COMMENT ON TYPE cdi.stickiness_count IS 'A row of cdi_stickiness_distribution():
 CREATE TYPE cdi.lifecycle_count AS (
     period date, active bigint, new bigint, retained bigint, resurrected bigint, dormant bigint, complete boolean);
 COMMENT ON TYPE cdi.lifecycle_count IS 'A row of cdi_lifecycle(): people active in the period that begins on that day, by what they did before, and those who were active in the period before only (dormant).';
+

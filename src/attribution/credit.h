@@ -40,13 +40,15 @@ typedef enum CdiTwoTouch
 	CDI_TWO_TOUCH_GIVEN
 } CdiTwoTouch;
 
+/* Transforms as in path_transform.c, but of touches and not of their labels */
 typedef enum CdiTransformKind
 {
-	CDI_TRANSFORM_EXPOSURE,		/* one of repeats that follow each other */
-	CDI_TRANSFORM_FIRST,		/* the first of each label */
-	CDI_TRANSFORM_TRIM,			/* the last so many */
-	CDI_TRANSFORM_IF_NOT_ALL,	/* without some labels, where there are others */
-	CDI_TRANSFORM_IF_LAST		/* the same, at the end only */
+	CDI_KEEP_ALL,				/* "unique" of Fractribution */
+	CDI_KEEP_EXPOSURE,		/* one of repeats that follow each other */
+	CDI_KEEP_FIRST,		/* the first of each label */
+	CDI_KEEP_LAST,			/* the last so many */
+	CDI_KEEP_OTHERS,	/* without some labels, where there are others */
+	CDI_KEEP_TO_OTHERS		/* the same, at the end only */
 } CdiTransformKind;
 
 typedef struct CdiTransform

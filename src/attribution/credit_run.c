@@ -195,12 +195,14 @@ apply_transform(CdiCreditRun *self, const CdiTransform *transform, const bool *r
 #define PATH_LABEL(touch)	(self->labels[(touch)->label].path_number)
 	switch (transform->kind)
 	{
-		case CDI_TRANSFORM_EXPOSURE:
+		case CDI_KEEP_ALL:
+			return n;
+		case CDI_KEEP_EXPOSURE:
 			for (int i = 0; i < n; i++)
 				if (i == 0 || PATH_LABEL(kept[i]) != PATH_LABEL(kept[left - 1]))
 					kept[left++] = kept[i];
 			return left;
-		case CDI_TRANSFORM_FIRST:
+		case CDI_KEEP_FIRST:
 			self->path_number++;
 			for (int i = 0; i < n; i++)
 				if (self->seen[PATH_LABEL(kept[i])] != self->path_number)
@@ -209,17 +211,17 @@ apply_transform(CdiCreditRun *self, const CdiTransform *transform, const bool *r
 					kept[left++] = kept[i];
 				}
 			return left;
-		case CDI_TRANSFORM_TRIM:
+		case CDI_KEEP_LAST:
 			left = Min(n, transform->number);
 			memmove(kept, kept + n - left, sizeof(CdiTouch *) * left);
 			return left;
-		case CDI_TRANSFORM_IF_NOT_ALL:
-		case CDI_TRANSFORM_IF_LAST:
+		case CDI_KEEP_OTHERS:
+		case CDI_KEEP_TO_OTHERS:
 			for (int i = 0; i < n; i++)
 				named += removed[PATH_LABEL(kept[i])];
 			if (named == n)
 				return n;
-			if (transform->kind == CDI_TRANSFORM_IF_LAST)
+			if (transform->kind == CDI_KEEP_TO_OTHERS)
 			{
 				while (removed[PATH_LABEL(kept[n - 1])])
 					n--;

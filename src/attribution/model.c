@@ -19,9 +19,9 @@ typedef struct Preset
 {
 	const char *name;
 	CdiModelKind kind;
+	CdiPathModelKind path_model;
 	double		role[CDI_ROLES];	/* first, lead, opportunity, last */
 	double		middle;
-	CdiPathModelKind path_model;
 } Preset;
 
 static const Preset presets[] = {
@@ -30,13 +30,13 @@ static const Preset presets[] = {
 	{"last_non_direct", CDI_MODEL_LAST_NON_DIRECT},
 	{"linear", CDI_MODEL_LINEAR},
 	{"time_decay", CDI_MODEL_TIME_DECAY},
-	{"position_based", CDI_MODEL_POSITION, {40, 0, 0, 40}, 20},
-	{"u_shaped", CDI_MODEL_POSITION, {40, 0, 0, 40}, 20},
-	{"j_shaped", CDI_MODEL_POSITION, {20, 0, 0, 60}, 20},
-	{"inverse_j", CDI_MODEL_POSITION, {60, 0, 0, 20}, 20},
-	{"w_shaped", CDI_MODEL_POSITION, {30, 30, 0, 30}, 10},
-	{"z_shaped", CDI_MODEL_POSITION, {45, 45, 45, 45}, 20},
-	{"full_path", CDI_MODEL_POSITION, {45, 45, 45, 45}, 20},
+	{"position_based", CDI_MODEL_POSITION, 0, {40, 0, 0, 40}, 20},
+	{"u_shaped", CDI_MODEL_POSITION, 0, {40, 0, 0, 40}, 20},
+	{"j_shaped", CDI_MODEL_POSITION, 0, {20, 0, 0, 60}, 20},
+	{"inverse_j", CDI_MODEL_POSITION, 0, {60, 0, 0, 20}, 20},
+	{"w_shaped", CDI_MODEL_POSITION, 0, {30, 30, 0, 30}, 10},
+	{"z_shaped", CDI_MODEL_POSITION, 0, {45, 45, 45, 45}, 20},
+	{"full_path", CDI_MODEL_POSITION, 0, {45, 45, 45, 45}, 20},
 	{"participation", CDI_MODEL_PARTICIPATION},
 	{"custom", CDI_MODEL_CUSTOM},
 	{"markov", CDI_MODEL_PATHS,.path_model = CDI_PATH_MARKOV},

@@ -171,7 +171,7 @@ parse_transform(CdiTransform *transform, const char *name, const JsonbValue *val
 	JsonbIterator *iterator;
 	JsonbValue	member;
 	JsonbIteratorToken token;
-	char	   *kind = NULL;
+	const char *kind = "";
 	double		number;
 
 	memset(transform, 0, sizeof(*transform));
@@ -179,9 +179,11 @@ parse_transform(CdiTransform *transform, const char *name, const JsonbValue *val
 	{
 		kind = string_of(name, value, transform_expected);
 		if (strcmp(kind, "exposure") == 0)
-			transform->kind = CDI_TRANSFORM_EXPOSURE;
-		else if (strcmp(kind, "first") == 0 || strcmp(kind, "unique") == 0)
-			transform->kind = CDI_TRANSFORM_FIRST;
+			transform->kind = CDI_KEEP_EXPOSURE;
+		else if (strcmp(kind, "first") == 0)
+			transform->kind = CDI_KEEP_FIRST;
+		else if (strcmp(kind, "unique") == 0)
+			transform->kind = CDI_KEEP_ALL;
 		else
 			invalid(name, transform_expected);
 		return;
@@ -198,7 +200,7 @@ parse_transform(CdiTransform *transform, const char *name, const JsonbValue *val
 			continue;
 		if (strcmp(kind, "trim") == 0)
 		{
-			transform->kind = CDI_TRANSFORM_TRIM;
+			transform->kind = CDI_KEEP_LAST;
 			number = number_of(kind, &member, "a whole number of touches, at least 1");
 			if (number < 1 || number > INT_MAX || number != floor(number))
 				invalid(kind, "a whole number of touches, at least 1");
@@ -206,13 +208,22 @@ parse_transform(CdiTransform *transform, const char *name, const JsonbValue *val
 			continue;
 		}
 		if (strcmp(kind, "remove_if_not_all") == 0)
-			transform->kind = CDI_TRANSFORM_IF_NOT_ALL;
+			transform->kind = CDI_KEEP_OTHERS;
 		else if (strcmp(kind, "remove_if_last_and_not_all") == 0)
-			transform->kind = CDI_TRANSFORM_IF_LAST;
+			transform->kind = CDI_KEEP_TO_OTHERS;
 		else
 			invalid(name, transform_expected);
 		transform->labels = texts_of(kind, &member, &transform->nlabels);
 	}
+}
+
+static void
+add_transform(CdiSelection *selection, const CdiTransform *transform)
+{
+	Size		size = sizeof(CdiTransform) * (selection->ntransforms + 1);
+
+	selection->transforms = selection->transforms ? repalloc(selection->transforms, size) : palloc(size);
+	selection->transforms[selection->ntransforms++] = *transform;
 }
 
 static void
@@ -229,10 +240,26 @@ set_transform(CdiCreditModel *model, CdiCreditOptions *options, const char *name
 	}
 	else
 		n = elements_of(value, &elements);
-	model->selection.transforms = palloc(sizeof(CdiTransform) * Max(n, 1));
-	model->selection.ntransforms = n;
+	model->selection.transforms = NULL;
+	model->selection.ntransforms = 0;
 	for (int i = 0; i < n; i++)
-		parse_transform(&model->selection.transforms[i], name, &elements[i]);
+	{
+		CdiTransform transform;
+
+		parse_transform(&transform, name, &elements[i]);
+		/* of several labels one after the other, as cdi_path_transform() has it */
+		for (int l = 0; l < Max(transform.nlabels, 1); l++)
+		{
+			CdiTransform one = transform;
+
+			if (transform.nlabels > 0)
+			{
+				one.labels = &transform.labels[l];
+				one.nlabels = 1;
+			}
+			add_transform(&model->selection, &one);
+		}
+	}
 }
 
 static void
@@ -458,7 +485,7 @@ set_members(CdiCreditModel *models, int n, CdiCreditOptions *options, JsonbConta
 	JsonbIterator *iterator = JsonbIteratorInit(object);
 	JsonbValue	value;
 	JsonbIteratorToken token;
-	char	   *name = NULL;
+	const char *name = "";
 
 	while ((token = JsonbIteratorNext(&iterator, &value, true)) != WJB_DONE)
 	{

@@ -53,12 +53,22 @@ SELECT touches, touch, channel FROM cdi_attribution('last_non_direct', 'sale', l
 SELECT touches, touch, channel, credit FROM cdi_attribution('linear', 'sale', lookback => '90 days', parameters => pg_temp.parameters('{"exclude_channels": "direct"}')) ORDER BY touches, touch;
 -- With transforms: removed unless all are, exposure, first, trimmed; in their order.
 SELECT p.transform, string_agg(s.channels, ' | ' ORDER BY s.touches) AS paths
-FROM unnest(ARRAY['[]', '"exposure"', '"first"', '{"trim": 2}', '{"remove_if_not_all": "direct"}', '{"remove_if_last_and_not_all": ["direct"]}',
+FROM unnest(ARRAY['[]', '"exposure"', '"first"', '"unique"', '{"trim": 2}', '{"remove_if_not_all": "direct"}', '{"remove_if_last_and_not_all": ["direct"]}',
                   '[{"trim": 2}, {"remove_if_not_all": ["direct"]}]', '[{"remove_if_not_all": ["direct"]}, {"trim": 2}]']::jsonb[]) WITH ORDINALITY p (transform, number),
 LATERAL (SELECT touches, string_agg(replace(channel, 'channel ', ''), ',' ORDER BY touch) AS channels
          FROM cdi_attribution('linear', 'sale', lookback => '90 days', parameters => pg_temp.parameters(jsonb_build_object('transform', p.transform)))
          GROUP BY conversion_event_id, touches) s
 GROUP BY p.number, p.transform ORDER BY p.number;
+
+-- The same as cdi_path_transform() says of the labels.
+SELECT t.name, t.arguments, count(*) FILTER (WHERE string_to_array(a.path, ',') <> cdi_path_transform(p.path, t.name, VARIADIC t.arguments)) AS differing
+FROM (VALUES ('exposure', '[]'::jsonb, '{}'::text[]), ('first', '[]', '{}'), ('unique', '[]', '{}'), ('trim', '2', '{2}'),
+             ('remove_if_not_all', '["direct", "channel 1"]', '{direct,"channel 1"}'), ('remove_if_last_and_not_all', '["channel 3", "direct"]', '{"channel 3",direct}')) t (name, argument, arguments)
+CROSS JOIN LATERAL (SELECT conversion_event_id, string_agg(channel, ',' ORDER BY touch) AS path
+    FROM cdi_attribution('linear', 'sale', lookback => '90 days', parameters => pg_temp.parameters(jsonb_build_object('transform',
+        CASE t.argument WHEN '[]' THEN to_jsonb(t.name) ELSE jsonb_build_object(t.name, t.argument) END))) GROUP BY 1) a
+JOIN (SELECT conversion_event_id, array_agg(channel ORDER BY touch) AS path FROM cdi_attribution('linear', 'sale', lookback => '90 days', parameters => pg_temp.parameters()) GROUP BY 1) p USING (conversion_event_id)
+GROUP BY t.name, t.arguments ORDER BY t.name;
 
 -- Parameters that are none, or cannot be.
 CREATE FUNCTION pg_temp.message(model text, parameters jsonb) RETURNS text LANGUAGE plpgsql AS $$

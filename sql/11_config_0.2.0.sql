@@ -180,3 +180,23 @@ CREATE TYPE cdi.path_credit AS (
     effect double precision
 );
 COMMENT ON TYPE cdi.path_credit IS 'What a path model credits a channel with (docs/markov.md): conversions and value with the bounds of their interval where one was asked for, and the model''s own figure for the channel.';
+
+CREATE TYPE cdi.path_transition AS (
+    from_state text,
+    to_state text,
+    count double precision,
+    chance double precision
+);
+COMMENT ON TYPE cdi.path_transition IS 'A transition of a Markov chain over paths (docs/markov.md): how often walks went from one state to the other, and the chance to do so.';
+
+CREATE TYPE cdi.markov_fit AS (
+    "order" integer,
+    states integer,
+    parameters double precision,
+    log_likelihood double precision,
+    aic double precision,
+    bic double precision,
+    auc double precision,
+    left_out double precision
+);
+COMMENT ON TYPE cdi.markov_fit IS 'How well a Markov chain of an order foretells the paths that it is made from (docs/markov.md).';

@@ -416,3 +416,22 @@ CREATE TYPE cdi.lifecycle_count AS (
     period date, active bigint, new bigint, retained bigint, resurrected bigint, dormant bigint, complete boolean);
 COMMENT ON TYPE cdi.lifecycle_count IS 'A row of cdi_lifecycle(): people active in the period that begins on that day, by what they did before, and those who were active in the period before only (dormant).';
 
+CREATE TYPE cdi.path_transition AS (
+    from_state text,
+    to_state text,
+    count double precision,
+    chance double precision
+);
+COMMENT ON TYPE cdi.path_transition IS 'A transition of a Markov chain over paths (docs/markov.md): how often walks went from one state to the other, and the chance to do so.';
+
+CREATE TYPE cdi.markov_fit AS (
+    "order" integer,
+    states integer,
+    parameters double precision,
+    log_likelihood double precision,
+    aic double precision,
+    bic double precision,
+    auc double precision,
+    left_out double precision
+);
+COMMENT ON TYPE cdi.markov_fit IS 'How well a Markov chain of an order foretells the paths that it is made from (docs/markov.md).';

@@ -201,3 +201,23 @@ CREATE TYPE cdi.hazard_credit AS (
     lag interval
 );
 COMMENT ON TYPE cdi.hazard_credit IS 'What cdi_hazard() credits a channel with (docs/shapley.md): as cdi.path_credit, and the mean time from a touch to the conversions that it leads to.';
+
+CREATE TYPE cdi.path_transition AS (
+    from_state text,
+    to_state text,
+    count double precision,
+    chance double precision
+);
+COMMENT ON TYPE cdi.path_transition IS 'A transition of a Markov chain over paths (docs/markov.md): how often walks went from one state to the other, and the chance to do so.';
+
+CREATE TYPE cdi.markov_fit AS (
+    "order" integer,
+    states integer,
+    parameters double precision,
+    log_likelihood double precision,
+    aic double precision,
+    bic double precision,
+    auc double precision,
+    left_out double precision
+);
+COMMENT ON TYPE cdi.markov_fit IS 'How well a Markov chain of an order foretells the paths that it is made from (docs/markov.md).';

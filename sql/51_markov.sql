@@ -73,3 +73,71 @@ COMMENT ON AGGREGATE cdi_markov(text[], double precision, double precision, doub
 'Credit by removal effects of a Markov chain over paths of touches, exact: one element per channel, in order of the channels'' bytes. A row is a path with the conversions it led to, their value, and how often it led to nothing; equal paths are summed, null counts are 0, a null path has no touches.
 Options: order (1 to 32, default 1): touches that a state remembers. bootstrap (default 0): replicates for percentile intervals at confidence (0.95), drawn from seed (1).
 effect is the part of conversions lost when every state with the channel is a dead end. Credits sum to conversions and value; conversions without touches are those of channel unattributed. SELECT c.* FROM (SELECT cdi_markov(path, conversions, value, nulls) AS credits FROM paths) p, unnest(p.credits) c. Formulas, sources and cost: docs/markov.md.';
+
+CREATE OR REPLACE FUNCTION cdi._markov_transitions_final(state internal)
+RETURNS cdi.path_transition[]
+LANGUAGE C IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_markov_transitions_final';
+COMMENT ON FUNCTION cdi._markov_transitions_final(internal) IS 'Internal: result of cdi_markov_transitions().';
+
+CREATE OR REPLACE AGGREGATE cdi_markov_transitions(path text[], conversions double precision, value double precision, nulls double precision) (
+    SFUNC = cdi._paths_transition,
+    STYPE = internal,
+    SSPACE = 100000,
+    FINALFUNC = cdi._markov_transitions_final,
+    FINALFUNC_MODIFY = SHAREABLE,
+    COMBINEFUNC = cdi._paths_combine,
+    SERIALFUNC = cdi._paths_serialise,
+    DESERIALFUNC = cdi._paths_deserialise,
+    PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE cdi_markov_transitions(text[], double precision, double precision, double precision) IS
+'Transitions of the Markov chain of order 1 over paths: cdi_markov_transitions() with default options.';
+
+CREATE OR REPLACE AGGREGATE cdi_markov_transitions(path text[], conversions double precision, value double precision, nulls double precision, options jsonb) (
+    SFUNC = cdi._paths_transition,
+    STYPE = internal,
+    SSPACE = 100000,
+    FINALFUNC = cdi._markov_transitions_final,
+    FINALFUNC_MODIFY = SHAREABLE,
+    COMBINEFUNC = cdi._paths_combine,
+    SERIALFUNC = cdi._paths_serialise,
+    DESERIALFUNC = cdi._paths_deserialise,
+    PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE cdi_markov_transitions(text[], double precision, double precision, double precision, jsonb) IS
+'Transitions of the Markov chain that cdi_markov() makes of the same paths: from and to state, how often, and the chance. States are touches joined by " > ", and (start), (conversion), (null); repeats are transitions of a state to itself. Option: order (1 to 32, default 1). For Sankey diagrams and heat maps; docs/markov.md.';
+
+CREATE OR REPLACE FUNCTION cdi._markov_order_final(state internal)
+RETURNS cdi.markov_fit[]
+LANGUAGE C IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_markov_order_final';
+COMMENT ON FUNCTION cdi._markov_order_final(internal) IS 'Internal: result of cdi_markov_order().';
+
+CREATE OR REPLACE AGGREGATE cdi_markov_order(path text[], conversions double precision, value double precision, nulls double precision) (
+    SFUNC = cdi._paths_transition,
+    STYPE = internal,
+    SSPACE = 100000,
+    FINALFUNC = cdi._markov_order_final,
+    FINALFUNC_MODIFY = SHAREABLE,
+    COMBINEFUNC = cdi._paths_combine,
+    SERIALFUNC = cdi._paths_serialise,
+    DESERIALFUNC = cdi._paths_deserialise,
+    PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE cdi_markov_order(text[], double precision, double precision, double precision) IS
+'Which order of a Markov chain fits paths: cdi_markov_order() with default options, orders 1 to 5.';
+
+CREATE OR REPLACE AGGREGATE cdi_markov_order(path text[], conversions double precision, value double precision, nulls double precision, options jsonb) (
+    SFUNC = cdi._paths_transition,
+    STYPE = internal,
+    SSPACE = 100000,
+    FINALFUNC = cdi._markov_order_final,
+    FINALFUNC_MODIFY = SHAREABLE,
+    COMBINEFUNC = cdi._paths_combine,
+    SERIALFUNC = cdi._paths_serialise,
+    DESERIALFUNC = cdi._paths_deserialise,
+    PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE cdi_markov_order(text[], double precision, double precision, double precision, jsonb) IS
+'Which order of a Markov chain fits paths: one element per order up to option max_order (1 to 32, default 5) with its states and free parameters, the log-likelihood of the paths, AIC and BIC (lowest is best), the area under the ROC curve of conversion by the last state, and the mean log-likelihood of each end foretold from the other paths (highest is best). Needs whole counts. Formulas: docs/markov.md.';

@@ -141,6 +141,8 @@ extern int32 cdi_paths_transform(CdiPaths *paths, CdiPathTransform transform, in
 								 int32 *touches, int32 length);
 
 /* paths_bootstrap.c */
+/* Raises 22023 for a count that is no number of observations. */
+extern void cdi_paths_check_count(double count);
 extern void cdi_paths_clear_credits(const CdiPaths *paths, CdiPathCredit *credits);
 
 typedef struct CdiBootstrap

@@ -104,14 +104,14 @@ binomial(pg_prng_state *prng, double n, double p)
 	}
 }
 
-static void
-check_count(double count)
+void
+cdi_paths_check_count(double count)
 {
 	if (count != floor(count) || count > MAX_COUNT)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("a bootstrap needs whole numbers of conversions and nulls, not %g", count),
-				 errhint("Weights cannot be resampled: leave the option bootstrap out, or pass counts.")));
+				 errmsg("resampling and order selection need whole numbers of conversions and nulls, not %g", count),
+				 errhint("Weights are no observations: pass counts, or leave the option bootstrap out.")));
 }
 
 /* Draws the counts of one replicate. */
@@ -191,11 +191,11 @@ cdi_paths_bootstrap(const CdiPaths *paths, CdiPathModel model, const void *optio
 		return;
 	for (int p = 0; p < paths->npaths; p++)
 	{
-		check_count(paths->paths[p].conversions);
-		check_count(paths->paths[p].nulls);
+		cdi_paths_check_count(paths->paths[p].conversions);
+		cdi_paths_check_count(paths->paths[p].nulls);
 		total += paths->paths[p].conversions + paths->paths[p].nulls;
 	}
-	check_count(total);
+	cdi_paths_check_count(total);
 
 	replicate.paths = palloc_extended(sizeof(CdiPath) * (size_t) paths->npaths, MCXT_ALLOC_HUGE);
 	memcpy(replicate.paths, paths->paths, sizeof(CdiPath) * (size_t) paths->npaths);

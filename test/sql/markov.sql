@@ -111,7 +111,24 @@ FROM (SELECT cdi_markov(path, conversions, value, nulls, '{"bootstrap": 50, "see
 SELECT bool_and(c.conversions_low <= c.conversions AND c.conversions <= c.conversions_high AND c.conversions_low < c.conversions_high) AS around
 FROM unnest((SELECT cdi_markov(path, 100 * conversions, value, 100 * nulls, '{"bootstrap": 200, "confidence": 0.9}') FROM markov_paths WHERE name = 'g')) c;
 
+-- The chain itself, and how well orders of it fit.  A coin: two heads of four;
+-- ln L = 4 ln 1/2, each end foretold from the three others and their rate.
+SELECT t.* FROM unnest((SELECT cdi_markov_transitions(path, conversions, value, nulls) FROM markov_paths WHERE name = 'two')) t;
+SELECT t.* FROM unnest((SELECT cdi_markov_transitions('{A,A,A,B}', 1, 0, 3, '{"order": 2}'))) t;
+SELECT f."order", f.states, f.parameters, f.log_likelihood = 4 * ln(0.5::float8) AS log_likelihood, f.aic = 2 - 8 * ln(0.5::float8) AS aic,
+       round(f.bic::numeric, 10) = round((ln(8::float8) - 8 * ln(0.5::float8))::numeric, 10) AS bic, f.auc,
+       round(f.left_out::numeric, 10) = round(ln((1 + 1::float8 / 3) / 4)::numeric, 10) AS left_out
+FROM unnest((SELECT cdi_markov_order('{A}', 2, 0, 2, '{"max_order": 1}'))) f;
+-- The last channel tells all, or nothing.
+SELECT f.auc FROM unnest((SELECT cdi_markov_order(path, c, 0, n, '{"max_order": 1}') FROM (VALUES ('{A}'::text[], 5, 0), ('{B}', 0, 7)) v(path, c, n))) f;
+SELECT f.auc FROM unnest((SELECT cdi_markov_order(path, c, 0, n, '{"max_order": 1}') FROM (VALUES ('{A}'::text[], 5, 10), ('{B}', 20, 40)) v(path, c, n))) f;
+SELECT f.auc, f.left_out FROM unnest((SELECT cdi_markov_order('{A}', 5, 0, 0, '{"max_order": 1}'))) f;
+SELECT cdi_markov_order(NULL, 1, 0, 1) AS fits, cdi_markov_transitions(NULL, 1, 0, 1) AS transitions;
+
 -- What is refused.
+SELECT cdi_markov_order('{A}', 0.5, 0, 1);
+SELECT cdi_markov_order('{A}', 1, 0, 1, '{"order": 2}');
+SELECT cdi_markov_transitions('{A}', 1, 0, 1, '{"order": 33}');
 SELECT cdi_markov('{A,NULL}', 1, 1, 0);
 SELECT cdi_markov('{{A},{B}}', 1, 1, 0);
 SELECT cdi_markov('{A}', -1, 1, 0);

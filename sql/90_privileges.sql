@@ -55,7 +55,7 @@ FROM pg_extension e
 JOIN pg_proc p ON p.pronamespace IN (e.extnamespace, 'cdi'::regnamespace)
 WHERE e.extname = 'cdi'
   AND p.proname IN ('_workers', '_source_activity', '_payload_text', 'cdi_watermark', 'cdi_person', 'cdi_person_at', 'cdi_person_of', 'cdi_identifier', 'cdi_explain_identity', 'cdi_identity_bridges', 'cdi_identity_check', 'cdi_person_traits', 'cdi_resolve', 'cdi_attribution', 'cdi_channel',
-                    'cdi_campaign_key', 'cdi_session_id', 'cdi_session_channel', 'cdi_window_funnel', 'cdi_funnel', 'cdi_funnel_paths', 'cdi_funnel_report', 'cdi_funnel_people', '_funnel_condition', '_funnel_query', 'cdi_first', 'cdi_last', 'cdi_property_number')
+                    'cdi_campaign_key', 'cdi_session_id', 'cdi_session_channel', 'cdi_window_funnel', 'cdi_funnel', 'cdi_funnel_paths', 'cdi_funnel_counts', 'cdi_funnel_report', 'cdi_funnel_people', '_funnel_condition', '_funnel_query', 'cdi_first', 'cdi_last', 'cdi_property_number')
 $$;
 COMMENT ON FUNCTION cdi._reader_functions() IS 'Internal: the functions that a reader may call.';
 

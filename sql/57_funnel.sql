@@ -279,6 +279,9 @@ BEGIN
     END IF;
     funnel := funnel || jsonb_strip_nulls(jsonb_build_object('step_windows', options -> 'step_windows', 'anchors', options -> 'anchors'));
 
+    -- The same errors whether there are events or not
+    PERFORM @extschema@.cdi_funnel(funnel, now(), VARIADIC array_fill(true, ARRAY[cardinality(conditions)]));
+
     SELECT CASE count(*) WHEN 0 THEN NULL WHEN 1 THEN min('e.properties ->> ' || quote_literal(h))
            ELSE format('CASE WHEN %s THEN jsonb_build_array(%s)::text END',
                        string_agg(format('e.properties ->> %L IS NOT NULL', h), ' AND ' ORDER BY n),

@@ -26,27 +26,6 @@
 #define MAX_ENTRIES		(UINT32_C(64) * 1024 * 1024 - 1024)
 #define MAX_HOLD_BYTES	(MaxAllocSize - (Size) 1024)
 
-/* fn_extra of a transition function: what stays the same from row to row */
-typedef struct FunnelCall
-{
-	CdiFunnelOptions *options;
-	int			nconditions;
-	bool		array;			/* called with VARIADIC array */
-	Interval	window;			/* options are of these */
-	struct varlena *text;		/* mode or JSON */
-} FunnelCall;
-
-/* Places of the arguments; 0: the function has none */
-typedef struct FunnelArguments
-{
-	int			mode;
-	int			json;
-	int			window;
-	int			timestamp;
-	int			hold;
-	int			conditions;
-} FunnelArguments;
-
 /* The state */
 
 static inline Size
@@ -151,8 +130,8 @@ add_hold(MemoryContext context, CdiFunnelState *state, const text *value)
 	return place;
 }
 
-static bool
-same_options(const CdiFunnelOptions *a, const CdiFunnelOptions *b)
+bool
+cdi_funnel_same_options(const CdiFunnelOptions *a, const CdiFunnelOptions *b)
 {
 	return a == b || (a->size == b->size && memcmp(a, b, a->size) == 0);
 }
@@ -160,7 +139,7 @@ same_options(const CdiFunnelOptions *a, const CdiFunnelOptions *b)
 static void
 check_same_options(const CdiFunnelState *state, const CdiFunnelOptions *options)
 {
-	if (!same_options(state->options, options))
+	if (!cdi_funnel_same_options(state->options, options))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("window and options of a funnel must be the same for all rows of a group")));
@@ -169,7 +148,7 @@ check_same_options(const CdiFunnelState *state, const CdiFunnelOptions *options)
 /* Arguments */
 
 static int
-count_conditions(FunctionCallInfo fcinfo, const FunnelArguments *arguments, bool *array)
+count_conditions(FunctionCallInfo fcinfo, const CdiFunnelArguments *arguments, bool *array)
 {
 	*array = get_fn_expr_variadic(fcinfo->flinfo);
 	if (*array)
@@ -217,10 +196,10 @@ not_null(FunctionCallInfo fcinfo, int argument, const char *what)
  * Options of this row, read anew only where the arguments have changed.  What
  * was read before stays: states of other groups point there.
  */
-static FunnelCall *
-prepare_call(FunctionCallInfo fcinfo, const FunnelArguments *arguments)
+CdiFunnelCall *
+cdi_funnel_prepare(FunctionCallInfo fcinfo, const CdiFunnelArguments *arguments)
 {
-	FunnelCall *call = fcinfo->flinfo->fn_extra;
+	CdiFunnelCall *call = fcinfo->flinfo->fn_extra;
 	struct varlena *given = NULL;
 	MemoryContext previous;
 
@@ -238,7 +217,7 @@ prepare_call(FunctionCallInfo fcinfo, const FunnelArguments *arguments)
 	previous = MemoryContextSwitchTo(fcinfo->flinfo->fn_mcxt);
 	if (call == NULL)
 	{
-		call = palloc0(sizeof(FunnelCall));
+		call = palloc0(sizeof(CdiFunnelCall));
 		call->nconditions = count_conditions(fcinfo, arguments, &call->array);
 	}
 	if (arguments->json > 0)
@@ -265,7 +244,7 @@ prepare_call(FunctionCallInfo fcinfo, const FunnelArguments *arguments)
 }
 
 static uint32
-conditions_of_array(FunctionCallInfo fcinfo, const FunnelCall *call, int argument)
+conditions_of_array(FunctionCallInfo fcinfo, const CdiFunnelCall *call, int argument)
 {
 	ArrayType  *array;
 	Datum	   *values;
@@ -290,23 +269,39 @@ conditions_of_array(FunctionCallInfo fcinfo, const FunnelCall *call, int argumen
 	return conditions;
 }
 
+uint32
+cdi_funnel_conditions(FunctionCallInfo fcinfo, const CdiFunnelCall *call, int argument)
+{
+	uint32		conditions = 0;
+
+	if (call->array)
+		return conditions_of_array(fcinfo, call, argument);
+	for (int i = 0; i < call->nconditions; i++)
+		if (!PG_ARGISNULL(argument + i) && PG_GETARG_BOOL(argument + i))
+			conditions |= UINT32_C(1) << i;
+	return conditions;
+}
+
+TimestampTz
+cdi_funnel_time(TimestampTz at)
+{
+	if (TIMESTAMP_NOT_FINITE(at))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+				 errmsg("an event of a funnel cannot happen at %s", TIMESTAMP_IS_NOBEGIN(at) ? "-infinity" : "infinity"),
+				 errhint("Leave such events out with FILTER (WHERE isfinite(\"timestamp\")).")));
+	return at;
+}
+
 static Datum
-accumulate(FunctionCallInfo fcinfo, const FunnelArguments *arguments)
+accumulate(FunctionCallInfo fcinfo, const CdiFunnelArguments *arguments)
 {
 	CdiFunnelState *state = PG_ARGISNULL(0) ? NULL : (CdiFunnelState *) PG_GETARG_POINTER(0);
-	FunnelCall *call = prepare_call(fcinfo, arguments);
+	CdiFunnelCall *call = cdi_funnel_prepare(fcinfo, arguments);
 	CdiFunnelEntry entry;
 	MemoryContext context;
 
-	if (call->array)
-		entry.conditions = conditions_of_array(fcinfo, call, arguments->conditions);
-	else
-	{
-		entry.conditions = 0;
-		for (int i = 0; i < call->nconditions; i++)
-			if (!PG_ARGISNULL(arguments->conditions + i) && PG_GETARG_BOOL(arguments->conditions + i))
-				entry.conditions |= UINT32_C(1) << i;
-	}
+	entry.conditions = cdi_funnel_conditions(fcinfo, call, arguments->conditions);
 	if (state && state->options != call->options)
 		check_same_options(state, call->options);
 	/* What has no time, or no value of what is held constant, is in no path. */
@@ -318,12 +313,7 @@ accumulate(FunctionCallInfo fcinfo, const FunnelArguments *arguments)
 			PG_RETURN_NULL();
 		PG_RETURN_POINTER(state);
 	}
-	entry.at = PG_GETARG_TIMESTAMPTZ(arguments->timestamp);
-	if (TIMESTAMP_NOT_FINITE(entry.at))
-		ereport(ERROR,
-				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-				 errmsg("an event of a funnel cannot happen at %s", TIMESTAMP_IS_NOBEGIN(entry.at) ? "-infinity" : "infinity"),
-				 errhint("Leave such events out with FILTER (WHERE isfinite(\"timestamp\")).")));
+	entry.at = cdi_funnel_time(PG_GETARG_TIMESTAMPTZ(arguments->timestamp));
 
 	if (state == NULL || state->count == state->space || arguments->hold > 0)
 		if (!AggCheckCallContext(fcinfo, &context))
@@ -343,7 +333,7 @@ PG_FUNCTION_INFO_V1(cdi_window_funnel_transition);
 Datum
 cdi_window_funnel_transition(PG_FUNCTION_ARGS)
 {
-	static const FunnelArguments arguments = {.window = 1, .timestamp = 2, .conditions = 3};
+	static const CdiFunnelArguments arguments = {.window = 1, .timestamp = 2, .conditions = 3};
 
 	return accumulate(fcinfo, &arguments);
 }
@@ -352,7 +342,7 @@ PG_FUNCTION_INFO_V1(cdi_window_funnel_mode_transition);
 Datum
 cdi_window_funnel_mode_transition(PG_FUNCTION_ARGS)
 {
-	static const FunnelArguments arguments = {.mode = 1, .window = 2, .timestamp = 3, .conditions = 4};
+	static const CdiFunnelArguments arguments = {.mode = 1, .window = 2, .timestamp = 3, .conditions = 4};
 
 	return accumulate(fcinfo, &arguments);
 }
@@ -361,7 +351,7 @@ PG_FUNCTION_INFO_V1(cdi_funnel_transition);
 Datum
 cdi_funnel_transition(PG_FUNCTION_ARGS)
 {
-	static const FunnelArguments arguments = {.json = 1, .timestamp = 2, .conditions = 3};
+	static const CdiFunnelArguments arguments = {.json = 1, .timestamp = 2, .conditions = 3};
 
 	return accumulate(fcinfo, &arguments);
 }
@@ -370,7 +360,7 @@ PG_FUNCTION_INFO_V1(cdi_funnel_hold_transition);
 Datum
 cdi_funnel_hold_transition(PG_FUNCTION_ARGS)
 {
-	static const FunnelArguments arguments = {.json = 1, .timestamp = 2, .hold = 3, .conditions = 4};
+	static const CdiFunnelArguments arguments = {.json = 1, .timestamp = 2, .hold = 3, .conditions = 4};
 
 	return accumulate(fcinfo, &arguments);
 }
@@ -378,12 +368,12 @@ cdi_funnel_hold_transition(PG_FUNCTION_ARGS)
 /* Between processes: options, values held constant, entries */
 
 /* The same options are kept once per query. */
-static const CdiFunnelOptions *
-shared_options(FunctionCallInfo fcinfo, const CdiFunnelOptions *options)
+const CdiFunnelOptions *
+cdi_funnel_shared_options(FunctionCallInfo fcinfo, const CdiFunnelOptions *options)
 {
 	CdiFunnelOptions *kept = fcinfo->flinfo->fn_extra;
 
-	if (kept == NULL || !same_options(kept, options))
+	if (kept == NULL || !cdi_funnel_same_options(kept, options))
 	{
 		kept = MemoryContextAlloc(fcinfo->flinfo->fn_mcxt, options->size);
 		memcpy(kept, options, options->size);
@@ -410,13 +400,13 @@ cdi_funnel_combine(PG_FUNCTION_ARGS)
 		PG_RETURN_POINTER(state);
 	}
 	if (state == NULL)
-		state = make_state(context, shared_options(fcinfo, other->options), Max(other->count, FIRST_ENTRIES));
+		state = make_state(context, cdi_funnel_shared_options(fcinfo, other->options), Max(other->count, FIRST_ENTRIES));
 	else
 		check_same_options(state, other->options);
 
 	if (state->count + (uint64) other->count > state->space)
 		state = enlarge_state(state, other->count);
-	if (other->holds)
+	if (other->holds && other->holds->used > 0)
 	{
 		held = state->holds ? state->holds->used : 0;
 		reserve_holds(context, state, other->holds->used);
@@ -480,29 +470,53 @@ cdi_funnel_serial(PG_FUNCTION_ARGS)
 	PG_RETURN_BYTEA_P(result);
 }
 
+/*
+ * What a state is read into is kept: nobody needs it longer than until the next
+ * is combined, and most differ in their entries only.
+ */
+typedef struct Reader
+{
+	CdiFunnelState *state;
+	CdiFunnelOptions *options;
+} Reader;
+
 PG_FUNCTION_INFO_V1(cdi_funnel_deserial);
 Datum
 cdi_funnel_deserial(PG_FUNCTION_ARGS)
 {
 	bytea	   *input = PG_GETARG_BYTEA_PP(0);
 	const char *place = VARDATA_ANY(input);
+	MemoryContext context = fcinfo->flinfo->fn_mcxt;
+	Reader	   *reader = fcinfo->flinfo->fn_extra;
 	Message		message;
 	CdiFunnelState *state;
-	CdiFunnelOptions *options;
 
+	if (reader == NULL)
+		reader = fcinfo->flinfo->fn_extra = MemoryContextAllocZero(context, sizeof(Reader));
 	memcpy(&message, place, sizeof(Message));
 	place += sizeof(Message);
-	options = palloc(message.options_size);
-	memcpy(options, place, message.options_size);
+	if (reader->options == NULL || memcmp(reader->options, place, Min(reader->options->size, message.options_size)) != 0)
+	{
+		reader->options = MemoryContextAlloc(context, message.options_size);
+		memcpy(reader->options, place, message.options_size);
+	}
 	place += message.options_size;
-	state = make_state(CurrentMemoryContext, options, Max(message.count, 1));
+	if (reader->state == NULL)
+		reader->state = make_state(context, reader->options, FIRST_ENTRIES);
+	state = reader->state;
+	state->options = reader->options;
+	state->count = 0;
+	if (message.count > state->space)
+		state = reader->state = enlarge_state(state, message.count);
 	state->sorted = message.sorted;
 	state->count = message.count;
 	memcpy(state->entries, place, sizeof(CdiFunnelEntry) * (Size) message.count);
 	place += sizeof(CdiFunnelEntry) * (Size) message.count;
+	if (state->holds)
+		state->holds->used = 0;
 	if (message.held > 0)
 	{
-		reserve_holds(CurrentMemoryContext, state, message.held);
+		reserve_holds(context, state, message.held);
 		memcpy(state->holds->data, place, message.held);
 		state->holds->used = message.held;
 	}

@@ -13,6 +13,7 @@
 
 #include "postgres.h"
 
+#include "fmgr.h"
 #include "utils/jsonb.h"
 #include "utils/timestamp.h"
 
@@ -124,6 +125,44 @@ typedef struct CdiFunnelPaths
 	int			count;
 	int			space;
 } CdiFunnelPaths;
+
+/* fn_extra of a transition function: what stays the same from row to row */
+typedef struct CdiFunnelCall
+{
+	CdiFunnelOptions *options;
+	int			nconditions;
+	bool		array;			/* called with VARIADIC array */
+	bool		by_reference;	/* of cdi_funnel_counts(): the person is */
+	Interval	window;			/* options are of these */
+	struct varlena *text;		/* mode or JSON */
+} CdiFunnelCall;
+
+/* Places of the arguments; 0: the function has none */
+typedef struct CdiFunnelArguments
+{
+	int			mode;
+	int			json;
+	int			window;
+	int			timestamp;
+	int			hold;
+	int			conditions;
+} CdiFunnelArguments;
+
+/* funnel.c: options of this row, and what it says */
+extern CdiFunnelCall *cdi_funnel_prepare(FunctionCallInfo fcinfo, const CdiFunnelArguments *arguments);
+extern uint32 cdi_funnel_conditions(FunctionCallInfo fcinfo, const CdiFunnelCall *call, int argument);
+extern bool cdi_funnel_same_options(const CdiFunnelOptions *a, const CdiFunnelOptions *b);
+
+/* Raises 22008 for an infinite one. */
+extern TimestampTz cdi_funnel_time(TimestampTz at);
+
+/* Options from another process, kept once per query. */
+extern const CdiFunnelOptions *cdi_funnel_shared_options(FunctionCallInfo fcinfo, const CdiFunnelOptions *options);
+
+/* funnel_result.c: entries in any order; of one person and one value that is held */
+extern void cdi_funnel_sort(CdiFunnelEntry *entries, size_t count);
+extern void cdi_funnel_find_path(const CdiFunnelOptions *options, const CdiFunnelEntry *entries,
+								 uint32 count, CdiFunnelPath *path);
 
 extern void cdi_funnel_add_path(CdiFunnelPaths *paths, const CdiFunnelPath *path);
 

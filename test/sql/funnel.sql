@@ -1,6 +1,7 @@
 -- Funnels: the worked examples of the vendors, and what is refused.
 -- Everything that can be generated is compared in test/integration/funnel.
 SET timezone = 'UTC';
+\set SHOW_CONTEXT never
 SET client_min_messages = warning;
 CREATE TABLE funnel_visits (person text, at timestamptz, event text, item text, position integer GENERATED ALWAYS AS IDENTITY);
 
@@ -124,4 +125,34 @@ SELECT cdi_funnel('{"mode": "mixpanel", "window": "7 days", "anchors": [1]}', at
 SELECT cdi_funnel('{"mode": "mixpanel any_order", "window": "7 days", "anchors": [3]}', at, event = 'A', event = 'B') FROM funnel_visits;
 SELECT cdi_funnel('{"window": "7 days"}', at, item, event = 'A', event = 'B') FROM funnel_visits;
 SELECT cdi_funnel_paths('{"window": "7 days"}', at, event = 'A', event = 'B') FROM funnel_visits;
+SELECT cdi_funnel_counts('clickhouse', '1 day', person, at, event = 'A') FROM funnel_visits;
+
+-- The whole funnel in one aggregate.
+SELECT cdi_funnel_counts('mixpanel', '1 hour', n, at, event = 'A', event = 'B', event = 'C') AS counts, cdi_funnel_counts('mixpanel', '1 hour', n, at, event = 'A') FILTER (WHERE false) AS nobody
+FROM (SELECT dense_rank() OVER (ORDER BY person) AS n, * FROM funnel_visits WHERE person IN ('window', 'strict', 'several')) v;
 DROP TABLE funnel_visits;
+
+-- Reports: three people look, two add, one orders; one adds the other thing and one comes too late.
+SELECT sum(stored) FROM cdi_ingest((SELECT jsonb_agg(jsonb_build_object('type', 'track', 'userId', who, 'event', 'Funnel ' || event, 'messageId', 'funnel ' || who || n,
+        'timestamp', timestamptz '2026-01-01 UTC' + minute * interval '1 minute', 'properties', jsonb_build_object('item', item, 'plan', plan)))
+    FROM (VALUES (1, 'funnel-a', 'View', 0, 'x', 'pro'), (2, 'funnel-a', 'Add', 2, 'x', NULL), (3, 'funnel-a', 'Order', 6, 'x', NULL),
+                 (1, 'funnel-b', 'View', 10, 'x', 'free'), (2, 'funnel-b', 'Cancel', 11, 'x', NULL), (3, 'funnel-b', 'Add', 14, 'y', NULL),
+                 (1, 'funnel-c', 'View', 20, 'x', 'pro'), (1, 'funnel-d', 'View', 30, 'y', 'pro'), (2, 'funnel-d', 'Add', 100, 'y', NULL),
+                 (1, 'funnel-e', 'Add', 20, 'x', 'pro')) v (n, who, event, minute, item, plan)));
+SELECT * FROM cdi_funnel_report('["Funnel View", "Funnel Add", {"event": "Funnel Order", "name": "Bought"}]', '1 hour');
+SELECT segment, step, reached, dropped FROM cdi_funnel_report('["Funnel View", "Funnel Add", "Funnel Order"]', '1 hour', 'amplitude', breakdown => 'plan');
+SELECT step, reached FROM cdi_funnel_report('["Funnel View", "Funnel Add"]', '1 hour', options => '{"exclusions": [{"event": "Funnel Cancel"}]}');
+SELECT step, reached FROM cdi_funnel_report('["Funnel View", "Funnel Add"]', '1 hour', options => '{"hold": ["item"]}');
+SELECT step, reached FROM cdi_funnel_report('["Funnel View", {"event": "Funnel Add", "filter": {"item": "y"}}]', '2 hours', counting => 'totals');
+SELECT step, reached FROM cdi_funnel_report('["Funnel View", "Funnel Add"]', '1 hour', counting => 'sessions');
+SELECT step, reached FROM cdi_funnel_report('["Funnel View", "Funnel Add"]', '1 hour', from_time => '2026-01-01 00:10+00', to_time => '2026-01-01 00:12+00');
+SELECT person_id = cdi_person('user_id', 'funnel-b') AS is_b, entered_at, reached_at FROM cdi_funnel_people('["Funnel View", "Funnel Add", "Funnel Order"]', 2, '1 hour');
+SELECT * FROM cdi_funnel_report('["Nothing"]');
+SELECT * FROM cdi_funnel_report('[]');
+SELECT * FROM cdi_funnel_report('[{"name": "x"}]');
+SELECT * FROM cdi_funnel_report('[{"event": "x", "where": "1 = 1"}]');
+SELECT * FROM cdi_funnel_report('["x''; DROP TABLE y; --"]');
+SELECT * FROM cdi_funnel_report('["x"]', counting => 'persons');
+SELECT * FROM cdi_funnel_report('["x"]', options => '{"window": "1 day"}');
+SELECT * FROM cdi_funnel_report('["Nothing"]', mode => 'heap');
+SELECT * FROM cdi_funnel_people('["x"]', 2);

@@ -83,9 +83,31 @@ CREATE TABLE cdi.syncs (
     primary_key text NOT NULL,
     run_as name NOT NULL,
     search_path text NOT NULL,
+    mode text NOT NULL DEFAULT 'mirror' CHECK (mode IN ('mirror', 'upsert', 'insert', 'update', 'append', 'delete', 'full')),
+    mapping jsonb,
+    nulls jsonb NOT NULL DEFAULT '{}',
+    change_column text,
+    change_value text,
+    schedule_every interval CHECK (schedule_every > interval '0'),
+    schedule_after integer REFERENCES cdi.syncs,
+    schedule_on_change boolean NOT NULL DEFAULT false,
+    scheduled_at timestamptz,
+    schedule_seen bigint,
     enabled boolean NOT NULL DEFAULT true,
+    paused_reason text,
+    paused_at timestamptz,
     created_at timestamptz NOT NULL DEFAULT now()
 );
+COMMENT ON COLUMN cdi.syncs.mapping IS 'What the destination''s action gets of a row, in the specification language; null: the row itself.';
+COMMENT ON COLUMN cdi.syncs.nulls IS 'Per member "send" or "omit": what becomes of nulls; "*" for all that are not named.';
+COMMENT ON COLUMN cdi.syncs.change_column IS 'Column of the model that grows with every change: only rows from change_value on are looked at, and none counts as removed.';
+COMMENT ON COLUMN cdi.syncs.change_value IS 'Highest value of the change column that a run has seen.';
+COMMENT ON COLUMN cdi.syncs.schedule_every IS 'Runs that long after the start of its last scheduled run.';
+COMMENT ON COLUMN cdi.syncs.schedule_after IS 'Runs when a run of that sync has been delivered.';
+COMMENT ON COLUMN cdi.syncs.schedule_on_change IS 'Runs when the watermark has passed events, at most once a second.';
+COMMENT ON COLUMN cdi.syncs.scheduled_at IS 'Start of the last scheduled run.';
+COMMENT ON COLUMN cdi.syncs.schedule_seen IS 'Run of the other sync, or watermark, that the last scheduled run followed.';
+COMMENT ON COLUMN cdi.syncs.paused_reason IS 'Why the sync does not run; null while it does.';
 COMMENT ON TABLE cdi.syncs IS 'Which rows go to which destination: a model query, its primary key and the destination''s action. The model runs as the role that declared the sync, with its search_path of then. Rows are changed by functions only: who could write here could run SQL as any role.';
 SELECT pg_extension_config_dump('cdi.syncs', '');
 SELECT pg_extension_config_dump('cdi.syncs_sync_id_seq', '');
@@ -205,7 +227,7 @@ CREATE TABLE cdi.channel_rules (
     channel_group text NOT NULL CHECK (channel_group <> ''),
     version integer NOT NULL CHECK (version >= 1),
     rule integer NOT NULL CHECK (rule >= 1),
-    channel text NOT NULL REFERENCES cdi.channels,
+    channel text NOT NULL,    -- no foreign key: a parallel restore may bring the tables in any order
     condition jsonb NOT NULL CHECK (jsonb_typeof(condition) = 'object'),
     note text,
     created_at timestamptz NOT NULL DEFAULT now(),
@@ -292,6 +314,32 @@ COMMENT ON COLUMN cdi.virtual_events.indexed IS 'Whether the version, while it i
 COMMENT ON COLUMN cdi.virtual_events.created_by IS 'Role that made this version.';
 SELECT pg_extension_config_dump('cdi.virtual_events', '');
 SELECT pg_extension_config_dump('cdi.virtual_events_version_id_seq', '');
+
+CREATE TABLE cdi.session_settings (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    gap interval NOT NULL DEFAULT '30 minutes',
+    midnight text,
+    cut_events text[]
+);
+COMMENT ON TABLE cdi.session_settings IS 'What ends a session in the views. One row, set by cdi_set_sessions().';
+COMMENT ON COLUMN cdi.session_settings.gap IS 'A longer pause ends a session.';
+COMMENT ON COLUMN cdi.session_settings.midnight IS 'Time zone whose midnight ends a session; null: none.';
+COMMENT ON COLUMN cdi.session_settings.cut_events IS 'Names of events, pages and screens that begin a session by themselves; null: none.';
+SELECT pg_extension_config_dump('cdi.session_settings', '');
+
+CREATE TABLE cdi.touch_types (
+    name text PRIMARY KEY CHECK (name <> ''),
+    event text NOT NULL UNIQUE CHECK (event <> ''),
+    kind text NOT NULL CHECK (kind IN ('click', 'impression', 'offline')),
+    channel text,
+    properties jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(properties) = 'object'),
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE cdi.touch_types IS 'Tracked events that are touchpoints beside sessions: an advertisement seen, a call, a visit to a store. Made by cdi_create_touch_type().';
+COMMENT ON COLUMN cdi.touch_types.kind IS 'click, impression or offline: cdi.touchpoints.touch_type.';
+COMMENT ON COLUMN cdi.touch_types.channel IS 'Channel of all of them; null: that of the property, else by the channel rules.';
+COMMENT ON COLUMN cdi.touch_types.properties IS 'Which property has the channel, campaign_source, campaign_medium, campaign_name, campaign_term or campaign_content.';
+SELECT pg_extension_config_dump('cdi.touch_types', '');
 
 CREATE TYPE cdi.reach_combination AS (channels text[], people bigint, touches bigint);
 COMMENT ON TYPE cdi.reach_combination IS 'People who were reached through exactly these channels, and their touches: an element of the result of cdi_reach().';

@@ -262,10 +262,18 @@ BEGIN
         removed bigint NOT NULL DEFAULT 0,
         unchanged bigint NOT NULL DEFAULT 0,
         invalid bigint NOT NULL DEFAULT 0,
-        queued bigint NOT NULL DEFAULT 0
+        queued bigint NOT NULL DEFAULT 0,
+        attempted bigint NOT NULL DEFAULT 0,
+        ok bigint NOT NULL DEFAULT 0,
+        rejected bigint NOT NULL DEFAULT 0,
+        retryable bigint NOT NULL DEFAULT 0,
+        error text
     );
     CREATE INDEX sync_runs_sync ON cdi.sync_runs (sync_id, run_id);
-    COMMENT ON TABLE cdi.sync_runs IS 'One row per run of a sync: queried = added + changed + unchanged + invalid; removed rows were acknowledged before and are queried no more.';
+    COMMENT ON TABLE cdi.sync_runs IS 'One row per run of a sync: queried = added + changed + removed + unchanged + invalid, and attempted = ok + rejected + retryable.';
+    COMMENT ON COLUMN cdi.sync_runs.error IS 'Why a scheduled run could not happen; it has queued nothing.';
+    COMMENT ON COLUMN cdi.sync_runs.queried IS 'Rows that the model returned, and those that it no longer returns.';
+    COMMENT ON COLUMN cdi.sync_runs.attempted IS 'Rows of this run that were sent, each time that they were: ok were accepted, rejected were not and will not be sent again, retryable will.';
     COMMENT ON COLUMN cdi.sync_runs.invalid IS 'Rows whose primary key is null, longer than 512 bytes, or shared with another row. They are never sent.';
     COMMENT ON COLUMN cdi.sync_runs.queued IS 'Rows put into the outbox: added, changed and removed, as far as the action serves them.';
 
@@ -440,6 +448,7 @@ BEGIN
         WHERE NOT EXISTS (SELECT FROM cdi.sources WHERE name = 'sql');
     PERFORM cdi._add_identifier_types();
     PERFORM cdi._add_channels();
+    INSERT INTO cdi.session_settings DEFAULT VALUES ON CONFLICT DO NOTHING;
 
     -- A restore may bring rows beyond the sequence's own state.
     SELECT last_value - (NOT is_called)::integer INTO last FROM cdi.event_position;

@@ -1,4 +1,4 @@
--- Channels and sessions (src/attribution, src/behaviour).
+-- Channels, sessions and touch types (src/attribution, src/behaviour).
 
 CREATE OR REPLACE FUNCTION cdi_campaign(
     url text,
@@ -295,24 +295,119 @@ CREATE OR REPLACE FUNCTION cdi_session_id(
     event_id uuid,
     "timestamp" timestamptz,
     campaign text,
-    gap interval DEFAULT '30 minutes')
+    gap interval DEFAULT '30 minutes',
+    midnight text DEFAULT NULL,
+    cut boolean DEFAULT NULL)
 RETURNS uuid
 LANGUAGE C IMMUTABLE PARALLEL SAFE WINDOW
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION cdi_session_id(uuid, timestamptz, text, interval) IS
-'Window function: session of each event, OVER (PARTITION BY person ORDER BY timestamp, position). The id is that of the session''s first event. A session begins after more than the gap without an event, and with an event whose campaign is not null and differs from the session''s. One pass, constant memory per partition.';
+COMMENT ON FUNCTION cdi_session_id(uuid, timestamptz, text, interval, text, boolean) IS
+'Window function: session of each event, OVER (PARTITION BY person ORDER BY timestamp, position). The id is that of the session''s first event. A session begins after more than the gap without an event; with an event whose campaign is not null and differs from the session''s; where midnight names a time zone, with an event on another day there than the event before it; and with an event for which cut is true. One pass, constant memory per partition. Raises 42P20 where the rows are not in order of time, 22023 for a gap that is not positive or has months and for an unknown time zone.';
 
 CREATE OR REPLACE FUNCTION cdi_session_channel(
     event_id uuid,
     "timestamp" timestamptz,
     campaign text,
     gap interval,
-    channel text)
+    channel text,
+    midnight text DEFAULT NULL,
+    cut boolean DEFAULT NULL)
 RETURNS text
 LANGUAGE C IMMUTABLE PARALLEL SAFE WINDOW
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION cdi_session_channel(uuid, timestamptz, text, interval, text) IS
+COMMENT ON FUNCTION cdi_session_channel(uuid, timestamptz, text, interval, text, text, boolean) IS
 'Window function beside cdi_session_id(), with the same arguments and the channel of each event: for the first event of a session the first channel in it that is not direct, or direct; null for other events.';
+
+CREATE OR REPLACE FUNCTION cdi_set_sessions(
+    gap interval DEFAULT '30 minutes',
+    midnight text DEFAULT NULL,
+    cut_events text[] DEFAULT NULL)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- The window function knows what it cannot work with.
+    PERFORM @extschema@.cdi_session_id('00000000-0000-0000-0000-000000000000', now(), NULL, gap, midnight) OVER ();
+    IF array_position(cut_events, NULL) IS NOT NULL OR array_position(cut_events, '') IS NOT NULL THEN
+        RAISE EXCEPTION 'events that begin a session need names' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    INSERT INTO cdi.session_settings AS s (gap, midnight, cut_events)
+    VALUES (cdi_set_sessions.gap, cdi_set_sessions.midnight, nullif(cdi_set_sessions.cut_events, '{}'))
+    ON CONFLICT (only_row) DO UPDATE SET gap = excluded.gap, midnight = excluded.midnight, cut_events = excluded.cut_events;
+END
+$$;
+COMMENT ON FUNCTION cdi_set_sessions(interval, text, text[]) IS
+'Declares what ends a session in cdi.session_events, cdi.sessions and cdi.touchpoints, for all of history: the gap; the time zone whose midnight ends one (null: midnight ends none); the names of events, pages and screens that begin one by themselves. What is not given takes its default.';
+
+CREATE OR REPLACE FUNCTION cdi_create_touch_type(
+    name text,
+    event text,
+    kind text,
+    channel text DEFAULT NULL,
+    properties jsonb DEFAULT '{}')
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    fields CONSTANT text[] := '{channel,campaign_source,campaign_medium,campaign_name,campaign_term,campaign_content}';
+    member text;
+    value jsonb;
+BEGIN
+    IF coalesce(name, '') = '' OR coalesce(event, '') = '' THEN
+        RAISE EXCEPTION 'a touch type needs a name and an event'
+            USING ERRCODE = 'invalid_parameter_value',
+                  HINT = 'SELECT cdi_create_touch_type(''ad_view'', ''Ad Viewed'', ''impression'', channel => ''display'');';
+    END IF;
+    IF kind IS NULL OR kind NOT IN ('click', 'impression', 'offline') THEN
+        RAISE EXCEPTION 'kind of a touch type must be click, impression or offline' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF channel IS NOT NULL AND NOT EXISTS (SELECT FROM cdi.channels c WHERE c.channel = cdi_create_touch_type.channel) THEN
+        RAISE EXCEPTION 'channel "%" does not exist', channel
+            USING ERRCODE = 'ZC311',
+                  DETAIL = 'Channels are ' || (SELECT string_agg(c.channel, ', ' ORDER BY c.channel) FROM cdi.channels c) || '.',
+                  HINT = format('SELECT cdi_create_channel(%L) makes it one.', channel);
+    END IF;
+    IF properties IS NULL OR jsonb_typeof(properties) <> 'object' THEN
+        RAISE EXCEPTION 'properties of a touch type must be a JSON object' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    FOR member, value IN SELECT p.key, p.value FROM jsonb_each(properties) p LOOP
+        IF NOT member = ANY (fields) OR jsonb_typeof(value) <> 'string' THEN
+            RAISE EXCEPTION 'member "%" of properties cannot be used', member
+                USING ERRCODE = 'invalid_parameter_value',
+                      DETAIL = 'A member names the property that holds ' || array_to_string(fields, ', ') || '.';
+        END IF;
+    END LOOP;
+    INSERT INTO cdi.touch_types AS t (name, event, kind, channel, properties)
+    VALUES (cdi_create_touch_type.name, cdi_create_touch_type.event, cdi_create_touch_type.kind, cdi_create_touch_type.channel, cdi_create_touch_type.properties)
+    ON CONFLICT DO NOTHING;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'touch type "%", or one of event "%", exists already', name, event
+            USING ERRCODE = 'duplicate_object',
+                  HINT = 'Remove it with cdi_drop_touch_type() to declare it anew; events are not touched.';
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION cdi_create_touch_type(text, text, text, text, jsonb) IS
+'Declares that a tracked event is a touchpoint of its own: a click or an impression that an advertising platform reports, or an offline touch such as a call, a visit to a store or a letter. Applies to events of the past as well; such events are in no session. channel is that of all of them. Without it the property that properties names under channel has it, else the channel rules give it from the campaign: that of the call, else the properties named under campaign_source, campaign_medium, campaign_name, campaign_term and campaign_content. Raises 42710 where the name is taken or the event has a touch type, ZC311 for a channel that does not exist.';
+
+CREATE OR REPLACE FUNCTION cdi_drop_touch_type(name text)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    DELETE FROM cdi.touch_types t WHERE t.name = cdi_drop_touch_type.name;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'touch type "%" does not exist', name
+            USING ERRCODE = 'undefined_object',
+                  HINT = coalesce('Touch types are ' || (SELECT string_agg(t.name, ', ' ORDER BY t.name) FROM cdi.touch_types t) || '.', 'There are none.');
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION cdi_drop_touch_type(text) IS
+'Takes back that an event is a touchpoint of its own; it counts in sessions again. Raises 42704 where there is none of that name.';
 
 CREATE OR REPLACE FUNCTION cdi._first_transition(state internal, value anyelement, "timestamp" timestamptz, "position" bigint)
 RETURNS internal

@@ -46,24 +46,61 @@ LANGUAGE C VOLATILE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION cdi_drop_destination(text) IS 'Drops a destination that has no syncs.';
 
-CREATE OR REPLACE FUNCTION cdi_create_sync(name text, destination text, model text, primary_key text, action text DEFAULT NULL)
+CREATE OR REPLACE FUNCTION cdi_create_sync(name text, destination text, model text, primary_key text, action text DEFAULT NULL,
+    mode text DEFAULT 'mirror', mapping jsonb DEFAULT NULL, nulls jsonb DEFAULT NULL, change_column text DEFAULT NULL)
 RETURNS integer
 LANGUAGE C VOLATILE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION cdi_create_sync(text, text, text, text, text) IS
-'Declares which rows go to a destination and returns the sync''s id. The model is one SELECT; it runs as the role that calls this function, read-only, with this session''s search_path, in time zone UTC. The primary key is one of its columns. Raises ZC407 where the model cannot be used.';
+COMMENT ON FUNCTION cdi_create_sync(text, text, text, text, text, text, jsonb, jsonb, text) IS
+'Declares which rows go to a destination and returns the sync''s id. The model is one SELECT; it runs as the role that calls this function, read-only, with this session''s search_path, in time zone UTC. The primary key is one of its columns. mode: mirror (added, changed and removed rows), upsert (added and changed), insert (added), update (added and changed, as updates), append (added and changed, as insertions), delete (rows that the model returns are deleted there), full (every row in every run).
+mapping says what the destination gets of a row, in the specification language; nulls, per member, whether nulls are sent or omitted. With a change column only rows are looked at whose value is at least the highest seen, and none counts as removed. Raises ZC407 where the model or the mapping cannot be used.';
 
-CREATE OR REPLACE FUNCTION cdi_enable_sync(name text)
+CREATE OR REPLACE FUNCTION cdi_alter_sync(name text, model text DEFAULT NULL, primary_key text DEFAULT NULL, action text DEFAULT NULL,
+    mode text DEFAULT NULL, mapping jsonb DEFAULT NULL, nulls jsonb DEFAULT NULL, change_column text DEFAULT NULL)
 RETURNS void
 LANGUAGE C VOLATILE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION cdi_enable_sync(text) IS 'Lets a disabled sync run and send again.';
+COMMENT ON FUNCTION cdi_alter_sync(text, text, text, text, text, jsonb, jsonb, text) IS
+'Changes a sync; what is null stays, an empty mapping or change column takes it away. The model then runs as the role that calls this function, with this session''s search_path. The next run compares with what was acknowledged.';
 
-CREATE OR REPLACE FUNCTION cdi_disable_sync(name text)
+CREATE OR REPLACE FUNCTION cdi_sync_pause(sync text, reason text DEFAULT NULL)
 RETURNS void
 LANGUAGE C VOLATILE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION cdi_disable_sync(text) IS 'Stops a sync: it cannot be run, and what it has queued waits.';
+COMMENT ON FUNCTION cdi_sync_pause(text, text) IS 'Stops a sync: it cannot be run, and what it has queued waits. The reason is in cdi.syncs.';
+
+CREATE OR REPLACE FUNCTION cdi_sync_resume(sync text)
+RETURNS void
+LANGUAGE C VOLATILE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION cdi_sync_resume(text) IS 'Lets a paused sync run and send again.';
+
+CREATE OR REPLACE FUNCTION cdi_sync_schedule(sync text, every interval DEFAULT NULL, after text DEFAULT NULL, on_change boolean DEFAULT false, cron text DEFAULT NULL)
+RETURNS void
+LANGUAGE C VOLATILE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION cdi_sync_schedule(text, interval, text, boolean, text) IS
+'Says when a sync runs by itself: every so often (at least a second); after another sync, when a run of that one has been delivered; on change, when the watermark has passed events (at most once a second); or by cron, in the syntax of pg_cron, which must be installed. Without any of them it runs only when it is asked to. Scheduled runs need the push worker, and the database armed.';
+
+CREATE OR REPLACE FUNCTION cdi_sync_reset(sync text)
+RETURNS void
+LANGUAGE C VOLATILE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION cdi_sync_reset(text) IS 'Forgets what a destination has acknowledged and passes over what is queued: the next run sends every row. Nothing is deleted at the destination.';
+
+CREATE OR REPLACE FUNCTION cdi_sync_preview(sync text, "limit" integer DEFAULT 10)
+RETURNS TABLE (request integer, stage text, operations text[], primary_keys text[], method text, url text, headers jsonb, body text, error text)
+LANGUAGE C VOLATILE ROWS 10
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION cdi_sync_preview(text, integer) IS
+'The requests that a run would send now for its first rows (at most limit), without sending or queuing anything. Secrets read ***, and nothing is signed. A stage whose request depends on answers to those before it is shown as far as it is known; error says why a row or a request cannot be made.';
+
+CREATE OR REPLACE FUNCTION cdi_sync_test_row(sync text, primary_key text)
+RETURNS bigint
+LANGUAGE C VOLATILE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION cdi_sync_test_row(text, text) IS
+'Queues one row of the model, whether it differs from what was acknowledged or not, and returns the run''s id: cdi.deliveries shows what the destination answered. Raises P0002 where the model has no such row.';
 
 CREATE OR REPLACE FUNCTION cdi_drop_sync(name text)
 RETURNS void
@@ -71,12 +108,12 @@ LANGUAGE C VOLATILE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION cdi_drop_sync(text) IS 'Drops a sync with its acknowledged state and dead letters. Rows that it had queued are not sent any more.';
 
-CREATE OR REPLACE FUNCTION cdi_sync_run(sync text)
+CREATE OR REPLACE FUNCTION cdi_sync_run(sync text, everything boolean DEFAULT false)
 RETURNS bigint
 LANGUAGE C VOLATILE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION cdi_sync_run(text) IS
-'Runs a sync: queries its model, queues what differs from what the destination has acknowledged or will have, and returns the run''s id in cdi.sync_runs. It is part of the caller''s transaction; the push worker sends after commit.';
+COMMENT ON FUNCTION cdi_sync_run(text, boolean) IS
+'Runs a sync: queries its model, queues what differs from what the destination has acknowledged or will have, and returns the run''s id in cdi.sync_runs. It is part of the caller''s transaction; the push worker sends after commit. With everything also unchanged rows are sent, and a change column is not looked at.';
 
 CREATE OR REPLACE FUNCTION cdi_replay_delivery(positions bigint[] DEFAULT NULL, sync text DEFAULT NULL)
 RETURNS bigint

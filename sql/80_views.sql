@@ -176,19 +176,24 @@ BEGIN
                @extschema@.cdi_session_id(e.event_id, e."timestamp",
                    @extschema@.cdi_campaign_key(e.campaign_source, e.campaign_medium, e.campaign_name,
                        e.campaign_term, e.campaign_content, e.click_id_type),
-                   interval '30 minutes') OVER w AS session_id,
+                   (SELECT s.gap FROM cdi.session_settings s), (SELECT s.midnight FROM cdi.session_settings s),
+                   e.event = ANY ((SELECT s.cut_events FROM cdi.session_settings s)::text[])) OVER w AS session_id,
                @extschema@.cdi_session_channel(e.event_id, e."timestamp",
                    @extschema@.cdi_campaign_key(e.campaign_source, e.campaign_medium, e.campaign_name,
                        e.campaign_term, e.campaign_content, e.click_id_type),
-                   interval '30 minutes',
+                   (SELECT s.gap FROM cdi.session_settings s),
                    @extschema@.cdi_channel(e.campaign_source, e.campaign_medium, e.click_id_type, e.referrer_host, e.page_host,
-                       e.campaign_name, e.campaign_term, e.campaign_content)) OVER w AS session_channel,
+                       e.campaign_name, e.campaign_term, e.campaign_content),
+                   (SELECT s.midnight FROM cdi.session_settings s),
+                   e.event = ANY ((SELECT s.cut_events FROM cdi.session_settings s)::text[])) OVER w AS session_channel,
                e.event_id, e."timestamp", e.position, e.received_at, e.source_id, e.type, e.event,
                e.campaign_source, e.campaign_medium, e.campaign_name, e.campaign_term, e.campaign_content,
                e.click_id_type, e.referrer_host, e.page_host, e.properties, e.context
         FROM cdi.events e
         LEFT JOIN cdi.identity_map m ON m.identifier = e.subject
         WHERE e.type IN ('page', 'screen', 'track') AND e.subject IS NOT NULL
+          -- touches that are no sessions
+          AND (e.type = 'track' AND e.event = ANY ((SELECT array_agg(k.event) FROM cdi.touch_types k)::text[])) IS NOT TRUE
         WINDOW w AS (PARTITION BY coalesce(m.person_id, e.subject) ORDER BY e."timestamp", e.position)
     ) b;
     COMMENT ON VIEW cdi.session_events IS 'Browsing events (page, screen, track) with the session and person they belong to. identify, group and alias neither begin nor prolong a session; an event without a subject has no person and is in none.';
@@ -197,11 +202,37 @@ BEGIN
     COMMENT ON COLUMN cdi.session_events.session_channel IS 'On the first event of a session: the channel that led to it. Otherwise null.';
 
     CREATE OR REPLACE VIEW cdi.touchpoints WITH (security_invoker = true) AS
-    SELECT s.event_id AS session_id, s.person_id, s."timestamp" AS touched_at, s.position, s.session_channel AS channel,
-           s.campaign_source, s.campaign_medium, s.campaign_name, s.campaign_term, s.campaign_content
+    -- The order in which the window brings them, said so that the planner keeps it.
+    (SELECT s.event_id AS session_id, s.person_id, s."timestamp" AS touched_at, s.position, s.session_channel AS channel,
+           s.campaign_source, s.campaign_medium, s.campaign_name, s.campaign_term, s.campaign_content,
+           'session' AS touch_type
     FROM cdi.session_events s
-    WHERE s.session_channel IS NOT NULL;
-    COMMENT ON VIEW cdi.touchpoints IS 'What led a person to us, in the form that cdi_attribution() reads: each session with its start, its channel and its campaign.';
+    WHERE s.session_channel IS NOT NULL
+    ORDER BY s.person_id, s."timestamp", s.position)
+    UNION ALL
+    SELECT t.event_id, t.person_id, t."timestamp", t.position,
+           coalesce(t.channel, @extschema@.cdi_channel(t.campaign_source, t.campaign_medium, t.click_id_type, NULL, NULL,
+               t.campaign_name, t.campaign_term, t.campaign_content)),
+           t.campaign_source, t.campaign_medium, t.campaign_name, t.campaign_term, t.campaign_content,
+           t.kind
+    FROM (
+        SELECT e.event_id, coalesce(m.person_id, e.subject) AS person_id, e."timestamp", e.position,
+               coalesce(k.channel, nullif(e.properties ->> (k.properties ->> 'channel'), '')) AS channel,
+               coalesce(e.campaign_source, e.properties ->> (k.properties ->> 'campaign_source')) AS campaign_source,
+               coalesce(e.campaign_medium, e.properties ->> (k.properties ->> 'campaign_medium')) AS campaign_medium,
+               coalesce(e.campaign_name, e.properties ->> (k.properties ->> 'campaign_name')) AS campaign_name,
+               coalesce(e.campaign_term, e.properties ->> (k.properties ->> 'campaign_term')) AS campaign_term,
+               coalesce(e.campaign_content, e.properties ->> (k.properties ->> 'campaign_content')) AS campaign_content,
+               e.click_id_type, k.kind
+        FROM cdi.touch_types k
+        JOIN cdi.events e ON e.type = 'track' AND e.event = k.event
+        LEFT JOIN cdi.identity_map m ON m.identifier = e.subject
+        WHERE e.subject IS NOT NULL
+          AND (SELECT count(*) FROM cdi.touch_types) > 0    -- known before the events are read
+    ) t;
+    COMMENT ON VIEW cdi.touchpoints IS 'What led a person to us, in the form that cdi_attribution() reads: each session with its start, its channel and its campaign, and each event that is declared as a touchpoint of its own (cdi_create_touch_type).';
+    COMMENT ON COLUMN cdi.touchpoints.session_id IS 'Id of the session, which is that of its first event; of another touch the id of the event.';
+    COMMENT ON COLUMN cdi.touchpoints.touch_type IS 'session, or of an event that is declared as a touchpoint: click, impression or offline.';
     COMMENT ON COLUMN cdi.touchpoints.channel IS 'Channel of the session''s first event that came from anywhere but the site itself; direct where there is none.';
     COMMENT ON COLUMN cdi.touchpoints.campaign_source IS 'Campaign of the first event: an event with another campaign begins a session.';
 
@@ -227,7 +258,7 @@ BEGIN
            max(s.position) AS last_position
     FROM cdi.session_events s
     GROUP BY s.person_id, s.session_id;
-    COMMENT ON VIEW cdi.sessions IS 'A person''s visits: browsing events without a pause of more than 30 minutes and under one campaign, across all devices. The id is that of the first event, so a late event that precedes it gives the session another id.';
+    COMMENT ON VIEW cdi.sessions IS 'A person''s visits: browsing events without a longer pause and under one campaign, across all devices (cdi_set_sessions). The id is that of the first event, so a late event that precedes it gives the session another id.';
     COMMENT ON COLUMN cdi.sessions.channel IS 'Channel of the first event that came from anywhere but the site itself; direct where there is none.';
     COMMENT ON COLUMN cdi.sessions.campaign_source IS 'Campaign of the first event: an event with another campaign begins a session.';
     COMMENT ON COLUMN cdi.sessions.conversions IS 'Number of events that are declared as a conversion.';

@@ -37,7 +37,7 @@ BEGIN
         SELECT t.person_id, count(*) AS sessions,
                @extschema@.cdi_first(t.channel, t.touched_at, t.position) AS first_channel,
                @extschema@.cdi_last(t.channel, t.touched_at, t.position) AS last_channel
-        FROM cdi.touchpoints t GROUP BY t.person_id
+        FROM cdi.touchpoints t WHERE t.touch_type = 'session' GROUP BY t.person_id
     ) s ON s.person_id = a.person_id
     LEFT JOIN (
         SELECT v.person_id, count(*) AS conversions, sum(v.value) AS conversion_value
@@ -84,7 +84,7 @@ BEGIN
            s.landing_host,
            s.landing_page
     FROM cdi.sessions s;
-    COMMENT ON VIEW cdi_bi.sessions IS 'One row per session: the pages, screens and tracked events of a person without a pause of more than 30 minutes, under one campaign.';
+    COMMENT ON VIEW cdi_bi.sessions IS 'One row per session: the pages, screens and tracked events of a person without a longer pause than cdi_set_sessions() has declared (30 minutes), under one campaign.';
     COMMENT ON COLUMN cdi_bi.sessions.session_id IS 'Session: the id of its first event.';
     COMMENT ON COLUMN cdi_bi.sessions.person_id IS 'Person; joins with people.';
     COMMENT ON COLUMN cdi_bi.sessions.started_at IS 'Time of the first event.';
@@ -135,6 +135,7 @@ BEGIN
            count(*) AS sessions,
            count(DISTINCT t.person_id) AS people
     FROM cdi.touchpoints t
+    WHERE t.touch_type = 'session'
     GROUP BY 1, 2;
     COMMENT ON VIEW cdi_bi.channels_daily IS 'One row per day and marketing channel: how many sessions it led to.';
     COMMENT ON COLUMN cdi_bi.channels_daily.day IS 'Day on which the sessions began, UTC.';

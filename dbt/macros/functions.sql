@@ -19,12 +19,12 @@
   {{ cdi.function_name('cdi_watermark') }}()
 {%- endmacro %}
 
-{% macro channel(campaign_source, campaign_medium, click_id_type, referrer_host, page_host) -%}
-  {{ return(adapter.dispatch('channel', 'cdi')(campaign_source, campaign_medium, click_id_type, referrer_host, page_host)) }}
+{% macro channel(campaign_source, campaign_medium, click_id_type, referrer_host, page_host, campaign_name='null', campaign_term='null', campaign_content='null') -%}
+  {{ return(adapter.dispatch('channel', 'cdi')(campaign_source, campaign_medium, click_id_type, referrer_host, page_host, campaign_name, campaign_term, campaign_content)) }}
 {%- endmacro %}
 
-{% macro default__channel(campaign_source, campaign_medium, click_id_type, referrer_host, page_host) -%}
-  {{ cdi.function_name('cdi_channel') }}({{ campaign_source }}, {{ campaign_medium }}, {{ click_id_type }}, {{ referrer_host }}, {{ page_host }})
+{% macro default__channel(campaign_source, campaign_medium, click_id_type, referrer_host, page_host, campaign_name, campaign_term, campaign_content) -%}
+  {{ cdi.function_name('cdi_channel') }}({{ campaign_source }}, {{ campaign_medium }}, {{ click_id_type }}, {{ referrer_host }}, {{ page_host }}, {{ campaign_name }}, {{ campaign_term }}, {{ campaign_content }})
 {%- endmacro %}
 
 {# relation: alias of a relation with the campaign's columns #}
@@ -36,21 +36,21 @@
   {{ cdi.function_name('cdi_campaign_key') }}({{ relation }}.campaign_source, {{ relation }}.campaign_medium, {{ relation }}.campaign_name, {{ relation }}.campaign_term, {{ relation }}.campaign_content, {{ relation }}.click_id_type)
 {%- endmacro %}
 
-{# Window functions: follow them with OVER (PARTITION BY person ORDER BY time, position). #}
-{% macro session_id(event_id, happened_at, campaign, gap=none) -%}
-  {{ return(adapter.dispatch('session_id', 'cdi')(event_id, happened_at, campaign, gap or var('cdi_session_gap', '30 minutes'))) }}
+{# Window functions: follow them with OVER (PARTITION BY person ORDER BY time, position). midnight and cut are expressions. #}
+{% macro session_id(event_id, happened_at, campaign, gap=none, midnight='null', cut='null') -%}
+  {{ return(adapter.dispatch('session_id', 'cdi')(event_id, happened_at, campaign, gap or var('cdi_session_gap', '30 minutes'), midnight, cut)) }}
 {%- endmacro %}
 
-{% macro default__session_id(event_id, happened_at, campaign, gap) -%}
-  {{ cdi.function_name('cdi_session_id') }}({{ event_id }}, {{ happened_at }}, {{ campaign }}, interval '{{ gap }}')
+{% macro default__session_id(event_id, happened_at, campaign, gap, midnight, cut) -%}
+  {{ cdi.function_name('cdi_session_id') }}({{ event_id }}, {{ happened_at }}, {{ campaign }}, interval '{{ gap }}', {{ midnight }}, {{ cut }})
 {%- endmacro %}
 
-{% macro session_channel(event_id, happened_at, campaign, channel, gap=none) -%}
-  {{ return(adapter.dispatch('session_channel', 'cdi')(event_id, happened_at, campaign, channel, gap or var('cdi_session_gap', '30 minutes'))) }}
+{% macro session_channel(event_id, happened_at, campaign, channel, gap=none, midnight='null', cut='null') -%}
+  {{ return(adapter.dispatch('session_channel', 'cdi')(event_id, happened_at, campaign, channel, gap or var('cdi_session_gap', '30 minutes'), midnight, cut)) }}
 {%- endmacro %}
 
-{% macro default__session_channel(event_id, happened_at, campaign, channel, gap) -%}
-  {{ cdi.function_name('cdi_session_channel') }}({{ event_id }}, {{ happened_at }}, {{ campaign }}, interval '{{ gap }}', {{ channel }})
+{% macro default__session_channel(event_id, happened_at, campaign, channel, gap, midnight, cut) -%}
+  {{ cdi.function_name('cdi_session_channel') }}({{ event_id }}, {{ happened_at }}, {{ campaign }}, interval '{{ gap }}', {{ channel }}, {{ midnight }}, {{ cut }})
 {%- endmacro %}
 
 {# Aggregates: the value with the earliest or latest time. #}

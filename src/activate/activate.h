@@ -37,7 +37,7 @@ typedef struct CdiTarget
 	const CdiSpec *spec;
 	json_t	   *settings;		/* defaults filled in */
 	json_t	   *secrets;		/* resolved, or NULL: not wanted here */
-	bool		mask_secrets;	/* secrets read "***"; for what people see */
+	bool		mask_secrets;	/* nothing is signed; for what people see */
 	const char *token;			/* of OAuth, or NULL: none yet */
 	TimestampTz now;			/* of tests; 0: the clock */
 } CdiTarget;
@@ -214,6 +214,10 @@ typedef struct CdiBatchLimits
 
 /* Maps one row; an item that cannot be sent has its error set.  No ereport. */
 extern void cdi_item_map(const CdiTarget *target, const json_t *action, CdiItem *item);
+/* Does the item go into a request that begins with first and has n items? */
+extern bool cdi_batch_takes(const CdiBatchLimits *limits, const CdiItem *first, int n, int64 bytes, const CdiItem *item);
+/* Has the request no room for it, or for anything? */
+extern bool cdi_batch_full(const CdiBatchLimits *limits, int n, int64 bytes, const CdiItem *item);
 extern CdiBatchLimits cdi_request_limits(const CdiTarget *target, const json_t *action);
 
 /*

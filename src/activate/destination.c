@@ -238,32 +238,26 @@ cdi_alter_destination(PG_FUNCTION_ARGS)
 }
 
 static Datum
-set_enabled(FunctionCallInfo fcinfo, CdiPlan *plan, int sqlstate, const char *what, bool enabled)
+set_enabled(FunctionCallInfo fcinfo, bool enabled)
 {
+	static CdiPlan plan = {
+		.query = "UPDATE cdi.destinations SET enabled = $2 WHERE name = $1",
+		.nargs = 2,.argtypes = {TEXTOID, BOOLOID}
+	};
 	char	   *name = cdi_text_argument(fcinfo, 0, "name");
 
 	cdi_worker_wake_at_commit(CDI_WAKE_PUSH);
-	if (run_as_owner(plan, (Datum[]) {CStringGetTextDatum(name), BoolGetDatum(enabled)}) == 0)
-		unknown(sqlstate, what, name);
+	if (run_as_owner(&plan, (Datum[]) {CStringGetTextDatum(name), BoolGetDatum(enabled)}) == 0)
+		unknown(ERRCODE_CDI_UNKNOWN_DESTINATION, "destination", name);
 	PG_RETURN_VOID();
 }
-
-static CdiPlan enable_destination = {
-	.query = "UPDATE cdi.destinations SET enabled = $2 WHERE name = $1",
-	.nargs = 2,.argtypes = {TEXTOID, BOOLOID}
-};
-
-static CdiPlan enable_sync = {
-	.query = "UPDATE cdi.syncs SET enabled = $2 WHERE name = $1",
-	.nargs = 2,.argtypes = {TEXTOID, BOOLOID}
-};
 
 PG_FUNCTION_INFO_V1(cdi_enable_destination);
 
 Datum
 cdi_enable_destination(PG_FUNCTION_ARGS)
 {
-	return set_enabled(fcinfo, &enable_destination, ERRCODE_CDI_UNKNOWN_DESTINATION, "destination", true);
+	return set_enabled(fcinfo, true);
 }
 
 PG_FUNCTION_INFO_V1(cdi_disable_destination);
@@ -271,23 +265,7 @@ PG_FUNCTION_INFO_V1(cdi_disable_destination);
 Datum
 cdi_disable_destination(PG_FUNCTION_ARGS)
 {
-	return set_enabled(fcinfo, &enable_destination, ERRCODE_CDI_UNKNOWN_DESTINATION, "destination", false);
-}
-
-PG_FUNCTION_INFO_V1(cdi_enable_sync);
-
-Datum
-cdi_enable_sync(PG_FUNCTION_ARGS)
-{
-	return set_enabled(fcinfo, &enable_sync, ERRCODE_CDI_UNKNOWN_SYNC, "sync", true);
-}
-
-PG_FUNCTION_INFO_V1(cdi_disable_sync);
-
-Datum
-cdi_disable_sync(PG_FUNCTION_ARGS)
-{
-	return set_enabled(fcinfo, &enable_sync, ERRCODE_CDI_UNKNOWN_SYNC, "sync", false);
+	return set_enabled(fcinfo, false);
 }
 
 PG_FUNCTION_INFO_V1(cdi_drop_destination);

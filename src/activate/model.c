@@ -88,13 +88,15 @@ prepare(const CdiModel *model, const char *query)
 	return plan;
 }
 
+/* Forgets columns that an action may use and this model has not. */
 static void
-check_columns(const CdiModel *model, const char *query)
+check_columns(CdiModel *model, const char *query)
 {
 	SPIPlanPtr	plan = prepare(model, query);
 	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(plan));
 	TupleDesc	desc = source->resultDesc;
 	bool		found = false;
+	bool		found_change = model->change_column == NULL;
 
 	for (int i = 0; i < desc->natts; i++)
 	{
@@ -104,22 +106,177 @@ check_columns(const CdiModel *model, const char *query)
 			if (strcmp(name, NameStr(TupleDescAttr(desc, k)->attname)) == 0)
 				INVALID_SYNC("Column \"%s\" is there twice.", name);
 		found |= strcmp(name, model->primary_key) == 0;
+		found_change |= model->change_column != NULL && strcmp(name, model->change_column) == 0;
 	}
+	if (!found_change)
+		INVALID_SYNC("It has no column \"%s\", which is to be the change column.", model->change_column);
 	if (!found)
 		INVALID_SYNC("It has no column \"%s\", which is to be the primary key.", model->primary_key);
+	for (int k = 0; model->columns != NULL && k < model->ncolumns;)
+	{
+		found = false;
+		for (int i = 0; i < desc->natts; i++)
+			found |= strcmp(model->columns[k], NameStr(TupleDescAttr(desc, i)->attname)) == 0;
+		if (found)
+			k++;
+		else if (model->mapping != NULL)
+			INVALID_SYNC("It has no column \"%s\", which the mapping uses.", model->columns[k]);
+		else
+			model->columns[k] = model->columns[--model->ncolumns];
+	}
 	SPI_freeplan(plan);
+}
+
+/* ---- the columns that count ---- */
+
+typedef struct Columns
+{
+	char	  **names;
+	int			n;
+	bool		all;
+} Columns;
+
+static void
+add_column(Columns *columns, const char *name, int len)
+{
+	for (int i = 0; i < columns->n; i++)
+		if (strlen(columns->names[i]) == len && memcmp(columns->names[i], name, len) == 0)
+			return;
+	columns->names = columns->names ? repalloc(columns->names, sizeof(char *) * (columns->n + 1)) : palloc(sizeof(char *));
+	columns->names[columns->n++] = pnstrdup(name, len);
+}
+
+/* A path that begins with "$" */
+static void
+add_path(Columns *columns, const char *path)
+{
+	if (path[1] == '.')
+		add_column(columns, path + 2, strcspn(path + 2, ".[|} "));
+	else if (path[1] == '[' && (path[2] == '"' || path[2] == '\''))
+		add_column(columns, path + 3, strcspn(path + 3, path[2] == '"' ? "\"" : "'"));
+	else
+		columns->all = true;
+}
+
+static void
+add_node(Columns *columns, const json_t *node)
+{
+	const char *key;
+	json_t	   *member;
+	size_t		i;
+
+	if (json_is_string(node))
+	{
+		const char *text = json_string_value(node);
+
+		if (*text == '$' && (text[1] == '.' || text[1] == '[' || text[1] == '\0'))
+			add_path(columns, text);
+		while ((text = strstr(text, "{{")) != NULL)
+		{
+			text += 2 + strspn(text + 2, " ");
+			if (*text == '$')
+				add_path(columns, text);
+		}
+	}
+	json_array_foreach(node, i, member)
+		add_node(columns, member);
+	json_object_foreach((json_t *) node, key, member)
+		if (strcmp(key, "@literal") != 0)
+			add_node(columns, member);
+}
+
+char **
+cdi_model_columns(const json_t *mapping, int *n)
+{
+	Columns		columns = {0};
+
+	add_node(&columns, mapping);
+	*n = columns.n;
+	if (columns.all)
+		return NULL;
+	return columns.names ? columns.names : palloc(sizeof(char *));
 }
 
 /* A subquery: data-modifying WITH is refused there by the parser. */
 static char *
 wrapped(const CdiModel *model, const char *query)
 {
-	return psprintf("SELECT model.%s::pg_catalog.text, pg_catalog.to_jsonb(model) FROM (%s\n) AS model",
-					quote_identifier(model->primary_key), query);
+	StringInfoData payload;
+
+	initStringInfo(&payload);
+	if (model->columns == NULL)
+		appendStringInfoString(&payload, "pg_catalog.to_jsonb(model)");
+	else
+	{
+		appendStringInfoString(&payload, "(SELECT pg_catalog.to_jsonb(c) FROM (SELECT ");
+		for (int i = 0; i < model->ncolumns; i++)
+			appendStringInfo(&payload, "%smodel.%s", i ? ", " : "", quote_identifier(model->columns[i]));
+		appendStringInfoString(&payload, ") AS c)");
+	}
+	return psprintf("SELECT model.%s::pg_catalog.text, %s FROM (%s\n) AS model%s%s",
+					quote_identifier(model->primary_key), payload.data, query,
+					model->condition ? " WHERE " : "", model->condition ? model->condition : "");
+}
+
+/* Without the members that are null and are not to be sent */
+static Jsonb *
+without_nulls(const CdiModel *model, Jsonb *row)
+{
+	JsonbIterator *it;
+	JsonbIteratorToken token;
+	JsonbValue	part;
+	JsonbValue	key;
+	JsonbParseState *state = NULL;
+	JsonbValue *result;
+
+	if (!JB_ROOT_IS_OBJECT(row))
+		return row;
+	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	it = JsonbIteratorInit(&row->root);
+	while ((token = JsonbIteratorNext(&it, &part, true)) != WJB_DONE)
+	{
+		if (token == WJB_KEY)
+			key = part;
+		else if (token == WJB_VALUE)
+		{
+			const char *policy = NULL;
+
+			if (part.type == jbvNull)
+			{
+				policy = cdi_json_string(model->nulls, pnstrdup(key.val.string.val, key.val.string.len));
+				if (policy == NULL)
+					policy = cdi_json_string(model->nulls, "*");
+				if (policy == NULL ? !model->send_nulls : strcmp(policy, "omit") == 0)
+					continue;
+			}
+			(void) pushJsonbValue(&state, WJB_KEY, &key);
+			(void) pushJsonbValue(&state, WJB_VALUE, &part);
+		}
+	}
+	result = pushJsonbValue(&state, WJB_END_OBJECT, NULL);
+	return JsonbValueToJsonb(result);
+}
+
+/* What the destination is to have of a row */
+static Jsonb *
+wanted(const CdiModel *model, const char *primary_key, Jsonb *row)
+{
+	CdiSpec		spec = {0};
+	CdiTarget	target = {.spec = &spec};
+	CdiItem		item = {.operation = "",.primary_key = primary_key,.key = "",.row = row};
+	CdiScope	scope = {.target = &target,.item = &item,.row = &row->root};
+
+	if (model->mapping != NULL)
+	{
+		CdiValue	value = cdi_map_evaluate(&scope, model->mapping);
+
+		row = cdi_value_jsonb(&value);
+	}
+	return without_nulls(model, row);
 }
 
 void
-cdi_model_check(const CdiModel *model)
+cdi_model_check(CdiModel *model)
 {
 	char	   *query = single_select(model);
 	CdiCage		cage;
@@ -197,6 +354,7 @@ stream(const CdiModel *model, const char *query, CdiModelRows *rows)
 				continue;
 			}
 			values[2] = SPI_getbinval(tuple, SPI_tuptable->tupdesc, 2, &nulls[2]);
+			values[2] = JsonbPGetDatum(wanted(model, TextDatumGetCString(values[0]), DatumGetJsonbP(values[2])));
 			hash_payload(DatumGetJsonbP(values[2]), &buffer, &hash);
 			values[1] = UUIDPGetDatum(&hash);
 			tuplestore_putvalues(rows->store, rows->desc, values, nulls);
@@ -211,9 +369,27 @@ stream(const CdiModel *model, const char *query, CdiModelRows *rows)
 	pfree(buffer.data);
 }
 
-CdiModelRows *
-cdi_model_run(const CdiModel *model)
+/* In the snapshot of the rows themselves */
+static char *
+highest_value(const CdiModel *model, const char *query, MemoryContext context)
 {
+	char	   *statement = psprintf("SELECT pg_catalog.max(model.%s)::pg_catalog.text FROM (%s\n) AS model%s%s",
+									 quote_identifier(model->change_column), query,
+									 model->condition ? " WHERE " : "", model->condition ? model->condition : "");
+	SPIPlanPtr	plan = prepare(model, statement);
+	char	   *value;
+
+	if (SPI_execute_plan(plan, NULL, NULL, true, 0) != SPI_OK_SELECT || SPI_processed != 1)
+		elog(ERROR, "could not find the highest value of a model's change column");
+	value = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	SPI_freeplan(plan);
+	return value ? MemoryContextStrdup(context, value) : NULL;
+}
+
+CdiModelRows *
+cdi_model_run(CdiModel *model)
+{
+	MemoryContext caller = CurrentMemoryContext;
 	CdiModelRows *rows = palloc0(sizeof(CdiModelRows));
 	char	   *query = single_select(model);
 	CdiCage		cage;
@@ -228,6 +404,8 @@ cdi_model_run(const CdiModel *model)
 	PG_TRY();
 	{
 		check_columns(model, query);
+		if (model->change_column != NULL)
+			rows->change_value = highest_value(model, query, caller);
 		stream(model, query, rows);
 		cdi_cage_leave(&cage);
 	}

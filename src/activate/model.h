@@ -17,6 +17,13 @@ typedef struct CdiModel
 	const char *primary_key;
 	Oid			run_as;
 	const char *search_path;
+	const char *condition;		/* SQL over the row "model", or NULL */
+	const char *change_column;	/* column to find the highest value of, or NULL */
+	char	  **columns;		/* those that anything is made of; NULL: all */
+	int			ncolumns;
+	json_t	   *mapping;		/* what the destination gets of a row; NULL: the row */
+	json_t	   *nulls;			/* per member "send" or "omit", "*" for the others */
+	bool		send_nulls;		/* of members that nulls says nothing of */
 } CdiModel;
 
 /* What a run of the model found */
@@ -26,17 +33,55 @@ typedef struct CdiModelRows
 	Tuplestorestate *store;
 	int64		queried;
 	int64		invalid;		/* no usable primary key; not in the store */
+	char	   *change_value;	/* highest value of the change column; NULL: none */
 } CdiModelRows;
 
 #define CDI_MAX_PRIMARY_KEY 512
+
+/* Columns that a mapping reads, or NULL: the whole row; *n says how many. */
+extern char **cdi_model_columns(const json_t *mapping, int *n);
 
 /*
  * Raises ZC407 unless the query is one SELECT that the role may run and that
  * has the primary key among uniquely named columns.  SPI connected.
  */
-extern void cdi_model_check(const CdiModel *model);
+extern void cdi_model_check(CdiModel *model);
 
 /* The rows live in the current memory context.  SPI connected. */
-extern CdiModelRows *cdi_model_run(const CdiModel *model);
+extern CdiModelRows *cdi_model_run(CdiModel *model);
+
+/* sync.c: what a run of a sync needs */
+typedef enum CdiSyncMode
+{
+	CDI_SYNC_MIRROR,
+	CDI_SYNC_UPSERT,
+	CDI_SYNC_INSERT,
+	CDI_SYNC_UPDATE,
+	CDI_SYNC_APPEND,
+	CDI_SYNC_DELETE,
+	CDI_SYNC_FULL
+} CdiSyncMode;
+
+typedef struct CdiSync
+{
+	int32		sync_id;
+	const char *name;
+	CdiModel	model;
+	CdiSyncMode mode;
+	const char *change_column;	/* rows that it has left behind are not looked at; NULL: all */
+	const char *change_value;	/* up to here they were looked at; NULL: never yet */
+	CdiTarget	target;
+	const json_t *action;
+} CdiSync;
+
+/* sync_declare.c: raises 22023 where there is no such mode */
+extern CdiSyncMode cdi_sync_mode(const char *name);
+/* What the model of a sync has to bring; texts may be NULL.  Raises ZC407. */
+extern void cdi_sync_mapping(CdiModel *model, const json_t *action, const char *mapping, const char *nulls);
+extern void cdi_sync_unknown(const char *name) pg_attribute_noreturn();
+/* SPI connected, as the owner; what it says lives in context. */
+extern CdiSync *cdi_sync_load(const char *name, MemoryContext context);
+/* One run; SPI connected, as the caller.  Returns its id. */
+extern int64 cdi_sync_execute(CdiSync *sync, bool everything, const char *only_key);
 
 #endif							/* CDI_MODEL_H */

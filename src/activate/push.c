@@ -186,9 +186,9 @@ send_pending(PushLane *lane)
 			push_row_end(push, row, PUSH_FAILED, "invalid", 0, 0, item->error);
 			continue;
 		}
-		if (n > 0 && bytes + item->len + 1 > lane->limits.max_bytes)
+		if (cdi_batch_full(&lane->limits, n, bytes, item))
 			break;
-		if (n > 0 && item->group != NULL && strcmp(item->group, items[0]->group) != 0)
+		if (!cdi_batch_takes(&lane->limits, n > 0 ? items[0] : NULL, n, bytes, item))
 			continue;
 		dlist_delete(&row->queue);
 		bytes += item->len + 1;
@@ -444,6 +444,7 @@ time_to_wait(void)
 
 	if (push->armed != CDI_ARMED)
 		return -1;
+	next = push_schedule_due(push);
 	dlist_foreach(it, &push->destinations)
 	{
 		PushDestination *destination = dlist_container(PushDestination, node, it.cur);
@@ -492,6 +493,7 @@ initialise(void)
 	push->record.context = AllocSetContextCreate(context, "cdi results", ALLOCSET_DEFAULT_SIZES);
 	push_record_reset(push);
 	push->http = cdi_client_create(context);
+	push_schedule_init(push);
 	for (int i = 0; i < lengthof(settings); i++)
 		SetConfigOption(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_OVERRIDE);
 }
@@ -523,8 +525,11 @@ cdi_push_main(Datum arg)
 			write_results();
 		if (look)
 			look_everywhere();
+		look |= push_schedule_run(push);
 		if (look || (push->armed == CDI_ARMED && want_rows()))
 			push_read(push);
+		if (look)
+			(void) push_schedule_run(push);
 		look = false;
 		if (push->armed == CDI_ARMED)
 			send_all();

@@ -95,6 +95,7 @@ typedef struct PushRow
 	dlist_node	by_key;
 	PushLane   *lane;
 	int64		position;
+	int64		run_id;
 	uint64		key_hash;
 	PushEnd		end;
 	const char *class;			/* of a failed row */
@@ -150,10 +151,20 @@ typedef struct PushDelivery
 	char	   *key;
 } PushDelivery;
 
+/* What became of rows of a run that were sent */
+typedef struct PushCounts
+{
+	int64		run_id;
+	int64		ok;
+	int64		rejected;
+	int64		retryable;
+} PushCounts;
+
 /* What the next transaction writes */
 typedef struct PushRecord
 {
 	MemoryContext context;
+	HTAB	   *counts;			/* PushCounts by run_id, or NULL: none */
 	dlist_head	deliveries;
 	dlist_head	ended;			/* rows */
 	int			ndeliveries;
@@ -176,11 +187,13 @@ typedef struct CdiPushState
 extern PushLane *push_lane_create(CdiPushState *push, PushDestination *destination, int32 sync_id);
 extern void push_lane_reset(PushLane *lane, int64 cursor);
 extern void push_lane_drop(PushLane *lane);
-extern PushRow *push_row_add(PushLane *lane, int64 position, const char *operation,
+extern PushRow *push_row_add(PushLane *lane, int64 position, int64 run_id, const char *operation,
 							 const char *primary_key, const char *key, Jsonb *payload);
 extern bool push_row_first_of_key(PushRow *row);
 extern void push_row_end(CdiPushState *push, PushRow *row, PushEnd end, const char *class, int status,
 						 int attempts, const char *error);
+/* The row was sent: it was accepted, has failed for good, or will be sent again. */
+extern void push_row_count(CdiPushState *push, const PushRow *row);
 extern void push_row_forget(PushRow *row);
 extern PushRequest *push_request_create(PushLane *lane, PushRow **rows, int nrows, int attempts, TimestampTz due);
 extern void push_request_wait(PushRequest *request, TimestampTz due);
@@ -216,6 +229,16 @@ extern bool push_token_ready(CdiPushState *push, PushDestination *destination);
 extern void push_token_take(CdiPushState *push, PushRequest *request, const CdiAnswer *answer);
 /* Forget the token: the next request waits for another. */
 extern void push_token_drop(PushDestination *destination);
+
+/* push_schedule.c */
+extern void push_schedule_init(CdiPushState *push);
+extern void push_schedule_stale(void);
+/* In a transaction */
+extern void push_schedule_read(CdiPushState *push);
+/* Starts what is due; true where schedules are to be read first. */
+extern bool push_schedule_run(CdiPushState *push);
+/* When something is due next; DT_NOEND: not before something happens */
+extern TimestampTz push_schedule_due(const CdiPushState *push);
 
 /* push_store.c: each one short transaction */
 extern void push_read(CdiPushState *push);

@@ -220,6 +220,8 @@ push_take_answer(CdiPushState *push, PushRequest *request, const CdiAnswer *answ
 		TimestampTz now = GetCurrentTimestamp();
 
 		push_delivery_add(push, request, 0, answer, "split", verdict->error);
+		for (int i = 0; i < request->nrows; i++)
+			push_row_count(push, request->rows[i]);
 		send_part_again(lane, request->rows, half, 0, now);
 		send_part_again(lane, request->rows + half, request->nrows - half, 0, now);
 	}
@@ -241,6 +243,7 @@ push_take_answer(CdiPushState *push, PushRequest *request, const CdiAnswer *answ
 				tally.rest[tally.nrest++] = request->rows[i];
 			else
 				settle_row(push, request, request->rows[i], class, error, answer->status, &tally);
+			push_row_count(push, request->rows[i]);
 		}
 		push_delivery_add(push, request, tally.accepted, answer, cdi_class_name(verdict->class),
 						  verdict->error ? verdict->error : some_error);

@@ -62,7 +62,7 @@ push_lane_drop(PushLane *lane)
 }
 
 PushRow *
-push_row_add(PushLane *lane, int64 position, const char *operation, const char *primary_key,
+push_row_add(PushLane *lane, int64 position, int64 run_id, const char *operation, const char *primary_key,
 			 const char *key, Jsonb *payload)
 {
 	int			operation_size = strlen(operation) + 1;
@@ -83,6 +83,7 @@ push_row_add(PushLane *lane, int64 position, const char *operation, const char *
 	strlcpy(row->key, key, sizeof(row->key));
 	row->lane = lane;
 	row->position = position;
+	row->run_id = run_id;
 	row->size = size;
 	/* two keys with one hash only wait for each other */
 	row->key_hash = hash_bytes_extended((const unsigned char *) primary_key, key_size - 1, 0);
@@ -126,6 +127,26 @@ push_row_end(CdiPushState *push, PushRow *row, PushEnd end, const char *class, i
 	row->error = error ? MemoryContextStrdup(push->record.context, error) : NULL;
 	dlist_push_tail(&push->record.ended, &row->queue);
 	push->record.nended++;
+}
+
+void
+push_row_count(CdiPushState *push, const PushRow *row)
+{
+	HASHCTL		control = {.keysize = sizeof(int64),.entrysize = sizeof(PushCounts),.hcxt = push->record.context};
+	PushCounts *counts;
+	bool		found;
+
+	if (push->record.counts == NULL)
+		push->record.counts = hash_create("cdi counts of runs", 16, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	counts = hash_search(push->record.counts, &row->run_id, HASH_ENTER, &found);
+	if (!found)
+		counts->ok = counts->rejected = counts->retryable = 0;
+	if (row->end == PUSH_ACCEPTED)
+		counts->ok++;
+	else if (row->end == PUSH_FAILED)
+		counts->rejected++;
+	else
+		counts->retryable++;
 }
 
 /* The end of the row is recorded. */
@@ -233,6 +254,7 @@ void
 push_record_reset(CdiPushState *push)
 {
 	MemoryContextReset(push->record.context);
+	push->record.counts = NULL;
 	dlist_init(&push->record.deliveries);
 	dlist_init(&push->record.ended);
 	push->record.ndeliveries = push->record.nended = 0;

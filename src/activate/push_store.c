@@ -301,7 +301,7 @@ read_rows(PushLane *lane)
 
 	if (plan == NULL)
 	{
-		plan = SPI_prepare("SELECT position, operation, primary_key, idempotency_key::text, payload"
+		plan = SPI_prepare("SELECT position, operation, primary_key, idempotency_key::text, payload, run_id"
 						   " FROM cdi.outbox WHERE sync_id = $1 AND position > $2 ORDER BY position LIMIT "
 						   CppAsString2(CDI_LANE_ROWS),
 						   2, (Oid[]) {INT4OID, INT8OID});
@@ -322,7 +322,7 @@ read_rows(PushLane *lane)
 			bool		isnull;
 
 			lane->read = int_column(row, desc, 1);
-			push_row_add(lane, lane->read, text_column(row, desc, 2), text_column(row, desc, 3),
+			push_row_add(lane, lane->read, int_column(row, desc, 6), text_column(row, desc, 2), text_column(row, desc, 3),
 						 text_column(row, desc, 4), DatumGetJsonbP(SPI_getbinval(row, desc, 5, &isnull)));
 			read++;
 		}
@@ -347,6 +347,7 @@ push_read(CdiPushState *push)
 	if (push->armed == CDI_ARMED)
 	{
 		read_configuration(push);
+		push_schedule_read(push);
 		dlist_foreach(it, &push->destinations)
 		{
 			PushDestination *destination = dlist_container(PushDestination, node, it.cur);
@@ -528,19 +529,20 @@ write_accepted(CdiPushState *push, int naccepted)
 {
 	static CdiPlan plan = {
 		.query = "WITH latest AS ("
-		"  SELECT DISTINCT ON (o.sync_id, o.primary_key) o.*"
+		"  SELECT DISTINCT ON (o.sync_id, o.primary_key) o.*,"
+		"  o.operation = 'delete' AND s.mode <> 'delete' AS gone"
 		"  FROM unnest($1, $2) AS e (sync_id, position)"
 		"  JOIN cdi.outbox o ON o.sync_id = e.sync_id AND o.position = e.position"
 		"  JOIN cdi.syncs s ON s.sync_id = e.sync_id"
 		"  ORDER BY o.sync_id, o.primary_key, o.position DESC),"
 		" kept AS ("
 		"  INSERT INTO cdi.sync_rows (sync_id, primary_key, hash, payload, acknowledged_at)"
-		"  SELECT sync_id, primary_key, hash, payload, clock_timestamp() FROM latest WHERE operation <> 'delete'"
+		"  SELECT sync_id, primary_key, hash, payload, clock_timestamp() FROM latest WHERE NOT gone"
 		"  ON CONFLICT (sync_id, primary_key) DO UPDATE"
 		"  SET hash = excluded.hash, payload = excluded.payload, acknowledged_at = excluded.acknowledged_at),"
 		" removed AS ("
 		"  DELETE FROM cdi.sync_rows r USING latest l"
-		"  WHERE l.operation = 'delete' AND r.sync_id = l.sync_id AND r.primary_key = l.primary_key),"
+		"  WHERE l.gone AND r.sync_id = l.sync_id AND r.primary_key = l.primary_key),"
 		" settled AS ("
 		"  DELETE FROM cdi.failed_deliveries f USING latest l"
 		"  WHERE f.sync_id = l.sync_id AND f.primary_key = l.primary_key AND f.position <= l.position)"
@@ -567,6 +569,38 @@ write_accepted(CdiPushState *push, int naccepted)
 	cdi_plan_execute(&plan, (Datum[])
 					 {
 						 column_array(columns, 0, INT4OID), column_array(columns, 1, INT8OID)
+					 }, NULL);
+}
+
+static void
+write_counts(CdiPushState *push)
+{
+	static CdiPlan plan = {
+		.query = "UPDATE cdi.sync_runs r SET attempted = r.attempted + c.ok + c.rejected + c.retryable, ok = r.ok + c.ok,"
+		" rejected = r.rejected + c.rejected, retryable = r.retryable + c.retryable"
+		" FROM unnest($1, $2, $3, $4) AS c (run_id, ok, rejected, retryable) WHERE r.run_id = c.run_id",
+		.nargs = 4,.argtypes = {INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID}
+	};
+	HASH_SEQ_STATUS scan;
+	PushCounts *counts;
+	Columns    *columns;
+	int			i = 0;
+
+	if (push->record.counts == NULL)
+		return;
+	columns = make_columns(4, (int) hash_get_num_entries(push->record.counts));
+	hash_seq_init(&scan, push->record.counts);
+	while ((counts = hash_seq_search(&scan)) != NULL)
+	{
+		columns->values[0][i] = Int64GetDatum(counts->run_id);
+		columns->values[1][i] = Int64GetDatum(counts->ok);
+		columns->values[2][i] = Int64GetDatum(counts->rejected);
+		columns->values[3][i++] = Int64GetDatum(counts->retryable);
+	}
+	cdi_plan_execute(&plan, (Datum[])
+					 {
+						 column_array(columns, 0, INT8OID), column_array(columns, 1, INT8OID),
+						 column_array(columns, 2, INT8OID), column_array(columns, 3, INT8OID)
 					 }, NULL);
 }
 
@@ -640,6 +674,7 @@ push_write(CdiPushState *push)
 	write_deliveries(push);
 	write_failed(push, nfailed);
 	write_accepted(push, push->record.nended - nfailed);
+	write_counts(push);
 	(void) write_cursors(push);
 	cdi_worker_commit();
 

@@ -113,6 +113,19 @@ cdi_request_limits(const CdiTarget *target, const json_t *action)
 	return limits;
 }
 
+bool
+cdi_batch_full(const CdiBatchLimits *limits, int n, int64 bytes, const CdiItem *item)
+{
+	return n == limits->max_items || (n > 0 && bytes + item->len + 1 > limits->max_bytes);
+}
+
+bool
+cdi_batch_takes(const CdiBatchLimits *limits, const CdiItem *first, int n, int64 bytes, const CdiItem *item)
+{
+	return !cdi_batch_full(limits, n, bytes, item) &&
+		(first == NULL || item->group == NULL || strcmp(item->group, first->group) == 0);
+}
+
 static char *
 evaluate_text(const CdiScope *scope, const json_t *node)
 {
@@ -254,7 +267,8 @@ cdi_request_build(const CdiTarget *target, const json_t *stage, CdiItem **items,
 		ereport(ERROR,
 				(errcode(ERRCODE_CDI_INVALID_SPEC),
 				 errmsg("method of the request is not valid")));
-	cdi_request_check_url(request);
+	if (!target->mask_secrets)
+		cdi_request_check_url(request);
 	if (json_object_get(spec, "body") != NULL)
 		cdi_body_build(request, &scope, json_object_get(spec, "body"));
 	add_headers(request, &scope, json_object_get(spec, "headers"));

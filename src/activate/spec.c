@@ -332,7 +332,7 @@ static void
 check_action(const char *name, const json_t *action)
 {
 	static const char *const members[] = {"description", "reference", "unverified", "when", "ops", "map", "require",
-		"group_by", "list", "meta", "batch", "steps", "request", "response", "extract", "poll", "then", NULL};
+		"nulls", "group_by", "list", "meta", "batch", "steps", "request", "response", "extract", "poll", "then", NULL};
 	static const char *const expressions[] = {"group_by", "list", "meta"};
 	char	   *where = psprintf("actions.%s", name);
 	json_t	   *part;
@@ -356,6 +356,9 @@ check_action(const char *name, const json_t *action)
 	for (int k = 0; k < lengthof(expressions); k++)
 		if ((part = json_object_get(action, expressions[k])) != NULL)
 			cdi_map_check(part, row_rules, psprintf("%s.%s", where, expressions[k]));
+	if ((part = json_object_get(action, "nulls")) != NULL &&
+		(!json_is_string(part) || (strcmp(json_string_value(part), "send") != 0 && strcmp(json_string_value(part), "omit") != 0)))
+		INVALID("%s.nulls must be \"send\" or \"omit\".", where);
 	if ((part = json_object_get(action, "when")) != NULL)
 		cdi_map_check_condition(part, row_rules, psprintf("%s.when", where));
 	if ((part = json_object_get(action, "batch")) != NULL)

@@ -1,6 +1,6 @@
 /*
  * sync.c
- *		Declare a sync, and run it: find out what changed and queue it.
+ *		Run a sync: find out what changed and queue it.
  *
  * A run compares the rows of the model with what the destination will have
  * once everything queued has arrived: what it has acknowledged
@@ -34,15 +34,6 @@
 /* SQL's advisory locks use 1 and 2, positions of events 205 */
 #define SYNC_LOCK_CLASS 206
 
-typedef struct Sync
-{
-	int32		sync_id;
-	CdiModel	model;
-	bool		serves_insert;
-	bool		serves_update;
-	bool		serves_delete;
-} Sync;
-
 void
 cdi_sync_lock(int32 sync_id)
 {
@@ -68,164 +59,51 @@ int_value(int column)
 	return DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column, &isnull));
 }
 
-PG_FUNCTION_INFO_V1(cdi_create_sync);
 
-Datum
-cdi_create_sync(PG_FUNCTION_ARGS)
+static bool
+is_true(int column)
 {
-	static CdiPlan find = {
-		.query = "SELECT d.destination_id, p.spec::text FROM cdi.destinations d"
-		" LEFT JOIN cdi.destination_specs p ON (p.name, p.version) = (d.spec_name, d.spec_version)"
-		" WHERE d.name = $1",
-		.nargs = 1,.argtypes = {TEXTOID}
-	};
-	static CdiPlan insert = {
-		.query = "INSERT INTO cdi.syncs (name, destination_id, action, model, primary_key, run_as, search_path)"
-		" VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (name) DO NOTHING RETURNING sync_id",
-		.nargs = 7,.argtypes = {TEXTOID, INT4OID, TEXTOID, TEXTOID, TEXTOID, NAMEOID, TEXTOID}
-	};
-	MemoryContext caller = CurrentMemoryContext;
-	char	   *name = cdi_text_argument(fcinfo, 0, "name");
-	char	   *destination = cdi_text_argument(fcinfo, 1, "destination");
-	const char *action = PG_ARGISNULL(4) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(4));
-	CdiModel	model = {
-		.sync = name,
-		.query = cdi_text_argument(fcinfo, 2, "model"),
-		.primary_key = cdi_text_argument(fcinfo, 3, "primary_key"),
-		.run_as = GetUserId(),
-		.search_path = pstrdup(GetConfigOption("search_path", false, false))
-	};
-	CdiOwnerScope scope;
-	int32		destination_id;
-	int32		sync_id;
-	char	   *text;
-	CdiSpec    *spec;
+	bool		isnull;
 
-	SPI_connect();
-	cdi_owner_enter(&scope);
-	cdi_plan_execute(&find, (Datum[]) {CStringGetTextDatum(destination)}, NULL);
-	if (SPI_processed == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_CDI_UNKNOWN_DESTINATION),
-				 errmsg("destination \"%s\" does not exist", destination),
-				 errhint("SELECT cdi_create_destination('%s', ...) creates it.", destination)));
-	destination_id = int_value(1);
-	text = copied_value(caller, 2);
-	cdi_owner_leave(&scope);
-	if (text == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_CDI_UNKNOWN_DESTINATION),
-				 errmsg("the specification of destination \"%s\" is gone", destination),
-				 errhint("Install it with cdi_install_destination_spec().")));
-	spec = cdi_spec_load(CurrentMemoryContext, text, false);
-	if (action == NULL)
-		action = cdi_spec_default_action(spec);
-	if (action == NULL || cdi_spec_action(spec, action) == NULL)
-	{
-		StringInfoData names;
-		const char *key;
-		json_t	   *member;
-
-		initStringInfo(&names);
-		json_object_foreach(json_object_get(spec->root, "actions"), key, member)
-			appendStringInfo(&names, "%s%s", names.len ? ", " : "", key);
-		ereport(ERROR,
-				(errcode(ERRCODE_CDI_INVALID_SYNC),
-				 action ? errmsg("destination \"%s\" has no action \"%s\"", destination, action) :
-				 errmsg("destination \"%s\" has several actions", destination),
-				 errdetail("Its actions are: %s.", names.data)));
-	}
-	cdi_model_check(&model);
-
-	cdi_owner_enter(&scope);
-	cdi_plan_execute(&insert, (Datum[])
-					 {
-						 CStringGetTextDatum(name), Int32GetDatum(destination_id), CStringGetTextDatum(action),
-						 CStringGetTextDatum(model.query), CStringGetTextDatum(model.primary_key),
-						 DirectFunctionCall1(namein, CStringGetDatum(GetUserNameFromId(model.run_as, false))),
-						 CStringGetTextDatum(model.search_path)
-					 }, NULL);
-	if (SPI_processed == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_DUPLICATE_OBJECT),
-				 errmsg("sync \"%s\" exists already", name)));
-	sync_id = int_value(1);
-	cdi_owner_leave(&scope);
-	SPI_finish();
-	PG_RETURN_INT32(sync_id);
+	return DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column, &isnull));
 }
 
-static void
-unknown_sync(const char *name)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_CDI_UNKNOWN_SYNC),
-			 errmsg("sync \"%s\" does not exist", name),
-			 errhint("SELECT name FROM cdi.syncs lists those that do.")));
-}
-
-PG_FUNCTION_INFO_V1(cdi_drop_sync);
-
-/* Rows that are queued stay in the outbox, where nobody reads them any more. */
-Datum
-cdi_drop_sync(PG_FUNCTION_ARGS)
-{
-	static CdiPlan drop = {
-		.query = "DELETE FROM cdi.syncs WHERE name = $1 RETURNING sync_id",
-		.nargs = 1,.argtypes = {TEXTOID}
-	};
-	static CdiPlan state[] = {
-		{.query = "DELETE FROM cdi.sync_rows WHERE sync_id = $1",.nargs = 1,.argtypes = {INT4OID}},
-		{.query = "DELETE FROM cdi.failed_deliveries WHERE sync_id = $1",.nargs = 1,.argtypes = {INT4OID}},
-		{.query = "DELETE FROM cdi.push_cursor WHERE sync_id = $1",.nargs = 1,.argtypes = {INT4OID}},
-	};
-	char	   *name = cdi_text_argument(fcinfo, 0, "name");
-	CdiOwnerScope scope;
-	int32		sync_id;
-
-	cdi_require_storage();
-	cdi_worker_wake_at_commit(CDI_WAKE_PUSH);
-	cdi_owner_enter(&scope);
-	SPI_connect();
-	cdi_plan_execute(&drop, (Datum[]) {CStringGetTextDatum(name)}, NULL);
-	if (SPI_processed == 0)
-		unknown_sync(name);
-	sync_id = int_value(1);
-	for (int i = 0; i < lengthof(state); i++)
-		cdi_plan_execute(&state[i], (Datum[]) {Int32GetDatum(sync_id)}, NULL);
-	SPI_finish();
-	cdi_owner_leave(&scope);
-	PG_RETURN_VOID();
-}
-
-/* SPI connected, as the owner; results in context */
-static Sync *
-load_sync(const char *name, MemoryContext context)
+CdiSync *
+cdi_sync_load(const char *name, MemoryContext context)
 {
 	static CdiPlan plan = {
 		.query = "SELECT s.sync_id, s.model, s.primary_key, s.run_as::text, s.search_path, s.action,"
-		" d.name, p.spec::text, s.enabled, d.enabled"
+		" d.name, p.spec::text, s.enabled, d.enabled, s.mode, s.mapping::text, s.nulls::text, s.change_column,"
+		" s.change_value, s.paused_reason, d.settings::text"
 		" FROM cdi.syncs s JOIN cdi.destinations d USING (destination_id)"
 		" LEFT JOIN cdi.destination_specs p ON (p.name, p.version) = (d.spec_name, d.spec_version)"
 		" WHERE s.name = $1",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
-	Sync	   *sync = MemoryContextAllocZero(context, sizeof(Sync));
+	CdiSync    *sync = MemoryContextAllocZero(context, sizeof(CdiSync));
 	char	   *role;
-	char	   *text;
-	CdiSpec    *spec;
-	json_t	   *action;
+	char	   *spec;
+	char	   *settings;
+	char	   *action;
+	char	   *mapping;
+	char	   *nulls;
+	char	   *error = NULL;
 
 	cdi_plan_execute(&plan, (Datum[]) {CStringGetTextDatum(name)}, NULL);
 	if (SPI_processed == 0)
-		unknown_sync(name);
-	for (int column = 9; column <= 10; column++)
-		if (strcmp(copied_value(context, column), "f") == 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 column == 9 ? errmsg("sync \"%s\" is disabled", name) :
-					 errmsg("destination \"%s\" of sync \"%s\" is disabled", copied_value(context, 7), name)));
+		cdi_sync_unknown(name);
+	if (!is_true(9))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("sync \"%s\" is paused", name),
+				 errdetail("The reason: %s.", copied_value(context, 16)),
+				 errhint("SELECT cdi_sync_resume('%s') lets it run again.", name)));
+	if (!is_true(10))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("destination \"%s\" of sync \"%s\" is disabled", copied_value(context, 7), name)));
 	sync->sync_id = int_value(1);
+	sync->name = name;
 	sync->model.sync = name;
 	sync->model.query = copied_value(context, 2);
 	sync->model.primary_key = copied_value(context, 3);
@@ -237,21 +115,28 @@ load_sync(const char *name, MemoryContext context)
 				(errcode(ERRCODE_CDI_INVALID_SYNC),
 				 errmsg("sync \"%s\" cannot run", name),
 				 errdetail("It was declared by role \"%s\", which does not exist any more.", role),
-				 errhint("Drop it and create it again as another role.")));
-	text = copied_value(context, 8);
-	if (text == NULL)
+				 errhint("cdi_alter_sync('%s') makes it run as the role that calls it.", name)));
+	spec = copied_value(context, 8);
+	if (spec == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_CDI_UNKNOWN_DESTINATION),
 				 errmsg("the specification of destination \"%s\" is gone", copied_value(context, 7))));
-	spec = cdi_spec_load(context, text, false);
-	action = cdi_spec_action(spec, copied_value(context, 6));
-	if (action == NULL)
+	action = copied_value(context, 6);
+	sync->mode = cdi_sync_mode(copied_value(context, 11));
+	mapping = copied_value(context, 12);
+	nulls = copied_value(context, 13);
+	sync->change_column = copied_value(context, 14);
+	sync->change_value = copied_value(context, 15);
+	settings = copied_value(context, 17);
+	sync->target.spec = cdi_spec_load(context, spec, false);
+	sync->target.settings = cdi_settings_check(sync->target.spec, cdi_json_parse(context, settings, strlen(settings), &error),
+											   context);
+	sync->action = cdi_spec_action(sync->target.spec, action);
+	if (sync->action == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_CDI_INVALID_SYNC),
-				 errmsg("destination \"%s\" has no action \"%s\"", copied_value(context, 7), copied_value(context, 6))));
-	sync->serves_insert = cdi_action_serves(action, "insert");
-	sync->serves_update = cdi_action_serves(action, "update");
-	sync->serves_delete = cdi_action_serves(action, "delete");
+				 errmsg("the destination of sync \"%s\" has no action \"%s\" any more", name, action)));
+	cdi_sync_mapping(&sync->model, sync->action, mapping, nulls);
 	return sync;
 }
 
@@ -290,18 +175,18 @@ static const char *const diff_query =
 "    AND o.position > coalesce((SELECT c.position FROM cdi.push_cursor c WHERE c.sync_id = $1), 0)\n"
 "    AND NOT EXISTS (SELECT FROM cdi.failed_deliveries f\n"
 "                    WHERE f.sync_id = o.sync_id AND f.primary_key = o.primary_key AND f.position >= o.position)\n"
+"    AND (NOT $11 OR o.primary_key IN (SELECT primary_key FROM cdi_model))\n"
 "  ORDER BY o.primary_key, o.position DESC),\n"
 "expected AS (\n"
 "  SELECT coalesce(w.primary_key, r.primary_key) AS primary_key,\n"
-"         CASE WHEN w.primary_key IS NULL THEN r.hash WHEN w.operation <> 'delete' THEN w.hash END AS hash,\n"
+"         CASE WHEN w.primary_key IS NULL THEN r.hash WHEN w.operation <> 'delete' OR $10 THEN w.hash END AS hash,\n"
 "         w.payload\n"
-"  FROM (SELECT primary_key, hash FROM cdi.sync_rows WHERE sync_id = $1) r\n"
+"  FROM (SELECT primary_key, hash FROM cdi.sync_rows WHERE sync_id = $1%s) r\n"
 "  FULL JOIN on_its_way w ON w.primary_key = r.primary_key),\n"
 "classified AS MATERIALIZED (\n"
 "  SELECT coalesce(m.primary_key, e.primary_key) AS primary_key, coalesce(m.hash, e.hash) AS hash, class,\n"
-"         CASE class WHEN 'added' THEN 'insert' WHEN 'changed' THEN 'update' ELSE 'delete' END AS operation,\n"
-"         CASE class WHEN 'unchanged' THEN NULL\n"
-"                    WHEN 'removed' THEN coalesce(e.payload, (SELECT r.payload FROM cdi.sync_rows r\n"
+"         CASE class WHEN 'added' THEN $6 WHEN 'changed' THEN $7 WHEN 'removed' THEN $8 ELSE $9 END AS operation,\n"
+"         CASE class WHEN 'removed' THEN coalesce(e.payload, (SELECT r.payload FROM cdi.sync_rows r\n"
 "                                                 WHERE r.sync_id = $1 AND r.primary_key = e.primary_key))\n"
 "                    ELSE m.payload END AS payload\n"
 "  FROM (SELECT * FROM cdi_model a\n"
@@ -317,7 +202,7 @@ static const char *const diff_query =
 "queue AS MATERIALIZED (\n"
 "  SELECT nextval('cdi.outbox_position') AS position, c.*\n"
 "  FROM classified c\n"
-"  WHERE c.class <> 'unchanged' AND c.operation = ANY ($3)),\n"
+"  WHERE c.operation = ANY ($3)),\n"
 "queued AS (\n"
 "  INSERT INTO cdi.outbox (position, queued_at, sync_id, run_id, operation, primary_key, hash, idempotency_key, payload)\n"
 "  SELECT q.position, clock_timestamp(), $1, $2, q.operation, q.primary_key, q.hash,\n"
@@ -331,32 +216,46 @@ static const char *const diff_query =
 "taken AS (\n"
 "  INSERT INTO cdi.sync_rows (sync_id, primary_key, hash, payload, acknowledged_at)\n"
 "  SELECT $1, c.primary_key, c.hash, c.payload, clock_timestamp() FROM classified c\n"
-"  WHERE c.class IN ('added', 'changed') AND c.operation <> ALL ($3)\n"
+"  WHERE c.class IN ('added', 'changed') AND (c.operation = ANY ($3)) IS NOT TRUE\n"
 "  ON CONFLICT (sync_id, primary_key) DO UPDATE\n"
 "  SET hash = excluded.hash, payload = excluded.payload, acknowledged_at = excluded.acknowledged_at),\n"
 "forgotten AS (\n"
 "  DELETE FROM cdi.sync_rows r USING classified c\n"
-"  WHERE c.class = 'removed' AND c.operation <> ALL ($3) AND r.sync_id = $1 AND r.primary_key = c.primary_key),\n"
+"  WHERE c.class = 'removed' AND (c.operation = ANY ($3)) IS NOT TRUE AND r.sync_id = $1 AND r.primary_key = c.primary_key),\n"
 "counts AS (\n"
 "  SELECT count(*) FILTER (WHERE class = 'added') AS added, count(*) FILTER (WHERE class = 'changed') AS changed,\n"
 "         count(*) FILTER (WHERE class = 'removed') AS removed, count(*) FILTER (WHERE class = 'unchanged') AS unchanged\n"
 "  FROM classified)\n"
 "UPDATE cdi.sync_runs r\n"
-"SET finished_at = clock_timestamp(), queried = $4, added = c.added, changed = c.changed, removed = c.removed,\n"
+"SET finished_at = clock_timestamp(), queried = $4 + c.removed, added = c.added, changed = c.changed, removed = c.removed,\n"
 "    unchanged = c.unchanged, invalid = $5 + coalesce((SELECT sum(n) FROM duplicates), 0),\n"
 "    queued = (SELECT count(*) FROM queued)\n"
 "FROM counts c WHERE r.run_id = $2\n"
 "RETURNING r.queued";
 
-static int64
-queue_differences(const Sync *sync, int64 run_id, CdiModelRows *rows)
+/* What each class of rows is sent as; NULL: not at all */
+static const char *const operations[][4] = {
+	/* added, changed, removed, unchanged */
+	[CDI_SYNC_MIRROR] = {"insert", "update", "delete", NULL},
+	[CDI_SYNC_UPSERT] = {"insert", "update", NULL, NULL},
+	[CDI_SYNC_INSERT] = {"insert", NULL, NULL, NULL},
+	[CDI_SYNC_UPDATE] = {"update", "update", NULL, NULL},
+	[CDI_SYNC_APPEND] = {"insert", "insert", NULL, NULL},
+	[CDI_SYNC_DELETE] = {"delete", NULL, NULL, NULL},
+	[CDI_SYNC_FULL] = {"insert", "update", "delete", "update"},
+};
+
+static void
+queue_differences(const CdiSync *sync, int64 run_id, CdiModelRows *rows, bool part, bool everything)
 {
-	static const Oid types[] = {INT4OID, INT8OID, TEXTARRAYOID, INT8OID, INT8OID};
+	static const Oid types[] = {INT4OID, INT8OID, TEXTARRAYOID, INT8OID, INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID,
+	BOOLOID, BOOLOID};
+	static const char *const all[] = {"insert", "update", "delete"};
 	EphemeralNamedRelation relation = palloc0(sizeof(EphemeralNamedRelationData));
-	Datum		served[3];
+	Datum		served[lengthof(all)];
 	int			nserved = 0;
-	Datum		values[5];
-	bool		isnull;
+	Datum		values[lengthof(types)];
+	char		nulls[lengthof(types) + 1] = "           ";
 	int			result;
 
 	relation->md.name = pstrdup("cdi_model");
@@ -367,48 +266,66 @@ queue_differences(const Sync *sync, int64 run_id, CdiModelRows *rows)
 	if (SPI_register_relation(relation) != SPI_OK_REL_REGISTER)
 		elog(ERROR, "could not register the rows of a model");
 
-	if (sync->serves_insert)
-		served[nserved++] = CStringGetTextDatum("insert");
-	if (sync->serves_update)
-		served[nserved++] = CStringGetTextDatum("update");
-	if (sync->serves_delete)
-		served[nserved++] = CStringGetTextDatum("delete");
+	for (int i = 0; i < lengthof(all); i++)
+		if (cdi_action_serves(sync->action, all[i]))
+			served[nserved++] = CStringGetTextDatum(all[i]);
 	values[0] = Int32GetDatum(sync->sync_id);
 	values[1] = Int64GetDatum(run_id);
 	values[2] = PointerGetDatum(construct_array(served, nserved, TEXTOID, -1, false, TYPALIGN_INT));
 	values[3] = Int64GetDatum(rows->queried);
 	values[4] = Int64GetDatum(rows->invalid);
-	result = SPI_execute_with_args(diff_query, lengthof(types), (Oid *) types, values, NULL, false, 0);
+	for (int i = 0; i < 4; i++)
+	{
+		const char *operation = operations[sync->mode][i];
+
+		if (i == 3 && everything && operation == NULL)
+			operation = operations[sync->mode][1] ? operations[sync->mode][1] : operations[sync->mode][0];
+		values[5 + i] = operation ? CStringGetTextDatum(operation) : (Datum) 0;
+		nulls[5 + i] = operation ? ' ' : 'n';
+	}
+	values[9] = BoolGetDatum(sync->mode == CDI_SYNC_DELETE);
+	values[10] = BoolGetDatum(part);
+	/* Of a part only those keys are looked at: the others are not removed. */
+	result = SPI_execute_with_args(psprintf(diff_query, part ? " AND primary_key IN (SELECT primary_key FROM cdi_model)" : ""),
+								   lengthof(types), (Oid *) types, values, nulls, false, 0);
 	if (result != SPI_OK_UPDATE_RETURNING || SPI_processed != 1)
 		elog(ERROR, "could not queue the differences of a sync: %s", SPI_result_code_string(result));
 	SPI_unregister_relation("cdi_model");
-	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 }
 
-PG_FUNCTION_INFO_V1(cdi_sync_run);
-
-Datum
-cdi_sync_run(PG_FUNCTION_ARGS)
+/* Where the rows that were looked at end */
+static void
+keep_change_value(const CdiSync *sync, const char *value)
 {
-	char	   *name = cdi_text_argument(fcinfo, 0, "name");
-	MemoryContext caller = CurrentMemoryContext;
-	CdiOwnerScope scope;
-	Sync	   *sync;
-	CdiModelRows *rows;
-	int64		run_id;
+	static CdiPlan plan = {
+		.query = "UPDATE cdi.syncs SET change_value = $2 WHERE sync_id = $1",
+		.nargs = 2,.argtypes = {INT4OID, TEXTOID}
+	};
 
-	cdi_prevent_in_recovery("cdi_sync_run");
-	cdi_require_storage();
-	/* An older snapshot would not see what the run before queued. */
-	if (IsolationUsesXactSnapshot())
-		ereport(ERROR,
-				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
-				 errmsg("cdi_sync_run() needs isolation level read committed")));
-	cdi_worker_wake_at_commit(CDI_WAKE_PUSH);
-	SPI_connect();
+	if (value != NULL)
+		cdi_plan_execute(&plan, (Datum[]) {Int32GetDatum(sync->sync_id), CStringGetTextDatum(value)}, NULL);
+}
+
+int64
+cdi_sync_execute(CdiSync *sync, bool everything, const char *only_key)
+{
+	CdiModelRows *rows;
+	CdiOwnerScope scope;
+	int64		run_id;
+	bool		part = only_key != NULL || (sync->change_column != NULL && sync->change_value != NULL && !everything);
+
+	if (only_key != NULL)
+		sync->model.condition = psprintf("model.%s::pg_catalog.text OPERATOR(pg_catalog.=) %s",
+										 quote_identifier(sync->model.primary_key), quote_literal_cstr(only_key));
+	else if (sync->change_column != NULL)
+	{
+		sync->model.change_column = sync->change_column;
+		/* Those at the value itself again: others may have come to it since. */
+		if (part)
+			sync->model.condition = psprintf("model.%s >= %s", quote_identifier(sync->change_column),
+											 quote_literal_cstr(sync->change_value));
+	}
 	cdi_owner_enter(&scope);
-	sync = load_sync(name, caller);
-	cdi_sync_lock(sync->sync_id);
 	run_id = begin_run(sync->sync_id);
 	cdi_owner_leave(&scope);
 
@@ -417,67 +334,66 @@ cdi_sync_run(PG_FUNCTION_ARGS)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	rows = cdi_model_run(&sync->model);
 	PopActiveSnapshot();
+	if (only_key != NULL && rows->queried == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_NO_DATA_FOUND),
+				 errmsg("the model of sync \"%s\" returns no row with this primary key", sync->name)));
 
 	cdi_owner_enter(&scope);
-	(void) queue_differences(sync, run_id, rows);
+	queue_differences(sync, run_id, rows, part, everything || only_key != NULL);
+	if (only_key == NULL)
+		keep_change_value(sync, rows->change_value);
 	cdi_owner_leave(&scope);
 	tuplestore_end(rows->store);
-	SPI_finish();
-	PG_RETURN_INT64(run_id);
+	return run_id;
 }
 
-PG_FUNCTION_INFO_V1(cdi_replay_delivery);
-
-/*
- * Queue dead letters again.  A row whose key has a newer one on its way stays:
- * an older state must not overtake a newer one, and it leaves by itself when
- * that is delivered.
- */
-Datum
-cdi_replay_delivery(PG_FUNCTION_ARGS)
+static void
+check_transaction(const char *function)
 {
-	static CdiPlan syncs = {
-		.query = "SELECT DISTINCT f.sync_id FROM cdi.failed_deliveries f JOIN cdi.syncs s USING (sync_id)"
-		" WHERE ($1 IS NULL OR f.position = ANY ($1)) AND ($2 IS NULL OR s.name = $2) ORDER BY 1",
-		.nargs = 2,.argtypes = {INT8ARRAYOID, TEXTOID}
-	};
-	static CdiPlan replay = {
-		.query = "WITH chosen AS ("
-		"  DELETE FROM cdi.failed_deliveries f"
-		"  WHERE f.sync_id = $2 AND ($1 IS NULL OR f.position = ANY ($1))"
-		"    AND NOT EXISTS (SELECT FROM cdi.outbox o WHERE o.sync_id = f.sync_id AND o.primary_key = f.primary_key"
-		"                    AND o.position > greatest(f.position, coalesce("
-		"                        (SELECT c.position FROM cdi.push_cursor c WHERE c.sync_id = f.sync_id), 0)))"
-		"  RETURNING f.*),"
-		" sorted AS (SELECT * FROM chosen ORDER BY position)"
-		" INSERT INTO cdi.outbox (position, queued_at, sync_id, run_id, operation, primary_key, hash, idempotency_key, payload)"
-		" SELECT nextval('cdi.outbox_position'), clock_timestamp(), sync_id, run_id, operation, primary_key, hash,"
-		" idempotency_key, payload FROM sorted",
-		.nargs = 2,.argtypes = {INT8ARRAYOID, INT4OID}
-	};
-	CdiOwnerScope scope;
-	Datum		positions = PG_ARGISNULL(0) ? (Datum) 0 : PG_GETARG_DATUM(0);
-	char		nulls[] = {PG_ARGISNULL(0) ? 'n' : ' ', PG_ARGISNULL(1) ? 'n' : ' ', '\0'};
-	SPITupleTable *table;
-	int64		queued = 0;
-	bool		isnull;
-
-	cdi_prevent_in_recovery("cdi_replay_delivery");
+	cdi_prevent_in_recovery(function);
 	cdi_require_storage();
-	cdi_worker_wake_at_commit(CDI_WAKE_PUSH);
-	cdi_owner_enter(&scope);
-	SPI_connect();
-	cdi_plan_execute(&syncs, (Datum[]) {positions, PG_ARGISNULL(1) ? (Datum) 0 : PG_GETARG_DATUM(1)}, nulls);
-	table = SPI_tuptable;
-	for (uint64 i = 0; i < table->numvals; i++)
-	{
-		Datum		sync_id = SPI_getbinval(table->vals[i], table->tupdesc, 1, &isnull);
+	/* An older snapshot would not see what the run before queued. */
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("%s() needs isolation level read committed", function)));
+}
 
-		cdi_sync_lock(DatumGetInt32(sync_id));
-		cdi_plan_execute(&replay, (Datum[]) {positions, sync_id}, (char[]) {nulls[0], ' ', '\0'});
-		queued += SPI_processed;
-	}
-	SPI_finish();
+static int64
+run(const char *name, bool everything, const char *only_key)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	CdiOwnerScope scope;
+	CdiSync    *sync;
+	int64		run_id;
+
+	cdi_worker_wake_at_commit(CDI_WAKE_PUSH);
+	SPI_connect();
+	cdi_owner_enter(&scope);
+	sync = cdi_sync_load(name, caller);
+	cdi_sync_lock(sync->sync_id);
 	cdi_owner_leave(&scope);
-	PG_RETURN_INT64(queued);
+	run_id = cdi_sync_execute(sync, everything, only_key);
+	SPI_finish();
+	return run_id;
+}
+
+PG_FUNCTION_INFO_V1(cdi_sync_run);
+
+Datum
+cdi_sync_run(PG_FUNCTION_ARGS)
+{
+	check_transaction("cdi_sync_run");
+	PG_RETURN_INT64(run(cdi_text_argument(fcinfo, 0, "sync"), !PG_ARGISNULL(1) && PG_GETARG_BOOL(1), NULL));
+}
+
+PG_FUNCTION_INFO_V1(cdi_sync_test_row);
+
+/* One row, whether it differs or not */
+Datum
+cdi_sync_test_row(PG_FUNCTION_ARGS)
+{
+	check_transaction("cdi_sync_test_row");
+	PG_RETURN_INT64(run(cdi_text_argument(fcinfo, 0, "sync"), false, cdi_text_argument(fcinfo, 1, "primary_key")));
 }

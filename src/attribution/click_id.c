@@ -82,7 +82,7 @@ cdi_channel_click_id(CdiText parameter, int *strength)
 	{
 		const char *name = click_ids[i].name;
 
-		if (parameter.len > 0 && pg_ascii_tolower((unsigned char) parameter.data[0]) == name[0] &&
+		if (parameter.len > 0 && (parameter.data[0] | 0x20) == (name[0] | 0x20) &&
 			(int) strlen(name) == parameter.len &&
 			pg_strncasecmp(name, parameter.data, parameter.len) == 0)
 		{

@@ -113,6 +113,8 @@ advance(void)
 		cdi_plan_execute(&plan, NULL, NULL);
 		if (first_bool(1))
 			keeper.steps[PARTITIONS].due = true;
+		if (cdi_worker_events_watched())
+			cdi_worker_wake_at_commit(CDI_WAKE_PUSH);
 		keeper.watermark = watermark;
 	}
 	return true;

@@ -90,6 +90,7 @@ cdi_slot_create(void)
 			CdiDatabase *database = &cdi_worker_shared->databases[i];
 
 			pg_atomic_init_u64(&database->commits, 0);
+			pg_atomic_init_u32(&database->watch, 0);
 			for (int k = 0; k < CDI_SLOTS; k++)
 				init_slot(&database->slots[k]);
 		}

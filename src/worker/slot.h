@@ -90,6 +90,7 @@ typedef struct CdiDatabase
 	uint32		checks;			/* grows when workers must look whether the
 								 * extension is still there */
 	pg_atomic_uint64 commits;	/* that woke the keeper; no lock */
+	pg_atomic_uint32 watch;		/* push waits for events; no lock */
 	CdiSlot		slots[CDI_SLOTS];
 } CdiDatabase;
 

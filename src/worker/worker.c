@@ -340,3 +340,15 @@ cdi_worker_listen_end(const char *address, int port)
 	worker.slot->listen_port = port;
 	LWLockRelease(cdi_worker_shared->listen_lock);
 }
+
+void
+cdi_worker_watch_events(bool watch)
+{
+	pg_atomic_write_u32(&worker.database->watch, watch);
+}
+
+bool
+cdi_worker_events_watched(void)
+{
+	return pg_atomic_read_u32(&worker.database->watch) != 0;
+}

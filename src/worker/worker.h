@@ -127,6 +127,13 @@ extern int	cdi_worker_read_stats(CdiWorkerStats **stats);
 extern bool cdi_worker_listen_begin(const char *address, int port);
 extern void cdi_worker_listen_end(const char *address, int port);
 
+/*
+ * The push worker says whether it wants to be woken when the watermark has
+ * passed events; the keeper asks after it has moved it.
+ */
+extern void cdi_worker_watch_events(bool watch);
+extern bool cdi_worker_events_watched(void);
+
 /* 1, or of several workers of a kind the one's own */
 extern int	cdi_worker_number(void);
 

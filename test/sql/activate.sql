@@ -233,7 +233,7 @@ SELECT cdi_create_sync('customers', 'hook', 'SELECT * FROM customers -- all of t
 SELECT cdi_create_sync('customers', 'hook', 'SELECT * FROM customers', 'id');
 CREATE FUNCTION pg_temp.last_run(OUT queried bigint, OUT added bigint, OUT changed bigint, OUT removed bigint, OUT unchanged bigint, OUT invalid bigint, OUT queued bigint, OUT adds_up boolean)
 LANGUAGE sql AS $$
-SELECT queried, added, changed, removed, unchanged, invalid, queued, queried = added + changed + unchanged + invalid
+SELECT queried, added, changed, removed, unchanged, invalid, queued, queried = added + changed + removed + unchanged + invalid
 FROM cdi.sync_runs ORDER BY run_id DESC LIMIT 1 $$;
 -- What the push worker does when a destination has accepted or refused rows.
 CREATE FUNCTION pg_temp.acknowledge(keys text[], refused text[] DEFAULT '{}') RETURNS void LANGUAGE sql AS $$
@@ -324,9 +324,9 @@ SELECT cdi_sync_run('contacts') > 0 AS ran;
 SELECT * FROM pg_temp.last_run();
 
 -- Turning off, dropping.
-SELECT cdi_disable_sync('contacts');
+SELECT cdi_sync_pause('contacts');
 SELECT cdi_sync_run('contacts');
-SELECT cdi_enable_sync('contacts');
+SELECT cdi_sync_resume('contacts');
 SELECT cdi_disable_destination('crm');
 SELECT cdi_sync_run('contacts');
 SELECT cdi_drop_destination('crm');

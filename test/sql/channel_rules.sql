@@ -102,7 +102,6 @@ FROM (VALUES ('test', 2), ('default', 1), ('test', NULL), ('test', 1)) v (g, v);
 UPDATE cdi.channel_rules SET channel = 'email' WHERE channel_group = 'test';
 DELETE FROM cdi.channel_rules;
 TRUNCATE cdi.channel_rules;
-DELETE FROM cdi.channels WHERE channel = 'store';
 -- A rule in front of those of the default group; a rolled back version leaves nothing behind.
 BEGIN;
 SELECT cdi_set_channel_rules('default', '[{"channel": "influencer", "when": {"source": "google"}}]' || cdi_channel_rules()) AS version;
@@ -183,3 +182,26 @@ ANALYZE traffic;
 EXPLAIN (COSTS OFF) SELECT cdi_channel(source, medium, NULL, NULL, NULL), count(*) FROM traffic GROUP BY 1;
 SELECT cdi_channel(source, medium, NULL, NULL, NULL) AS channel, count(*) FROM traffic GROUP BY 1 ORDER BY 1;
 DROP TABLE traffic;
+
+-- Who may do what: a reader asks, an administrator declares, others neither.
+CREATE ROLE cdi_test_channel_reader;
+CREATE ROLE cdi_test_channel_admin;
+SELECT cdi_grant_reader('cdi_test_channel_reader'), cdi_grant_admin('cdi_test_channel_admin');
+SET ROLE cdi_test_channel_reader;
+SELECT cdi_channel('google', 'cpc', NULL, NULL, NULL), (SELECT count(*) > 0 FROM cdi.touchpoints) IS NOT NULL AS touchpoints, jsonb_array_length(cdi_channel_rules()) AS rules,
+       (SELECT click_id FROM cdi_campaign('https://shop.example/?gclid=x'));
+SELECT cdi_set_channel_rules('mine', '[{"channel": "sms"}]');
+SELECT cdi_set_sessions();
+INSERT INTO cdi.channel_sites VALUES ('mine.example', 'video');
+SET ROLE cdi_test_channel_admin;
+SELECT cdi_create_channel('by_admin'), cdi_set_channel_rules('by_admin', '[{"channel": "by_admin"}]') AS version, cdi_set_channel_site('admin.example', 'video'),
+       cdi_set_sessions(gap => '30 minutes'), cdi_create_touch_type('by_admin', 'By Admin', 'offline', channel => 'by_admin'), cdi_drop_touch_type('by_admin');
+DELETE FROM cdi.channel_rules WHERE channel_group = 'by_admin';
+DELETE FROM cdi.channels WHERE channel = 'by_admin';
+RESET ROLE;
+CREATE ROLE cdi_test_nobody;
+SET ROLE cdi_test_nobody;
+SELECT cdi_channel('google', 'cpc', NULL, NULL, NULL);
+RESET ROLE;
+DROP OWNED BY cdi_test_channel_reader, cdi_test_channel_admin;
+DROP ROLE cdi_test_channel_reader, cdi_test_channel_admin, cdi_test_nobody;

@@ -244,7 +244,7 @@ cmp_ok(time - $started, '<', 20, 'soon');
 is(sql(q(SELECT count(*) FROM cdi.sync_rows r JOIN cdi.syncs s USING (sync_id) WHERE s.name IN ('dead', 'hold'))), '0', 'while a third does not answer');
 is($node->safe_psql('postgres', q(SELECT count(*) FROM pg_stat_activity WHERE application_name = 'cdi push' AND (xact_start IS NOT NULL OR backend_xmin IS NOT NULL) AND state <> 'active')), '0',
 	'and no transaction is open');
-sql(q(SELECT cdi_disable_sync('dead')));
+sql(q(SELECT cdi_sync_pause('dead')));
 
 # ---- kill -9 between sending and recording ----
 
@@ -329,7 +329,10 @@ sleep 0.5;
 is((map { $_->{row}->{version} } rows('/flaky/order'))[-1], 3, 'a disarmed database sends nothing');
 sql('SELECT cdi_arm()');
 ok($node->poll_query_until('shop', q(SELECT count(*) = 1 FROM cdi.sync_rows r JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'order' AND r.payload @> '{"version": 4}')), 'until it is armed again');
-is(sql('SELECT bool_and(queried = added + changed + unchanged + invalid) FROM cdi.sync_runs'), 't', 'every run adds up');
+is(sql('SELECT bool_and(queried = added + changed + removed + unchanged + invalid) FROM cdi.sync_runs'), 't', 'every run adds up');
+is(sql('SELECT bool_and(attempted = ok + rejected + retryable) AND sum(ok) > 0 AND sum(rejected) > 0 AND sum(retryable) > 0 FROM cdi.sync_runs'), 't', 'and so do its attempts');
+is(sql('SELECT sum(ok) FROM cdi.sync_runs'), sql('SELECT sum(accepted) FROM cdi.deliveries'), 'what runs say was accepted is what requests say');
+is(sql('SELECT sum(attempted) FROM cdi.sync_runs'), sql('SELECT sum(rows) FROM cdi.deliveries'), 'and so is what was attempted');
 
 $receiver->kill_kill;
 $node->stop;

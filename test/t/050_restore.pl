@@ -38,6 +38,11 @@ $node->safe_psql('shop', qq(
 	SELECT cdi_advance_watermark();
 	SELECT cdi_track('u3', 'Old');	-- counted by the next fold
 	SELECT cdi_create_computed_trait('newer', 'count', 'Old');
+	SELECT cdi_create_channel('ours');
+	SELECT cdi_set_channel_site('ours.example', 'ours'), cdi_set_channel_site('google', 'other');
+	SELECT cdi_set_channel_rules('default', '[{"channel": "ours", "when": {"referrer_site": "ours"}}]' || cdi_channel_rules());
+	SELECT cdi_set_sessions(gap => '1 hour', midnight => 'Europe/Berlin', cut_events => '{Old}');
+	SELECT cdi_create_touch_type('call', 'Call', 'offline', channel => 'ours');
 ));
 
 # Every table's content, as one checksum per table.  Built-in specifications
@@ -79,6 +84,10 @@ $node->safe_psql('postgres', 'CREATE DATABASE plain');
 $node->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', "$dump.sql", 'plain' ],
 	'plain dump restores without error');
 is(content('plain'), $before, 'plain restore gives every row back');
+$node->safe_psql('plain', 'SELECT cdi_init()');
+is($node->safe_psql('plain', q(SELECT cdi_channel(NULL, NULL, NULL, 'ours.example', NULL), cdi_channel(NULL, NULL, NULL, 'www.google.com', NULL),
+		(SELECT count(DISTINCT version) FROM cdi.channel_rules), (SELECT gap FROM cdi.session_settings), (SELECT count(*) FROM cdi.touch_types))),
+	'ours|referral|2|01:00:00|1', 'rules of channels, sessions and touches count as before, and cdi_init() adds none');
 
 $node->safe_psql('postgres', 'CREATE DATABASE custom');
 $node->command_ok([ 'pg_restore', '-e', '-j', '2', '-d', 'custom', "$dump.custom" ],

@@ -25,7 +25,7 @@ select
     e.user_id,
     e.anonymous_id,
     e.group_id,
-    {{ cdi.channel('e.campaign_source', 'e.campaign_medium', 'e.click_id_type', 'e.referrer_host', 'e.page_host') }} as channel,
+    {{ cdi.channel('e.campaign_source', 'e.campaign_medium', 'e.click_id_type', 'e.referrer_host', 'e.page_host', 'e.campaign_name', 'e.campaign_term', 'e.campaign_content') }} as channel,
     e.campaign_source,
     e.campaign_medium,
     e.campaign_name,

@@ -1,0 +1,114 @@
+-- Syncs: what each mode sends, what the destination gets of a row, how a run is
+-- looked at before it happens.  Nothing is sent here: the outbox says what would be.
+CREATE TABLE sync_people (id integer PRIMARY KEY, email text, name text, age integer, seen bigint, note text);
+INSERT INTO sync_people VALUES (1, 'Ada@Example.com', 'Ada', 36, 1, 'a'), (2, 'bob@example.com', NULL, NULL, 2, 'b'), (3, NULL, 'Cy', 50, 3, 'c');
+SELECT cdi_create_destination('syncs', settings => '{"url": "https://syncs.example/rows"}') > 0 AS created;
+CREATE VIEW sync_outbox AS
+  SELECT s.name, o.operation, o.primary_key, o.payload, o.position FROM cdi.outbox o JOIN cdi.syncs s USING (sync_id);
+-- As if everything that is queued had been accepted
+CREATE FUNCTION sync_acknowledge(sync text) RETURNS void LANGUAGE sql AS $$
+  WITH s AS (SELECT * FROM cdi.syncs WHERE name = sync),
+  latest AS (SELECT DISTINCT ON (o.primary_key) o.* FROM cdi.outbox o JOIN s USING (sync_id)
+             WHERE o.position > coalesce((SELECT c.position FROM cdi.push_cursor c WHERE c.sync_id = s.sync_id), 0) ORDER BY o.primary_key, o.position DESC),
+  gone AS (DELETE FROM cdi.sync_rows r USING latest l, s WHERE l.operation = 'delete' AND s.mode <> 'delete' AND r.sync_id = l.sync_id AND r.primary_key = l.primary_key),
+  kept AS (INSERT INTO cdi.sync_rows SELECT l.sync_id, l.primary_key, l.hash, l.payload, now() FROM latest l, s WHERE l.operation <> 'delete' OR s.mode = 'delete'
+           ON CONFLICT (sync_id, primary_key) DO UPDATE SET hash = excluded.hash, payload = excluded.payload)
+  INSERT INTO cdi.push_cursor SELECT s.sync_id, max(l.position) FROM latest l, s GROUP BY s.sync_id
+  ON CONFLICT (sync_id) DO UPDATE SET position = excluded.position $$;
+
+-- Modes: the same history, seen by each
+SELECT cdi_create_sync('m-' || m, 'syncs', 'SELECT id, email FROM sync_people', 'id', mode => m) > 0 AS created
+FROM unnest('{mirror,upsert,insert,update,append,delete,full}'::text[]) m;
+SELECT count(cdi_sync_run(name)) FROM cdi.syncs WHERE name LIKE 'm-%';
+SELECT count(*) FROM cdi.syncs, sync_acknowledge(name) WHERE name LIKE 'm-%';
+UPDATE sync_people SET email = 'ada@example.org' WHERE id = 1;
+DELETE FROM sync_people WHERE id = 3;
+INSERT INTO sync_people VALUES (4, 'dee@example.com', 'Dee', 20, 4, 'd');
+SELECT count(cdi_sync_run(name)) FROM cdi.syncs WHERE name LIKE 'm-%';
+SELECT name, string_agg(primary_key || ' ' || operation, ', ' ORDER BY position) AS sent FROM sync_outbox WHERE name LIKE 'm-%' GROUP BY name ORDER BY name;
+SELECT count(*) FROM cdi.syncs, sync_acknowledge(name) WHERE name LIKE 'm-%';
+-- A third run, in which nothing has changed, sends what each mode must: nothing, but for full.
+CREATE TEMP TABLE third AS SELECT name, cdi_sync_run(name) AS run_id FROM cdi.syncs WHERE name LIKE 'm-%';
+SELECT t.name, r.queried, r.added, r.changed, r.removed, r.unchanged, r.queued, r.queried = r.added + r.changed + r.removed + r.unchanged + r.invalid AS adds_up
+FROM third t JOIN cdi.sync_runs r USING (run_id) ORDER BY 1;
+SELECT cdi_create_sync('m-wrong', 'syncs', 'SELECT id FROM sync_people', 'id', mode => 'merge');
+
+-- What the destination gets of a row: only what the mapping makes of it counts as a change.
+SELECT cdi_create_sync('mapped', 'syncs', 'SELECT * FROM sync_people', 'id', mapping =>
+  '{"email": {"@pipe": [{"@path": "$.email"}, "lower"]}, "profile": {"name": {"@path": "$.name"}}, "age": {"@path": "$.age"}, "constant": "x"}',
+  nulls => '{"*": "omit", "age": "send"}') > 0 AS created;
+SELECT cdi_sync_run('mapped') > 0 AS ran;
+SELECT primary_key, payload FROM sync_outbox WHERE name = 'mapped' ORDER BY 1;
+UPDATE sync_people SET note = 'other', seen = 9, email = upper(email) WHERE id = 1;
+CREATE TEMP TABLE again AS SELECT cdi_sync_run('mapped') AS run_id;
+SELECT r.queried, r.unchanged, r.queued FROM again JOIN cdi.sync_runs r USING (run_id);
+-- Without a mapping nulls go as the action says: the webhook sends them.
+SELECT cdi_create_sync('nulls', 'syncs', 'SELECT id, name, age FROM sync_people WHERE id = 2', 'id', nulls => '{"age": "omit"}') > 0 AS created;
+SELECT cdi_sync_run('nulls') > 0 AS ran;
+SELECT payload FROM sync_outbox WHERE name = 'nulls';
+
+-- A column that grows with every change: only what lies ahead is looked at.
+SELECT cdi_create_sync('changes', 'syncs', 'SELECT id, name, seen FROM sync_people', 'id', change_column => 'seen') > 0 AS created;
+SELECT cdi_sync_run('changes') > 0 AS ran;
+SELECT sync_acknowledge('changes');
+SELECT change_value FROM cdi.syncs WHERE name = 'changes';
+UPDATE sync_people SET name = 'unseen' WHERE id = 2;
+UPDATE sync_people SET name = 'Dora', seen = 10 WHERE id = 4;
+DELETE FROM sync_people WHERE id = 1;
+CREATE TEMP TABLE step AS SELECT cdi_sync_run('changes') AS run_id;
+SELECT r.queried, r.added, r.changed, r.removed, r.unchanged, r.queued FROM step JOIN cdi.sync_runs r USING (run_id);
+SELECT primary_key, operation, payload FROM sync_outbox WHERE name = 'changes' ORDER BY position DESC LIMIT 1;
+-- Everything, once in a while: what was missed, and what is gone
+CREATE TEMP TABLE whole AS SELECT cdi_sync_run('changes', everything => true) AS run_id;
+SELECT r.queried, r.added, r.changed, r.removed, r.unchanged, r.queued FROM whole JOIN cdi.sync_runs r USING (run_id);
+SELECT cdi_create_sync('changes-2', 'syncs', 'SELECT id FROM sync_people', 'id', change_column => 'seen');
+
+-- A look ahead: the requests, and nothing else
+SELECT cdi_create_destination('previewed', settings => '{"url": "env:CDI_URL", "authorization": "env:CDI_TOKEN", "signing_secret": "file:key", "batch_size": 2}') > 0 AS created;
+SELECT cdi_create_sync('preview', 'previewed', 'SELECT id, name FROM sync_people UNION ALL SELECT 7, ''X'' UNION ALL SELECT NULL, ''nobody''', 'id') > 0 AS created;
+SELECT request, stage, operations, primary_keys, method, url, headers, regexp_replace(body, '"idempotency_key":"[^"]*"', '"idempotency_key":"..."', 'g') AS body, error FROM cdi_sync_preview('preview');
+SELECT request, primary_keys FROM cdi_sync_preview('preview', 1);
+SELECT count(*) AS queued FROM sync_outbox WHERE name = 'preview';
+SELECT count(*) AS runs FROM cdi.sync_runs r JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'preview';
+SELECT * FROM cdi_sync_preview('preview', 0);
+
+-- One row
+SELECT cdi_sync_test_row('preview', '7') > 0 AS queued;
+SELECT primary_key, operation, payload FROM sync_outbox WHERE name = 'preview';
+SELECT cdi_sync_test_row('preview', '99');
+
+-- Pause, resume, begin anew
+SELECT cdi_sync_pause('preview', 'the colours are wrong');
+SELECT cdi_sync_run('preview');
+SELECT cdi_sync_resume('preview');
+SELECT paused_reason FROM cdi.syncs WHERE name = 'preview';
+SELECT cdi_sync_reset('m-mirror');
+CREATE TEMP TABLE anew AS SELECT cdi_sync_run('m-mirror') AS run_id;
+SELECT r.added, r.removed, r.unchanged FROM anew JOIN cdi.sync_runs r USING (run_id);
+SELECT cdi_sync_reset('nobody');
+
+-- Changed: what is not given stays.
+SELECT cdi_alter_sync('mapped', mode => 'upsert', nulls => '{"*": "send"}');
+SELECT mode, mapping IS NOT NULL AS mapped, nulls FROM cdi.syncs WHERE name = 'mapped';
+SELECT cdi_alter_sync('mapped', mapping => '{}');
+SELECT mapping FROM cdi.syncs WHERE name = 'mapped';
+SELECT cdi_alter_sync('nobody', mode => 'full');
+
+-- What cannot be used says why, when it is declared and when it runs.
+SELECT cdi_create_sync('bad', 'syncs', 'SELECT id FROM sync_people', 'id', mapping => '{"a": {"@path": "$.mail"}}');
+SELECT cdi_create_sync('bad', 'syncs', 'SELECT id FROM sync_people', 'id', mapping => '{"a": {"@magic": 1}}');
+SELECT cdi_create_sync('bad', 'syncs', 'SELECT id FROM sync_people', 'id', nulls => '{"a": "keep"}');
+SELECT cdi_create_sync('fragile', 'syncs', 'SELECT id, note FROM sync_people', 'id', mapping => '{"n": "{{$.note}}"}') > 0 AS created;
+ALTER TABLE sync_people DROP COLUMN note;
+SELECT cdi_sync_run('fragile');
+SELECT cdi_sync_run('mapped') > 0 AS others_run;
+-- Nobody but who may administer
+CREATE ROLE cdi_test_no_syncs;
+SET ROLE cdi_test_no_syncs;
+SELECT cdi_sync_preview('preview');
+SELECT cdi_sync_pause('preview');
+RESET ROLE;
+DROP ROLE cdi_test_no_syncs;
+DROP VIEW sync_outbox;
+DROP FUNCTION sync_acknowledge;
+DROP TABLE sync_people;

@@ -32,7 +32,7 @@ BEGIN
         'cdi.spend, cdi.exchange_rates, cdi.outbox, cdi.push_cursor, cdi.sync_runs, cdi.sync_rows, cdi.deliveries, cdi.failed_deliveries TO %I', role);
     EXECUTE format('GRANT SELECT (source_id, name, enabled, created_at, rotated_at, rate_limit, rate_burst, max_body, allowed_origins, keep_original, client_address, cookieless, person_traits) ON cdi.sources TO %I', role);
     EXECUTE format('GRANT SELECT ON cdi.identifier_types, cdi.trait_policies, cdi.computed_traits, cdi.conversions, cdi.virtual_events, '
-        'cdi.channels, cdi.channel_rules, cdi.channel_sites, cdi.destinations, cdi.destination_specs, cdi.syncs TO %I', role);
+        'cdi.channels, cdi.channel_rules, cdi.channel_sites, cdi.session_settings, cdi.touch_types, cdi.destinations, cdi.destination_specs, cdi.syncs TO %I', role);
     FOR v IN
         SELECT c.oid::regclass FROM pg_class c
         WHERE c.relkind = 'v' AND c.relnamespace IN ('cdi'::regnamespace, 'cdi_bi'::regnamespace)
@@ -80,7 +80,7 @@ BEGIN
     EXECUTE format('GRANT INSERT ON cdi.import TO %I WITH GRANT OPTION', role);     -- both
     EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA cdi, cdi_bi TO %I', role);
     EXECUTE format('REVOKE ALL ON cdi.identity_key FROM %I', role);
-    EXECUTE format('GRANT INSERT, UPDATE, DELETE ON cdi.sources, cdi.source_grants, cdi.source_keys, cdi.secrets, cdi.webhooks, cdi.identifier_types, cdi.computed_traits, cdi.conversions, cdi.channel_sites, cdi.spend, cdi.exchange_rates, '
+    EXECUTE format('GRANT INSERT, UPDATE, DELETE ON cdi.sources, cdi.source_grants, cdi.source_keys, cdi.secrets, cdi.webhooks, cdi.identifier_types, cdi.computed_traits, cdi.conversions, cdi.channel_sites, cdi.session_settings, cdi.touch_types, cdi.spend, cdi.exchange_rates, '
         'cdi.failed_events, cdi.imports, cdi.pipeline_deltas, cdi.failed_deliveries TO %I', role);
     EXECUTE format('GRANT INSERT ON cdi.secret_entry, cdi.channels, cdi.channel_rules TO %I', role);
     EXECUTE format('GRANT USAGE ON ALL SEQUENCES IN SCHEMA cdi TO %I', role);

@@ -97,6 +97,17 @@ SELECT count(*) AS rows, count(DISTINCT period_start) AS days, count(*) FILTER (
        sum(new_people) FILTER (WHERE value IS NULL) = max(cumulative_reach) AS sums
 FROM cdi_reach_curve(from_time => '2012-03-01+00', to_time => '2012-04-01+00') c;
 
+-- Impressions and other touches that are no sessions
+BEGIN;
+SELECT cdi_create_touch_type('reach_ad', 'Reach Ad', 'impression', channel => 'display');
+SELECT stored FROM cdi_ingest((SELECT jsonb_agg(jsonb_build_object('type', 'track', 'event', 'Reach Ad', 'messageId', 'reach-ad' || n, 'timestamp', '2012-03-05T12:00:00Z', 'userId', 'reach-ad' || n % 4))
+                               FROM generate_series(1, 10) n), 'reach');
+SELECT value, reach, touches, exclusive_reach, people_by_frequency FROM cdi_channel_reach(from_time => '2012-03-01+00', to_time => '2012-04-01+00', touch_types => '{impression}', frequencies => 3);
+SELECT value, reach, touches FROM cdi_channel_reach(from_time => '2012-03-01+00', to_time => '2012-04-01+00') WHERE value IS NULL OR value = 'display';
+SELECT channels, people FROM cdi_reach_overlap('channel', '2012-03-01+00', '2012-04-01+00', '{impression,offline}');
+SELECT sum(reach) FROM cdi_channel_reach(from_time => '2012-03-01+00', to_time => '2012-04-01+00', touch_types => '{session}') WHERE value = 'display';
+ROLLBACK;
+
 -- Bad input and none
 SELECT * FROM cdi_channel_reach(from_time => '1999-01-01', to_time => '1999-01-02');
 SELECT * FROM cdi_reach_overlap(from_time => '1999-01-01', to_time => '1999-01-02');

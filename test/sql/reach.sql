@@ -55,6 +55,16 @@ CREATE TEMP TABLE parallel AS SELECT cdi_reach(person, channel) AS reach, cdi_fr
 SET LOCAL max_parallel_workers_per_gather = 0;
 SELECT p.reach = s.reach AND p.frequency = s.frequency AS same
 FROM parallel p, (SELECT cdi_reach(person, channel ORDER BY at, person) AS reach, cdi_frequency(person, 1, 20 ORDER BY at DESC) AS frequency FROM reach_touches) s;
+-- States that know different channels are united by the channels' names.
+CREATE TEMP TABLE split (person uuid, channel text) PARTITION BY LIST (channel);
+CREATE TEMP TABLE split_1 PARTITION OF split FOR VALUES IN ('web', 'mail');
+CREATE TEMP TABLE split_2 PARTITION OF split FOR VALUES IN ('tv', 'radio');
+CREATE TEMP TABLE split_3 PARTITION OF split FOR VALUES IN ('print');
+INSERT INTO split SELECT person, channel FROM reach_touches WHERE channel IS NOT NULL;
+ANALYZE split;
+SET LOCAL enable_partitionwise_aggregate = on;
+EXPLAIN (COSTS OFF) SELECT cdi_reach(person, channel) FROM split;
+SELECT p.reach = (SELECT cdi_reach(person, channel) FROM split) AS same FROM parallel p;
 COMMIT;
 DROP TABLE reach_touches CASCADE;
 

@@ -76,7 +76,7 @@ SELECT stored FROM cdi_ingest((
         'context', jsonb_build_object('campaign', CASE WHEN channel > 0 THEN jsonb_build_object('source', (ARRAY['google', 'newsletter', 'partner'])[channel], 'medium', (ARRAY['cpc', 'email', 'affiliate'])[channel], 'name', 'c' || n % 5) END))) ORDER BY n)
     FROM (SELECT n, floor(power(random(), 2) * 150) AS who, floor(random() * 4)::integer AS channel FROM generate_series(1, 700) n) v), 'reach');
 SELECT cdi_resolve() >= 0 AS resolved;
-CREATE TEMP VIEW march AS SELECT * FROM cdi.touchpoints WHERE touched_at >= '2012-03-01+00' AND touched_at < '2012-04-01+00';
+CREATE TEMP TABLE march AS SELECT * FROM cdi.touchpoints WHERE touched_at >= '2012-03-01+00' AND touched_at < '2012-04-01+00';
 SELECT count(DISTINCT person_id) AS people, count(*) AS touches FROM march;
 CREATE TEMP VIEW per_value AS
 SELECT d.dimension, p.period, CASE WHEN p.period IS NOT NULL THEN date_trunc(p.period, m.touched_at, 'UTC') END AS period_start, m.person_id,

@@ -435,3 +435,4 @@ CREATE TYPE cdi.markov_fit AS (
     left_out double precision
 );
 COMMENT ON TYPE cdi.markov_fit IS 'How well a Markov chain of an order foretells the paths that it is made from (docs/markov.md).';
+

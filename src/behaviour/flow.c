@@ -170,7 +170,9 @@ node_expression(const char *node)
 }
 
 /*
- * Nodes are computed below the sort, so that it moves text and not contexts.
+ * Sessions are those of cdi.session_events, which has the same arguments of
+ * cdi_session_id() and leaves out the same events; here nodes are computed below
+ * the sort, so that it moves text and not contexts.
  * $1, $2: bounds of the time at which events are read; null: all.
  */
 static char *
@@ -236,15 +238,18 @@ flow_query(FunctionCallInfo fcinfo, const char *anchor, bool by_session)
 	initStringInfo(&query);
 	appendStringInfoString(&query, "SELECT s.person_id, s.\"timestamp\", s.node, s.anchor");
 	if (by_session)
-		appendStringInfo(&query, ", %s.cdi_session_id(s.event_id, s.\"timestamp\", s.campaign, interval '30 minutes')"
+		appendStringInfo(&query, ", %s.cdi_session_id(s.event_id, s.\"timestamp\", s.campaign,"
+						 " (SELECT g.gap FROM cdi.session_settings g), (SELECT g.midnight FROM cdi.session_settings g), s.cuts)"
 						 " OVER (PARTITION BY s.person_id ORDER BY s.\"timestamp\", s.position)", schema);
 	appendStringInfo(&query,
 					 " FROM (SELECT coalesce(m.person_id, e.subject) AS person_id, e.event_id, e.\"timestamp\", e.position,"
 					 " %s.cdi_campaign_key(e.campaign_source, e.campaign_medium, e.campaign_name,"
 					 " e.campaign_term, e.campaign_content, e.click_id_type) AS campaign,"
+					 " e.event = ANY ((SELECT g.cut_events FROM cdi.session_settings g)::text[]) AS cuts,"
 					 " (%s)::text AS node, %s AS anchor"
 					 " FROM cdi.events e LEFT JOIN cdi.identity_map m ON m.identifier = e.subject"
 					 " WHERE e.type IN ('page', 'screen', 'track') AND e.subject IS NOT NULL"
+					 " AND (e.type = 'track' AND e.event = ANY ((SELECT array_agg(k.event) FROM cdi.touch_types k)::text[])) IS NOT TRUE"
 					 " AND ($1 IS NULL OR e.\"timestamp\" >= $1) AND ($2 IS NULL OR e.\"timestamp\" < $2)"
 					 " OFFSET 0) s%s ORDER BY s.person_id, s.\"timestamp\", s.position",
 					 schema, node, is_anchor, by_session ? "" : " WHERE s.node IS NOT NULL");

@@ -171,6 +171,15 @@ SELECT count(*) FILTER (WHERE 'Alpha' IN (source, target)) AS alphas, count(*) >
 FROM cdi_flows(steps => 3, from_time => '2011-05-01', to_time => '2011-06-01', node => 'event', exclude => '{Alpha or Beta}', top => 100);
 SELECT cdi_drop_virtual_event('Alpha or Beta');
 
+-- What ends a session ends a path; touches that are no sessions are in none.
+BEGIN;
+SELECT cdi_set_sessions(gap => '5 minutes', midnight => 'UTC', cut_events => '{Gamma}');
+SELECT cdi_create_touch_type('delta', 'Delta', 'impression', channel => 'display');
+SELECT count(*) FILTER (WHERE f.path IS NOT NULL AND v.path IS NOT NULL AND f.n = v.n) > 10 AS found, count(*) FILTER (WHERE f.n IS DISTINCT FROM v.n) AS differing
+FROM (SELECT path, occurrences AS n FROM cdi_top_paths('from', NULL, 9, '2011-05-01', '2011-06-01', top => 1000000)) f
+FULL JOIN (SELECT path, count(*) AS n FROM (SELECT cdi_flow_path(node, "timestamp", position, 'from', NULL, 9, true) AS path FROM may GROUP BY session_id) p GROUP BY path) v USING (path);
+ROLLBACK;
+
 -- Kinds of node
 SELECT node, array_agg(DISTINCT target ORDER BY target) FILTER (WHERE target NOT IN ('(end)', '(start)')) AS nodes
 FROM (VALUES ('event'), ('page'), ('screen')) k (node), LATERAL cdi_flows(from_time => '2011-05-01', to_time => '2011-06-01', node => k.node) f GROUP BY node ORDER BY node;

@@ -55,6 +55,16 @@ CREATE TEMP TABLE parallel AS SELECT cdi_reach(person, channel) AS reach, cdi_fr
 SET LOCAL max_parallel_workers_per_gather = 0;
 SELECT p.reach = s.reach AND p.frequency = s.frequency AS same
 FROM parallel p, (SELECT cdi_reach(person, channel ORDER BY at, person) AS reach, cdi_frequency(person, 1, 20 ORDER BY at DESC) AS frequency FROM reach_touches) s;
+-- States that know different channels are united by the channels' names.
+CREATE TEMP TABLE split (person uuid, channel text) PARTITION BY LIST (channel);
+CREATE TEMP TABLE split_1 PARTITION OF split FOR VALUES IN ('web', 'mail');
+CREATE TEMP TABLE split_2 PARTITION OF split FOR VALUES IN ('tv', 'radio');
+CREATE TEMP TABLE split_3 PARTITION OF split FOR VALUES IN ('print');
+INSERT INTO split SELECT person, channel FROM reach_touches WHERE channel IS NOT NULL;
+ANALYZE split;
+SET LOCAL enable_partitionwise_aggregate = on;
+EXPLAIN (COSTS OFF) SELECT cdi_reach(person, channel) FROM split;
+SELECT p.reach = (SELECT cdi_reach(person, channel) FROM split) AS same FROM parallel p;
 COMMIT;
 DROP TABLE reach_touches CASCADE;
 
@@ -66,7 +76,7 @@ SELECT stored FROM cdi_ingest((
         'context', jsonb_build_object('campaign', CASE WHEN channel > 0 THEN jsonb_build_object('source', (ARRAY['google', 'newsletter', 'partner'])[channel], 'medium', (ARRAY['cpc', 'email', 'affiliate'])[channel], 'name', 'c' || n % 5) END))) ORDER BY n)
     FROM (SELECT n, floor(power(random(), 2) * 150) AS who, floor(random() * 4)::integer AS channel FROM generate_series(1, 700) n) v), 'reach');
 SELECT cdi_resolve() >= 0 AS resolved;
-CREATE TEMP VIEW march AS SELECT * FROM cdi.touchpoints WHERE touched_at >= '2012-03-01+00' AND touched_at < '2012-04-01+00';
+CREATE TEMP TABLE march AS SELECT * FROM cdi.touchpoints WHERE touched_at >= '2012-03-01+00' AND touched_at < '2012-04-01+00';
 SELECT count(DISTINCT person_id) AS people, count(*) AS touches FROM march;
 CREATE TEMP VIEW per_value AS
 SELECT d.dimension, p.period, CASE WHEN p.period IS NOT NULL THEN date_trunc(p.period, m.touched_at, 'UTC') END AS period_start, m.person_id,
@@ -96,6 +106,17 @@ SELECT count(*) AS rows, count(DISTINCT period_start) AS days, count(*) FILTER (
            SELECT count(DISTINCT person_id) FROM march m WHERE (c.value IS NULL OR m.channel = c.value) AND m.touched_at < c.period_start + interval '24 hours')) AS differing,
        sum(new_people) FILTER (WHERE value IS NULL) = max(cumulative_reach) AS sums
 FROM cdi_reach_curve(from_time => '2012-03-01+00', to_time => '2012-04-01+00') c;
+
+-- Impressions and other touches that are no sessions
+BEGIN;
+SELECT cdi_create_touch_type('reach_ad', 'Reach Ad', 'impression', channel => 'display');
+SELECT stored FROM cdi_ingest((SELECT jsonb_agg(jsonb_build_object('type', 'track', 'event', 'Reach Ad', 'messageId', 'reach-ad' || n, 'timestamp', '2012-03-05T12:00:00Z', 'userId', 'reach-ad' || n % 4))
+                               FROM generate_series(1, 10) n), 'reach');
+SELECT value, reach, touches, exclusive_reach, people_by_frequency FROM cdi_channel_reach(from_time => '2012-03-01+00', to_time => '2012-04-01+00', touch_types => '{impression}', frequencies => 3);
+SELECT value, reach, touches FROM cdi_channel_reach(from_time => '2012-03-01+00', to_time => '2012-04-01+00') WHERE value IS NULL OR value = 'display';
+SELECT channels, people FROM cdi_reach_overlap('channel', '2012-03-01+00', '2012-04-01+00', '{impression,offline}');
+SELECT sum(reach) FROM cdi_channel_reach(from_time => '2012-03-01+00', to_time => '2012-04-01+00', touch_types => '{session}') WHERE value = 'display';
+ROLLBACK;
 
 -- Bad input and none
 SELECT * FROM cdi_channel_reach(from_time => '1999-01-01', to_time => '1999-01-02');

@@ -300,13 +300,22 @@ BEGIN
         class text NOT NULL,
         error text,
         milliseconds double precision,
-        idempotency_key text NOT NULL
+        idempotency_key text NOT NULL,
+        kind text NOT NULL DEFAULT 'request' CHECK (kind IN ('request', 'record'))
     ) PARTITION BY RANGE (sent_at);
     CREATE TABLE cdi.deliveries_default PARTITION OF cdi.deliveries DEFAULT;
     CREATE INDEX deliveries_brin ON cdi.deliveries USING brin (sent_at);
-    COMMENT ON TABLE cdi.deliveries IS 'One row per request that was sent to a destination, with its keys and its outcome.';
+    COMMENT ON TABLE cdi.deliveries IS 'One row per request that was sent to a destination, with its keys and its outcome, and one per record of it that was not accepted.';
+    COMMENT ON COLUMN cdi.deliveries.kind IS 'request, or record: one row that was not accepted, whose "rows" and "accepted" are 0 because its request counts it.';
     COMMENT ON COLUMN cdi.deliveries.class IS 'ok; rejected; split (too large, or one row of several is bad: sent again in halves); retryable; throttled; auth (the destination''s settings are at fault: it pauses, no row loses an attempt).';
     COMMENT ON COLUMN cdi.deliveries.status IS 'HTTP status; null where there was no answer.';
+
+    CREATE TABLE cdi.destination_pauses (
+        destination_id integer PRIMARY KEY,
+        since timestamptz NOT NULL,
+        reason text NOT NULL
+    );
+    COMMENT ON TABLE cdi.destination_pauses IS 'Destinations that are not sent to until somebody has seen to their settings, and why. They are tried again from time to time; the row goes when something is accepted.';
 
     CREATE TABLE cdi.failed_deliveries (
         position bigint PRIMARY KEY,

@@ -225,7 +225,7 @@ without_nulls(const CdiModel *model, Jsonb *row)
 	JsonbIterator *it;
 	JsonbIteratorToken token;
 	JsonbValue	part;
-	JsonbValue	key;
+	JsonbValue	key = {.type = jbvNull};
 	JsonbParseState *state = NULL;
 	JsonbValue *result;
 

@@ -131,6 +131,12 @@ send_waiting(PushRequest *request)
 	int			n = 0;
 
 	dlist_delete(&request->node);
+	/* What is sent again is what is true now. */
+	if (request->stage == 0 && push_request_supersede(push, request) == 0)
+	{
+		push_request_free(request);
+		return;
+	}
 	request->context = request_context(request->lane);
 	old = MemoryContextSwitchTo(request->context);
 	items = palloc(sizeof(CdiItem *) * request->nrows);
@@ -139,7 +145,10 @@ send_waiting(PushRequest *request)
 		CdiItem    *item = map_row(request->lane, request->rows[i]);
 
 		if (item->error)
+		{
+			push_delivery_add_record(push, request->rows[i], request->attempts, NULL, "invalid", item->error);
 			push_row_end(push, request->rows[i], PUSH_FAILED, "invalid", 0, request->attempts, item->error);
+		}
 		else
 		{
 			request->rows[n] = request->rows[i];
@@ -183,6 +192,7 @@ send_pending(PushLane *lane)
 		if (item->error)
 		{
 			dlist_delete(&row->queue);
+			push_delivery_add_record(push, row, 0, NULL, "invalid", item->error);
 			push_row_end(push, row, PUSH_FAILED, "invalid", 0, 0, item->error);
 			continue;
 		}
@@ -521,7 +531,7 @@ cdi_push_main(Datum arg)
 		take_answers();
 		if (want_compile())
 			push_compile(push);
-		if (push->record.ndeliveries > 0 || push->record.nended > 0)
+		if (push->record.ndeliveries > 0 || push->record.nended > 0 || push_reasons_changed(push))
 			write_results();
 		if (look)
 			look_everywhere();
@@ -534,7 +544,7 @@ cdi_push_main(Datum arg)
 		if (push->armed == CDI_ARMED)
 			send_all();
 		/* a row that cannot be mapped ends, and a refused host answers, at once */
-		if (push->record.nended > 0 || cdi_client_has_result(push->http))
+		if (push->record.nended > 0 || cdi_client_has_result(push->http) || push_reasons_changed(push))
 			continue;
 
 		n = WaitEventSetWait(events, time_to_wait(), event, lengthof(event), cdi_worker_wait_event());

@@ -54,6 +54,8 @@ typedef struct PushDestination
 	int			failures;		/* in a row; nothing else came through */
 	TimestampTz resume_at;		/* sent nothing before */
 	bool		warned;
+	char	   *reason;			/* why it pauses; NULL: it does not */
+	bool		reason_changed; /* and that is not recorded yet */
 	dlist_head	lanes;
 } PushDestination;
 
@@ -66,6 +68,7 @@ typedef struct PushLane
 	json_t	   *action;			/* NULL until compiled, or unknown */
 	CdiBatchLimits limits;
 	bool		enabled;
+	bool		latest_only;	/* a newer row of a key takes the place of one that failed */
 	bool		seen;
 	bool		more;			/* the outbox may have more rows than were read */
 	int64		cursor;			/* as recorded */
@@ -85,7 +88,8 @@ typedef enum PushEnd
 {
 	PUSH_OPEN,
 	PUSH_ACCEPTED,
-	PUSH_FAILED
+	PUSH_FAILED,
+	PUSH_SUPERSEDED				/* a newer row of its key is sent instead */
 } PushEnd;
 
 typedef struct PushRow
@@ -137,6 +141,7 @@ typedef struct PushRequest
 typedef struct PushDelivery
 {
 	dlist_node	node;
+	bool		record;			/* of one row that was not accepted, not of a request */
 	TimestampTz sent_at;
 	int32		sync_id;
 	int32		destination_id;
@@ -200,6 +205,11 @@ extern void push_request_wait(PushRequest *request, TimestampTz due);
 extern void push_request_free(PushRequest *request);
 extern void push_delivery_add(CdiPushState *push, const PushRequest *request, int accepted,
 							  const CdiAnswer *answer, const char *class, const char *error);
+/* One row of a request that was not accepted; or, answer NULL, that cannot be sent */
+extern void push_delivery_add_record(CdiPushState *push, const PushRow *row, int attempt, const CdiAnswer *answer,
+									 const char *class, const char *error);
+/* Ends rows that a newer one of their key takes the place of; how many are left */
+extern int	push_request_supersede(CdiPushState *push, PushRequest *request);
 extern void push_record_reset(CdiPushState *push);
 
 /* push_health.c: when a destination may be sent something */
@@ -208,6 +218,8 @@ extern int64 push_backoff(int attempt);
 extern void push_pause(PushDestination *destination, int64 milliseconds);
 /* The destination's settings are at fault: no row is, so none pays for it. */
 extern void push_pause_for_settings(PushDestination *destination, int sqlstate, const char *error);
+extern void push_clear_reason(PushDestination *destination);
+extern bool push_reasons_changed(const CdiPushState *push);
 /* asked: the receiver said how long */
 extern void push_note_health(PushDestination *destination, const CdiAnswer *answer,
 							 const CdiVerdict *verdict, int64 wait, bool asked);
@@ -242,8 +254,10 @@ extern TimestampTz push_schedule_due(const CdiPushState *push);
 
 /* push_store.c: each one short transaction */
 extern void push_read(CdiPushState *push);
-extern void push_write(CdiPushState *push);
 /* Takes over changed destinations, each once nothing of it is in flight. */
 extern void push_compile(CdiPushState *push);
+
+/* push_write.c */
+extern void push_write(CdiPushState *push);
 
 #endif							/* CDI_PUSH_H */

@@ -243,6 +243,8 @@ push_take_answer(CdiPushState *push, PushRequest *request, const CdiAnswer *answ
 				tally.rest[tally.nrest++] = request->rows[i];
 			else
 				settle_row(push, request, request->rows[i], class, error, answer->status, &tally);
+			if (class != CDI_CLASS_OK && (named || request->rows[i]->end == PUSH_FAILED))
+				push_delivery_add_record(push, request->rows[i], request->attempts, answer, cdi_class_name(class), error);
 			push_row_count(push, request->rows[i]);
 		}
 		push_delivery_add(push, request, tally.accepted, answer, cdi_class_name(verdict->class),

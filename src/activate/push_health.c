@@ -7,6 +7,7 @@
 
 #include "common/pg_prng.h"
 #include "utils/guc.h"
+#include "utils/memutils.h"
 
 #include "base/errors.h"
 
@@ -36,6 +37,11 @@ void
 push_pause_for_settings(PushDestination *destination, int sqlstate, const char *error)
 {
 	push_pause(destination, cdi_activate_retry_max_delay);
+	if (destination->reason == NULL || strcmp(destination->reason, error) != 0)
+	{
+		push_clear_reason(destination);
+		destination->reason = MemoryContextStrdup(TopMemoryContext, error);
+	}
 	if (destination->warned)
 		return;
 	destination->warned = true;
@@ -44,6 +50,26 @@ push_pause_for_settings(PushDestination *destination, int sqlstate, const char *
 			 errmsg("destination \"%s\" pauses", destination->name),
 			 errdetail("%s.", error),
 			 errhint("It is tried again from time to time, and at once after cdi_alter_destination().")));
+}
+
+void
+push_clear_reason(PushDestination *destination)
+{
+	destination->reason_changed = true;
+	if (destination->reason)
+		pfree(destination->reason);
+	destination->reason = NULL;
+}
+
+bool
+push_reasons_changed(const CdiPushState *push)
+{
+	dlist_iter	it;
+
+	dlist_foreach(it, (dlist_head *) &push->destinations)
+		if (dlist_container(PushDestination, node, it.cur)->reason_changed)
+		return true;
+	return false;
 }
 
 void
@@ -82,6 +108,8 @@ push_note_health(PushDestination *destination, const CdiAnswer *answer, const Cd
 		default:
 			destination->failures = 0;
 			destination->warned = false;
+			if (destination->reason)
+				push_clear_reason(destination);
 			destination->token_works = destination->token != NULL;
 	}
 }

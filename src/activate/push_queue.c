@@ -216,38 +216,103 @@ append_array_element(StringInfo out, const char *text)
 	appendStringInfoChar(out, '"');
 }
 
-void
-push_delivery_add(CdiPushState *push, const PushRequest *request, int accepted,
-				  const CdiAnswer *answer, const char *class, const char *error)
+static PushDelivery *
+new_delivery(CdiPushState *push, const PushLane *lane, PushRow *const *rows, int nrows, const CdiAnswer *answer,
+			 const char *class, const char *error)
 {
-	MemoryContext old = MemoryContextSwitchTo(push->record.context);
 	PushDelivery *delivery = palloc0(sizeof(PushDelivery));
 	StringInfoData keys;
 
 	initStringInfo(&keys);
 	appendStringInfoChar(&keys, '{');
-	for (int i = 0; i < request->nrows; i++)
+	for (int i = 0; i < nrows; i++)
 	{
 		if (i > 0)
 			appendStringInfoChar(&keys, ',');
-		append_array_element(&keys, request->rows[i]->primary_key);
+		append_array_element(&keys, rows[i]->primary_key);
 	}
 	appendStringInfoChar(&keys, '}');
+	delivery->sync_id = lane->sync_id;
+	delivery->destination_id = lane->destination->destination_id;
+	delivery->primary_keys = keys.data;
+	delivery->status = answer ? answer->status : 0;
+	delivery->class = class;
+	delivery->error = error ? pstrdup(error) : NULL;
+	delivery->milliseconds = answer ? answer->milliseconds : 0;
+	dlist_push_tail(&push->record.deliveries, &delivery->node);
+	push->record.ndeliveries++;
+	return delivery;
+}
+
+void
+push_delivery_add(CdiPushState *push, const PushRequest *request, int accepted,
+				  const CdiAnswer *answer, const char *class, const char *error)
+{
+	MemoryContext old = MemoryContextSwitchTo(push->record.context);
+	PushDelivery *delivery = new_delivery(push, request->lane, request->rows, request->nrows, answer, class, error);
+
 	delivery->sent_at = request->sent_at;
-	delivery->sync_id = request->lane->sync_id;
-	delivery->destination_id = request->lane->destination->destination_id;
 	delivery->attempt = request->attempts;
 	delivery->rows = request->nrows;
 	delivery->accepted = accepted;
-	delivery->primary_keys = keys.data;
-	delivery->status = answer->status;
-	delivery->class = class;
-	delivery->error = error ? pstrdup(error) : NULL;
-	delivery->milliseconds = answer->milliseconds;
 	delivery->key = pstrdup(request->request ? request->request->key : "");
-	dlist_push_tail(&push->record.deliveries, &delivery->node);
-	push->record.ndeliveries++;
 	MemoryContextSwitchTo(old);
+}
+
+void
+push_delivery_add_record(CdiPushState *push, const PushRow *row, int attempt, const CdiAnswer *answer,
+						 const char *class, const char *error)
+{
+	MemoryContext old = MemoryContextSwitchTo(push->record.context);
+	PushDelivery *delivery = new_delivery(push, row->lane, (PushRow *const *) &row, 1, answer, class, error);
+
+	delivery->record = true;
+	delivery->sent_at = GetCurrentTimestamp();
+	delivery->attempt = attempt;
+	delivery->key = pstrdup(row->key);
+	MemoryContextSwitchTo(old);
+}
+
+/* The newest row of the same primary key, if there is a newer one */
+static PushRow *
+newer_row(PushRow *row)
+{
+	KeyEntry   *entry = hash_search(row->lane->keys, &row->key_hash, HASH_FIND, NULL);
+	PushRow    *newest = NULL;
+	dlist_iter	it;
+
+	dlist_foreach(it, &entry->rows)
+	{
+		PushRow    *other = dlist_container(PushRow, by_key, it.cur);
+
+		if (other->position > row->position && strcmp(other->primary_key, row->primary_key) == 0)
+			newest = other;
+	}
+	return newest;
+}
+
+int
+push_request_supersede(CdiPushState *push, PushRequest *request)
+{
+	int			n = 0;
+
+	for (int i = 0; i < request->nrows; i++)
+	{
+		PushRow    *row = request->rows[i];
+		PushRow    *newer = request->lane->latest_only ? newer_row(row) : NULL;
+
+		if (newer == NULL)
+		{
+			request->rows[n++] = row;
+			continue;
+		}
+		/* The destination may never have seen it. */
+		if (strcmp(row->operation, "insert") == 0 && strcmp(newer->operation, "update") == 0)
+			newer->operation = row->operation = "insert";
+		push_row_end(push, row, PUSH_SUPERSEDED, NULL, 0, request->attempts, NULL);
+	}
+	request->nrows = n;
+	return n;
 }
 
 void

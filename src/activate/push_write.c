@@ -1,0 +1,363 @@
+/*
+ * push_write.c
+ *		Record what became of requests and rows: one short transaction, after
+ *		which nothing of it is sent again.
+ */
+#include "activate/push.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "base/errors.h"
+#include "worker/worker.h"
+
+#define MAX_COLUMNS 13
+
+typedef struct Columns
+{
+	int			n;
+	Datum	   *values[MAX_COLUMNS];
+	bool	   *nulls[MAX_COLUMNS];
+} Columns;
+
+static Columns *
+make_columns(int ncolumns, int n)
+{
+	Columns    *columns = palloc0(sizeof(Columns));
+
+	columns->n = n;
+	for (int i = 0; i < ncolumns; i++)
+	{
+		columns->values[i] = palloc(sizeof(Datum) * n);
+		columns->nulls[i] = palloc0(sizeof(bool) * n);
+	}
+	return columns;
+}
+
+static Datum
+column_array(const Columns *columns, int column, Oid type)
+{
+	int			dims[1] = {columns->n};
+	int			bounds[1] = {1};
+	bool		by_value = type != TEXTOID;
+	int			len = type == TEXTOID ? -1 : type == INT4OID ? 4 : 8;
+	char		align = len == 8 ? TYPALIGN_DOUBLE : TYPALIGN_INT;
+
+	return PointerGetDatum(construct_md_array(columns->values[column], columns->nulls[column], 1, dims, bounds,
+											  type, len, by_value, align));
+}
+
+static void
+set_text(Columns *columns, int column, int row, const char *text)
+{
+	if (text == NULL)
+		columns->nulls[column][row] = true;
+	else
+		columns->values[column][row] = CStringGetTextDatum(text);
+}
+
+static void
+write_deliveries(CdiPushState *push)
+{
+	static CdiPlan plan = {
+		.query = "INSERT INTO cdi.deliveries (sent_at, sync_id, destination_id, attempt, rows, accepted, primary_keys,"
+		" status, class, error, milliseconds, idempotency_key, kind)"
+		" SELECT sent_at, sync_id, destination_id, attempt, rows, accepted, primary_keys::text[],"
+		" status, class, error, milliseconds, key, kind"
+		" FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
+		" AS d (sent_at, sync_id, destination_id, attempt, rows, accepted, primary_keys, status, class, error, milliseconds, key, kind)",
+		.nargs = 13,
+		.argtypes = {TIMESTAMPTZARRAYOID, INT4ARRAYOID, INT4ARRAYOID, INT4ARRAYOID, INT4ARRAYOID, INT4ARRAYOID,
+		TEXTARRAYOID, INT4ARRAYOID, TEXTARRAYOID, TEXTARRAYOID, FLOAT8ARRAYOID, TEXTARRAYOID, TEXTARRAYOID}
+	};
+	static const Oid types[] = {TIMESTAMPTZOID, INT4OID, INT4OID, INT4OID, INT4OID, INT4OID, TEXTOID, INT4OID, TEXTOID,
+	TEXTOID, FLOAT8OID, TEXTOID, TEXTOID};
+	Columns    *columns;
+	Datum		arrays[lengthof(types)];
+	dlist_iter	it;
+	int			i = 0;
+
+	if (push->record.ndeliveries == 0)
+		return;
+	columns = make_columns(lengthof(types), push->record.ndeliveries);
+	dlist_foreach(it, &push->record.deliveries)
+	{
+		PushDelivery *delivery = dlist_container(PushDelivery, node, it.cur);
+
+		columns->values[0][i] = TimestampTzGetDatum(delivery->sent_at);
+		columns->values[1][i] = Int32GetDatum(delivery->sync_id);
+		columns->values[2][i] = Int32GetDatum(delivery->destination_id);
+		columns->values[3][i] = Int32GetDatum(delivery->attempt);
+		columns->values[4][i] = Int32GetDatum(delivery->rows);
+		columns->values[5][i] = Int32GetDatum(delivery->accepted);
+		set_text(columns, 6, i, delivery->primary_keys);
+		columns->values[7][i] = Int32GetDatum(delivery->status);
+		columns->nulls[7][i] = delivery->status == 0;
+		set_text(columns, 8, i, delivery->class);
+		set_text(columns, 9, i, delivery->error);
+		columns->values[10][i] = Float8GetDatum(delivery->milliseconds);
+		set_text(columns, 11, i, delivery->key);
+		set_text(columns, 12, i, delivery->record ? "record" : "request");
+		i++;
+	}
+	for (int k = 0; k < lengthof(types); k++)
+		arrays[k] = column_array(columns, k, types[k]);
+	cdi_plan_execute(&plan, arrays, NULL);
+}
+
+/* Dead letters, before what was accepted: a later row of a key settles them. */
+static void
+write_failed(CdiPushState *push, int nfailed)
+{
+	static CdiPlan plan = {
+		.query = "INSERT INTO cdi.failed_deliveries AS f (position, failed_at, sync_id, run_id, operation, primary_key, hash,"
+		" idempotency_key, payload, class, status, error, attempts)"
+		" SELECT DISTINCT ON (o.sync_id, o.primary_key) o.position, clock_timestamp(), o.sync_id, o.run_id, o.operation,"
+		" o.primary_key, o.hash, o.idempotency_key, o.payload, e.class, e.status, e.error, e.attempts"
+		" FROM unnest($1, $2, $3, $4, $5, $6) AS e (sync_id, position, class, status, error, attempts)"
+		" JOIN cdi.outbox o ON o.sync_id = e.sync_id AND o.position = e.position"
+		" JOIN cdi.syncs s ON s.sync_id = e.sync_id"
+		" ORDER BY o.sync_id, o.primary_key, o.position DESC"
+		" ON CONFLICT (sync_id, primary_key) DO UPDATE SET position = excluded.position, failed_at = excluded.failed_at,"
+		" run_id = excluded.run_id, operation = excluded.operation, hash = excluded.hash,"
+		" idempotency_key = excluded.idempotency_key, payload = excluded.payload, class = excluded.class,"
+		" status = excluded.status, error = excluded.error, attempts = excluded.attempts"
+		" WHERE excluded.position >= f.position",
+		.nargs = 6,
+		.argtypes = {INT4ARRAYOID, INT8ARRAYOID, TEXTARRAYOID, INT4ARRAYOID, TEXTARRAYOID, INT4ARRAYOID}
+	};
+	static const Oid types[] = {INT4OID, INT8OID, TEXTOID, INT4OID, TEXTOID, INT4OID};
+	Columns    *columns;
+	Datum		arrays[lengthof(types)];
+	dlist_iter	it;
+	int			i = 0;
+
+	if (nfailed == 0)
+		return;
+	columns = make_columns(lengthof(types), nfailed);
+	dlist_foreach(it, &push->record.ended)
+	{
+		PushRow    *row = dlist_container(PushRow, queue, it.cur);
+
+		if (row->end != PUSH_FAILED)
+			continue;
+		columns->values[0][i] = Int32GetDatum(row->lane->sync_id);
+		columns->values[1][i] = Int64GetDatum(row->position);
+		set_text(columns, 2, i, row->class);
+		columns->values[3][i] = Int32GetDatum(row->status);
+		columns->nulls[3][i] = row->status == 0;
+		set_text(columns, 4, i, row->error);
+		columns->values[5][i] = Int32GetDatum(row->attempts);
+		i++;
+	}
+	for (int k = 0; k < lengthof(types); k++)
+		arrays[k] = column_array(columns, k, types[k]);
+	cdi_plan_execute(&plan, arrays, NULL);
+}
+
+static void
+write_accepted(CdiPushState *push, int naccepted)
+{
+	static CdiPlan plan = {
+		.query = "WITH latest AS ("
+		"  SELECT DISTINCT ON (o.sync_id, o.primary_key) o.*,"
+		"  o.operation = 'delete' AND s.mode <> 'delete' AS gone"
+		"  FROM unnest($1, $2) AS e (sync_id, position)"
+		"  JOIN cdi.outbox o ON o.sync_id = e.sync_id AND o.position = e.position"
+		"  JOIN cdi.syncs s ON s.sync_id = e.sync_id"
+		"  ORDER BY o.sync_id, o.primary_key, o.position DESC),"
+		" kept AS ("
+		"  INSERT INTO cdi.sync_rows (sync_id, primary_key, hash, payload, acknowledged_at)"
+		"  SELECT sync_id, primary_key, hash, payload, clock_timestamp() FROM latest WHERE NOT gone"
+		"  ON CONFLICT (sync_id, primary_key) DO UPDATE"
+		"  SET hash = excluded.hash, payload = excluded.payload, acknowledged_at = excluded.acknowledged_at),"
+		" removed AS ("
+		"  DELETE FROM cdi.sync_rows r USING latest l"
+		"  WHERE l.gone AND r.sync_id = l.sync_id AND r.primary_key = l.primary_key),"
+		" settled AS ("
+		"  DELETE FROM cdi.failed_deliveries f USING latest l"
+		"  WHERE f.sync_id = l.sync_id AND f.primary_key = l.primary_key AND f.position <= l.position)"
+		" SELECT count(*) FROM latest",
+		.nargs = 2,.argtypes = {INT4ARRAYOID, INT8ARRAYOID}
+	};
+	Columns    *columns;
+	dlist_iter	it;
+	int			i = 0;
+
+	if (naccepted == 0)
+		return;
+	columns = make_columns(2, naccepted);
+	dlist_foreach(it, &push->record.ended)
+	{
+		PushRow    *row = dlist_container(PushRow, queue, it.cur);
+
+		if (row->end != PUSH_ACCEPTED)
+			continue;
+		columns->values[0][i] = Int32GetDatum(row->lane->sync_id);
+		columns->values[1][i] = Int64GetDatum(row->position);
+		i++;
+	}
+	cdi_plan_execute(&plan, (Datum[])
+					 {
+						 column_array(columns, 0, INT4OID), column_array(columns, 1, INT8OID)
+					 }, NULL);
+}
+
+static void
+write_counts(CdiPushState *push)
+{
+	static CdiPlan plan = {
+		.query = "UPDATE cdi.sync_runs r SET attempted = r.attempted + c.ok + c.rejected + c.retryable, ok = r.ok + c.ok,"
+		" rejected = r.rejected + c.rejected, retryable = r.retryable + c.retryable"
+		" FROM unnest($1, $2, $3, $4) AS c (run_id, ok, rejected, retryable) WHERE r.run_id = c.run_id",
+		.nargs = 4,.argtypes = {INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT8ARRAYOID}
+	};
+	HASH_SEQ_STATUS scan;
+	PushCounts *counts;
+	Columns    *columns;
+	int			i = 0;
+
+	if (push->record.counts == NULL)
+		return;
+	columns = make_columns(4, (int) hash_get_num_entries(push->record.counts));
+	hash_seq_init(&scan, push->record.counts);
+	while ((counts = hash_seq_search(&scan)) != NULL)
+	{
+		columns->values[0][i] = Int64GetDatum(counts->run_id);
+		columns->values[1][i] = Int64GetDatum(counts->ok);
+		columns->values[2][i] = Int64GetDatum(counts->rejected);
+		columns->values[3][i++] = Int64GetDatum(counts->retryable);
+	}
+	cdi_plan_execute(&plan, (Datum[])
+					 {
+						 column_array(columns, 0, INT8OID), column_array(columns, 1, INT8OID),
+						 column_array(columns, 2, INT8OID), column_array(columns, 3, INT8OID)
+					 }, NULL);
+}
+
+/* Position before the first row that has not ended */
+static int64
+cursor_of(PushLane *lane)
+{
+	dlist_iter	it;
+
+	dlist_foreach(it, &lane->rows)
+	{
+		PushRow    *row = dlist_container(PushRow, node, it.cur);
+
+		if (row->end == PUSH_OPEN)
+			return row->position - 1;
+	}
+	return lane->read;
+}
+
+static int
+write_cursors(CdiPushState *push)
+{
+	static CdiPlan plan = {
+		.query = "INSERT INTO cdi.push_cursor AS c (sync_id, position)"
+		" SELECT e.sync_id, e.position FROM unnest($1, $2) AS e (sync_id, position) JOIN cdi.syncs s USING (sync_id)"
+		" ORDER BY 1"
+		" ON CONFLICT (sync_id) DO UPDATE SET position = excluded.position WHERE c.position < excluded.position",
+		.nargs = 2,.argtypes = {INT4ARRAYOID, INT8ARRAYOID}
+	};
+	Columns    *columns;
+	dlist_iter	it;
+	dlist_iter	inner;
+	int			n = 0;
+
+	dlist_foreach(it, &push->destinations)
+		dlist_foreach(inner, &dlist_container(PushDestination, node, it.cur)->lanes)
+		n++;
+	columns = make_columns(2, Max(n, 1));
+	columns->n = 0;
+	dlist_foreach(it, &push->destinations)
+		dlist_foreach(inner, &dlist_container(PushDestination, node, it.cur)->lanes)
+	{
+		PushLane   *lane = dlist_container(PushLane, node, inner.cur);
+		int64		cursor = cursor_of(lane);
+
+		if (cursor <= lane->cursor)
+			continue;
+		columns->values[0][columns->n] = Int32GetDatum(lane->sync_id);
+		columns->values[1][columns->n++] = Int64GetDatum(cursor);
+	}
+	if (columns->n > 0)
+		cdi_plan_execute(&plan, (Datum[])
+						 {
+							 column_array(columns, 0, INT4OID), column_array(columns, 1, INT8OID)
+						 }, NULL);
+	return columns->n;
+}
+
+/* Why destinations pause, for people to see */
+static void
+write_reasons(CdiPushState *push)
+{
+	static CdiPlan set = {
+		.query = "INSERT INTO cdi.destination_pauses (destination_id, since, reason)"
+		" SELECT d.destination_id, clock_timestamp(), $2 FROM cdi.destinations d WHERE d.destination_id = $1"
+		" ON CONFLICT (destination_id) DO UPDATE SET reason = excluded.reason",
+		.nargs = 2,.argtypes = {INT4OID, TEXTOID}
+	};
+	static CdiPlan clear = {
+		.query = "DELETE FROM cdi.destination_pauses WHERE destination_id = $1",
+		.nargs = 1,.argtypes = {INT4OID}
+	};
+	dlist_iter	it;
+
+	dlist_foreach(it, &push->destinations)
+	{
+		PushDestination *destination = dlist_container(PushDestination, node, it.cur);
+		Datum		values[2] = {Int32GetDatum(destination->destination_id), (Datum) 0};
+
+		if (!destination->reason_changed)
+			continue;
+		if (destination->reason)
+			values[1] = CStringGetTextDatum(destination->reason);
+		cdi_plan_execute(destination->reason ? &set : &clear, values, NULL);
+	}
+}
+
+void
+push_write(CdiPushState *push)
+{
+	dlist_iter	it;
+	dlist_iter	inner;
+	dlist_mutable_iter row;
+	int			nfailed = 0;
+	int			naccepted = 0;
+
+	dlist_foreach(it, &push->record.ended)
+	{
+		PushEnd		end = dlist_container(PushRow, queue, it.cur)->end;
+
+		nfailed += end == PUSH_FAILED;
+		naccepted += end == PUSH_ACCEPTED;
+	}
+	cdi_worker_begin("cdi: record deliveries");
+	write_deliveries(push);
+	write_failed(push, nfailed);
+	write_accepted(push, naccepted);
+	write_counts(push);
+	write_reasons(push);
+	(void) write_cursors(push);
+	cdi_worker_commit();
+
+	/* From here on it is done; nothing below can fail. */
+	dlist_foreach(it, &push->destinations)
+		dlist_container(PushDestination, node, it.cur)->reason_changed = false;
+	dlist_foreach(it, &push->destinations)
+		dlist_foreach(inner, &dlist_container(PushDestination, node, it.cur)->lanes)
+	{
+		PushLane   *lane = dlist_container(PushLane, node, inner.cur);
+
+		lane->cursor = Max(lane->cursor, cursor_of(lane));
+	}
+	dlist_foreach_modify(row, &push->record.ended)
+		push_row_forget(dlist_container(PushRow, queue, row.cur));
+	push_record_reset(push);
+}

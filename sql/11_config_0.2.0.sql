@@ -248,7 +248,6 @@ COMMENT ON COLUMN cdi.channel_sites.site IS 'A domain, which covers its subdomai
 COMMENT ON COLUMN cdi.channel_sites.any_tld IS 'Of a name: whether it is a domain under any top-level domain, too.';
 SELECT pg_extension_config_dump('cdi.channel_sites', '');
 
-
 CREATE TYPE cdi.path_credit AS (
     channel text,
     conversions double precision,
@@ -334,8 +333,6 @@ CREATE TABLE cdi.touch_types (
     kind text NOT NULL CHECK (kind IN ('click', 'impression', 'offline')),
     channel text,
     properties jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(properties) = 'object'),
-
-
     created_at timestamptz NOT NULL DEFAULT now()
 );
 COMMENT ON TABLE cdi.touch_types IS 'Tracked events that are touchpoints beside sessions: an advertisement seen, a call, a visit to a store. Made by cdi_create_touch_type().';
@@ -346,63 +343,6 @@ SELECT pg_extension_config_dump('cdi.touch_types', '');
 
 CREATE TYPE cdi.reach_combination AS (channels text[], people bigint, touches bigint);
 COMMENT ON TYPE cdi.reach_combination IS 'People who were reached through exactly these channels, and their touches: an element of the result of cdi_reach().';
-
-CREATE TABLE cdi.channel_rules (
-    channel_group text NOT NULL CHECK (channel_group <> ''),
-    version integer NOT NULL CHECK (version >= 1),
-    rule integer NOT NULL CHECK (rule >= 1),
-    channel text NOT NULL REFERENCES cdi.channels,
-    condition jsonb NOT NULL CHECK (jsonb_typeof(condition) = 'object'),
-    note text,
-    created_at timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (channel_group, version, rule)
-);
-COMMENT ON TABLE cdi.channel_rules IS 'Rules that give an event its channel, per group and version, in the order in which they are tried: the first whose condition holds counts. A version is never changed; the highest of a group is the current one. Made by cdi_set_channel_rules().';
-COMMENT ON COLUMN cdi.channel_rules.condition IS 'What an event must have: fields with tests, and all, any, not. An empty object holds always.';
-COMMENT ON COLUMN cdi.channel_rules.note IS 'Where the rule is from.';
-SELECT pg_extension_config_dump('cdi.channel_rules', '');
-
-CREATE TABLE cdi.channel_sites (
-    site text PRIMARY KEY CHECK (site ~ '^[^ A-Z/:]{1,253}$'),
-    kind text NOT NULL CHECK (kind ~ '^[a-z][a-z0-9_]{0,62}$'),
-    any_tld boolean NOT NULL DEFAULT false
-);
-COMMENT ON TABLE cdi.channel_sites IS 'What kind of site a source or referrer is: source_site and referrer_site of channel rules. Kinds that come with cdi are search, social, shopping and video; other takes a site out of all. Set by cdi_set_channel_site().';
-COMMENT ON COLUMN cdi.channel_sites.site IS 'A domain, which covers its subdomains (the longest counts), or the name under which campaigns are tagged.';
-COMMENT ON COLUMN cdi.channel_sites.any_tld IS 'Of a name: whether it is a domain under any top-level domain, too.';
-SELECT pg_extension_config_dump('cdi.channel_sites', '');
-CREATE TYPE cdi.path_credit AS (
-    channel text,
-    conversions double precision,
-    conversions_low double precision,
-    conversions_high double precision,
-    value double precision,
-    value_low double precision,
-    value_high double precision,
-    effect double precision
-);
-COMMENT ON TYPE cdi.path_credit IS 'What a path model credits a channel with (docs/markov.md): conversions and value with the bounds of their interval where one was asked for, and the model''s own figure for the channel.';
-
-CREATE TYPE cdi.ordered_credit AS (
-    channel text,
-    "position" integer,
-    conversions double precision,
-    value double precision
-);
-COMMENT ON TYPE cdi.ordered_credit IS 'What cdi_shapley_ordered() credits a channel with at a position (docs/shapley.md).';
-
-CREATE TYPE cdi.hazard_credit AS (
-    channel text,
-    conversions double precision,
-    conversions_low double precision,
-    conversions_high double precision,
-    value double precision,
-    value_low double precision,
-    value_high double precision,
-    effect double precision,
-    lag interval
-);
-COMMENT ON TYPE cdi.hazard_credit IS 'What cdi_hazard() credits a channel with (docs/shapley.md): as cdi.path_credit, and the mean time from a touch to the conversions that it leads to.';
 
 -- Rows of the reports of retention, stickiness and lifecycle
 CREATE TYPE cdi.retention_count AS (

@@ -89,7 +89,7 @@ BEGIN
     EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA cdi, cdi_bi TO %I', role);
     EXECUTE format('REVOKE ALL ON cdi.identity_key FROM %I', role);
     EXECUTE format('GRANT INSERT, UPDATE, DELETE ON cdi.sources, cdi.source_grants, cdi.source_keys, cdi.secrets, cdi.webhooks, cdi.identifier_types, '
-        'cdi.computed_traits, cdi.conversions, cdi.channel_sites, cdi.spend, cdi.exchange_rates, cdi.session_settings, cdi.touch_types TO %I', role);
+        'cdi.computed_traits, cdi.conversions, cdi.channel_sites, cdi.spend, cdi.exchange_rates, cdi.session_settings, cdi.touch_types, '
         'cdi.failed_events, cdi.imports, cdi.pipeline_deltas, cdi.failed_deliveries TO %I', role);
     EXECUTE format('GRANT INSERT ON cdi.secret_entry, cdi.channels, cdi.channel_rules TO %I', role);
     EXECUTE format('GRANT USAGE ON ALL SEQUENCES IN SCHEMA cdi TO %I', role);

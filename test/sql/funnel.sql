@@ -1,6 +1,7 @@
 -- Funnels: the worked examples of the vendors, and what is refused.
 -- Everything that can be generated is compared in test/integration/funnel.
 SET timezone = 'UTC';
+SET DateStyle = 'ISO, YMD';
 \set SHOW_CONTEXT never
 SET client_min_messages = warning;
 CREATE TABLE funnel_visits (person text, at timestamptz, event text, item text, position integer GENERATED ALWAYS AS IDENTITY);

@@ -1,6 +1,8 @@
 -- Retention, stickiness, lifecycle, cohorts.
 SET client_min_messages = warning;
 SET TimeZone = 'UTC';
+SET DateStyle = 'ISO, YMD';
+SET IntervalStyle = 'postgres';
 
 -- ClickHouse's documentation of retention(): 5, 10 and 15 people on three days.
 CREATE TEMP TABLE visits AS

@@ -1,6 +1,7 @@
 -- Sequences of events: patterns, counts, times, the next event.
 SET client_min_messages = warning;
 SET TimeZone = 'UTC';
+SET DateStyle = 'ISO, YMD';
 
 -- ClickHouse's own cases (tests/queries/0_stateless/00222_sequence_aggregate_function_family.sql),
 -- with a second for each unit: the pattern, and what sequenceMatch and sequenceCount say.

@@ -66,7 +66,7 @@ SELECT cdi_create_sync('changes-2', 'syncs', 'SELECT id FROM sync_people', 'id',
 -- A look ahead: the requests, and nothing else
 SELECT cdi_create_destination('previewed', settings => '{"url": "env:CDI_URL", "authorization": "env:CDI_TOKEN", "signing_secret": "file:key", "batch_size": 2}') > 0 AS created;
 SELECT cdi_create_sync('preview', 'previewed', 'SELECT id, name FROM sync_people UNION ALL SELECT 7, ''X'' UNION ALL SELECT NULL, ''nobody''', 'id') > 0 AS created;
-SELECT request, stage, operations, primary_keys, method, url, headers, regexp_replace(body, '"idempotency_key":"[^"]*"', '"idempotency_key":"..."', 'g') AS body, error FROM cdi_sync_preview('preview');
+SELECT request, stage, operations, primary_keys, method, url, headers || '{"Idempotency-Key": "..."}' AS headers, regexp_replace(body, '"idempotency_key":"[^"]*"', '"idempotency_key":"..."', 'g') AS body, error FROM cdi_sync_preview('preview');
 SELECT request, primary_keys FROM cdi_sync_preview('preview', 1);
 SELECT count(*) AS queued FROM sync_outbox WHERE name = 'preview';
 SELECT count(*) AS runs FROM cdi.sync_runs r JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'preview';

@@ -8,6 +8,22 @@ LANGUAGE C
 AS 'MODULE_PATHNAME', 'cdi_sources_changed';
 COMMENT ON FUNCTION cdi._configuration_changed() IS 'Internal: trigger of the tables that backends keep in memory.';
 
+CREATE OR REPLACE FUNCTION cdi._source_deleted()
+RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    DELETE FROM cdi.source_grants g USING deleted d WHERE g.source_id = d.source_id;
+    DELETE FROM cdi.source_keys k USING deleted d WHERE k.source_id = d.source_id;
+    DELETE FROM cdi.webhooks w USING deleted d WHERE w.source_id = d.source_id;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION cdi._source_deleted() IS 'Internal: with a source go its grants, keys and webhook.';
+
+CREATE OR REPLACE TRIGGER deleted AFTER DELETE ON cdi.sources REFERENCING OLD TABLE AS deleted
+    FOR EACH STATEMENT EXECUTE FUNCTION cdi._source_deleted();
 CREATE OR REPLACE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON cdi.sources
     FOR EACH STATEMENT EXECUTE FUNCTION cdi._configuration_changed();
 CREATE OR REPLACE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON cdi.source_keys

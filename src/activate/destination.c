@@ -273,24 +273,33 @@ PG_FUNCTION_INFO_V1(cdi_drop_destination);
 Datum
 cdi_drop_destination(PG_FUNCTION_ARGS)
 {
-	static CdiPlan syncs = {
-		.query = "SELECT s.name FROM cdi.syncs s JOIN cdi.destinations d USING (destination_id) WHERE d.name = $1",
+	static CdiPlan plan = {
+		.query = "DELETE FROM cdi.destinations WHERE name = $1 RETURNING destination_id",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
-	static CdiPlan plan = {
-		.query = "DELETE FROM cdi.destinations WHERE name = $1",
-		.nargs = 1,.argtypes = {TEXTOID}
+	static CdiPlan syncs = {
+		.query = "SELECT name FROM cdi.syncs WHERE destination_id = $1",
+		.nargs = 1,.argtypes = {INT4OID}
 	};
 	char	   *name = cdi_text_argument(fcinfo, 0, "name");
+	CdiOwnerScope scope;
+	bool		isnull;
 
-	if (run_as_owner(&syncs, (Datum[]) {CStringGetTextDatum(name)}) > 0)
+	cdi_worker_wake_at_commit(CDI_WAKE_PUSH);
+	cdi_owner_enter(&scope);
+	SPI_connect();
+	cdi_plan_execute(&plan, (Datum[]) {CStringGetTextDatum(name)}, NULL);
+	if (SPI_processed == 0)
+		unknown(ERRCODE_CDI_UNKNOWN_DESTINATION, "destination", name);
+	/* Only now, when whoever declares a sync for it has ended or waits for us */
+	cdi_plan_execute(&syncs, (Datum[]) {SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)}, NULL);
+	if (SPI_processed > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
 				 errmsg("destination \"%s\" has syncs", name),
 				 errhint("Drop them first with cdi_drop_sync(), or turn the destination off with cdi_disable_destination().")));
-	cdi_worker_wake_at_commit(CDI_WAKE_PUSH);
-	if (run_as_owner(&plan, (Datum[]) {CStringGetTextDatum(name)}) == 0)
-		unknown(ERRCODE_CDI_UNKNOWN_DESTINATION, "destination", name);
+	SPI_finish();
+	cdi_owner_leave(&scope);
 	PG_RETURN_VOID();
 }
 

@@ -176,7 +176,7 @@ check(Declaration *sync, CdiModel *model)
 	static CdiPlan find = {
 		.query = "SELECT d.destination_id, p.spec::text FROM cdi.destinations d"
 		" LEFT JOIN cdi.destination_specs p ON (p.name, p.version) = (d.spec_name, d.spec_version)"
-		" WHERE d.name = $1",
+		" WHERE d.name = $1 FOR KEY SHARE OF d",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
 	MemoryContext caller = CurrentMemoryContext;
@@ -368,6 +368,11 @@ cdi_drop_sync(PG_FUNCTION_ARGS)
 		.query = "DELETE FROM cdi.syncs WHERE name = $1 RETURNING sync_id",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
+	static CdiPlan followers = {
+		.query = "SELECT string_agg(f.name, ', ' ORDER BY f.name) FROM cdi.syncs f JOIN cdi.syncs s ON f.schedule_after = s.sync_id"
+		" WHERE s.name = $1",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
 	static CdiPlan state[] = {
 		{.query = "DELETE FROM cdi.sync_rows WHERE sync_id = $1",.nargs = 1,.argtypes = {INT4OID}},
 		{.query = "DELETE FROM cdi.failed_deliveries WHERE sync_id = $1",.nargs = 1,.argtypes = {INT4OID}},
@@ -381,6 +386,13 @@ cdi_drop_sync(PG_FUNCTION_ARGS)
 	cdi_worker_wake_at_commit(CDI_WAKE_PUSH);
 	cdi_owner_enter(&scope);
 	SPI_connect();
+	cdi_plan_execute(&followers, (Datum[]) {CStringGetTextDatum(name)}, NULL);
+	if (SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1) != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+				 errmsg("other syncs run after sync \"%s\"", name),
+				 errdetail("They are: %s.", SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1)),
+				 errhint("Give them another schedule with cdi_sync_schedule() first.")));
 	cdi_plan_execute(&drop, (Datum[]) {CStringGetTextDatum(name)}, NULL);
 	if (SPI_processed == 0)
 		cdi_sync_unknown(name);
@@ -517,6 +529,26 @@ set_cron(const char *name, const char *line, Oid schema)
 	(void) SPI_execute_with_args("SELECT cron.schedule($1, $2, $3)", 3, types, values, NULL, false, 0);
 }
 
+/* Syncs that run one after another, up to the one that was given another place */
+static void
+check_circle(int32 before, int32 sync_id, const char *name)
+{
+	static CdiPlan plan = {
+		.query = "SELECT coalesce(schedule_after, 0) FROM cdi.syncs WHERE sync_id = $1",
+		.nargs = 1,.argtypes = {INT4OID}
+	};
+
+	while (before != 0)
+	{
+		if (before == sync_id)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("sync \"%s\" cannot run after one that runs after it", name)));
+		cdi_plan_execute(&plan, (Datum[]) {Int32GetDatum(before)}, NULL);
+		before = SPI_processed == 1 ? int_value(1) : 0;
+	}
+}
+
 PG_FUNCTION_INFO_V1(cdi_sync_schedule);
 
 Datum
@@ -564,10 +596,7 @@ cdi_sync_schedule(PG_FUNCTION_ARGS)
 
 		if (isnull)
 			cdi_sync_unknown(after);
-		if (DatumGetInt32(found) == int_value(2))
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("a sync cannot run after itself")));
+		check_circle(DatumGetInt32(found), int_value(2), name);
 	}
 	cdi_owner_leave(&scope);
 	set_cron(name, cron, get_func_namespace(fcinfo->flinfo->fn_oid));

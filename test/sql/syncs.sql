@@ -1,5 +1,6 @@
 -- Syncs: what each mode sends, what the destination gets of a row, how a run is
 -- looked at before it happens.  Nothing is sent here: the outbox says what would be.
+SET IntervalStyle = 'postgres';
 CREATE TABLE sync_people (id integer PRIMARY KEY, email text, name text, age integer, seen bigint, note text);
 INSERT INTO sync_people VALUES (1, 'Ada@Example.com', 'Ada', 36, 1, 'a'), (2, 'bob@example.com', NULL, NULL, 2, 'b'), (3, NULL, 'Cy', 50, 3, 'c');
 SELECT cdi_create_destination('syncs', settings => '{"url": "https://syncs.example/rows"}') > 0 AS created;
@@ -93,6 +94,19 @@ SELECT mode, mapping IS NOT NULL AS mapped, nulls FROM cdi.syncs WHERE name = 'm
 SELECT cdi_alter_sync('mapped', mapping => '{}');
 SELECT mapping FROM cdi.syncs WHERE name = 'mapped';
 SELECT cdi_alter_sync('nobody', mode => 'full');
+
+-- When it runs by itself: test/t/042_schedule.pl; here what cannot be.
+SELECT cdi_sync_schedule('m-full', every => '10 minutes');
+SELECT schedule_every, schedule_after, schedule_on_change FROM cdi.syncs WHERE name = 'm-full';
+SELECT cdi_sync_schedule('m-insert', after => 'm-full'), cdi_sync_schedule('m-update', after => 'm-insert');
+SELECT cdi_sync_schedule('m-full', after => 'm-update');
+SELECT cdi_sync_schedule('m-full', after => 'm-full');
+SELECT cdi_sync_schedule('m-full', every => '0.5 seconds');
+SELECT cdi_sync_schedule('m-full', every => '1 hour', on_change => true);
+SELECT cdi_sync_schedule('m-full', after => 'nobody');
+SELECT cdi_sync_schedule('m-full', cron => '* * * * *');
+SELECT cdi_drop_sync('m-insert');
+SELECT cdi_sync_schedule('m-update'), cdi_drop_sync('m-insert'), cdi_sync_schedule('m-full');
 
 -- What cannot be used says why, when it is declared and when it runs.
 SELECT cdi_create_sync('bad', 'syncs', 'SELECT id FROM sync_people', 'id', mapping => '{"a": {"@path": "$.mail"}}');

@@ -43,6 +43,12 @@ $node->safe_psql('shop', qq(
 	SELECT cdi_set_channel_rules('default', '[{"channel": "ours", "when": {"referrer_site": "ours"}}]' || cdi_channel_rules());
 	SELECT cdi_set_sessions(gap => '1 hour', midnight => 'Europe/Berlin', cut_events => '{Old}');
 	SELECT cdi_create_touch_type('call', 'Call', 'offline', channel => 'ours');
+	CREATE ROLE cdi_test_sender;
+	SELECT cdi_grant_source('web', 'cdi_test_sender'), cdi_add_write_key('web', 'a-key-of-old');
+	SELECT cdi_create_destination('crm', settings => '{"url": "https://crm.example/"}');
+	SELECT cdi_create_sync('people', 'crm', 'SELECT person_id FROM cdi.persons', 'person_id', nulls => '{"*": "omit"}');
+	SELECT cdi_create_sync('later', 'crm', 'SELECT person_id FROM cdi.persons', 'person_id'), cdi_sync_schedule('later', after => 'people');
+	SELECT cdi_sync_run('people');
 ));
 
 # Every table's content, as one checksum per table.  Built-in specifications
@@ -90,7 +96,7 @@ is($node->safe_psql('plain', q(SELECT cdi_channel(NULL, NULL, NULL, 'ours.exampl
 	'ours|referral|2|01:00:00|1', 'rules of channels, sessions and touches count as before, and cdi_init() adds none');
 
 $node->safe_psql('postgres', 'CREATE DATABASE custom');
-$node->command_ok([ 'pg_restore', '-e', '-j', '2', '-d', 'custom', "$dump.custom" ],
+$node->command_ok([ 'pg_restore', '-e', '-j', '4', '-d', 'custom', "$dump.custom" ],
 	'parallel custom restore without error');
 is(content('custom'), $before, 'custom restore gives every row back');
 

@@ -79,7 +79,6 @@ cdi_behaviour_conditions(FunctionCallInfo fcinfo, int first, int *count)
 	}
 
 	*count = PG_NARGS() - first;
-	Assert(*count <= CDI_MAX_CONDITIONS);
 	for (int i = 0; i < *count; i++)
 		if (!PG_ARGISNULL(first + i) && PG_GETARG_BOOL(first + i))
 			bits |= UINT32_C(1) << i;
@@ -103,6 +102,8 @@ cdi_behaviour_check_time(TimestampTz at)
  * cdi_retention_conditions(c1, ...): the state is which conditions were met,
  * with their number in the upper half.
  */
+#define NUMBER_OF_CONDITIONS	UINT64CONST(0x100000000)
+
 PG_FUNCTION_INFO_V1(cdi_retention_conditions_transition);
 Datum
 cdi_retention_conditions_transition(PG_FUNCTION_ARGS)
@@ -116,7 +117,7 @@ cdi_retention_conditions_transition(PG_FUNCTION_ARGS)
 		fcinfo->flinfo->fn_extra = fcinfo->flinfo;	/* only to say that it is done */
 	}
 	bits = cdi_behaviour_conditions(fcinfo, 1, &count);
-	PG_RETURN_INT64((uint64) PG_GETARG_INT64(0) | (uint64) count << 32 | bits);
+	PG_RETURN_INT64((uint64) PG_GETARG_INT64(0) | count * NUMBER_OF_CONDITIONS | bits);
 }
 
 PG_FUNCTION_INFO_V1(cdi_retention_conditions_final);
@@ -124,7 +125,7 @@ Datum
 cdi_retention_conditions_final(PG_FUNCTION_ARGS)
 {
 	uint64		state = PG_GETARG_INT64(0);
-	int			count = state >> 32;
+	int			count = state / NUMBER_OF_CONDITIONS;
 	Datum		values[CDI_MAX_CONDITIONS];
 
 	for (int i = 0; i < count; i++)

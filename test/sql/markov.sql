@@ -89,6 +89,8 @@ SELECT * FROM markov_credit('nothing');
 INSERT INTO markov_paths VALUES ('refund', '{A}', 1, 100, 0), ('refund', '{B}', 1, -40, 0), ('refund', '{A,B}', 1, 0, 1);
 SELECT * FROM markov_credit('refund');
 
+-- What rounding takes from a sum is not lost, in whatever order rows come.
+SELECT c.value FROM unnest((SELECT cdi_markov('{A}', 1, v, 0) FROM (VALUES (1e16), (1), (-1e16)) x(v))) c;
 -- Walks that go round ten thousand times, and a path of 100,000 touches: A and B
 -- are on the way to every conversion.
 INSERT INTO markov_paths SELECT 'round', array_agg(CASE WHEN i % 2 = 0 THEN 'A' ELSE 'B' END ORDER BY i), 1, 1, 0 FROM generate_series(0, 99999) AS i;

@@ -215,6 +215,7 @@ BEGIN
            d.name AS destination,
            s.action,
            s.enabled AND d.enabled AS enabled,
+           coalesce(s.paused_reason, CASE WHEN NOT d.enabled THEN 'the destination is disabled' END, u.reason) AS paused_reason,
            r.started_at AS last_run_at,
            extract(epoch FROM r.finished_at - r.started_at)::double precision AS last_run_seconds,
            r.queried AS last_run_queried,
@@ -224,6 +225,11 @@ BEGIN
            r.unchanged AS last_run_unchanged,
            r.invalid AS last_run_invalid,
            r.queued AS last_run_queued,
+           r.attempted AS last_run_attempted,
+           r.ok AS last_run_ok,
+           r.rejected AS last_run_rejected,
+           r.retryable AS last_run_retryable,
+           r.error AS last_run_error,
            coalesce(a.acknowledged, 0) AS acknowledged,
            coalesce(w.waiting, 0) AS waiting,
            coalesce(extract(epoch FROM now() - w.oldest), 0)::double precision AS oldest_waiting_seconds,
@@ -242,6 +248,7 @@ BEGIN
     LEFT JOIN (
         SELECT y.sync_id, count(*) AS acknowledged FROM cdi.sync_rows y GROUP BY y.sync_id
     ) a ON a.sync_id = s.sync_id
+    LEFT JOIN cdi.destination_pauses u ON u.destination_id = s.destination_id
     LEFT JOIN cdi.push_cursor c ON c.sync_id = s.sync_id
     LEFT JOIN LATERAL (
         SELECT count(*) AS waiting, min(o.queued_at) AS oldest
@@ -252,8 +259,8 @@ BEGIN
         FROM cdi.failed_deliveries l GROUP BY l.sync_id
     ) f ON f.sync_id = s.sync_id
     LEFT JOIN (
-        SELECT v.sync_id, count(*) AS requests, sum(v.rows) AS rows_sent, sum(v.accepted) AS rows_accepted,
-               percentile_cont(0.5) WITHIN GROUP (ORDER BY v.milliseconds) / 1000 AS median_request_seconds,
+        SELECT v.sync_id, count(*) FILTER (WHERE v.kind = 'request') AS requests, sum(v.rows) AS rows_sent, sum(v.accepted) AS rows_accepted,
+               percentile_cont(0.5) WITHIN GROUP (ORDER BY v.milliseconds) FILTER (WHERE v.kind = 'request') / 1000 AS median_request_seconds,
                @extschema@.cdi_last(v.error, v.sent_at, v.delivery_id) FILTER (WHERE v.error IS NOT NULL) AS latest_error
         FROM cdi.deliveries v WHERE v.sent_at > now() - interval '24 hours'
         GROUP BY v.sync_id
@@ -263,15 +270,21 @@ BEGIN
     COMMENT ON COLUMN cdi_bi.sync_health.destination IS 'Name of its destination.';
     COMMENT ON COLUMN cdi_bi.sync_health.action IS 'What the destination does with the rows.';
     COMMENT ON COLUMN cdi_bi.sync_health.enabled IS 'Whether sync and destination are enabled.';
+    COMMENT ON COLUMN cdi_bi.sync_health.paused_reason IS 'Why nothing is sent, in words; null while rows go out.';
     COMMENT ON COLUMN cdi_bi.sync_health.last_run_at IS 'When the last run started.';
     COMMENT ON COLUMN cdi_bi.sync_health.last_run_seconds IS 'Seconds that the last run took; null while it runs.';
-    COMMENT ON COLUMN cdi_bi.sync_health.last_run_queried IS 'Rows that the model returned in the last run.';
+    COMMENT ON COLUMN cdi_bi.sync_health.last_run_queried IS 'Rows that the model returned in the last run, and those that it no longer returns.';
     COMMENT ON COLUMN cdi_bi.sync_health.last_run_added IS 'Rows that the destination did not have.';
     COMMENT ON COLUMN cdi_bi.sync_health.last_run_changed IS 'Rows that differ from what it has.';
     COMMENT ON COLUMN cdi_bi.sync_health.last_run_removed IS 'Rows that it has and the model no longer returns.';
     COMMENT ON COLUMN cdi_bi.sync_health.last_run_unchanged IS 'Rows that it has as they are.';
     COMMENT ON COLUMN cdi_bi.sync_health.last_run_invalid IS 'Rows that cannot be sent: without a primary key of their own.';
     COMMENT ON COLUMN cdi_bi.sync_health.last_run_queued IS 'Rows that the last run queued to be sent.';
+    COMMENT ON COLUMN cdi_bi.sync_health.last_run_attempted IS 'Rows of the last run that were sent, each time that they were: last_run_ok, last_run_rejected and last_run_retryable together.';
+    COMMENT ON COLUMN cdi_bi.sync_health.last_run_ok IS 'Of those, how many were accepted.';
+    COMMENT ON COLUMN cdi_bi.sync_health.last_run_rejected IS 'Of those, how many were not and will not be sent again.';
+    COMMENT ON COLUMN cdi_bi.sync_health.last_run_retryable IS 'Of those, how many were not and are sent again.';
+    COMMENT ON COLUMN cdi_bi.sync_health.last_run_error IS 'Why the last scheduled run could not happen; null where it did.';
     COMMENT ON COLUMN cdi_bi.sync_health.acknowledged IS 'Rows that the destination has acknowledged and holds now.';
     COMMENT ON COLUMN cdi_bi.sync_health.waiting IS 'Rows queued beyond the position up to which the push worker is done with the sync.';
     COMMENT ON COLUMN cdi_bi.sync_health.oldest_waiting_seconds IS 'Seconds since the oldest of them was queued.';

@@ -376,6 +376,27 @@ call_function(const CdiScope *scope, const json_t *node)
 	return cdi_map_call(&value, call);
 }
 
+/* A member whose name is an expression itself */
+static CdiValue
+named_member(const CdiScope *scope, const json_t *node)
+{
+	CdiValue	object = cdi_map_evaluate(scope, json_array_get(node, 0));
+	CdiValue	name = cdi_map_evaluate(scope, json_array_get(node, 1));
+	JsonbContainer *container = object.container;
+	char	   *text = cdi_value_text(&name);
+	JsonbValue	found;
+	JsonbValue *result;
+
+	if (object.type == CDI_JSON)
+		container = &cdi_value_jsonb(&object)->root;
+	else if (object.type != CDI_CONTAINER)
+		return absent;
+	if (!JsonContainerIsObject(container))
+		return absent;
+	result = getKeyJsonValueFromContainer(container, text, strlen(text), &found);
+	return result ? cdi_value_from_jsonb(result) : absent;
+}
+
 /* Those of one list, or of all: "*" */
 static CdiValue
 all_items(const CdiScope *scope, const char *list)
@@ -467,6 +488,8 @@ directive(const CdiScope *scope, const char *name, const json_t *node, const jso
 		return each(scope, argument);
 	if (strcmp(name, "@merge") == 0)
 		return merge(scope, argument);
+	if (strcmp(name, "@member") == 0)
+		return named_member(scope, argument);
 	if (strcmp(name, "@items") == 0)
 		return all_items(scope, json_string_value(argument));
 	if (strcmp(name, "@column") == 0)

@@ -204,6 +204,8 @@ send_pending(PushLane *lane)
 		bytes += item->len + 1;
 		rows[n] = row;
 		items[n++] = item;
+		if (item->max_items > 0)
+			most = Min(most, item->max_items);
 	}
 	if (n == 0)
 	{

@@ -250,7 +250,7 @@ check_request(const json_t *request, const char *where)
 	cdi_map_check(json_object_get(request, "method"), request_rules, psprintf("%s.method", where));
 	if (json_object_get(request, "method") == NULL || json_object_get(request, "url") == NULL)
 		INVALID("%s: members \"method\" and \"url\" are needed.", where);
-	cdi_map_check(json_object_get(request, "url"), request_rules, psprintf("%s.url", where));
+	cdi_map_check(json_object_get(request, "url"), body_rules, psprintf("%s.url", where));
 	if ((part = json_object_get(request, "headers")) != NULL)
 		cdi_map_check(part, request_rules, psprintf("%s.headers", where));
 	if ((part = json_object_get(request, "timeout")) != NULL)
@@ -302,9 +302,11 @@ check_batch(const json_t *batch, const char *where)
 	check_object(batch, members, where);
 	json_object_foreach((json_t *) batch, key, value)
 	{
-		if (!json_is_string(value) && !(json_is_integer(value) && json_integer_value(value) > 0))
+		bool		by_row = json_is_object(value) && strcmp(key, "max_items") == 0;
+
+		if (!json_is_string(value) && !by_row && !(json_is_integer(value) && json_integer_value(value) > 0))
 			INVALID("%s.%s must be a positive integer or a template.", where, key);
-		cdi_map_check(value, (CdiMapRules) {0}, psprintf("%s.%s", where, key));
+		cdi_map_check(value, by_row ? row_rules : (CdiMapRules) {0}, psprintf("%s.%s", where, key));
 	}
 }
 
@@ -349,9 +351,14 @@ check_action(const char *name, const json_t *action)
 	if (json_object_get(action, "map") == NULL || json_object_get(action, "request") == NULL)
 		INVALID("%s: members \"map\" and \"request\" are needed.", where);
 	cdi_map_check(json_object_get(action, "map"), row_rules, psprintf("%s.map", where));
-	check_array_of_strings(json_object_get(action, "require"), psprintf("%s.require", where));
+	if ((part = json_object_get(action, "require")) != NULL && !json_is_array(part))
+		INVALID("%s.require must be an array of names and expressions.", where);
 	json_array_foreach(json_object_get(action, "require"), i, part)
-		if (json_object_get(json_object_get(action, "map"), json_string_value(part)) == NULL)
+		if (json_is_object(part))
+			cdi_map_check(part, row_rules, psprintf("%s.require[%d]", where, (int) i));
+		else if (!json_is_string(part))
+			INVALID("%s.require must be an array of names and expressions.", where);
+		else if (json_object_get(json_object_get(action, "map"), json_string_value(part)) == NULL)
 			INVALID("%s.require: the map has no member \"%s\".", where, json_string_value(part));
 	for (int k = 0; k < lengthof(expressions); k++)
 		if ((part = json_object_get(action, expressions[k])) != NULL)

@@ -103,6 +103,7 @@ typedef struct CdiItem
 	char	   *meta;			/* JSON that requests can use and do not hold, or NULL */
 	char	   *list;			/* which array of the body it goes to, or NULL */
 	char	   *group;			/* rows of one request have the same */
+	int			max_items;		/* of a request with it; 0: as all others */
 	char	   *error;			/* why it can never be sent, or NULL */
 } CdiItem;
 
@@ -141,6 +142,7 @@ extern Jsonb *cdi_value_jsonb(const CdiValue *value);
 typedef struct CdiMapRules
 {
 	bool		row;			/* "$", "@" and item. */
+	bool		element;		/* "@": inside of @each */
 	bool		secrets;
 	bool		items;			/* @items */
 	bool		answer;			/* header., text and key */
@@ -272,6 +274,7 @@ extern void cdi_sign_aws(CdiRequest *request, const char *service, const char *r
 						 const char *secret_key, const char *session_token, TimestampTz now);
 extern char *cdi_base64(const void *data, int len);
 extern bool cdi_host_allowed(const CdiSpec *spec, const char *host);
+extern const char *cdi_egress_setting(const CdiTarget *target);
 
 /* response.c */
 typedef enum CdiClass

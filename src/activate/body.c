@@ -115,10 +115,40 @@ append_cell(StringInfo out, const char *text, int len)
 	appendStringInfoChar(out, '"');
 }
 
+/* "*": every member that some item has */
+static json_t *
+csv_columns(const CdiScope *scope, const json_t *body)
+{
+	json_t	   *columns = json_object_get(body, "columns");
+	json_t	   *seen;
+
+	if (json_is_array(columns))
+		return columns;
+	columns = cdi_json_own(CurrentMemoryContext, json_array());
+	seen = cdi_json_own(CurrentMemoryContext, cdi_json_object());
+	for (int i = 0; i < scope->nitems; i++)
+	{
+		CdiValue	item = {.type = CDI_JSON,.data = scope->items[i]->json,.len = scope->items[i]->len};
+		Jsonb	   *object = cdi_value_jsonb(&item);
+		JsonbIterator *it = JsonbIteratorInit(&object->root);
+		JsonbIteratorToken token;
+		JsonbValue	part;
+
+		while ((token = JsonbIteratorNext(&it, &part, true)) != WJB_DONE)
+			if (token == WJB_KEY && json_object_getn(seen, part.val.string.val, part.val.string.len) == NULL)
+			{
+				json_object_setn_new(seen, part.val.string.val, part.val.string.len, json_true());
+				json_array_append_new(columns, json_stringn(part.val.string.val, part.val.string.len));
+			}
+	}
+	return columns;
+}
+
 static void
 write_csv(StringInfo out, const CdiScope *scope, const json_t *body)
 {
-	json_t	   *columns = json_object_get(body, "columns");
+	json_t	   *columns = csv_columns(scope, body);
+	const char *null = cdi_json_string(body, "null");
 	json_t	   *column;
 	size_t		k;
 
@@ -134,13 +164,20 @@ write_csv(StringInfo out, const CdiScope *scope, const json_t *body)
 	}
 	for (int i = 0; i < scope->nitems; i++)
 	{
-		CdiScope	inner = *scope;
+		CdiValue	item = {.type = CDI_JSON,.data = scope->items[i]->json,.len = scope->items[i]->len};
+		Jsonb	   *object = cdi_value_jsonb(&item);
 
-		inner.item = scope->items[i];
 		json_array_foreach(columns, k, column)
 		{
-			CdiValue	value = cdi_map_path(&inner, psprintf("mapped[\"%s\"]", json_string_value(column)));
-			char	   *text = cdi_value_text(&value);
+			JsonbValue	found;
+			JsonbValue *cell = JB_ROOT_IS_OBJECT(object) ?
+				getKeyJsonValueFromContainer(&object->root, json_string_value(column), json_string_length(column), &found) : NULL;
+			CdiValue	value = {.type = CDI_ABSENT};
+			const char *text;
+
+			if (cell != NULL)
+				value = cdi_value_from_jsonb(cell);
+			text = value.type == CDI_NULL && null ? null : cdi_value_text(&value);
 
 			if (k > 0)
 				appendStringInfoChar(out, ',');
@@ -178,6 +215,7 @@ cdi_body_build(CdiRequest *request, const CdiScope *scope, const json_t *body)
 {
 	const char *format = cdi_json_string(body, "format");
 	json_t	   *template = json_object_get(body, "template");
+	json_t	   *gzip = json_object_get(body, "gzip");
 	CdiValue	value = {.type = CDI_ABSENT};
 	const char *type;
 	StringInfoData out;
@@ -213,7 +251,7 @@ cdi_body_build(CdiRequest *request, const CdiScope *scope, const json_t *body)
 	cdi_request_add_header(request, "Content-Type", type);
 	request->body = out.data;
 	request->body_len = out.len;
-	if (json_is_true(json_object_get(body, "gzip")))
+	if (gzip != NULL && (json_is_true(gzip) || (json_is_object(gzip) && cdi_map_condition(scope, gzip))))
 		compress_body(request);
 }
 
@@ -229,7 +267,7 @@ cdi_body_check(const json_t *body, CdiMapRules rules, const char *where)
 		{"json", " format gzip template ", "template"},
 		{"ndjson", " format gzip ", NULL},
 		{"form", " format gzip template ", "template"},
-		{"csv", " format gzip columns header ", "columns"},
+		{"csv", " format gzip columns header null ", "columns"},
 		{"text", " format gzip template ", "template"},
 	};
 	const char *format = cdi_json_string(body, "format");
@@ -249,7 +287,11 @@ cdi_body_check(const json_t *body, CdiMapRules rules, const char *where)
 	{
 		if (strstr(formats[found].takes, psprintf(" %s ", key)) == NULL)
 			INVALID("%s: unknown member \"%s\" of format %s.", where, key, format);
-		if ((strcmp(key, "gzip") == 0 || strcmp(key, "header") == 0) && !json_is_boolean(member))
+		if (strcmp(key, "null") == 0 && !json_is_string(member))
+			INVALID("%s.null must be a string.", where);
+		if (strcmp(key, "gzip") == 0 && json_is_object(member))
+			cdi_map_check_condition(member, rules, psprintf("%s.gzip", where));
+		else if ((strcmp(key, "gzip") == 0 || strcmp(key, "header") == 0) && !json_is_boolean(member))
 			INVALID("%s.%s must be true or false.", where, key);
 	}
 	if (formats[found].needs && json_object_get(body, formats[found].needs) == NULL)
@@ -259,11 +301,12 @@ cdi_body_check(const json_t *body, CdiMapRules rules, const char *where)
 	if ((member = json_object_get(body, "columns")) != NULL)
 	{
 		json_t	   *column;
+		bool		all = json_is_string(member) && strcmp(json_string_value(member), "*") == 0;
 
-		if (!json_is_array(member) || json_array_size(member) == 0)
-			INVALID("%s.columns must be an array of names.", where);
+		if (!all && (!json_is_array(member) || json_array_size(member) == 0))
+			INVALID("%s.columns must be an array of names, or \"*\".", where);
 		json_array_foreach(member, k, column)
-			if (!json_is_string(column) || strpbrk(json_string_value(column), "\"[]") != NULL)
+			if (!json_is_string(column))
 				INVALID("%s.columns must be an array of names.", where);
 	}
 }

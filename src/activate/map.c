@@ -376,6 +376,27 @@ call_function(const CdiScope *scope, const json_t *node)
 	return cdi_map_call(&value, call);
 }
 
+/* A member whose name is an expression itself */
+static CdiValue
+named_member(const CdiScope *scope, const json_t *node)
+{
+	CdiValue	object = cdi_map_evaluate(scope, json_array_get(node, 0));
+	CdiValue	name = cdi_map_evaluate(scope, json_array_get(node, 1));
+	JsonbContainer *container = object.container;
+	char	   *text = cdi_value_text(&name);
+	JsonbValue	found;
+	JsonbValue *result;
+
+	if (object.type == CDI_JSON)
+		container = &cdi_value_jsonb(&object)->root;
+	else if (object.type != CDI_CONTAINER)
+		return absent;
+	if (!JsonContainerIsObject(container))
+		return absent;
+	result = getKeyJsonValueFromContainer(container, text, strlen(text), &found);
+	return result ? cdi_value_from_jsonb(result) : absent;
+}
+
 /* Those of one list, or of all: "*" */
 static CdiValue
 all_items(const CdiScope *scope, const char *list)
@@ -427,6 +448,39 @@ column_of_items(const CdiScope *scope, const char *name)
 	return result;
 }
 
+/* Members of every item in order: an array per item, with "" for what it lacks */
+static CdiValue
+rows_of_items(const CdiScope *scope, const json_t *names)
+{
+	CdiValue	result = {.type = CDI_JSON};
+	StringInfoData out;
+
+	initStringInfo(&out);
+	for (int i = 0; i < scope->nitems; i++)
+	{
+		CdiScope	inner = *scope;
+		json_t	   *name;
+		size_t		k;
+
+		inner.item = scope->items[i];
+		appendStringInfoChar(&out, i == 0 ? '[' : ',');
+		json_array_foreach(names, k, name)
+		{
+			CdiValue	value = cdi_map_path(&inner, psprintf("mapped.%s", json_string_value(name)));
+
+			if (cdi_value_empty(&value))
+				value = cdi_value_string("", 0);
+			appendStringInfoChar(&out, k == 0 ? '[' : ',');
+			cdi_value_append(&out, &value);
+		}
+		appendStringInfoChar(&out, ']');
+	}
+	appendStringInfoChar(&out, ']');
+	result.data = out.data;
+	result.len = out.len;
+	return result;
+}
+
 static CdiValue
 directive(const CdiScope *scope, const char *name, const json_t *node, const json_t *argument)
 {
@@ -467,8 +521,12 @@ directive(const CdiScope *scope, const char *name, const json_t *node, const jso
 		return each(scope, argument);
 	if (strcmp(name, "@merge") == 0)
 		return merge(scope, argument);
+	if (strcmp(name, "@member") == 0)
+		return named_member(scope, argument);
 	if (strcmp(name, "@items") == 0)
 		return all_items(scope, json_string_value(argument));
+	if (strcmp(name, "@rows") == 0)
+		return rows_of_items(scope, argument);
 	if (strcmp(name, "@column") == 0)
 		return column_of_items(scope, json_string_value(argument));
 	if (strcmp(name, "@item") == 0)

@@ -21,9 +21,9 @@ check_path(const char *path, size_t len, CdiMapRules rules, const char *where)
 	static const struct
 	{
 		const char *name;
-		char		where;		/* r row, q request, a answer, * anywhere */
+		char		where;		/* r row, e element, q request, a answer, * anywhere */
 	}			roots[] = {
-		{"$", '*'}, {"@", 'r'}, {"settings", '*'}, {"vars", '*'}, {"secret", '*'}, {"item", 'r'}, {"batch", '*'},
+		{"$", '*'}, {"@", 'e'}, {"settings", '*'}, {"vars", '*'}, {"secret", '*'}, {"item", 'r'}, {"batch", '*'},
 		{"now", '*'}, {"status", '*'}, {"mapped", 'q'}, {"meta", 'q'}, {"step", 'q'},
 		{"header", 'a'}, {"text", 'a'}, {"key", 'a'},
 	};
@@ -38,7 +38,7 @@ check_path(const char *path, size_t len, CdiMapRules rules, const char *where)
 		INVALID("%s: path \"%s\" must begin with $, @, settings, vars, secret, item, mapped, meta, step, batch, now, status, header, text or key.", where, text);
 	if (strcmp(roots[found].name, "secret") == 0 && !rules.secrets)
 		INVALID("%s: secrets can be used in \"auth\" and \"request\" only.", where);
-	if (roots[found].where == 'r' && !rules.row)
+	if ((roots[found].where == 'r' && !rules.row) || (roots[found].where == 'e' && !rules.row && !rules.element))
 		INVALID("%s: path \"%s\" needs a row, and a request has many.", where, text);
 	if (roots[found].where == 'q' && rules.row && !rules.answer)
 		INVALID("%s: path \"%s\" can be used where a request is made or its answer read.", where, text);
@@ -242,14 +242,31 @@ check_directive(const char *name, const json_t *argument, CdiMapRules rules, con
 		if (!json_is_string(part))
 			INVALID("%s: \"in\" must be a path.", where);
 		check_path(json_string_value(part), json_string_length(part), rules, where);
+		rules.element = true;
 		cdi_map_check(json_object_get(argument, "map"), rules, where);
+	}
+	else if (strcmp(name, "@member") == 0)
+	{
+		if (!json_is_array(argument) || json_array_size(argument) != 2)
+			INVALID("%s must be an array of an object and the name of its member.", where);
+		cdi_map_check(argument, rules, where);
 	}
 	else if (strcmp(name, "@items") == 0 || strcmp(name, "@item") == 0 || strcmp(name, "@column") == 0)
 	{
 		if (!rules.items)
-			INVALID("%s can be used in the body of a request only.", where);
+			INVALID("%s can be used in the address and the body of a request only.", where);
 		if (strcmp(name, "@item") == 0 ? !json_is_true(argument) : !json_is_string(argument))
 			INVALID("%s must be %s.", where, strcmp(name, "@item") == 0 ? "true" : "a name");
+	}
+	else if (strcmp(name, "@rows") == 0)
+	{
+		if (!rules.items)
+			INVALID("%s can be used in the body of a request only.", where);
+		if (!json_is_array(argument) || json_array_size(argument) == 0)
+			INVALID("%s must be an array of names.", where);
+		json_array_foreach(argument, i, part)
+			if (!json_is_string(part))
+				INVALID("%s must be an array of names.", where);
 	}
 	else
 		INVALID("%s: unknown directive \"%s\".", where, name);

@@ -250,6 +250,19 @@ fn_flatten(const CdiValue *value, const json_t *call)
 	return json_value(&out);
 }
 
+/* Elements of an array, members of an object */
+static CdiValue
+fn_count(const CdiValue *value, const json_t *call)
+{
+	CdiValue	result = {.type = CDI_NUMBER};
+
+	if (value->type != CDI_CONTAINER && value->type != CDI_JSON)
+		return absent;
+	result.data = psprintf("%d", (int) JsonContainerSize(&cdi_value_jsonb(value)->root));
+	result.len = strlen(result.data);
+	return result;
+}
+
 /* ---- identifiers and personal data ---- */
 
 /* Version 5 of RFC 9562: the same text gives the same id. */
@@ -317,6 +330,7 @@ fn_gender(const CdiValue *value, const json_t *call)
 }
 
 const CdiMapFunction cdi_map_object_functions[] = {
+	{"count", 0, 0, "", fn_count},
 	{"email_google", 0, 0, "", fn_email_google},
 	{"entries", 2, 2, "ss", fn_entries},
 	{"except", 1, 64, "*", fn_except},

@@ -113,7 +113,7 @@ send_request(PushRequest *request, CdiItem **items)
 	lane->inflight++;
 	push->inflight++;
 	request->items = items;
-	cdi_client_start(push->http, request->request, destination->target.spec, request);
+	cdi_client_start(push->http, request->request, &destination->target, request);
 }
 
 static MemoryContext
@@ -204,6 +204,8 @@ send_pending(PushLane *lane)
 		bytes += item->len + 1;
 		rows[n] = row;
 		items[n++] = item;
+		if (item->max_items > 0)
+			most = Min(most, item->max_items);
 	}
 	if (n == 0)
 	{

@@ -15,6 +15,7 @@
 #include "base/errors.h"
 
 #define DEFAULT_TIMEOUT 30000
+#define MAX_ITEMS 10000
 
 /* Text of an expression of the action, or NULL where it has none */
 static char *
@@ -35,6 +36,7 @@ map_item(const CdiTarget *target, const json_t *action, CdiItem *item)
 	CdiScope	scope = {.target = target,.item = item,.row = &item->row->root};
 	json_t	   *map = json_object_get(action, "map");
 	json_t	   *require = json_object_get(action, "require");
+	json_t	   *max_items = json_object_get(json_object_get(action, "batch"), "max_items");
 	json_t	   *name;
 	size_t		i;
 	CdiValue	value;
@@ -42,10 +44,12 @@ map_item(const CdiTarget *target, const json_t *action, CdiItem *item)
 
 	json_array_foreach(require, i, name)
 	{
-		value = cdi_map_evaluate(&scope, json_object_get(map, json_string_value(name)));
+		/* a member of the map, or an expression of its own */
+		value = cdi_map_evaluate(&scope, json_is_object(name) ? name : json_object_get(map, json_string_value(name)));
 		if (cdi_value_empty(&value))
 		{
-			item->error = psprintf("\"%s\" has no value, and the destination requires it", json_string_value(name));
+			item->error = json_is_object(name) ? "the value by which the destination knows the row is missing" :
+				psprintf("\"%s\" has no value, and the destination requires it", json_string_value(name));
 			return;
 		}
 	}
@@ -57,6 +61,11 @@ map_item(const CdiTarget *target, const json_t *action, CdiItem *item)
 	item->group = expression_text(&scope, action, "group_by");
 	item->list = expression_text(&scope, action, "list");
 	item->meta = expression_text(&scope, action, "meta");
+	if (json_is_object(max_items))
+	{
+		value = cdi_map_evaluate(&scope, max_items);
+		item->max_items = atoi(cdi_value_text(&value));
+	}
 }
 
 void
@@ -67,6 +76,7 @@ cdi_item_map(const CdiTarget *target, const json_t *action, CdiItem *item)
 	item->error = NULL;
 	item->json = NULL;
 	item->group = item->list = item->meta = NULL;
+	item->max_items = 0;
 	/* Nothing below holds a lock, a buffer or a file when it fails. */
 	PG_TRY();
 	{
@@ -108,7 +118,9 @@ cdi_request_limits(const CdiTarget *target, const json_t *action)
 	json_t	   *batch = json_object_get(action, "batch");
 	CdiBatchLimits limits;
 
-	limits.max_items = (int) limit_of(target, batch, "max_items", 1, 10000);
+	/* where it goes by the row, rows say it themselves */
+	limits.max_items = json_is_object(json_object_get(batch, "max_items")) ? MAX_ITEMS :
+		(int) limit_of(target, batch, "max_items", 1, MAX_ITEMS);
 	limits.max_bytes = limit_of(target, batch, "max_bytes", 4 * 1024 * 1024, 64 * 1024 * 1024);
 	return limits;
 }
@@ -122,7 +134,7 @@ cdi_batch_full(const CdiBatchLimits *limits, int n, int64 bytes, const CdiItem *
 bool
 cdi_batch_takes(const CdiBatchLimits *limits, const CdiItem *first, int n, int64 bytes, const CdiItem *item)
 {
-	return !cdi_batch_full(limits, n, bytes, item) &&
+	return !cdi_batch_full(limits, n, bytes, item) && (item->max_items == 0 || n < item->max_items) &&
 		(first == NULL || item->group == NULL || strcmp(item->group, first->group) == 0);
 }
 
@@ -304,4 +316,13 @@ cdi_host_allowed(const CdiSpec *spec, const char *host)
 			return true;
 	}
 	return false;
+}
+
+/* Where a setting says that the requests go, or NULL */
+const char *
+cdi_egress_setting(const CdiTarget *target)
+{
+	const char *name = cdi_json_string(json_object_get(target->spec->root, "egress"), "setting");
+
+	return name ? cdi_json_string(target->settings, name) : NULL;
 }

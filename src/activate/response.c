@@ -488,6 +488,37 @@ cdi_stage_poll(const json_t *stage, int64 *limit)
 	return every;
 }
 
+/*
+ * How many rows failed, or were accepted, as the answer says.  Where it names
+ * fewer than failed, nobody knows which: the request is halved.
+ */
+static void
+check_counts(const json_t *rule, const CdiScope *scope, CdiVerdict *verdict, int nitems)
+{
+	json_t	   *failed = json_object_get(rule, "failed");
+	json_t	   *accepted = json_object_get(rule, "accepted");
+	int64		nfailed;
+	int			nnamed = 0;
+	CdiValue	value;
+	char	   *text;
+
+	if (failed == NULL && accepted == NULL)
+		return;
+	value = evaluate(scope, failed ? failed : accepted);
+	text = cdi_value_text(&value);
+	nfailed = strtoll(text, NULL, 10);
+	if (failed == NULL)
+		nfailed = nitems - nfailed;
+	for (int i = 0; verdict->named != NULL && i < nitems; i++)
+		nnamed += verdict->named[i] && verdict->row_classes[i] != CDI_CLASS_OK;
+	if (nnamed >= nfailed)
+		return;
+	verdict->class = CDI_CLASS_REJECTED;
+	verdict->split = true;
+	verdict->named = NULL;
+	verdict->nrows = 0;
+}
+
 static void
 apply_rule(const json_t *rule, const CdiScope *scope, CdiVerdict *verdict, CdiItem **items, int nitems)
 {
@@ -503,6 +534,7 @@ apply_rule(const json_t *rule, const CdiScope *scope, CdiVerdict *verdict, CdiIt
 		read_rows(rows, scope, verdict, items, nitems);
 	json_array_foreach(rows, i, one)
 		read_rows(one, scope, verdict, items, nitems);
+	check_counts(rule, scope, verdict, nitems);
 	if (message != NULL && verdict->class != CDI_CLASS_OK)
 	{
 		CdiValue	value = evaluate(scope, message);

@@ -175,8 +175,8 @@ check_rule(const json_t *rule, const char *where)
 			cdi_map_check_condition(member, body_rules, where);
 		else if (strcmp(key, "status") == 0)
 			check_statuses(member, where);
-		else if (strcmp(key, "message") == 0)
-			check_value(member, body_rules, psprintf("%s.message", where));
+		else if (strcmp(key, "message") == 0 || strcmp(key, "failed") == 0 || strcmp(key, "accepted") == 0)
+			check_value(member, body_rules, psprintf("%s.%s", where, key));
 		else if (strcmp(key, "retry_after") == 0)
 			check_retry_after(member, where);
 		else if (strcmp(key, "rows") == 0)

@@ -81,6 +81,7 @@ prepare(SpecTest *test, const CdiSpec *spec, json_t *node, int number)
 	"stage", "steps", "token", "now"};
 	const char *action = cdi_json_string(node, "action");
 	json_t	   *settings = json_object_get(node, "settings");
+	json_t	   *properties = json_object_get(json_object_get(spec->root, "settings"), "properties");
 	const char *name;
 	json_t	   *member;
 
@@ -103,7 +104,6 @@ prepare(SpecTest *test, const CdiSpec *spec, json_t *node, int number)
 	test->action = action ? cdi_spec_action(spec, action) : NULL;
 	if (test->action == NULL)
 		FAIL("There is no such action.");
-	prepare_stage(test);
 	test->expect = json_object_get(node, "expect");
 	if (!json_is_object(test->expect))
 		FAIL("It expects nothing.");
@@ -112,10 +112,12 @@ prepare(SpecTest *test, const CdiSpec *spec, json_t *node, int number)
 	test->target.settings = cdi_settings_check(spec, settings, CurrentMemoryContext);
 	test->target.secrets = cdi_json_own(CurrentMemoryContext, cdi_json_object());
 	json_object_foreach(test->target.settings, name, member)
-		if (json_is_string(member) && !cdi_secret_is_reference(json_string_value(member)))
+		if (json_object_get(json_object_get(properties, name), "secret") != NULL &&
+			json_is_string(member) && !cdi_secret_is_reference(json_string_value(member)))
 			json_object_set(test->target.secrets, name, member);
 	json_object_foreach(json_object_get(node, "secrets"), name, member)
 		json_object_set(test->target.secrets, name, member);
+	prepare_stage(test);
 }
 
 static void

@@ -2,9 +2,8 @@
 SET client_min_messages = warning;
 \set VERBOSITY default
 
--- Every built-in specification passes its own tests.
-SELECT name, version, builtin, cdi_check_destination_spec(spec) > 0 AS tested
-FROM cdi.destination_specs ORDER BY name;
+-- Every built-in specification passes its own tests; none is without.
+SELECT name, version FROM cdi.destination_specs WHERE builtin AND cdi_check_destination_spec(spec) < 3;
 
 -- The mapping language: what a mapping makes of a row.
 CREATE TEMP TABLE mapping (id serial, map jsonb, "row" jsonb, expected text);

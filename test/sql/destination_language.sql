@@ -127,6 +127,34 @@ SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"batch": {"max_i
      'expect', '{"body": {"time": "2026-03-01 08:20:30+00:00", "id": "21f7f8de-8051-5b89-8680-0195ef798b6a", "mail": "adalovelace@gmail.com", "gender": "f", "only": {"a": 1}, "except": {"c": null},
        "entries": [{"property": "a", "value": 1}, {"property": "c", "value": null}], "flat": {"a.b.c": [1], "a.d": 2}, "part": "GMail.com "}}'::jsonb))));
 
+-- Members whose name is a setting; what requires one; items in the address
+SELECT cdi_check_destination_spec(pg_temp.spec('{"settings": {"type": "object", "properties": {"by": {"type": "string", "default": "email"}}}}'
+  || pg_temp.action('{"map": {"id": {"@member": [{"@path": "$"}, "{{settings.by}}"]}, "row": {"@path": "$"}}, "require": [{"@member": [{"@path": "$.deep"}, "{{settings.by}}x"]}],
+     "request": {"method": "POST", "url": {"@template": "https://x.example/"}, "body": {"format": "json", "template": {"n": {"@fn": ["count", {"@items": "*"}]}, "first": {"@member": [{"@path": "mapped"}, "id"]}, "none": {"@member": ["text", "id"]}, "members": {"@fn": ["count", {"@path": "mapped.row"}]}}}}}')
+  || pg_temp.test(jsonb_build_object('rows', pg_temp.rows('{"email": "a", "deep": {"emailx": 1}}', '{"email": "b", "deep": {"email": 1}}', '{"email": "c", "deep": {"emailx": false}}'),
+     'expect', '{"invalid": [1], "body": {"n": 2, "first": "a", "members": 2}}'::jsonb))));
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"map": {"id": {"@path": "$.id"}}, "request": {"method": "DELETE", "url": {"@fn": ["join", ["https://x.example/many?ids=", {"@fn": ["urlencode", {"@fn": ["join", {"@column": "id"}, ","]}]}], ""]}}}')
+  || pg_temp.test(jsonb_build_object('rows', pg_temp.rows('{"id": 7}', '{"id": "a b"}'), 'expect', '{"url": "https://x.example/many?ids=7%2Ca%20b"}'::jsonb))));
+-- CSV of whatever columns the rows have, with a word for null; compressed where a condition says so
+SELECT cdi_check_destination_spec(pg_temp.spec('{"settings": {"type": "object", "properties": {"zip": {"type": "boolean", "default": false}}}}'
+  || pg_temp.action('{"request": {"method": "POST", "url": "https://x.example/", "body": {"format": "csv", "columns": "*", "null": "#N/A", "gzip": {"eq": ["settings.zip", true]}}}}')
+  || pg_temp.test(jsonb_build_object('rows', pg_temp.rows('{"a": 1, "b c": "x"}', '{"a": null, "q\"": ""}'), 'expect', jsonb_build_object('headers', '{"Content-Encoding": null}'::jsonb, 'body_text', E'a,b c,"q"""\n1,x,\n#N/A,,\n')),
+    jsonb_build_object('settings', '{"zip": true}'::jsonb, 'rows', pg_temp.rows('{"a": 1}'), 'expect', '{"headers": {"Content-Encoding": "gzip"}}'::jsonb))));
+-- Where an answer counts more failures than it names rows, nobody knows which: halve
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"map": {"id": {"@path": "$.id"}}, "response": {"rules": [
+     {"status": [200], "class": "ok", "failed": "$.failed", "rows": {"each": "$.errors", "match": {"value": "@.id", "to": "mapped.id"}, "message": "@.why"}},
+     {"status": [207], "class": "ok", "accepted": {"@fn": ["count", {"@path": "$.results"}]}, "rows": {"each": "$.errors", "match": {"value": "@.id", "to": "mapped.id"}, "message": "@.why"}}]},
+   "extract": {"ids": {"@each": {"in": "$.results", "map": {"id": {"@path": "@.id"}}}}}}')
+  || pg_temp.test(
+    jsonb_build_object('name', 'all named', 'rows', pg_temp.rows('{"id": "a"}', '{"id": "b"}'), 'answer', '{"status": 200, "body": {"failed": 1, "errors": [{"id": "b", "why": "no"}]}}'::jsonb, 'expect', '{"class": "ok", "rows": [{"index": 1, "class": "rejected", "message": "no"}]}'::jsonb),
+    jsonb_build_object('name', 'one not named', 'rows', pg_temp.rows('{"id": "a"}', '{"id": "b"}'), 'answer', '{"status": 200, "body": {"failed": 2, "errors": [{"id": "b", "why": "no"}]}}'::jsonb, 'expect', '{"class": "rejected", "split": true, "rows": []}'::jsonb),
+    '{"name": "none failed", "rows": [1, 2], "answer": {"status": 200, "body": {"failed": 0}}, "expect": {"class": "ok", "rows": []}}',
+    '{"name": "nothing said", "rows": [1, 2], "answer": {"status": 200, "body": {}}, "expect": {"class": "ok", "rows": []}}',
+    '{"name": "all accepted", "rows": [1, 2], "answer": {"status": 207, "body": {"results": [{"id": 3}, {"id": 4}]}}, "expect": {"class": "ok", "rows": [], "extract": {"ids": [{"id": 3}, {"id": 4}]}}}',
+    jsonb_build_object('name', 'the other named', 'rows', pg_temp.rows('{"id": "a"}', '{"id": "b"}'), 'answer', '{"status": 207, "body": {"results": [{"id": 3}], "errors": [{"id": "a", "why": "no"}]}}'::jsonb, 'expect', '{"class": "ok", "rows": [{"index": 0, "class": "rejected"}]}'::jsonb),
+    '{"name": "one missing", "rows": [1, 2], "answer": {"status": 207, "body": {"results": [{"id": 3}]}}, "expect": {"class": "rejected", "split": true}}',
+    '{"name": "none said to be accepted", "rows": [1], "answer": {"status": 207, "body": {}}, "expect": {"class": "rejected"}}')));
+
 -- What is not understood is refused
 SELECT cdi_check_destination_spec(pg_temp.spec('{"auth": {"type": "oauth2", "grant": "password", "token_url": "https://x.example/"}}' || pg_temp.action('{}')));
 SELECT cdi_check_destination_spec(pg_temp.spec('{"auth": {"type": "sigv4", "service": "s3"}}' || pg_temp.action('{}')));
@@ -136,3 +164,8 @@ SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"poll": {"every"
 SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"response": {"rules": [{"class": "ok", "rows": {"each": "$.a", "index": {"@fn": ["extract", {"@path": "@"}, "(("]}}}]}}')));
 SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"map": {"x": {"@path": "header.X"}}}')));
 SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"request": {"method": "POST", "url": "https://x.example/", "body": {"format": "csv"}}}')));
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"map": {"x": {"@member": ["$"]}}}')));
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"require": [1]}')));
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"batch": {"max_bytes": {"@path": "$.n"}}}')));
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"extract": {"x": {"@path": "@.id"}}}')));
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"request": {"method": "POST", "url": "https://x.example/", "body": {"format": "csv", "columns": "all"}}}')));

@@ -274,6 +274,7 @@ extern void cdi_sign_aws(CdiRequest *request, const char *service, const char *r
 						 const char *secret_key, const char *session_token, TimestampTz now);
 extern char *cdi_base64(const void *data, int len);
 extern bool cdi_host_allowed(const CdiSpec *spec, const char *host);
+extern const char *cdi_egress_setting(const CdiTarget *target);
 
 /* response.c */
 typedef enum CdiClass

@@ -315,18 +315,35 @@ new_transfer(CdiHttp *http)
 	return transfer;
 }
 
-static bool
-host_allowed(const CdiRequest *request, const CdiSpec *spec)
+/* The host of an address as curl will understand it; curl_free() it. */
+static char *
+host_of(const char *address)
 {
 	CURLU	   *url = curl_url();
 	char	   *host = NULL;
-	bool		allowed = false;
 
-	if (url != NULL && curl_url_set(url, CURLUPART_URL, request->url, 0) == CURLUE_OK &&
-		curl_url_get(url, CURLUPART_HOST, &host, 0) == CURLUE_OK)
-		allowed = cdi_host_allowed(spec, host);
-	curl_free(host);
+	if (url == NULL || curl_url_set(url, CURLUPART_URL, address, 0) != CURLUE_OK ||
+		curl_url_get(url, CURLUPART_HOST, &host, 0) != CURLUE_OK)
+		host = NULL;
 	curl_url_cleanup(url);
+	return host;
+}
+
+/*
+ * A host of the specification's list, or that of the setting by which an
+ * administrator has sent the destination elsewhere.
+ */
+static bool
+host_allowed(const char *address, const CdiTarget *target)
+{
+	const char *elsewhere = cdi_egress_setting(target);
+	char	   *host = host_of(address);
+	char	   *other = elsewhere ? host_of(elsewhere) : NULL;
+	bool		allowed = host != NULL &&
+		(cdi_host_allowed(target->spec, host) || (other != NULL && pg_strcasecmp(host, other) == 0));
+
+	curl_free(host);
+	curl_free(other);
 	return allowed;
 }
 
@@ -392,7 +409,7 @@ set_options(Transfer *transfer, const CdiRequest *request)
 }
 
 void
-cdi_client_start(CdiHttp *http, const CdiRequest *request, const CdiSpec *spec, void *owner)
+cdi_client_start(CdiHttp *http, const CdiRequest *request, const CdiTarget *target, void *owner)
 {
 	Transfer   *transfer = new_transfer(http);
 	sigset_t	old;
@@ -404,7 +421,7 @@ cdi_client_start(CdiHttp *http, const CdiRequest *request, const CdiSpec *spec, 
 	transfer->refused = transfer->cut = transfer->host_refused = false;
 	transfer->error[0] = '\0';
 	transfer->result = CURLE_OK;
-	if (!host_allowed(request, spec))
+	if (!host_allowed(request->url, target))
 	{
 		transfer->host_refused = true;
 		dlist_push_tail(&http->done, &transfer->node);

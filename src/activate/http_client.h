@@ -23,7 +23,7 @@ extern int	cdi_client_fd(const CdiHttp *http);
  * Starts a request.  It and what it points to must live until its result is
  * taken.  Never waits.
  */
-extern void cdi_client_start(CdiHttp *http, const CdiRequest *request, const CdiSpec *spec, void *owner);
+extern void cdi_client_start(CdiHttp *http, const CdiRequest *request, const CdiTarget *target, void *owner);
 
 /* Does what can be done without waiting. */
 extern void cdi_client_step(CdiHttp *http);

@@ -448,6 +448,39 @@ column_of_items(const CdiScope *scope, const char *name)
 	return result;
 }
 
+/* Members of every item in order: an array per item, with "" for what it lacks */
+static CdiValue
+rows_of_items(const CdiScope *scope, const json_t *names)
+{
+	CdiValue	result = {.type = CDI_JSON};
+	StringInfoData out;
+
+	initStringInfo(&out);
+	for (int i = 0; i < scope->nitems; i++)
+	{
+		CdiScope	inner = *scope;
+		json_t	   *name;
+		size_t		k;
+
+		inner.item = scope->items[i];
+		appendStringInfoChar(&out, i == 0 ? '[' : ',');
+		json_array_foreach(names, k, name)
+		{
+			CdiValue	value = cdi_map_path(&inner, psprintf("mapped.%s", json_string_value(name)));
+
+			if (cdi_value_empty(&value))
+				value = cdi_value_string("", 0);
+			appendStringInfoChar(&out, k == 0 ? '[' : ',');
+			cdi_value_append(&out, &value);
+		}
+		appendStringInfoChar(&out, ']');
+	}
+	appendStringInfoChar(&out, ']');
+	result.data = out.data;
+	result.len = out.len;
+	return result;
+}
+
 static CdiValue
 directive(const CdiScope *scope, const char *name, const json_t *node, const json_t *argument)
 {
@@ -492,6 +525,8 @@ directive(const CdiScope *scope, const char *name, const json_t *node, const jso
 		return named_member(scope, argument);
 	if (strcmp(name, "@items") == 0)
 		return all_items(scope, json_string_value(argument));
+	if (strcmp(name, "@rows") == 0)
+		return rows_of_items(scope, argument);
 	if (strcmp(name, "@column") == 0)
 		return column_of_items(scope, json_string_value(argument));
 	if (strcmp(name, "@item") == 0)

@@ -258,6 +258,16 @@ check_directive(const char *name, const json_t *argument, CdiMapRules rules, con
 		if (strcmp(name, "@item") == 0 ? !json_is_true(argument) : !json_is_string(argument))
 			INVALID("%s must be %s.", where, strcmp(name, "@item") == 0 ? "true" : "a name");
 	}
+	else if (strcmp(name, "@rows") == 0)
+	{
+		if (!rules.items)
+			INVALID("%s can be used in the body of a request only.", where);
+		if (!json_is_array(argument) || json_array_size(argument) == 0)
+			INVALID("%s must be an array of names.", where);
+		json_array_foreach(argument, i, part)
+			if (!json_is_string(part))
+				INVALID("%s must be an array of names.", where);
+	}
 	else
 		INVALID("%s: unknown directive \"%s\".", where, name);
 }

@@ -113,7 +113,7 @@ send_request(PushRequest *request, CdiItem **items)
 	lane->inflight++;
 	push->inflight++;
 	request->items = items;
-	cdi_client_start(push->http, request->request, destination->target.spec, request);
+	cdi_client_start(push->http, request->request, &destination->target, request);
 }
 
 static MemoryContext

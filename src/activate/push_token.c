@@ -80,7 +80,7 @@ ask(CdiPushState *push, PushDestination *destination)
 	destination->token_asked = true;
 	destination->inflight++;
 	push->inflight++;
-	cdi_client_start(push->http, request->request, destination->target.spec, request);
+	cdi_client_start(push->http, request->request, &destination->target, request);
 }
 
 bool

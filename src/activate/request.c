@@ -317,3 +317,12 @@ cdi_host_allowed(const CdiSpec *spec, const char *host)
 	}
 	return false;
 }
+
+/* Where a setting says that the requests go, or NULL */
+const char *
+cdi_egress_setting(const CdiTarget *target)
+{
+	const char *name = cdi_json_string(json_object_get(target->spec->root, "egress"), "setting");
+
+	return name ? cdi_json_string(target->settings, name) : NULL;
+}

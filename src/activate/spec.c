@@ -159,6 +159,16 @@ is_credential_header(const char *name)
 	return false;
 }
 
+static char *
+allowed_values(const json_t *values)
+{
+	StringInfoData out;
+
+	initStringInfo(&out);
+	cdi_json_append(&out, values);
+	return out.data;
+}
+
 static void
 check_setting(const CdiSpec *spec, const char *name, const json_t *property, const json_t *value)
 {
@@ -193,7 +203,7 @@ check_setting(const CdiSpec *spec, const char *name, const json_t *property, con
 		json_array_foreach(limit, i, member)
 			found |= json_equal(member, (json_t *) value);
 		if (!found)
-			BAD_SETTING("Setting \"%s\" has a value that is not in the list of allowed ones.", name);
+			BAD_SETTING("Setting \"%s\" must be one of %s.", name, allowed_values(limit));
 	}
 	if ((limit = json_object_get(property, "minimum")) != NULL &&
 		json_number_value(value) < json_number_value(limit))
@@ -201,6 +211,49 @@ check_setting(const CdiSpec *spec, const char *name, const json_t *property, con
 	if ((limit = json_object_get(property, "maximum")) != NULL &&
 		json_number_value(value) > json_number_value(limit))
 		BAD_SETTING("Setting \"%s\" must be at most %s.", name, cdi_json_number(limit));
+}
+
+static char *
+setting_names(const json_t *properties)
+{
+	StringInfoData out;
+	const char *name;
+	json_t	   *property;
+
+	initStringInfo(&out);
+	json_object_foreach((json_t *) properties, name, property)
+		appendStringInfo(&out, "%s%s", out.len ? ", " : "", name);
+	return out.data;
+}
+
+/* All that are missing at once, and what each of them is */
+static void
+check_required_settings(const CdiSpec *spec, const json_t *schema, const json_t *settings)
+{
+	StringInfoData missing;
+	json_t	   *value;
+	size_t		i;
+
+	initStringInfo(&missing);
+	json_array_foreach(json_object_get(schema, "required"), i, value)
+	{
+		const char *name = json_string_value(value);
+		json_t	   *property = json_object_get(json_object_get(schema, "properties"), name);
+		const char *description = cdi_json_string(property, "description");
+
+		if (json_object_get(settings, name) != NULL)
+			continue;
+		appendStringInfo(&missing, "%s\"%s\" (%s%s%s)", missing.len ? ", " : "", name,
+						 json_is_true(json_object_get(property, "secret")) ? "a reference to a secret" :
+						 cdi_json_string(property, "type"),
+						 description ? ": " : "", description ? description : "");
+	}
+	if (missing.len > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("settings do not fit destination specification \"%s\"", spec->name),
+				 errdetail("Missing: %s.", missing.data),
+				 errhint("SELECT jsonb_pretty(spec -> 'settings') FROM cdi.destination_specs WHERE name = '%s' lists all settings; a secret is written \"secret:NAME\", \"file:NAME\" or \"env:CDI_NAME\".", spec->name)));
 }
 
 json_t *
@@ -221,12 +274,14 @@ cdi_settings_check(const CdiSpec *spec, const json_t *settings, MemoryContext co
 		json_t	   *property = json_object_get(properties, name);
 
 		if (property == NULL)
-			BAD_SETTING("There is no setting \"%s\".", name);
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("settings do not fit destination specification \"%s\"", spec->name),
+					 errdetail("There is no setting \"%s\".", name),
+					 errhint("There are: %s.", setting_names(properties))));
 		check_setting(spec, name, property, value);
 	}
-	json_array_foreach(json_object_get(schema, "required"), i, value)
-		if (json_object_get(settings, json_string_value(value)) == NULL)
-			BAD_SETTING("Setting \"%s\" is missing.", json_string_value(value));
+	check_required_settings(spec, schema, settings);
 	json_object_foreach(properties, name, value)
 	{
 		json_t	   *otherwise = json_object_get(value, "default");
@@ -383,7 +438,7 @@ check_spec(CdiSpec *spec)
 {
 	static const char *const members[] = {"$schema", "name", "version", "title", "description", "reference", "unverified",
 		"settings", "vars", "egress", "auth", "limits", "default_action", "actions", "tests", NULL};
-	static const char *const egress_members[] = {"allow_hosts", NULL};
+	static const char *const egress_members[] = {"allow_hosts", "setting", NULL};
 	static const char *const limit_members[] = {"concurrency", "rate", NULL};
 	json_t	   *root = spec->root;
 	const char *name;
@@ -412,6 +467,15 @@ check_spec(CdiSpec *spec)
 	{
 		check_object(part, egress_members, "egress");
 		check_array_of_strings(json_object_get(part, "allow_hosts"), "egress.allow_hosts");
+		if ((member = json_object_get(part, "setting")) != NULL)
+		{
+			json_t	   *property = json_object_get(json_object_get(json_object_get(root, "settings"), "properties"),
+												   required_string(part, "setting", "egress"));
+			const char *type = cdi_json_string(property, "type");
+
+			if (type == NULL || strcmp(type, "string") != 0 || json_object_get(property, "secret") != NULL)
+				INVALID("egress.setting must name a setting that is a string and no secret.");
+		}
 	}
 	if ((part = json_object_get(root, "limits")) != NULL)
 	{

@@ -313,9 +313,12 @@ BEGIN
     CREATE TABLE cdi.destination_pauses (
         destination_id integer PRIMARY KEY,
         since timestamptz NOT NULL,
-        reason text NOT NULL
+        reason text NOT NULL,
+        failures integer NOT NULL DEFAULT 0,
+        next_try_at timestamptz
     );
-    COMMENT ON TABLE cdi.destination_pauses IS 'Destinations that are not sent to until somebody has seen to their settings, and why. They are tried again from time to time; the row goes when something is accepted.';
+    COMMENT ON TABLE cdi.destination_pauses IS 'Destinations that the push worker holds back, and why: their settings are at fault, or they have failed several times in a row. They are tried again at next_try_at, and at once after cdi_alter_destination(); the row goes when something is accepted.';
+    COMMENT ON COLUMN cdi.destination_pauses.failures IS 'Requests that failed in a row, for no fault of the settings. From the fifth on the circuit is open: one request at a time.';
 
     CREATE TABLE cdi.failed_deliveries (
         position bigint PRIMARY KEY,
@@ -351,9 +354,10 @@ END
 $$;
 COMMENT ON FUNCTION cdi._create_storage_2() IS 'Internal: what storage version 2 adds.';
 
--- Make the monthly partition that holds the given time, and move the rows
--- there that the default partition caught.  Returns false where a lock could
--- not be had soon; the caller tries again later.
+-- Make the partition that holds the given time, and move the rows there that
+-- the default partition caught.  What is dropped when it is old has one per day
+-- (UTC), other tables one per month.  Returns false where a lock could not be had
+-- soon; the caller tries again later.
 CREATE OR REPLACE FUNCTION cdi._ensure_partition(parent text, at timestamptz)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -362,9 +366,10 @@ SET lock_timeout = '200ms'
 SET TimeZone = 'UTC'
 AS $$
 DECLARE
-    lower_bound timestamptz := date_trunc('month', at);
-    upper_bound timestamptz := date_trunc('month', at) + interval '1 month';
-    partition_name text := parent || to_char(at, '_YYYY_MM');
+    daily boolean := parent IN ('outbox', 'deliveries');
+    lower_bound timestamptz := date_trunc(CASE WHEN daily THEN 'day' ELSE 'month' END, at);
+    upper_bound timestamptz := lower_bound + CASE WHEN daily THEN interval '1 day' ELSE interval '1 month' END;
+    partition_name text := parent || to_char(at, CASE WHEN daily THEN '_YYYY_MM_DD' ELSE '_YYYY_MM' END);
     key_column text := CASE WHEN parent IN ('events', 'original_requests') THEN 'received_at' WHEN parent = 'outbox' THEN 'queued_at' ELSE 'sent_at' END;
 BEGIN
     IF to_regclass(format('cdi.%I', partition_name)) IS NOT NULL THEN
@@ -391,9 +396,10 @@ BEGIN
     RETURN true;
 END
 $$;
-COMMENT ON FUNCTION cdi._ensure_partition(text, timestamptz) IS 'Internal: make the monthly partition of cdi.events, cdi.original_requests, cdi.outbox or cdi.deliveries that holds a time.';
+COMMENT ON FUNCTION cdi._ensure_partition(text, timestamptz) IS 'Internal: make the partition that holds a time: a month of cdi.events or cdi.original_requests, a day of cdi.outbox or cdi.deliveries.';
 
--- Partitions for now and 30 days ahead, and for what the default partitions caught.
+-- Partitions for now and 30 days ahead, three where they are daily, and for what
+-- the default partitions caught.
 CREATE OR REPLACE FUNCTION cdi._ensure_partitions()
 RETURNS boolean
 LANGUAGE plpgsql
@@ -405,9 +411,20 @@ DECLARE
     at timestamptz;
     done boolean := true;
 BEGIN
-    FOREACH parent IN ARRAY ARRAY['events', 'original_requests', 'outbox', 'deliveries'] LOOP
+    FOREACH parent IN ARRAY ARRAY['events', 'original_requests'] LOOP
         done := cdi._ensure_partition(parent, now()) AND done;
         done := cdi._ensure_partition(parent, now() + interval '30 days') AND done;
+    END LOOP;
+    FOREACH parent IN ARRAY ARRAY['outbox', 'deliveries'] LOOP
+        FOR at IN SELECT now() + n * interval '1 day' FROM generate_series(0, 3) n LOOP
+            done := cdi._ensure_partition(parent, at) AND done;
+        END LOOP;
+    END LOOP;
+    FOR at IN SELECT DISTINCT date_trunc('day', queued_at) FROM cdi.outbox_default LOOP
+        done := cdi._ensure_partition('outbox', at) AND done;
+    END LOOP;
+    FOR at IN SELECT DISTINCT date_trunc('day', sent_at) FROM cdi.deliveries_default LOOP
+        done := cdi._ensure_partition('deliveries', at) AND done;
     END LOOP;
     FOR at IN SELECT DISTINCT date_trunc('month', received_at) FROM cdi.events_default LOOP
         done := cdi._ensure_partition('events', at) AND done;
@@ -415,7 +432,86 @@ BEGIN
     RETURN done;
 END
 $$;
-COMMENT ON FUNCTION cdi._ensure_partitions() IS 'Internal: partitions for the next 30 days and for rows in the default partition of cdi.events.';
+COMMENT ON FUNCTION cdi._ensure_partitions() IS 'Internal: partitions for the time to come and for rows in default partitions.';
+
+-- Drop one daily partition that is too old, unless the push worker still needs a
+-- row of it.  Returns false where a lock could not be had soon.
+CREATE OR REPLACE FUNCTION cdi._drop_partition(parent text, name text)
+RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '200ms'
+AS $$
+DECLARE
+    needed boolean := false;
+    -- Dead letters have all that a replay needs in a table of their own.
+    waiting text := format('SELECT EXISTS (SELECT FROM cdi.syncs s LEFT JOIN cdi.push_cursor c USING (sync_id)'
+        ' WHERE EXISTS (SELECT FROM cdi.%I o WHERE o.sync_id = s.sync_id AND o.position > coalesce(c.position, 0)))', name);
+BEGIN
+    IF parent = 'outbox' THEN
+        EXECUTE waiting INTO needed;
+    END IF;
+    IF needed THEN
+        RETURN true;
+    END IF;
+    BEGIN
+        -- In the order in which a reader takes them.
+        EXECUTE format('LOCK TABLE ONLY cdi.%I IN ACCESS EXCLUSIVE MODE', parent);
+        EXECUTE format('LOCK TABLE cdi.%I IN ACCESS EXCLUSIVE MODE', name);
+        -- A transaction that began long ago may have queued some meanwhile.
+        IF parent = 'outbox' THEN
+            EXECUTE waiting INTO needed;
+        END IF;
+        IF NOT needed THEN
+            EXECUTE format('DROP TABLE cdi.%I', name);
+        END IF;
+    EXCEPTION
+        WHEN lock_not_available OR object_in_use THEN
+            RETURN false;
+    END;
+    RETURN true;
+END
+$$;
+COMMENT ON FUNCTION cdi._drop_partition(text, text) IS 'Internal: drop an old partition of cdi.outbox or cdi.deliveries, unless rows of it have not ended.';
+
+-- What cdi.activate_outbox_retention and cdi.activate_deliveries_retention say.
+CREATE OR REPLACE FUNCTION cdi._drop_expired()
+RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET TimeZone = 'UTC'
+AS $$
+DECLARE
+    outbox_until timestamptz := now() - nullif(current_setting('cdi.activate_outbox_retention'), '-1')::interval;
+    deliveries_until timestamptz := now() - nullif(current_setting('cdi.activate_deliveries_retention'), '-1')::interval;
+    parent text;
+    until timestamptz;
+    name text;
+    done boolean := true;
+BEGIN
+    FOR parent, until IN VALUES ('outbox', outbox_until), ('deliveries', deliveries_until) LOOP
+        FOR name IN
+            SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+            WHERE i.inhparent = format('cdi.%I', parent)::regclass
+              AND c.relname ~ ('^' || parent || '_[0-9]{4,}_[0-9]{2}_[0-9]{2}$')
+              AND to_date(substr(c.relname, length(parent) + 2), 'YYYY_MM_DD') + 1 <= until
+            ORDER BY 1
+        LOOP
+            done := cdi._drop_partition(parent, name) AND done;
+        END LOOP;
+    END LOOP;
+    -- The newest of each sync stays, and those of which rows are under way or dead.
+    DELETE FROM cdi.sync_runs r
+    WHERE r.started_at < deliveries_until
+      AND r.run_id < (SELECT max(n.run_id) FROM cdi.sync_runs n WHERE n.sync_id = r.sync_id)
+      AND r.started_at < coalesce((SELECT o.queued_at FROM cdi.outbox o LEFT JOIN cdi.push_cursor c USING (sync_id)
+                                   WHERE o.sync_id = r.sync_id AND o.position > coalesce(c.position, 0)
+                                   ORDER BY o.position LIMIT 1) - interval '1 day', now())
+      AND NOT EXISTS (SELECT FROM cdi.failed_deliveries f WHERE f.run_id = r.run_id);
+    RETURN done;
+END
+$$;
+COMMENT ON FUNCTION cdi._drop_expired() IS 'Internal: drop partitions of cdi.outbox and cdi.deliveries that are past their retention, and delete old runs.';
 
 CREATE OR REPLACE FUNCTION cdi_init()
 RETURNS void

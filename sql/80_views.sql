@@ -326,6 +326,53 @@ BEGIN
     COMMENT ON COLUMN cdi.conversion_events.original_value IS 'Value as the event has it.';
     COMMENT ON COLUMN cdi.conversion_events.currency IS 'Currency of original_value; null: nothing says.';
 
+    CREATE OR REPLACE VIEW cdi.stat_destinations AS
+    SELECT d.name AS destination, d.enabled,
+           coalesce(r.requests, 0) AS requests,
+           coalesce(r.rows, 0) AS rows,
+           coalesce(r.ok, 0) AS ok,
+           coalesce(r.rejected, 0) AS rejected,
+           coalesce(r.rows, 0) - coalesce(r.ok, 0) - coalesce(r.rejected, 0) AS retryable,
+           r.median_milliseconds,
+           coalesce(w.waiting, 0)::bigint AS waiting,
+           w.oldest_waiting_at,
+           coalesce(f.dead_letters, 0) AS dead_letters,
+           CASE WHEN p.failures = 0 THEN p.reason END AS paused_reason,
+           CASE WHEN p.failures > 0 THEN p.since END AS open_since,
+           CASE WHEN p.failures > 0 THEN p.reason END AS open_reason,
+           p.next_try_at
+    FROM cdi.destinations d
+    LEFT JOIN (
+        SELECT v.destination_id, count(*) FILTER (WHERE v.kind = 'request') AS requests, sum(v.rows) AS rows, sum(v.accepted) AS ok,
+               count(*) FILTER (WHERE v.kind = 'record' AND v.class IN ('rejected', 'split')) AS rejected,
+               percentile_cont(0.5) WITHIN GROUP (ORDER BY v.milliseconds) FILTER (WHERE v.kind = 'request') AS median_milliseconds
+        FROM cdi.deliveries v WHERE v.sent_at > now() - interval '1 hour'
+        GROUP BY v.destination_id
+    ) r ON r.destination_id = d.destination_id
+    LEFT JOIN (
+        SELECT s.destination_id, sum(o.waiting) AS waiting, min(o.oldest) AS oldest_waiting_at
+        FROM cdi.syncs s
+        LEFT JOIN cdi.push_cursor c ON c.sync_id = s.sync_id
+        CROSS JOIN LATERAL (
+            SELECT count(*) AS waiting, min(q.queued_at) AS oldest
+            FROM cdi.outbox q WHERE q.sync_id = s.sync_id AND q.position > coalesce(c.position, 0)
+        ) o
+        GROUP BY s.destination_id
+    ) w ON w.destination_id = d.destination_id
+    LEFT JOIN (
+        SELECT s.destination_id, count(*) AS dead_letters FROM cdi.failed_deliveries l JOIN cdi.syncs s USING (sync_id)
+        GROUP BY s.destination_id
+    ) f ON f.destination_id = d.destination_id
+    LEFT JOIN cdi.destination_pauses p ON p.destination_id = d.destination_id;
+    COMMENT ON VIEW cdi.stat_destinations IS 'How each destination is doing: requests and rows of the last hour, what waits, and whether it is held back.';
+    COMMENT ON COLUMN cdi.stat_destinations.requests IS 'Requests sent in the last hour, with rows rows; of those ok were accepted, rejected were refused for good, and retryable are sent again while they have attempts left.';
+    COMMENT ON COLUMN cdi.stat_destinations.waiting IS 'Rows queued beyond the position up to which the push worker is done with their sync, those in flight among them.';
+    COMMENT ON COLUMN cdi.stat_destinations.dead_letters IS 'Rows in cdi.failed_deliveries.';
+    COMMENT ON COLUMN cdi.stat_destinations.paused_reason IS 'What is wrong with its settings or credentials; null: nothing that is known.';
+    COMMENT ON COLUMN cdi.stat_destinations.open_since IS 'When its circuit opened: five requests in a row had failed, and now it gets one at a time, later and later.';
+    COMMENT ON COLUMN cdi.stat_destinations.open_reason IS 'How the last of them failed.';
+    COMMENT ON COLUMN cdi.stat_destinations.next_try_at IS 'When a destination that is paused or open is tried again.';
+
     CREATE OR REPLACE VIEW cdi.workers AS
     SELECT kind, number, state, pid, database, started_at, failures, retry_at, last_error
     FROM cdi._workers();

@@ -2,7 +2,7 @@
  * push.c
  *		The push worker: sends the outbox to destinations.
  *
- *	wait -> take answers -> write results -> read the outbox -> send -> wait
+ *	wait -> take answers -> send -> write results -> read the outbox -> send -> wait
  *
  * It waits for its latch (a sync has run, something was changed), for curl's
  * sockets, and for the time at which something is due; with nothing queued it
@@ -31,7 +31,18 @@
 #define SECRETS_FOR (10 * USECS_PER_SEC)
 #define WRITE_ATTEMPTS 3
 
+/*
+ * Results wait for others to be written with, as long as writing took the last
+ * time (a commit waits for a disk, perhaps for a standby), within these bounds,
+ * and not at all where no more are to come.
+ */
+#define WRITE_DELAY_MIN (2 * 1000)
+#define WRITE_DELAY_MAX (20 * 1000)
+#define WRITE_AT_ONCE (CDI_LANE_ROWS / 2)
+
 static CdiPushState *push;
+static TimestampTz results_since;	/* when the first came that is not written; 0: there is none */
+static int64 write_took;		/* microseconds */
 
 /* ---- sending ---- */
 
@@ -371,6 +382,8 @@ take_answers(void)
 static void
 write_results(void)
 {
+	TimestampTz start = GetCurrentTimestamp();
+
 	for (volatile int attempt = 1;; attempt++)
 	{
 		MemoryContext old = CurrentMemoryContext;
@@ -390,9 +403,32 @@ write_results(void)
 		PG_END_TRY();
 		MemoryContextSwitchTo(old);
 		if (done)
+		{
+			results_since = 0;
+			write_took = GetCurrentTimestamp() - start;
 			return;
+		}
 		(void) WaitLatch(MyLatch, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 1000, cdi_worker_wait_event());
 	}
+}
+
+static bool
+have_results(void)
+{
+	return push->record.ndeliveries > 0 || push->record.nended > 0 || push_reasons_changed(push);
+}
+
+/* When what has come is to be written; DT_NOEND: nothing has */
+static TimestampTz
+write_due(void)
+{
+	if (!have_results())
+		return DT_NOEND;
+	if (results_since == 0)
+		results_since = GetCurrentTimestamp();
+	if (push->inflight == 0 || push->record.nended >= WRITE_AT_ONCE)
+		return results_since;
+	return results_since + Min(Max(write_took, WRITE_DELAY_MIN), WRITE_DELAY_MAX);
 }
 
 /* Lanes that may have more in the outbox than is in memory */
@@ -454,9 +490,9 @@ time_to_wait(void)
 	dlist_iter	it;
 	dlist_iter	inner;
 
-	if (push->armed != CDI_ARMED)
-		return -1;
-	next = push_schedule_due(push);
+	next = write_due();
+	if (push->armed == CDI_ARMED)
+		next = Min(next, push_schedule_due(push));
 	dlist_foreach(it, &push->destinations)
 	{
 		PushDestination *destination = dlist_container(PushDestination, node, it.cur);
@@ -464,7 +500,7 @@ time_to_wait(void)
 		TimestampTz resume_at = Max(destination->resume_at, push_rate_due(destination));
 
 		/* An answer that carries a token will go on by itself. */
-		if (!may_send(destination) || destination->token_asked)
+		if (push->armed != CDI_ARMED || !may_send(destination) || destination->token_asked)
 			continue;
 		dlist_foreach(inner, &destination->lanes)
 		{
@@ -494,7 +530,7 @@ initialise(void)
 	 */
 	static const char *const settings[][2] = {
 		{"enable_seqscan", "off"}, {"enable_hashjoin", "off"}, {"enable_mergejoin", "off"},
-		{"enable_bitmapscan", "off"}, {"plan_cache_mode", "force_generic_plan"},
+		{"enable_bitmapscan", "off"}, {"plan_cache_mode", "force_generic_plan"}, {"jit", "off"},
 	};
 	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "cdi push worker", ALLOCSET_DEFAULT_SIZES);
 
@@ -533,7 +569,10 @@ cdi_push_main(Datum arg)
 		take_answers();
 		if (want_compile())
 			push_compile(push);
-		if (push->record.ndeliveries > 0 || push->record.nended > 0 || push_reasons_changed(push))
+		/* The network is busy while the database is. */
+		if (push->armed == CDI_ARMED && !look)
+			send_all();
+		if (write_due() <= GetCurrentTimestamp())
 			write_results();
 		if (look)
 			look_everywhere();
@@ -545,8 +584,8 @@ cdi_push_main(Datum arg)
 		look = false;
 		if (push->armed == CDI_ARMED)
 			send_all();
-		/* a row that cannot be mapped ends, and a refused host answers, at once */
-		if (push->record.nended > 0 || cdi_client_has_result(push->http) || push_reasons_changed(push))
+		/* a refused host answers at once */
+		if (cdi_client_has_result(push->http))
 			continue;
 
 		n = WaitEventSetWait(events, time_to_wait(), event, lengthof(event), cdi_worker_wait_event());

@@ -53,6 +53,7 @@ typedef struct PushDestination
 	int			inflight;
 	int			failures;		/* in a row; nothing else came through */
 	TimestampTz resume_at;		/* sent nothing before */
+	TimestampTz opened_at;		/* the circuit, and it is not closed again; else 0 */
 	bool		warned;
 	char	   *reason;			/* why it pauses; NULL: it does not */
 	bool		reason_changed; /* and that is not recorded yet */
@@ -99,6 +100,7 @@ typedef struct PushRow
 	dlist_node	by_key;
 	PushLane   *lane;
 	int64		position;
+	TimestampTz queued_at;		/* which partition it is in */
 	int64		run_id;
 	uint64		key_hash;
 	PushEnd		end;

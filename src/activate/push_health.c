@@ -33,15 +33,28 @@ push_pause(PushDestination *destination, int64 milliseconds)
 	destination->resume_at = Max(destination->resume_at, push_later(milliseconds));
 }
 
+static void
+set_reason(PushDestination *destination, const char *reason)
+{
+	push_clear_reason(destination);
+	destination->reason = MemoryContextStrdup(TopMemoryContext, reason);
+}
+
+/* The circuit is open: one request at a time, later and later, shows when it may be closed. */
+static void
+open_circuit(PushDestination *destination, const CdiAnswer *answer)
+{
+	if (destination->opened_at == 0)
+		destination->opened_at = GetCurrentTimestamp();
+	set_reason(destination, answer->failure ? psprintf("it does not answer: %s", answer->error) :
+			   psprintf("it answers with HTTP status %d", answer->status));
+}
+
 void
 push_pause_for_settings(PushDestination *destination, int sqlstate, const char *error)
 {
 	push_pause(destination, cdi_activate_retry_max_delay);
-	if (destination->reason == NULL || strcmp(destination->reason, error) != 0)
-	{
-		push_clear_reason(destination);
-		destination->reason = MemoryContextStrdup(TopMemoryContext, error);
-	}
+	set_reason(destination, error);
 	if (destination->warned)
 		return;
 	destination->warned = true;
@@ -83,6 +96,8 @@ push_note_health(PushDestination *destination, const CdiAnswer *answer, const Cd
 				push_pause(destination, wait);
 			else if (destination->failures >= PUSH_OPEN_AFTER)
 				push_pause(destination, push_backoff(destination->failures - PUSH_OPEN_AFTER + 1));
+			if (destination->failures >= PUSH_OPEN_AFTER)
+				open_circuit(destination, answer);
 			break;
 		case CDI_CLASS_THROTTLED:
 			push_pause(destination, wait);
@@ -107,6 +122,7 @@ push_note_health(PushDestination *destination, const CdiAnswer *answer, const Cd
 			break;
 		default:
 			destination->failures = 0;
+			destination->opened_at = 0;
 			destination->warned = false;
 			if (destination->reason)
 				push_clear_reason(destination);

@@ -218,7 +218,7 @@ compile(CdiPushState *push, PushDestination *destination)
 	memset(&destination->target, 0, sizeof(CdiTarget));
 	destination->usable = false;
 	destination->failures = 0;
-	destination->resume_at = 0;
+	destination->resume_at = destination->opened_at = 0;
 	destination->warned = false;
 	push_clear_reason(destination);
 	destination->token = destination->refresh_token = NULL;
@@ -305,7 +305,7 @@ read_rows(PushLane *lane)
 
 	if (plan == NULL)
 	{
-		plan = SPI_prepare("SELECT position, operation, primary_key, idempotency_key::text, payload, run_id"
+		plan = SPI_prepare("SELECT position, operation, primary_key, idempotency_key::text, payload, run_id, queued_at"
 						   " FROM cdi.outbox WHERE sync_id = $1 AND position > $2 ORDER BY position LIMIT "
 						   CppAsString2(CDI_LANE_ROWS),
 						   2, (Oid[]) {INT4OID, INT8OID});
@@ -327,7 +327,8 @@ read_rows(PushLane *lane)
 
 			lane->read = int_column(row, desc, 1);
 			push_row_add(lane, lane->read, int_column(row, desc, 6), text_column(row, desc, 2), text_column(row, desc, 3),
-						 text_column(row, desc, 4), DatumGetJsonbP(SPI_getbinval(row, desc, 5, &isnull)));
+						 text_column(row, desc, 4), DatumGetJsonbP(SPI_getbinval(row, desc, 5, &isnull)))->queued_at =
+				int_column(row, desc, 7);
 			read++;
 		}
 		SPI_freetuptable(SPI_tuptable);

@@ -117,8 +117,8 @@ write_failed(CdiPushState *push, int nfailed)
 		" idempotency_key, payload, class, status, error, attempts)"
 		" SELECT DISTINCT ON (o.sync_id, o.primary_key) o.position, clock_timestamp(), o.sync_id, o.run_id, o.operation,"
 		" o.primary_key, o.hash, o.idempotency_key, o.payload, e.class, e.status, e.error, e.attempts"
-		" FROM unnest($1, $2, $3, $4, $5, $6) AS e (sync_id, position, class, status, error, attempts)"
-		" JOIN cdi.outbox o ON o.sync_id = e.sync_id AND o.position = e.position"
+		" FROM unnest($1, $2, $3, $4, $5, $6, $7) AS e (sync_id, position, class, status, error, attempts, queued_at)"
+		" JOIN cdi.outbox o ON o.sync_id = e.sync_id AND o.position = e.position AND o.queued_at = e.queued_at"
 		" JOIN cdi.syncs s ON s.sync_id = e.sync_id"
 		" ORDER BY o.sync_id, o.primary_key, o.position DESC"
 		" ON CONFLICT (sync_id, primary_key) DO UPDATE SET position = excluded.position, failed_at = excluded.failed_at,"
@@ -126,10 +126,10 @@ write_failed(CdiPushState *push, int nfailed)
 		" idempotency_key = excluded.idempotency_key, payload = excluded.payload, class = excluded.class,"
 		" status = excluded.status, error = excluded.error, attempts = excluded.attempts"
 		" WHERE excluded.position >= f.position",
-		.nargs = 6,
-		.argtypes = {INT4ARRAYOID, INT8ARRAYOID, TEXTARRAYOID, INT4ARRAYOID, TEXTARRAYOID, INT4ARRAYOID}
+		.nargs = 7,
+		.argtypes = {INT4ARRAYOID, INT8ARRAYOID, TEXTARRAYOID, INT4ARRAYOID, TEXTARRAYOID, INT4ARRAYOID, TIMESTAMPTZARRAYOID}
 	};
-	static const Oid types[] = {INT4OID, INT8OID, TEXTOID, INT4OID, TEXTOID, INT4OID};
+	static const Oid types[] = {INT4OID, INT8OID, TEXTOID, INT4OID, TEXTOID, INT4OID, TIMESTAMPTZOID};
 	Columns    *columns;
 	Datum		arrays[lengthof(types)];
 	dlist_iter	it;
@@ -151,6 +151,7 @@ write_failed(CdiPushState *push, int nfailed)
 		columns->nulls[3][i] = row->status == 0;
 		set_text(columns, 4, i, row->error);
 		columns->values[5][i] = Int32GetDatum(row->attempts);
+		columns->values[6][i] = TimestampTzGetDatum(row->queued_at);
 		i++;
 	}
 	for (int k = 0; k < lengthof(types); k++)
@@ -165,8 +166,8 @@ write_accepted(CdiPushState *push, int naccepted)
 		.query = "WITH latest AS ("
 		"  SELECT DISTINCT ON (o.sync_id, o.primary_key) o.*,"
 		"  o.operation = 'delete' AND s.mode <> 'delete' AS gone"
-		"  FROM unnest($1, $2) AS e (sync_id, position)"
-		"  JOIN cdi.outbox o ON o.sync_id = e.sync_id AND o.position = e.position"
+		"  FROM unnest($1, $2, $3) AS e (sync_id, position, queued_at)"
+		"  JOIN cdi.outbox o ON o.sync_id = e.sync_id AND o.position = e.position AND o.queued_at = e.queued_at"
 		"  JOIN cdi.syncs s ON s.sync_id = e.sync_id"
 		"  ORDER BY o.sync_id, o.primary_key, o.position DESC),"
 		" kept AS ("
@@ -181,7 +182,7 @@ write_accepted(CdiPushState *push, int naccepted)
 		"  DELETE FROM cdi.failed_deliveries f USING latest l"
 		"  WHERE f.sync_id = l.sync_id AND f.primary_key = l.primary_key AND f.position <= l.position)"
 		" SELECT count(*) FROM latest",
-		.nargs = 2,.argtypes = {INT4ARRAYOID, INT8ARRAYOID}
+		.nargs = 3,.argtypes = {INT4ARRAYOID, INT8ARRAYOID, TIMESTAMPTZARRAYOID}
 	};
 	Columns    *columns;
 	dlist_iter	it;
@@ -189,7 +190,7 @@ write_accepted(CdiPushState *push, int naccepted)
 
 	if (naccepted == 0)
 		return;
-	columns = make_columns(2, naccepted);
+	columns = make_columns(3, naccepted);
 	dlist_foreach(it, &push->record.ended)
 	{
 		PushRow    *row = dlist_container(PushRow, queue, it.cur);
@@ -198,11 +199,13 @@ write_accepted(CdiPushState *push, int naccepted)
 			continue;
 		columns->values[0][i] = Int32GetDatum(row->lane->sync_id);
 		columns->values[1][i] = Int64GetDatum(row->position);
+		columns->values[2][i] = TimestampTzGetDatum(row->queued_at);
 		i++;
 	}
 	cdi_plan_execute(&plan, (Datum[])
 					 {
-						 column_array(columns, 0, INT4OID), column_array(columns, 1, INT8OID)
+						 column_array(columns, 0, INT4OID), column_array(columns, 1, INT8OID),
+						 column_array(columns, 2, TIMESTAMPTZOID)
 					 }, NULL);
 }
 
@@ -298,10 +301,11 @@ static void
 write_reasons(CdiPushState *push)
 {
 	static CdiPlan set = {
-		.query = "INSERT INTO cdi.destination_pauses (destination_id, since, reason)"
-		" SELECT d.destination_id, clock_timestamp(), $2 FROM cdi.destinations d WHERE d.destination_id = $1"
-		" ON CONFLICT (destination_id) DO UPDATE SET reason = excluded.reason",
-		.nargs = 2,.argtypes = {INT4OID, TEXTOID}
+		.query = "INSERT INTO cdi.destination_pauses (destination_id, since, reason, failures, next_try_at)"
+		" SELECT d.destination_id, coalesce($5, clock_timestamp()), $2, $3, $4 FROM cdi.destinations d WHERE d.destination_id = $1"
+		" ON CONFLICT (destination_id) DO UPDATE"
+		" SET reason = excluded.reason, failures = excluded.failures, next_try_at = excluded.next_try_at",
+		.nargs = 5,.argtypes = {INT4OID, TEXTOID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID}
 	};
 	static CdiPlan clear = {
 		.query = "DELETE FROM cdi.destination_pauses WHERE destination_id = $1",
@@ -312,13 +316,23 @@ write_reasons(CdiPushState *push)
 	dlist_foreach(it, &push->destinations)
 	{
 		PushDestination *destination = dlist_container(PushDestination, node, it.cur);
-		Datum		values[2] = {Int32GetDatum(destination->destination_id), (Datum) 0};
+		Datum		values[5] = {Int32GetDatum(destination->destination_id)};
+		char		nulls[] = "     ";
 
 		if (!destination->reason_changed)
 			continue;
-		if (destination->reason)
-			values[1] = CStringGetTextDatum(destination->reason);
-		cdi_plan_execute(destination->reason ? &set : &clear, values, NULL);
+		if (destination->reason == NULL)
+		{
+			cdi_plan_execute(&clear, values, NULL);
+			continue;
+		}
+		values[1] = CStringGetTextDatum(destination->reason);
+		values[2] = Int32GetDatum(destination->failures);
+		values[3] = TimestampTzGetDatum(destination->resume_at);
+		values[4] = TimestampTzGetDatum(destination->opened_at);
+		if (destination->opened_at == 0)
+			nulls[4] = 'n';
+		cdi_plan_execute(&set, values, nulls);
 	}
 }
 

@@ -23,8 +23,10 @@ typedef struct CdiText
 
 /* guc.c: settings, alphabetical */
 extern int	cdi_activate_concurrency;
+extern int	cdi_activate_deliveries_retention;
 extern bool cdi_activate_follow_failover;
 extern int	cdi_activate_model_timeout;
+extern int	cdi_activate_outbox_retention;
 extern int	cdi_activate_retry_delay;
 extern int	cdi_activate_retry_limit;
 extern int	cdi_activate_retry_max_delay;

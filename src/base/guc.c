@@ -14,8 +14,10 @@
 #include "utils/guc.h"
 
 int			cdi_activate_concurrency = 8;
+int			cdi_activate_deliveries_retention = 30 * 24 * 60;
 bool		cdi_activate_follow_failover = false;
 int			cdi_activate_model_timeout = 60 * 60 * 1000;
+int			cdi_activate_outbox_retention = 7 * 24 * 60;
 int			cdi_activate_retry_delay = 1000;
 int			cdi_activate_retry_limit = 8;
 int			cdi_activate_retry_max_delay = 5 * 60 * 1000;
@@ -74,6 +76,10 @@ cdi_guc_define(void)
 							"Requests in flight to one destination at a time.",
 							NULL, &cdi_activate_concurrency,
 							8, 1, 256, PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("cdi.activate_deliveries_retention",
+							"Time that requests and runs of syncs are kept on record; -1 keeps them.",
+							NULL, &cdi_activate_deliveries_retention,
+							30 * 24 * 60, -1, INT_MAX, PGC_SUSET, GUC_UNIT_MIN, NULL, NULL, NULL);
 	DefineCustomBoolVariable("cdi.activate_follow_failover",
 							 "Lets a promoted standby push without being armed again.",
 							 "A copy made by pg_basebackup cannot be told from a standby; with this on it pushes, too.",
@@ -83,6 +89,10 @@ cdi_guc_define(void)
 							"Time that the model of a sync may run; 0 sets no limit.",
 							NULL, &cdi_activate_model_timeout,
 							60 * 60 * 1000, 0, INT_MAX, PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("cdi.activate_outbox_retention",
+							"Time that queued rows are kept after they ended; -1 keeps them.",
+							NULL, &cdi_activate_outbox_retention,
+							7 * 24 * 60, -1, INT_MAX, PGC_SUSET, GUC_UNIT_MIN, NULL, NULL, NULL);
 	DefineCustomIntVariable("cdi.activate_retry_delay",
 							"Wait before a failed request is sent again; it doubles with every attempt.",
 							NULL, &cdi_activate_retry_delay,

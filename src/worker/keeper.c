@@ -1,7 +1,7 @@
 /*
  * keeper.c
  *		The worker that keeps house: watermark, identities, partitions,
- *		counters, dedupe generations and their filters.
+ *		retention, counters, dedupe generations and their filters.
  *
  * It sleeps on its latch until a transaction that wrote events has ended,
  * whichever way: a transaction that holds the watermark back wakes it when its
@@ -41,6 +41,7 @@
 #define RETRY_MAX_MS			60000
 #define ROTATE_EVERY_MS			60000
 #define PARTITIONS_EVERY_MS		(24 * 3600 * 1000)
+#define EXPIRE_EVERY_MS			(3600 * 1000)
 #define COMPACT_AFTER_COMMITS	1000
 
 typedef struct Step
@@ -56,6 +57,7 @@ typedef struct Step
 static bool advance(void);
 static bool resolve(void);
 static bool make_partitions(void);
+static bool expire(void);
 static bool compact(void);
 static bool rotate(void);
 static bool filter(void);
@@ -65,6 +67,7 @@ typedef enum StepNumber
 	ADVANCE,
 	RESOLVE,
 	PARTITIONS,
+	EXPIRE,
 	COMPACT,
 	ROTATE,
 	FILTER,
@@ -81,6 +84,7 @@ static struct
 		[ADVANCE] = {"cdi: advance the watermark", advance},
 		[RESOLVE] = {"cdi: resolve identities", resolve},
 		[PARTITIONS] = {"cdi: make partitions", make_partitions},
+		[EXPIRE] = {"cdi: drop what is past its retention", expire},
 		[COMPACT] = {"cdi: compact counters", compact},
 		[ROTATE] = {"cdi: rotate dedupe generations", rotate},
 		[FILTER] = {"cdi: filter dedupe generations", filter}
@@ -155,6 +159,20 @@ make_partitions(void)
 {
 	static CdiPlan plan = {.query = "SELECT cdi._ensure_partitions()"};
 
+	cdi_plan_execute(&plan, NULL, NULL);
+	return first_bool(1);
+}
+
+/* SQL of an older version lacks it: the library is updated first. */
+static bool
+expire(void)
+{
+	static CdiPlan find = {.query = "SELECT to_regprocedure('cdi._drop_expired()') IS NOT NULL"};
+	static CdiPlan plan = {.query = "SELECT cdi._drop_expired()"};
+
+	cdi_plan_execute(&find, NULL, NULL);
+	if (!first_bool(1) || !OidIsValid(cdi_relation_oid("sync_runs")))
+		return true;
 	cdi_plan_execute(&plan, NULL, NULL);
 	return first_bool(1);
 }
@@ -330,10 +348,11 @@ cdi_keeper_main(Datum arg)
 			now = GetCurrentTimestamp();
 			if (older_than(&keeper.steps[PARTITIONS], now, PARTITIONS_EVERY_MS) &&
 				keeper.steps[PARTITIONS].failures == 0)
-			{
 				keeper.steps[PARTITIONS].due = true;
+			if (older_than(&keeper.steps[EXPIRE], now, EXPIRE_EVERY_MS) && keeper.steps[EXPIRE].failures == 0)
+				keeper.steps[EXPIRE].due = true;
+			if (keeper.steps[PARTITIONS].due || keeper.steps[EXPIRE].due)
 				break;
-			}
 		}
 		if (pg_atomic_read_u64(&slot->wakes) != served)
 		{

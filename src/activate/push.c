@@ -56,7 +56,7 @@ map_row(PushLane *lane, PushRow *row)
 	item->primary_key = row->primary_key;
 	item->key = row->key;
 	item->row = row->payload;
-	cdi_item_map(&lane->destination->target, lane->action, item);
+	cdi_item_map(&lane->destination->target, lane->actions[row->action].spec, item);
 	return item;
 }
 
@@ -69,6 +69,7 @@ send_request(PushRequest *request, CdiItem **items)
 {
 	PushLane   *lane = request->lane;
 	PushDestination *destination = lane->destination;
+	const json_t *action = push_request_action(request);
 	volatile bool built = false;
 
 	PG_TRY();
@@ -76,9 +77,9 @@ send_request(PushRequest *request, CdiItem **items)
 		/* A stage that is not wanted for these rows is passed over. */
 		for (;; request->stage++)
 		{
-			request->request = cdi_request_build(&destination->target, cdi_action_stage(lane->action, request->stage),
+			request->request = cdi_request_build(&destination->target, cdi_action_stage(action, request->stage),
 												 items, request->nrows, request->steps);
-			if (request->request != NULL || request->stage == cdi_action_stages(lane->action) - 1)
+			if (request->request != NULL || request->stage == cdi_action_stages(action) - 1)
 				break;
 		}
 		built = true;
@@ -171,9 +172,9 @@ send_pending(PushLane *lane)
 {
 	MemoryContext context = request_context(lane);
 	MemoryContext old = MemoryContextSwitchTo(context);
-	int			most = lane->limits.max_items;
-	PushRow   **rows = palloc(sizeof(PushRow *) * Min(most, lane->nrows));
-	CdiItem   **items = palloc(sizeof(CdiItem *) * Min(most, lane->nrows));
+	PushRow   **rows = palloc(sizeof(PushRow *) * lane->nrows);
+	CdiItem   **items = palloc(sizeof(CdiItem *) * lane->nrows);
+	const CdiBatchLimits *limits = NULL;	/* of the first row's action */
 	int64		bytes = 0;
 	int			n = 0;
 	PushRequest *request;
@@ -184,9 +185,9 @@ send_pending(PushLane *lane)
 		PushRow    *row = dlist_container(PushRow, queue, it.cur);
 		CdiItem    *item;
 
-		if (n == most)
+		if (n > 0 && n == limits->max_items)
 			break;
-		if (!push_row_first_of_key(row))
+		if (!push_row_first_of_key(row) || (n > 0 && row->action != rows[0]->action))
 			continue;
 		item = map_row(lane, row);
 		if (item->error)
@@ -196,9 +197,11 @@ send_pending(PushLane *lane)
 			push_row_end(push, row, PUSH_FAILED, "invalid", 0, 0, item->error);
 			continue;
 		}
-		if (cdi_batch_full(&lane->limits, n, bytes, item))
+		if (n == 0)
+			limits = &lane->actions[row->action].limits;
+		if (cdi_batch_full(limits, n, bytes, item))
 			break;
-		if (!cdi_batch_takes(&lane->limits, n > 0 ? items[0] : NULL, n, bytes, item))
+		if (!cdi_batch_takes(limits, n > 0 ? items[0] : NULL, n, bytes, item))
 			continue;
 		dlist_delete(&row->queue);
 		bytes += item->len + 1;
@@ -224,7 +227,7 @@ send_from_lane(PushLane *lane, bool careful, TimestampTz now)
 {
 	bool		waiting = false;
 
-	if (!lane->enabled || lane->action == NULL)
+	if (!lane->enabled || lane->nactions == 0 || (lane->stream && (lane->stream->stale || lane->stream->rules_text)))
 		return false;
 	if (!dlist_is_empty(&lane->waiting))
 		waiting = dlist_container(PushRequest, node, dlist_head_node(&lane->waiting))->due <= now;
@@ -393,7 +396,7 @@ write_results(void)
 	}
 }
 
-/* Lanes that may have more in the outbox than is in memory */
+/* Lanes that may have more than is in memory */
 static bool
 want_rows(void)
 {
@@ -401,18 +404,9 @@ want_rows(void)
 	dlist_iter	inner;
 
 	dlist_foreach(it, &push->destinations)
-	{
-		PushDestination *destination = dlist_container(PushDestination, node, it.cur);
-
-		dlist_foreach(inner, &destination->lanes)
-		{
-			PushLane   *lane = dlist_container(PushLane, node, inner.cur);
-
-			if (lane->more && lane->enabled && destination->enabled &&
-				lane->nrows <= CDI_LANE_ROWS / 2 && lane->bytes <= CDI_LANE_BYTES / 2)
-				return true;
-		}
-	}
+		dlist_foreach(inner, &dlist_container(PushDestination, node, it.cur)->lanes)
+		if (push_lane_wants(dlist_container(PushLane, node, inner.cur)))
+		return true;
 	return false;
 }
 
@@ -421,6 +415,7 @@ static bool
 want_compile(void)
 {
 	dlist_iter	it;
+	dlist_iter	inner;
 
 	dlist_foreach(it, &push->destinations)
 	{
@@ -428,6 +423,13 @@ want_compile(void)
 
 		if (destination->settings_text != NULL && destination->inflight == 0)
 			return true;
+		dlist_foreach(inner, &destination->lanes)
+		{
+			PushLane   *lane = dlist_container(PushLane, node, inner.cur);
+
+			if (lane->stream && lane->stream->rules_text && lane->inflight == 0)
+				return true;
+		}
 	}
 	return false;
 }
@@ -440,7 +442,13 @@ look_everywhere(void)
 
 	dlist_foreach(it, &push->destinations)
 		dlist_foreach(inner, &dlist_container(PushDestination, node, it.cur)->lanes)
-		dlist_container(PushLane, node, inner.cur)->more = true;
+	{
+		PushLane   *lane = dlist_container(PushLane, node, inner.cur);
+
+		lane->more = true;
+		if (lane->stream)
+			lane->stream->replays = true;
+	}
 }
 
 /* Milliseconds until something is due that no answer announces; -1: never */
@@ -454,7 +462,7 @@ time_to_wait(void)
 
 	if (push->armed != CDI_ARMED)
 		return -1;
-	next = push_schedule_due(push);
+	next = Min(push_schedule_due(push), push_stream_due(push));
 	dlist_foreach(it, &push->destinations)
 	{
 		PushDestination *destination = dlist_container(PushDestination, node, it.cur);
@@ -468,7 +476,7 @@ time_to_wait(void)
 		{
 			PushLane   *lane = dlist_container(PushLane, node, inner.cur);
 
-			if (!lane->enabled || lane->action == NULL)
+			if (!lane->enabled || lane->nactions == 0)
 				continue;
 			if (!dlist_is_empty(&lane->waiting))
 				next = Min(next, Max(resume_at,
@@ -531,7 +539,8 @@ cdi_push_main(Datum arg)
 		take_answers();
 		if (want_compile())
 			push_compile(push);
-		if (push->record.ndeliveries > 0 || push->record.nended > 0 || push_reasons_changed(push))
+		if (push->record.ndeliveries > 0 || push->record.nended > 0 || push_reasons_changed(push) ||
+			push_stream_due(push) <= GetCurrentTimestamp())
 			write_results();
 		if (look)
 			look_everywhere();
@@ -547,7 +556,7 @@ cdi_push_main(Datum arg)
 		if (push->record.nended > 0 || cdi_client_has_result(push->http) || push_reasons_changed(push))
 			continue;
 
-		n = WaitEventSetWait(events, time_to_wait(), event, lengthof(event), cdi_worker_wait_event());
+		n = WaitEventSetWait(events, push->armed == CDI_ARMED && want_rows() ? 0 : time_to_wait(), event, lengthof(event), cdi_worker_wait_event());
 		for (int i = 0; i < n; i++)
 			if (event[i].events & WL_LATCH_SET)
 			{

@@ -496,11 +496,12 @@ initialise(void)
 	/*
 	 * Every statement of this process follows an index, from a few keys to a
 	 * few rows.  A plan that was made while the outbox was small must not read
-	 * all of it once it has grown.
+	 * all of it once it has grown.  What has no index, such as a table of one
+	 * row, then looks so dear that it would be compiled each time.
 	 */
 	static const char *const settings[][2] = {
 		{"enable_seqscan", "off"}, {"enable_hashjoin", "off"}, {"enable_mergejoin", "off"},
-		{"enable_bitmapscan", "off"}, {"plan_cache_mode", "force_generic_plan"},
+		{"enable_bitmapscan", "off"}, {"plan_cache_mode", "force_generic_plan"}, {"jit", "off"},
 	};
 	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "cdi push worker", ALLOCSET_DEFAULT_SIZES);
 

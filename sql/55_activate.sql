@@ -55,6 +55,21 @@ COMMENT ON FUNCTION cdi_create_sync(text, text, text, text, text, text, jsonb, j
 'Declares which rows go to a destination and returns the sync''s id. The model is one SELECT; it runs as the role that calls this function, read-only, with this session''s search_path, in time zone UTC. The primary key is one of its columns. mode: mirror (added, changed and removed rows), upsert (added and changed), insert (added), update (added and changed, as updates), append (added and changed, as insertions), delete (rows that the model returns are deleted there), full (every row in every run).
 mapping says what the destination gets of a row, in the specification language; nulls, per member, whether nulls are sent or omitted. With a change column only rows are looked at whose value is at least the highest seen, and none counts as removed. Raises ZC407 where the model or the mapping cannot be used.';
 
+CREATE OR REPLACE FUNCTION cdi_create_event_stream(name text, destination text, action text DEFAULT NULL, rules jsonb DEFAULT '{}',
+    mapping jsonb DEFAULT NULL, start text DEFAULT 'now')
+RETURNS integer
+LANGUAGE C VOLATILE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION cdi_create_event_stream(text, text, text, jsonb, jsonb, text) IS
+'Lets events go to a destination as they come and returns the stream''s id in cdi.syncs. Without an action each event goes to the first action of the destination whose condition holds, or to the default action where none has a condition. rules: types, events (names, * stands for anything), sources, consent (names that the person must have agreed to), sample (0 to 1, by person), when (a condition over the event), order ("person"). mapping says what the action gets of an event. It begins now (at the watermark), at the beginning, or with the first event received at a time. The caller must be allowed to read cdi.events. Raises ZC407 where rules or mapping cannot be used.';
+
+CREATE OR REPLACE FUNCTION cdi_alter_event_stream(name text, action text DEFAULT NULL, rules jsonb DEFAULT NULL, mapping jsonb DEFAULT NULL)
+RETURNS void
+LANGUAGE C VOLATILE
+AS 'MODULE_PATHNAME';
+COMMENT ON FUNCTION cdi_alter_event_stream(text, text, jsonb, jsonb) IS
+'Changes an event stream; what is null stays, an empty action or mapping takes it away. Events that were not sent yet are judged anew.';
+
 CREATE OR REPLACE FUNCTION cdi_alter_sync(name text, model text DEFAULT NULL, primary_key text DEFAULT NULL, action text DEFAULT NULL,
     mode text DEFAULT NULL, mapping jsonb DEFAULT NULL, nulls jsonb DEFAULT NULL, change_column text DEFAULT NULL)
 RETURNS void

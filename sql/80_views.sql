@@ -47,6 +47,36 @@ BEGIN
     COMMENT ON COLUMN cdi.stat_sources.last_request_at IS 'When the last of these answers was given.';
     COMMENT ON COLUMN cdi.stat_sources.since IS 'Since when requests are counted: the last start of the server. Null where none has come.';
 
+    CREATE OR REPLACE VIEW cdi.stat_event_streams WITH (security_invoker = true) AS
+    SELECT s.name AS stream, d.name AS destination, s.enabled AND d.enabled AS enabled,
+           coalesce(c.matched + c.withheld + c.sampled_out + c.skipped, 0) AS seen,
+           coalesce(c.matched, 0) AS matched, coalesce(c.withheld, 0) AS withheld,
+           coalesce(c.sampled_out, 0) AS sampled_out, coalesce(c.skipped, 0) AS skipped,
+           coalesce(c.ok, 0) AS ok, coalesce(c.rejected, 0) AS rejected, coalesce(c.retryable, 0) AS retryable,
+           (SELECT count(*) FROM cdi.failed_deliveries f WHERE f.sync_id = s.sync_id) AS dead_letters,
+           p.position, greatest(w.position - p.position, 0) AS lag_positions,
+           coalesce((SELECT extract(epoch FROM clock_timestamp() - e.received_at) FROM cdi.events e
+                     WHERE e.position > p.position AND e.position <= w.position ORDER BY e.position LIMIT 1), 0)::double precision AS lag_seconds
+    FROM cdi.syncs s
+    JOIN cdi.destinations d USING (destination_id)
+    JOIN cdi.push_cursor p USING (sync_id)
+    CROSS JOIN cdi.watermark w
+    LEFT JOIN cdi.event_stream_counts c USING (sync_id)
+    WHERE s.kind = 'events';
+    COMMENT ON VIEW cdi.stat_event_streams IS 'One row per event stream: what became of the events up to its position, and how far it is behind. seen = matched + withheld + sampled_out + skipped.';
+    COMMENT ON COLUMN cdi.stat_event_streams.seen IS 'Events of the sources, types and names that the rules ask for.';
+    COMMENT ON COLUMN cdi.stat_event_streams.matched IS 'Those that were sent, or could not be: each was accepted or is a dead letter.';
+    COMMENT ON COLUMN cdi.stat_event_streams.withheld IS 'Those that consent, or Global Privacy Control, withheld.';
+    COMMENT ON COLUMN cdi.stat_event_streams.sampled_out IS 'Those of people who are not in the sample.';
+    COMMENT ON COLUMN cdi.stat_event_streams.skipped IS 'Those for which the rules'' condition, or that of every action, does not hold.';
+    COMMENT ON COLUMN cdi.stat_event_streams.ok IS 'Events that were accepted, each time that they were.';
+    COMMENT ON COLUMN cdi.stat_event_streams.rejected IS 'Events that were sent and became dead letters.';
+    COMMENT ON COLUMN cdi.stat_event_streams.retryable IS 'Attempts after which an event was sent again.';
+    COMMENT ON COLUMN cdi.stat_event_streams.dead_letters IS 'Events in cdi.failed_deliveries.';
+    COMMENT ON COLUMN cdi.stat_event_streams.position IS 'Every event up to here has ended.';
+    COMMENT ON COLUMN cdi.stat_event_streams.lag_positions IS 'Positions between that and the watermark.';
+    COMMENT ON COLUMN cdi.stat_event_streams.lag_seconds IS 'Age of the first event between the two; 0 where there is none.';
+
     CREATE OR REPLACE VIEW cdi.import_failures WITH (security_invoker = true) AS
     SELECT i.name AS import, (f.envelope -> 'line')::bigint AS line, f.failed_id, f.stage, f.sqlstate, f.message, f.detail, f.hint,
            f.attempts, cdi._payload_text(f.payload) AS payload, (f.envelope -> 'import')::bigint AS import_id

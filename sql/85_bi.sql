@@ -264,8 +264,9 @@ BEGIN
                @extschema@.cdi_last(v.error, v.sent_at, v.delivery_id) FILTER (WHERE v.error IS NOT NULL) AS latest_error
         FROM cdi.deliveries v WHERE v.sent_at > now() - interval '24 hours'
         GROUP BY v.sync_id
-    ) q ON q.sync_id = s.sync_id;
-    COMMENT ON VIEW cdi_bi.sync_health IS 'One row per sync: its last run, what its destination has, and what is on the way.';
+    ) q ON q.sync_id = s.sync_id
+    WHERE s.kind = 'rows';
+    COMMENT ON VIEW cdi_bi.sync_health IS 'One row per sync of rows: its last run, what its destination has, and what is on the way.';
     COMMENT ON COLUMN cdi_bi.sync_health.sync IS 'Name of the sync.';
     COMMENT ON COLUMN cdi_bi.sync_health.destination IS 'Name of its destination.';
     COMMENT ON COLUMN cdi_bi.sync_health.action IS 'What the destination does with the rows.';

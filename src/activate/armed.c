@@ -101,7 +101,8 @@ forget_acknowledged(void)
 	static CdiPlan failed = {.query = "DELETE FROM cdi.failed_deliveries"};
 	static CdiPlan cursor = {
 		.query = "INSERT INTO cdi.push_cursor (sync_id, position)"
-		" SELECT s.sync_id, pg_catalog.nextval('cdi.outbox_position') FROM cdi.syncs s"
+		" SELECT s.sync_id, CASE s.kind WHEN 'rows' THEN pg_catalog.nextval('cdi.outbox_position')"
+		"  ELSE (SELECT w.position FROM cdi.watermark w) END FROM cdi.syncs s"
 		" ON CONFLICT (sync_id) DO UPDATE SET position = excluded.position"
 	};
 	static CdiPlan syncs = {.query = "SELECT sync_id FROM cdi.syncs ORDER BY sync_id"};

@@ -79,6 +79,8 @@ extern CdiSyncMode cdi_sync_mode(const char *name);
 /* What the model of a sync has to bring; texts may be NULL.  Raises ZC407. */
 extern void cdi_sync_mapping(CdiModel *model, const json_t *action, const char *mapping, const char *nulls);
 extern void cdi_sync_unknown(const char *name) pg_attribute_noreturn();
+/* What is wanted is for syncs of rows. */
+extern void cdi_sync_is_stream(const char *name) pg_attribute_noreturn();
 /* SPI connected, as the owner; what it says lives in context. */
 extern CdiSync *cdi_sync_load(const char *name, MemoryContext context);
 /* One run; SPI connected, as the caller.  Returns its id. */

@@ -67,7 +67,7 @@ map_row(PushLane *lane, PushRow *row)
 	item->primary_key = row->primary_key;
 	item->key = row->key;
 	item->row = row->payload;
-	cdi_item_map(&lane->destination->target, lane->action, item);
+	cdi_item_map(&lane->destination->target, lane->actions[row->action].spec, item);
 	return item;
 }
 
@@ -80,6 +80,7 @@ send_request(PushRequest *request, CdiItem **items)
 {
 	PushLane   *lane = request->lane;
 	PushDestination *destination = lane->destination;
+	const json_t *action = push_request_action(request);
 	volatile bool built = false;
 
 	PG_TRY();
@@ -87,9 +88,9 @@ send_request(PushRequest *request, CdiItem **items)
 		/* A stage that is not wanted for these rows is passed over. */
 		for (;; request->stage++)
 		{
-			request->request = cdi_request_build(&destination->target, cdi_action_stage(lane->action, request->stage),
+			request->request = cdi_request_build(&destination->target, cdi_action_stage(action, request->stage),
 												 items, request->nrows, request->steps);
-			if (request->request != NULL || request->stage == cdi_action_stages(lane->action) - 1)
+			if (request->request != NULL || request->stage == cdi_action_stages(action) - 1)
 				break;
 		}
 		built = true;
@@ -182,9 +183,10 @@ send_pending(PushLane *lane)
 {
 	MemoryContext context = request_context(lane);
 	MemoryContext old = MemoryContextSwitchTo(context);
-	int			most = lane->limits.max_items;
-	PushRow   **rows = palloc(sizeof(PushRow *) * Min(most, lane->nrows));
-	CdiItem   **items = palloc(sizeof(CdiItem *) * Min(most, lane->nrows));
+	PushRow   **rows = palloc(sizeof(PushRow *) * lane->nrows);
+	CdiItem   **items = palloc(sizeof(CdiItem *) * lane->nrows);
+	const CdiBatchLimits *limits = NULL;	/* of the first row's action */
+	int			most = PG_INT32_MAX;	/* as items ask for themselves */
 	int64		bytes = 0;
 	int			n = 0;
 	PushRequest *request;
@@ -195,9 +197,9 @@ send_pending(PushLane *lane)
 		PushRow    *row = dlist_container(PushRow, queue, it.cur);
 		CdiItem    *item;
 
-		if (n == most)
+		if (n > 0 && n >= Min(most, limits->max_items))
 			break;
-		if (!push_row_first_of_key(row))
+		if (!push_row_first_of_key(row) || (n > 0 && row->action != rows[0]->action))
 			continue;
 		item = map_row(lane, row);
 		if (item->error)
@@ -207,9 +209,11 @@ send_pending(PushLane *lane)
 			push_row_end(push, row, PUSH_FAILED, "invalid", 0, 0, item->error);
 			continue;
 		}
-		if (cdi_batch_full(&lane->limits, n, bytes, item))
+		if (n == 0)
+			limits = &lane->actions[row->action].limits;
+		if (cdi_batch_full(limits, n, bytes, item))
 			break;
-		if (!cdi_batch_takes(&lane->limits, n > 0 ? items[0] : NULL, n, bytes, item))
+		if (!cdi_batch_takes(limits, n > 0 ? items[0] : NULL, n, bytes, item))
 			continue;
 		dlist_delete(&row->queue);
 		bytes += item->len + 1;
@@ -237,7 +241,7 @@ send_from_lane(PushLane *lane, bool careful, TimestampTz now)
 {
 	bool		waiting = false;
 
-	if (!lane->enabled || lane->action == NULL)
+	if (!lane->enabled || lane->nactions == 0 || (lane->stream && (lane->stream->stale || lane->stream->rules_text)))
 		return false;
 	if (!dlist_is_empty(&lane->waiting))
 		waiting = dlist_container(PushRequest, node, dlist_head_node(&lane->waiting))->due <= now;
@@ -431,7 +435,7 @@ write_due(void)
 	return results_since + Min(Max(write_took, WRITE_DELAY_MIN), WRITE_DELAY_MAX);
 }
 
-/* Lanes that may have more in the outbox than is in memory */
+/* Lanes that may have more than is in memory */
 static bool
 want_rows(void)
 {
@@ -439,18 +443,9 @@ want_rows(void)
 	dlist_iter	inner;
 
 	dlist_foreach(it, &push->destinations)
-	{
-		PushDestination *destination = dlist_container(PushDestination, node, it.cur);
-
-		dlist_foreach(inner, &destination->lanes)
-		{
-			PushLane   *lane = dlist_container(PushLane, node, inner.cur);
-
-			if (lane->more && lane->enabled && destination->enabled &&
-				lane->nrows <= CDI_LANE_ROWS / 2 && lane->bytes <= CDI_LANE_BYTES / 2)
-				return true;
-		}
-	}
+		dlist_foreach(inner, &dlist_container(PushDestination, node, it.cur)->lanes)
+		if (push_lane_wants(dlist_container(PushLane, node, inner.cur)))
+		return true;
 	return false;
 }
 
@@ -459,6 +454,7 @@ static bool
 want_compile(void)
 {
 	dlist_iter	it;
+	dlist_iter	inner;
 
 	dlist_foreach(it, &push->destinations)
 	{
@@ -466,6 +462,13 @@ want_compile(void)
 
 		if (destination->settings_text != NULL && destination->inflight == 0)
 			return true;
+		dlist_foreach(inner, &destination->lanes)
+		{
+			PushLane   *lane = dlist_container(PushLane, node, inner.cur);
+
+			if (lane->stream && lane->stream->rules_text && lane->inflight == 0)
+				return true;
+		}
 	}
 	return false;
 }
@@ -478,7 +481,13 @@ look_everywhere(void)
 
 	dlist_foreach(it, &push->destinations)
 		dlist_foreach(inner, &dlist_container(PushDestination, node, it.cur)->lanes)
-		dlist_container(PushLane, node, inner.cur)->more = true;
+	{
+		PushLane   *lane = dlist_container(PushLane, node, inner.cur);
+
+		lane->more = true;
+		if (lane->stream)
+			lane->stream->replays = true;
+	}
 }
 
 /* Milliseconds until something is due that no answer announces; -1: never */
@@ -492,7 +501,7 @@ time_to_wait(void)
 
 	next = write_due();
 	if (push->armed == CDI_ARMED)
-		next = Min(next, push_schedule_due(push));
+		next = Min(next, Min(push_schedule_due(push), push_stream_due(push)));
 	dlist_foreach(it, &push->destinations)
 	{
 		PushDestination *destination = dlist_container(PushDestination, node, it.cur);
@@ -506,7 +515,7 @@ time_to_wait(void)
 		{
 			PushLane   *lane = dlist_container(PushLane, node, inner.cur);
 
-			if (!lane->enabled || lane->action == NULL)
+			if (!lane->enabled || lane->nactions == 0)
 				continue;
 			if (!dlist_is_empty(&lane->waiting))
 				next = Min(next, Max(resume_at,
@@ -526,7 +535,8 @@ initialise(void)
 	/*
 	 * Every statement of this process follows an index, from a few keys to a
 	 * few rows.  A plan that was made while the outbox was small must not read
-	 * all of it once it has grown.
+	 * all of it once it has grown.  What has no index, such as a table of one
+	 * row, then looks so dear that it would be compiled each time.
 	 */
 	static const char *const settings[][2] = {
 		{"enable_seqscan", "off"}, {"enable_hashjoin", "off"}, {"enable_mergejoin", "off"},
@@ -572,7 +582,7 @@ cdi_push_main(Datum arg)
 		/* The network is busy while the database is. */
 		if (push->armed == CDI_ARMED && !look)
 			send_all();
-		if (write_due() <= GetCurrentTimestamp())
+		if (Min(write_due(), push_stream_due(push)) <= GetCurrentTimestamp())
 			write_results();
 		if (look)
 			look_everywhere();
@@ -588,7 +598,7 @@ cdi_push_main(Datum arg)
 		if (cdi_client_has_result(push->http))
 			continue;
 
-		n = WaitEventSetWait(events, time_to_wait(), event, lengthof(event), cdi_worker_wait_event());
+		n = WaitEventSetWait(events, push->armed == CDI_ARMED && want_rows() ? 0 : time_to_wait(), event, lengthof(event), cdi_worker_wait_event());
 		for (int i = 0; i < n; i++)
 			if (event[i].events & WL_LATCH_SET)
 			{

@@ -4,7 +4,8 @@
  *
  *	destination		one per row of cdi.destinations that has syncs: how it is
  *					doing, and how much it may be sent at a time
- *	  lane			one per sync: its part of the outbox that is in memory
+ *	  lane			one per sync: its part of the outbox that is in memory, or of
+ *					a stream of events its part of cdi.events
  *		row			pending, bound to a request, or ended
  *		request		in flight, or waiting for its time to be sent (again)
  *
@@ -16,6 +17,7 @@
 #define CDI_PUSH_H
 
 #include "activate/http_client.h"
+#include "activate/stream.h"
 
 #include "lib/ilist.h"
 #include "utils/hsearch.h"
@@ -60,14 +62,49 @@ typedef struct PushDestination
 	dlist_head	lanes;
 } PushDestination;
 
+typedef struct PushAction
+{
+	const char *name;
+	json_t	   *spec;
+	CdiBatchLimits limits;
+} PushAction;
+
+/* Events that a stream is past; those that were sent are not in it. */
+typedef struct PushPassed
+{
+	int64		withheld;
+	int64		sampled_out;
+	int64		skipped;
+	int64		matched;
+} PushPassed;
+
+/* Of an event stream; memory of the worker, not of the lane */
+typedef struct PushStream
+{
+	char	   *version;		/* of the declaration */
+	char	   *name;
+	char	   *rules_text;		/* to be compiled after the transaction, or NULL */
+	char	   *mapping_text;
+	CdiStream  *stream;			/* NULL: cannot be used */
+	bool		stale;			/* what was read was judged by former rules */
+	bool		replays;		/* there may be dead letters to be sent again */
+	int64		window;			/* positions to look through at a time */
+	TimestampTz moved_at;		/* when the cursor was last recorded */
+	PushPassed	after;			/* events behind the last row */
+	int64		ok;				/* attempts that are not recorded */
+	int64		rejected;
+	int64		retryable;
+} PushStream;
+
 typedef struct PushLane
 {
 	dlist_node	node;			/* in destination->lanes, next in turn first */
 	PushDestination *destination;
 	int32		sync_id;
-	char	   *action_name;
-	json_t	   *action;			/* NULL until compiled, or unknown */
-	CdiBatchLimits limits;
+	char	   *action_name;	/* NULL: of an event stream, what fits the event */
+	PushAction *actions;		/* in the destination's context */
+	int			nactions;		/* 0 until compiled, or where they are unknown */
+	PushStream *stream;			/* NULL: rows of the outbox */
 	bool		enabled;
 	bool		latest_only;	/* a newer row of a key takes the place of one that failed */
 	bool		seen;
@@ -77,6 +114,7 @@ typedef struct PushLane
 	MemoryContext context;
 	HTAB	   *keys;			/* rows of each key that have not ended */
 	dlist_head	rows;			/* not recorded as ended, by position */
+	dlist_head	replayed;		/* events that were dead letters */
 	dlist_head	pending;		/* those that no request has */
 	dlist_head	waiting;		/* requests, by the time they are due */
 	int			nrows;
@@ -99,6 +137,10 @@ typedef struct PushRow
 	dlist_node	queue;			/* in lane->pending, or in the ended rows */
 	dlist_node	by_key;
 	PushLane   *lane;
+	int			action;			/* of the lane's */
+	bool		replayed;
+	bool		passed;			/* an event that is counted as passed */
+	PushPassed	before;			/* events between the row before and this one */
 	int64		position;
 	TimestampTz queued_at;		/* which partition it is in */
 	int64		run_id;
@@ -124,6 +166,7 @@ typedef struct PushRequest
 	int			attempts;
 	int			nrows;
 	PushRow   **rows;
+	int			action;			/* of the lane's */
 	MemoryContext context;		/* of the request as it is sent; else NULL */
 	CdiRequest *request;
 	CdiItem   **items;
@@ -195,7 +238,10 @@ extern PushLane *push_lane_create(CdiPushState *push, PushDestination *destinati
 extern void push_lane_reset(PushLane *lane, int64 cursor);
 extern void push_lane_drop(PushLane *lane);
 extern PushRow *push_row_add(PushLane *lane, int64 position, int64 run_id, const char *operation,
-							 const char *primary_key, const char *key, Jsonb *payload);
+							 const char *primary_key, const char *key, Jsonb *payload, const char *order_key);
+/* May more be read? */
+extern bool push_lane_wants(const PushLane *lane);
+extern const json_t *push_request_action(const PushRequest *request);
 extern bool push_row_first_of_key(PushRow *row);
 extern void push_row_end(CdiPushState *push, PushRow *row, PushEnd end, const char *class, int status,
 						 int attempts, const char *error);
@@ -247,12 +293,30 @@ extern void push_token_drop(PushDestination *destination);
 /* push_schedule.c */
 extern void push_schedule_init(CdiPushState *push);
 extern void push_schedule_stale(void);
-/* In a transaction */
-extern void push_schedule_read(CdiPushState *push);
+/* In a transaction; true where one follows events */
+extern bool push_schedule_read(CdiPushState *push);
 /* Starts what is due; true where schedules are to be read first. */
 extern bool push_schedule_run(CdiPushState *push);
 /* When something is due next; DT_NOEND: not before something happens */
 extern TimestampTz push_schedule_due(const CdiPushState *push);
+
+/* push_stream.c: lanes that read cdi.events */
+extern PushStream *push_stream_create(CdiPushState *push);
+extern void push_stream_free(PushStream *stream);
+/* The declaration, as it is now */
+extern void push_stream_declare(CdiPushState *push, PushStream *stream, const char *version, const char *name,
+								const char *rules, const char *mapping);
+/* Outside of transactions: what has been declared since */
+extern void push_stream_compile(CdiPushState *push, PushLane *lane);
+/* In a transaction whose snapshot the watermark was read by */
+extern void push_stream_read(CdiPushState *push, PushLane *lane, int64 watermark);
+/* In the transaction that moves the cursors, and when that is done */
+extern void push_stream_write(CdiPushState *push);
+extern void push_stream_written(CdiPushState *push);
+extern int64 push_stream_watermark(void);
+/* When a cursor that only passes events is to be recorded; DT_NOEND: none is */
+extern TimestampTz push_stream_due(CdiPushState *push);
+extern int64 push_lane_cursor(PushLane *lane);
 
 /* push_store.c: each one short transaction */
 extern void push_read(CdiPushState *push);

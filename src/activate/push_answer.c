@@ -123,7 +123,7 @@ keep_steps(PushRequest *request, const char *name, Jsonb *extract)
 static bool
 go_on(CdiPushState *push, PushRequest *request, const CdiAnswer *answer, CdiVerdict *verdict)
 {
-	const json_t *action = request->lane->action;
+	const json_t *action = push_request_action(request);
 	const json_t *stage = cdi_action_stage(action, request->stage);
 	const char *name = request->stage == cdi_action_main_stage(action) ? "main" : cdi_json_string(stage, "name");
 	TimestampTz now = GetCurrentTimestamp();
@@ -190,7 +190,7 @@ push_take_answer(CdiPushState *push, PushRequest *request, const CdiAnswer *answ
 	PushLane   *lane = request->lane;
 	PushDestination *destination = lane->destination;
 	MemoryContext old = MemoryContextSwitchTo(request->context);
-	CdiVerdict *verdict = cdi_response_read(&destination->target, cdi_action_stage(lane->action, request->stage),
+	CdiVerdict *verdict = cdi_response_read(&destination->target, cdi_action_stage(push_request_action(request), request->stage),
 										answer, request->items, request->nrows, request->steps);
 	int			named_wait = verdict->retry_after ? verdict->retry_after : answer->retry_after;
 	int64		wait = Max(push_backoff(request->attempts), (int64) named_wait * 1000);

@@ -20,6 +20,7 @@ make_empty(PushLane *lane)
 
 	lane->keys = hash_create("cdi keys on their way", 256, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	dlist_init(&lane->rows);
+	dlist_init(&lane->replayed);
 	dlist_init(&lane->pending);
 	dlist_init(&lane->waiting);
 	lane->nrows = 0;
@@ -48,6 +49,12 @@ push_lane_reset(PushLane *lane, int64 cursor)
 	MemoryContextReset(lane->context);
 	make_empty(lane);
 	lane->cursor = lane->read = cursor;
+	if (lane->stream)
+	{
+		memset(&lane->stream->after, 0, sizeof(PushPassed));
+		lane->stream->stale = false;
+		lane->stream->replays = true;
+	}
 }
 
 void
@@ -58,12 +65,14 @@ push_lane_drop(PushLane *lane)
 	MemoryContextDelete(lane->context);
 	if (lane->action_name)
 		pfree(lane->action_name);
+	if (lane->stream)
+		push_stream_free(lane->stream);
 	pfree(lane);
 }
 
 PushRow *
 push_row_add(PushLane *lane, int64 position, int64 run_id, const char *operation, const char *primary_key,
-			 const char *key, Jsonb *payload)
+			 const char *key, Jsonb *payload, const char *order_key)
 {
 	int			operation_size = strlen(operation) + 1;
 	int			key_size = strlen(primary_key) + 1;
@@ -86,7 +95,9 @@ push_row_add(PushLane *lane, int64 position, int64 run_id, const char *operation
 	row->run_id = run_id;
 	row->size = size;
 	/* two keys with one hash only wait for each other */
-	row->key_hash = hash_bytes_extended((const unsigned char *) primary_key, key_size - 1, 0);
+	if (order_key == NULL)
+		order_key = primary_key;
+	row->key_hash = hash_bytes_extended((const unsigned char *) order_key, strlen(order_key), 0);
 	entry = hash_search(lane->keys, &row->key_hash, HASH_ENTER, &found);
 	if (!found)
 		dlist_init(&entry->rows);
@@ -133,9 +144,17 @@ void
 push_row_count(CdiPushState *push, const PushRow *row)
 {
 	HASHCTL		control = {.keysize = sizeof(int64),.entrysize = sizeof(PushCounts),.hcxt = push->record.context};
+	PushStream *stream = row->lane->stream;
 	PushCounts *counts;
 	bool		found;
 
+	if (stream)
+	{
+		stream->ok += row->end == PUSH_ACCEPTED;
+		stream->rejected += row->end == PUSH_FAILED;
+		stream->retryable += row->end == PUSH_OPEN;
+		return;
+	}
 	if (push->record.counts == NULL)
 		push->record.counts = hash_create("cdi counts of runs", 16, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	counts = hash_search(push->record.counts, &row->run_id, HASH_ENTER, &found);
@@ -155,10 +174,47 @@ push_row_forget(PushRow *row)
 {
 	PushLane   *lane = row->lane;
 
+	/* The cursor is still before it: who follows is counted with it. */
+	if (lane->stream && !row->replayed && !row->passed)
+	{
+		PushPassed *next = dlist_has_next(&lane->rows, &row->node) ?
+			&dlist_container(PushRow, node, dlist_next_node(&lane->rows, &row->node))->before : &lane->stream->after;
+
+		next->withheld += row->before.withheld;
+		next->sampled_out += row->before.sampled_out;
+		next->skipped += row->before.skipped;
+		next->matched += row->before.matched + 1;
+	}
 	dlist_delete(&row->node);
 	lane->nrows--;
 	lane->bytes -= row->size;
 	pfree(row);
+}
+
+bool
+push_lane_wants(const PushLane *lane)
+{
+	const PushStream *stream = lane->stream;
+	bool		more = lane->more;
+
+	if (!lane->enabled || !lane->destination->enabled)
+		return false;
+	if (stream)
+	{
+		/* Events are judged, and given to actions, when they are read. */
+		if (stream->stream == NULL || stream->rules_text || lane->nactions == 0 || lane->destination->settings_text)
+			return false;
+		if (stream->stale)
+			return lane->inflight == 0;
+		more |= stream->replays && dlist_is_empty((dlist_head *) &lane->replayed);
+	}
+	return more && lane->nrows <= CDI_LANE_ROWS / 2 && lane->bytes <= CDI_LANE_BYTES / 2;
+}
+
+const json_t *
+push_request_action(const PushRequest *request)
+{
+	return request->lane->actions[request->action].spec;
 }
 
 PushRequest *
@@ -172,6 +228,7 @@ push_request_create(PushLane *lane, PushRow **rows, int nrows, int attempts, Tim
 	request->nrows = nrows;
 	request->rows = (PushRow **) (request + 1);
 	memcpy(request->rows, rows, nrows * sizeof(PushRow *));
+	request->action = rows[0]->action;
 	return request;
 }
 

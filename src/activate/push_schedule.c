@@ -83,7 +83,7 @@ push_schedule_stale(void)
 }
 
 /* In a transaction of push_read() */
-void
+bool
 push_schedule_read(CdiPushState *push)
 {
 	static CdiPlan plan = {
@@ -129,7 +129,7 @@ push_schedule_read(CdiPushState *push)
 		watch |= one->on_change;
 	}
 	MemoryContextSwitchTo(old);
-	cdi_worker_watch_events(watch);
+	return watch;
 }
 
 /* When the sync is due: a time, DT_NOEND for not before something happens */

@@ -47,7 +47,7 @@ keep(MemoryContext context, char *old, const char *text)
 {
 	if (old)
 		pfree(old);
-	return MemoryContextStrdup(context, text);
+	return text ? MemoryContextStrdup(context, text) : NULL;
 }
 
 /* ---- configuration ---- */
@@ -117,7 +117,8 @@ read_configuration(CdiPushState *push)
 {
 	static CdiPlan plan = {
 		.query = "SELECT s.sync_id, s.action, s.enabled, d.destination_id, d.name, d.enabled,"
-		" concat_ws('/', d.xmin, p.xmin, d.ctid, p.ctid), coalesce(c.position, 0), s.mode NOT IN ('append', 'delete')"
+		" concat_ws('/', d.xmin, p.xmin, d.ctid, p.ctid), coalesce(c.position, 0), s.mode NOT IN ('append', 'delete'),"
+		" CASE WHEN s.kind = 'events' THEN concat_ws('/', s.xmin, s.ctid) END, s.name, s.rules::text, s.mapping::text"
 		" FROM cdi.syncs s JOIN cdi.destinations d USING (destination_id)"
 		" LEFT JOIN cdi.destination_specs p ON (p.name, p.version) = (d.spec_name, d.spec_version)"
 		" LEFT JOIN cdi.push_cursor c USING (sync_id)"
@@ -157,11 +158,20 @@ read_configuration(CdiPushState *push)
 			}
 		}
 		lane->seen = true;
+		if (text_column(row, desc, 10) != NULL)
+		{
+			if (lane->stream == NULL)
+				lane->stream = push_stream_create(push);
+			push_stream_declare(push, lane->stream, text_column(row, desc, 10), text_column(row, desc, 11),
+								text_column(row, desc, 12), text_column(row, desc, 13));
+		}
 		lane->enabled = bool_column(row, desc, 3);
 		lane->latest_only = bool_column(row, desc, 9);
 		lane->action_name = keep(push->context, lane->action_name, text_column(row, desc, 2));
 		/* ours is where it was, unless somebody set it forward */
-		if (cursor > lane->read && lane->inflight == 0)
+		if (lane->stream)
+			lane->stream->stale |= cursor > lane->cursor;
+		else if (cursor > lane->read && lane->inflight == 0)
 			push_lane_reset(lane, cursor);
 		lane->cursor = Max(lane->cursor, cursor);
 	}
@@ -261,6 +271,47 @@ compile(CdiPushState *push, PushDestination *destination)
 	destination->settings_text = destination->spec_text = NULL;
 }
 
+/* What the rows of a lane may go to; they name it by its place. */
+static void
+find_actions(PushLane *lane, bool changed)
+{
+	PushDestination *destination = lane->destination;
+	const CdiTarget *target = &destination->target;
+	MemoryContext old;
+	const char **names;
+	bool		same = !changed && lane->nactions > 0;
+	int			n;
+
+	if (!destination->usable)
+	{
+		lane->nactions = 0;
+		return;
+	}
+	names = cdi_stream_actions(target->spec, lane->action_name, &n);
+	same = same && n == lane->nactions;
+	for (int i = 0; same && i < n; i++)
+		same = strcmp(names[i], lane->actions[i].name) == 0;
+	if (same)
+		return;
+	/* Events were given to actions when they were read. */
+	if (lane->stream && lane->nactions > 0)
+	{
+		lane->stream->stale = true;
+		if (lane->inflight > 0)
+			return;
+	}
+	old = MemoryContextSwitchTo(destination->context);
+	lane->actions = palloc0(sizeof(PushAction) * Max(n, 1));
+	lane->nactions = n;
+	for (int i = 0; i < n; i++)
+	{
+		lane->actions[i].name = pstrdup(names[i]);
+		lane->actions[i].spec = cdi_spec_action(target->spec, names[i]);
+		lane->actions[i].limits = cdi_request_limits(target, lane->actions[i].spec);
+	}
+	MemoryContextSwitchTo(old);
+}
+
 void
 push_compile(CdiPushState *push)
 {
@@ -286,10 +337,9 @@ push_compile(CdiPushState *push)
 				dlist_foreach(waiting, &lane->waiting)
 					dlist_container(PushRequest, node, waiting.cur)->due = 0;
 
-			lane->action = destination->usable ?
-				cdi_spec_action(destination->target.spec, lane->action_name) : NULL;
-			if (lane->action)
-				lane->limits = cdi_request_limits(&destination->target, lane->action);
+			if (lane->stream)
+				push_stream_compile(push, lane);
+			find_actions(lane, changed);
 		}
 	}
 }
@@ -327,7 +377,7 @@ read_rows(PushLane *lane)
 
 			lane->read = int_column(row, desc, 1);
 			push_row_add(lane, lane->read, int_column(row, desc, 6), text_column(row, desc, 2), text_column(row, desc, 3),
-						 text_column(row, desc, 4), DatumGetJsonbP(SPI_getbinval(row, desc, 5, &isnull)))->queued_at =
+						 text_column(row, desc, 4), DatumGetJsonbP(SPI_getbinval(row, desc, 5, &isnull)), NULL)->queued_at =
 				int_column(row, desc, 7);
 			read++;
 		}
@@ -351,21 +401,30 @@ push_read(CdiPushState *push)
 	push->armed = OidIsValid(cdi_relation_oid("armed")) ? cdi_armed_check() : CDI_NEVER_ARMED;
 	if (push->armed == CDI_ARMED)
 	{
+		int64		watermark = push_stream_watermark();
+		bool		watch;
+
 		read_configuration(push);
-		push_schedule_read(push);
+		watch = push_schedule_read(push);
 		dlist_foreach(it, &push->destinations)
+			dlist_foreach(inner, &dlist_container(PushDestination, node, it.cur)->lanes)
 		{
-			PushDestination *destination = dlist_container(PushDestination, node, it.cur);
+			PushLane   *lane = dlist_container(PushLane, node, inner.cur);
 
-			dlist_foreach(inner, &destination->lanes)
-			{
-				PushLane   *lane = dlist_container(PushLane, node, inner.cur);
-
-				if (lane->seen && lane->enabled && destination->enabled && lane->more &&
-					lane->nrows <= CDI_LANE_ROWS / 2 && lane->bytes <= CDI_LANE_BYTES / 2)
-					read_rows(lane);
-			}
+			watch |= lane->seen && lane->stream && lane->enabled && lane->destination->enabled;
+			if (!lane->seen || !push_lane_wants(lane))
+				continue;
+			if (lane->stream)
+				push_stream_read(push, lane, watermark);
+			else
+				read_rows(lane);
 		}
+		/* What the watermark passed before is not announced any more. */
+		if (watch && !cdi_worker_events_watched())
+			dlist_foreach(it, &push->destinations)
+				dlist_foreach(inner, &dlist_container(PushDestination, node, it.cur)->lanes)
+				dlist_container(PushLane, node, inner.cur)->more = true;
+		cdi_worker_watch_events(watch);
 	}
 	cdi_worker_commit();
 	if (push->armed == CDI_ARMED)

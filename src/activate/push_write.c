@@ -142,7 +142,7 @@ write_failed(CdiPushState *push, int nfailed)
 	{
 		PushRow    *row = dlist_container(PushRow, queue, it.cur);
 
-		if (row->end != PUSH_FAILED)
+		if (row->end != PUSH_FAILED || row->lane->stream)
 			continue;
 		columns->values[0][i] = Int32GetDatum(row->lane->sync_id);
 		columns->values[1][i] = Int64GetDatum(row->position);
@@ -195,7 +195,7 @@ write_accepted(CdiPushState *push, int naccepted)
 	{
 		PushRow    *row = dlist_container(PushRow, queue, it.cur);
 
-		if (row->end != PUSH_ACCEPTED)
+		if (row->end != PUSH_ACCEPTED || row->lane->stream)
 			continue;
 		columns->values[0][i] = Int32GetDatum(row->lane->sync_id);
 		columns->values[1][i] = Int64GetDatum(row->position);
@@ -242,8 +242,8 @@ write_counts(CdiPushState *push)
 }
 
 /* Position before the first row that has not ended */
-static int64
-cursor_of(PushLane *lane)
+int64
+push_lane_cursor(PushLane *lane)
 {
 	dlist_iter	it;
 
@@ -281,7 +281,7 @@ write_cursors(CdiPushState *push)
 		dlist_foreach(inner, &dlist_container(PushDestination, node, it.cur)->lanes)
 	{
 		PushLane   *lane = dlist_container(PushLane, node, inner.cur);
-		int64		cursor = cursor_of(lane);
+		int64		cursor = push_lane_cursor(lane);
 
 		if (cursor <= lane->cursor)
 			continue;
@@ -347,10 +347,10 @@ push_write(CdiPushState *push)
 
 	dlist_foreach(it, &push->record.ended)
 	{
-		PushEnd		end = dlist_container(PushRow, queue, it.cur)->end;
+		PushRow    *ended = dlist_container(PushRow, queue, it.cur);
 
-		nfailed += end == PUSH_FAILED;
-		naccepted += end == PUSH_ACCEPTED;
+		nfailed += ended->end == PUSH_FAILED && ended->lane->stream == NULL;
+		naccepted += ended->end == PUSH_ACCEPTED && ended->lane->stream == NULL;
 	}
 	cdi_worker_begin("cdi: record deliveries");
 	write_deliveries(push);
@@ -358,10 +358,12 @@ push_write(CdiPushState *push)
 	write_accepted(push, naccepted);
 	write_counts(push);
 	write_reasons(push);
+	push_stream_write(push);
 	(void) write_cursors(push);
 	cdi_worker_commit();
 
 	/* From here on it is done; nothing below can fail. */
+	push_stream_written(push);
 	dlist_foreach(it, &push->destinations)
 		dlist_container(PushDestination, node, it.cur)->reason_changed = false;
 	dlist_foreach(it, &push->destinations)
@@ -369,7 +371,7 @@ push_write(CdiPushState *push)
 	{
 		PushLane   *lane = dlist_container(PushLane, node, inner.cur);
 
-		lane->cursor = Max(lane->cursor, cursor_of(lane));
+		lane->cursor = Max(lane->cursor, push_lane_cursor(lane));
 	}
 	dlist_foreach_modify(row, &push->record.ended)
 		push_row_forget(dlist_container(PushRow, queue, row.cur));

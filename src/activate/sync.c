@@ -74,7 +74,7 @@ cdi_sync_load(const char *name, MemoryContext context)
 	static CdiPlan plan = {
 		.query = "SELECT s.sync_id, s.model, s.primary_key, s.run_as::text, s.search_path, s.action,"
 		" d.name, p.spec::text, s.enabled, d.enabled, s.mode, s.mapping::text, s.nulls::text, s.change_column,"
-		" s.change_value, s.paused_reason, d.settings::text"
+		" s.change_value, s.paused_reason, d.settings::text, s.kind"
 		" FROM cdi.syncs s JOIN cdi.destinations d USING (destination_id)"
 		" LEFT JOIN cdi.destination_specs p ON (p.name, p.version) = (d.spec_name, d.spec_version)"
 		" WHERE s.name = $1",
@@ -92,6 +92,8 @@ cdi_sync_load(const char *name, MemoryContext context)
 	cdi_plan_execute(&plan, (Datum[]) {CStringGetTextDatum(name)}, NULL);
 	if (SPI_processed == 0)
 		cdi_sync_unknown(name);
+	if (strcmp(copied_value(context, 18), "events") == 0)
+		cdi_sync_is_stream(name);
 	if (!is_true(9))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

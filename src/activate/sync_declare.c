@@ -31,6 +31,16 @@ cdi_sync_unknown(const char *name)
 			 errhint("SELECT name FROM cdi.syncs lists those that do.")));
 }
 
+void
+cdi_sync_is_stream(const char *name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+			 errmsg("\"%s\" is a stream of events", name),
+			 errdetail("It has no model and no runs: events go as they come."),
+			 errhint("cdi_sync_preview() shows what it sends, cdi_alter_event_stream() changes it.")));
+}
+
 CdiSyncMode
 cdi_sync_mode(const char *name)
 {
@@ -321,7 +331,8 @@ Datum
 cdi_alter_sync(PG_FUNCTION_ARGS)
 {
 	static CdiPlan find = {
-		.query = "SELECT d.name, s.model, s.primary_key, s.action, s.mode, s.mapping::text, s.nulls::text, s.change_column"
+		.query = "SELECT d.name, s.model, s.primary_key, s.action, s.mode, s.mapping::text, s.nulls::text, s.change_column,"
+		" s.kind = 'events'"
 		" FROM cdi.syncs s JOIN cdi.destinations d USING (destination_id) WHERE s.name = $1",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
@@ -336,6 +347,8 @@ cdi_alter_sync(PG_FUNCTION_ARGS)
 	cdi_plan_execute(&find, (Datum[]) {CStringGetTextDatum(sync.name)}, NULL);
 	if (SPI_processed == 0)
 		cdi_sync_unknown(sync.name);
+	if (strcmp(copied_value(caller, 9), "t") == 0)
+		cdi_sync_is_stream(sync.name);
 	sync.destination = copied_value(caller, 1);
 	sync.model = same_sql ? copied_value(caller, 2) : text_or_null(fcinfo, 1);
 	sync.primary_key = PG_ARGISNULL(2) ? copied_value(caller, 3) : text_or_null(fcinfo, 2);
@@ -377,6 +390,7 @@ cdi_drop_sync(PG_FUNCTION_ARGS)
 		{.query = "DELETE FROM cdi.sync_rows WHERE sync_id = $1",.nargs = 1,.argtypes = {INT4OID}},
 		{.query = "DELETE FROM cdi.failed_deliveries WHERE sync_id = $1",.nargs = 1,.argtypes = {INT4OID}},
 		{.query = "DELETE FROM cdi.push_cursor WHERE sync_id = $1",.nargs = 1,.argtypes = {INT4OID}},
+		{.query = "DELETE FROM cdi.event_stream_counts WHERE sync_id = $1",.nargs = 1,.argtypes = {INT4OID}},
 	};
 	char	   *name = cdi_text_argument(fcinfo, 0, "name");
 	CdiOwnerScope scope;
@@ -459,7 +473,7 @@ PG_FUNCTION_INFO_V1(cdi_sync_reset);
 
 /*
  * What was acknowledged is forgotten and what is queued is passed over: the
- * next run sends every row.
+ * next run sends every row.  A stream of events goes on with those to come.
  */
 Datum
 cdi_sync_reset(PG_FUNCTION_ARGS)
@@ -473,7 +487,9 @@ cdi_sync_reset(PG_FUNCTION_ARGS)
 		{.query = "DELETE FROM cdi.failed_deliveries WHERE sync_id = $1",.nargs = 1,.argtypes = {INT4OID}},
 		{.query = "UPDATE cdi.syncs SET change_value = NULL WHERE sync_id = $1",.nargs = 1,.argtypes = {INT4OID}},
 		{
-			.query = "INSERT INTO cdi.push_cursor (sync_id, position) VALUES ($1, pg_catalog.nextval('cdi.outbox_position'))"
+			.query = "INSERT INTO cdi.push_cursor (sync_id, position) SELECT s.sync_id, CASE s.kind"
+			" WHEN 'rows' THEN pg_catalog.nextval('cdi.outbox_position') ELSE (SELECT w.position FROM cdi.watermark w) END"
+			" FROM cdi.syncs s WHERE s.sync_id = $1"
 			" ON CONFLICT (sync_id) DO UPDATE SET position = excluded.position",
 			.nargs = 1,.argtypes = {INT4OID}
 		},
@@ -559,7 +575,7 @@ cdi_sync_schedule(PG_FUNCTION_ARGS)
 		" CASE WHEN $4 THEN (SELECT w.position FROM cdi.watermark w) ELSE (SELECT max(r.run_id) FROM cdi.sync_runs r"
 		"  JOIN cdi.syncs o USING (sync_id) WHERE o.name = $3) END,"
 		" schedule_after = (SELECT o.sync_id FROM cdi.syncs o WHERE o.name = $3), scheduled_at = NULL"
-		" WHERE s.name = $1 RETURNING s.schedule_after, s.sync_id",
+		" WHERE s.name = $1 RETURNING s.schedule_after, s.sync_id, s.kind = 'events'",
 		.nargs = 4,.argtypes = {TEXTOID, INTERVALOID, TEXTOID, BOOLOID}
 	};
 	char	   *name = cdi_text_argument(fcinfo, 0, "sync");
@@ -590,6 +606,8 @@ cdi_sync_schedule(PG_FUNCTION_ARGS)
 					 }, nulls);
 	if (SPI_processed == 0)
 		cdi_sync_unknown(name);
+	if (DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 3, &isnull)))
+		cdi_sync_is_stream(name);
 	if (after != NULL)
 	{
 		Datum		found = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);

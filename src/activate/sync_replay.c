@@ -23,7 +23,7 @@ Datum
 cdi_replay_delivery(PG_FUNCTION_ARGS)
 {
 	static CdiPlan syncs = {
-		.query = "SELECT DISTINCT f.sync_id FROM cdi.failed_deliveries f JOIN cdi.syncs s USING (sync_id)"
+		.query = "SELECT DISTINCT f.sync_id, s.kind = 'events' FROM cdi.failed_deliveries f JOIN cdi.syncs s USING (sync_id)"
 		" WHERE ($1 IS NULL OR f.position = ANY ($1)) AND ($2 IS NULL OR s.name = $2) ORDER BY 1",
 		.nargs = 2,.argtypes = {INT8ARRAYOID, TEXTOID}
 	};
@@ -39,6 +39,12 @@ cdi_replay_delivery(PG_FUNCTION_ARGS)
 		" INSERT INTO cdi.outbox (position, queued_at, sync_id, run_id, operation, primary_key, hash, idempotency_key, payload)"
 		" SELECT nextval('cdi.outbox_position'), clock_timestamp(), sync_id, run_id, operation, primary_key, hash,"
 		" idempotency_key, payload FROM sorted",
+		.nargs = 2,.argtypes = {INT8ARRAYOID, INT4OID}
+	};
+	/* The push worker takes events from where they are. */
+	static CdiPlan again = {
+		.query = "UPDATE cdi.failed_deliveries f SET replay = true"
+		" WHERE f.sync_id = $2 AND ($1 IS NULL OR f.position = ANY ($1)) AND NOT f.replay",
 		.nargs = 2,.argtypes = {INT8ARRAYOID, INT4OID}
 	};
 	CdiOwnerScope scope;
@@ -60,7 +66,7 @@ cdi_replay_delivery(PG_FUNCTION_ARGS)
 		Datum		sync_id = SPI_getbinval(table->vals[i], table->tupdesc, 1, &isnull);
 
 		cdi_sync_lock(DatumGetInt32(sync_id));
-		cdi_plan_execute(&replay, (Datum[]) {positions, sync_id}, (char[]) {nulls[0], ' ', '\0'});
+		cdi_plan_execute(DatumGetBool(SPI_getbinval(table->vals[i], table->tupdesc, 2, &isnull)) ? &again : &replay, (Datum[]) {positions, sync_id}, (char[]) {nulls[0], ' ', '\0'});
 		queued += SPI_processed;
 	}
 	SPI_finish();

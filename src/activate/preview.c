@@ -21,7 +21,6 @@
 #include "utils/resowner.h"
 
 #include "base/errors.h"
-#include "ingest/ingest.h"
 
 typedef struct Preview
 {

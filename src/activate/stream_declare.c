@@ -14,7 +14,6 @@
 #include "utils/timestamp.h"
 
 #include "base/errors.h"
-#include "ingest/ingest.h"
 #include "worker/worker.h"
 
 static char *

@@ -3,6 +3,7 @@
  *		Declare a sync, change it, and say whether it may run.
  */
 #include "activate/model.h"
+#include "activate/stream.h"
 
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
@@ -18,7 +19,6 @@
 #include "utils/timestamp.h"
 
 #include "base/errors.h"
-#include "ingest/ingest.h"
 #include "worker/worker.h"
 
 static const char *const modes[] = {"mirror", "upsert", "insert", "update", "append", "delete", "full"};

@@ -4,9 +4,11 @@
  *
  * The run itself happens, in a subtransaction that is rolled back: what is
  * shown comes from the code that queues rows and builds requests, not from a
- * likeness of it.
+ * likeness of it.  Of a stream of events it is the latest ones that its rules
+ * let through.
  */
 #include "activate/model.h"
+#include "activate/stream.h"
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
@@ -24,7 +26,9 @@ typedef struct Preview
 {
 	ReturnSetInfo *rsinfo;
 	CdiSync    *sync;
+	CdiTarget  *target;
 	CdiItem   **items;			/* NULL: went into a request */
+	const json_t **actions;		/* of each item; the same for all rows of a sync */
 	int			nitems;
 	int			requests;
 } Preview;
@@ -199,7 +203,7 @@ show_stage(Preview *preview, const json_t *stage, const char *name, CdiItem **it
 
 	PG_TRY();
 	{
-		request = cdi_request_build(&preview->sync->target, stage, items, nitems, NULL);
+		request = cdi_request_build(preview->target, stage, items, nitems, NULL);
 	}
 	PG_CATCH();
 	{
@@ -219,9 +223,9 @@ show_stage(Preview *preview, const json_t *stage, const char *name, CdiItem **it
 
 /* Rows that share a request, as the push worker puts them together */
 static void
-show_batch(Preview *preview, CdiBatchLimits limits)
+show_batch(Preview *preview, const json_t *action)
 {
-	const json_t *action = preview->sync->action;
+	CdiBatchLimits limits = cdi_request_limits(preview->target, action);
 	CdiItem   **items = palloc(sizeof(CdiItem *) * preview->nitems);
 	int64		bytes = 0;
 	int			n = 0;
@@ -230,7 +234,7 @@ show_batch(Preview *preview, CdiBatchLimits limits)
 	{
 		CdiItem    *item = preview->items[i];
 
-		if (item == NULL)
+		if (item == NULL || preview->actions[i] != action)
 			continue;
 		if (!cdi_batch_takes(&limits, n > 0 ? items[0] : NULL, n, bytes, item))
 		{
@@ -251,6 +255,131 @@ show_batch(Preview *preview, CdiBatchLimits limits)
 	}
 }
 
+/* ---- streams of events ---- */
+
+/* Events are looked at from the latest on, this many positions at most. */
+#define LOOK_BACK 1000000
+
+typedef struct StreamPreview
+{
+	CdiStream  *stream;
+	CdiTarget  *target;
+	int32		sync_id;
+	json_t	  **actions;
+	int			nactions;
+} StreamPreview;
+
+/* False where it is no stream.  SPI connected, as the owner. */
+static bool
+load_stream(const char *name, StreamPreview *of, MemoryContext context)
+{
+	static CdiPlan plan = {
+		.query = "SELECT s.sync_id, s.action, s.rules::text, s.mapping::text, d.settings::text, p.spec::text, d.name"
+		" FROM cdi.syncs s JOIN cdi.destinations d USING (destination_id)"
+		" LEFT JOIN cdi.destination_specs p ON (p.name, p.version) = (d.spec_name, d.spec_version)"
+		" WHERE s.name = $1 AND s.kind = 'events'",
+		.nargs = 1,.argtypes = {TEXTOID}
+	};
+	MemoryContext old;
+	HeapTuple	row;
+	TupleDesc	desc;
+	const char **names;
+	char	   *settings;
+	char	   *error = NULL;
+	bool		isnull;
+
+	cdi_plan_execute(&plan, (Datum[]) {CStringGetTextDatum(name)}, NULL);
+	if (SPI_processed == 0)
+		return false;
+	row = SPI_tuptable->vals[0];
+	desc = SPI_tuptable->tupdesc;
+	old = MemoryContextSwitchTo(context);
+	if (SPI_getvalue(row, desc, 6) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_CDI_UNKNOWN_DESTINATION),
+				 errmsg("the specification of destination \"%s\" is gone", SPI_getvalue(row, desc, 7))));
+	of->sync_id = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
+	of->stream = cdi_stream_load(context, name, SPI_getvalue(row, desc, 3), SPI_getvalue(row, desc, 4));
+	of->target = palloc0(sizeof(CdiTarget));
+	of->target->spec = cdi_spec_load(context, SPI_getvalue(row, desc, 6), false);
+	settings = SPI_getvalue(row, desc, 5);
+	of->target->settings = cdi_settings_check(of->target->spec, cdi_json_parse(context, settings, strlen(settings), &error), context);
+	names = cdi_stream_actions(of->target->spec, SPI_getvalue(row, desc, 2), &of->nactions);
+	of->actions = palloc(sizeof(json_t *) * Max(of->nactions, 1));
+	for (int i = 0; i < of->nactions; i++)
+		of->actions[i] = cdi_spec_action(of->target->spec, names[i]);
+	MemoryContextSwitchTo(old);
+	return true;
+}
+
+static void
+take_events(Preview *preview, StreamPreview *of, int limit, MemoryContext context)
+{
+	static const Oid types[] = {CDI_STREAM_TYPES};
+	SPIPlanPtr	plan = SPI_prepare(CDI_STREAM_QUERY("DESC"), lengthof(types), (Oid *) types);
+	Datum		values[CDI_STREAM_ARGS];
+	char		nulls[CDI_STREAM_ARGS + 1] = "     ";
+	CdiOwnerScope scope;
+	Portal		portal;
+
+	cdi_owner_enter(&scope);
+	values[0] = Int64GetDatum(Max(cdi_position_last() - LOOK_BACK, 0));
+	values[1] = Int64GetDatum(PG_INT64_MAX);
+	cdi_stream_arguments(of->stream, values + 2, nulls + 2);
+	portal = SPI_cursor_open(NULL, plan, values, nulls, true);
+	preview->items = MemoryContextAllocZero(context, sizeof(CdiItem *) * limit);
+	preview->actions = MemoryContextAllocZero(context, sizeof(json_t *) * limit);
+	while (preview->nitems < limit)
+	{
+		MemoryContext old;
+		CdiItem    *item;
+		char	   *error;
+		bool		isnull;
+		int			action = 0;
+		Jsonb	   *event;
+		HeapTuple	row;
+		TupleDesc	desc;
+
+		SPI_cursor_fetch(portal, true, 1);
+		if (SPI_processed == 0)
+			break;
+		CHECK_FOR_INTERRUPTS();
+		row = SPI_tuptable->vals[0];
+		desc = SPI_tuptable->tupdesc;
+		old = MemoryContextSwitchTo(context);
+		event = DatumGetJsonbPCopy(SPI_getbinval(row, desc, 4, &isnull));
+		item = palloc0(sizeof(CdiItem));
+		item->operation = "insert";
+		item->primary_key = SPI_getvalue(row, desc, 2);
+		item->key = palloc(37);
+		cdi_stream_key(of->sync_id, item->primary_key, (char *) item->key);
+		if (cdi_stream_judge(of->stream, of->target, item->primary_key, SPI_getvalue(row, desc, 3), &event, &error) == CDI_EVENT_MATCHED &&
+			(error || (action = cdi_stream_action(of->target, of->actions, of->nactions, event, &error)) >= 0))
+		{
+			item->row = event;
+			item->error = error;
+			preview->actions[preview->nitems] = of->actions[action];
+			preview->items[preview->nitems++] = item;
+		}
+		MemoryContextSwitchTo(old);
+		SPI_freetuptable(SPI_tuptable);
+	}
+	SPI_cursor_close(portal);
+	cdi_owner_leave(&scope);
+	/* as they came */
+	for (int i = 0; i < preview->nitems / 2; i++)
+	{
+		int			k = preview->nitems - 1 - i;
+		CdiItem    *item = preview->items[i];
+		const json_t *action = preview->actions[i];
+
+		preview->items[i] = preview->items[k];
+		preview->items[k] = item;
+		preview->actions[i] = preview->actions[k];
+		preview->actions[k] = action;
+	}
+}
+
 PG_FUNCTION_INFO_V1(cdi_sync_preview);
 
 Datum
@@ -261,7 +390,7 @@ cdi_sync_preview(PG_FUNCTION_ARGS)
 	char	   *name = cdi_text_argument(fcinfo, 0, "sync");
 	int			limit = PG_ARGISNULL(1) ? 10 : PG_GETARG_INT32(1);
 	CdiOwnerScope scope;
-	CdiBatchLimits limits;
+	StreamPreview of = {0};
 
 	cdi_prevent_in_recovery("cdi_sync_preview");
 	cdi_require_storage();
@@ -272,19 +401,35 @@ cdi_sync_preview(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	SPI_connect();
 	cdi_owner_enter(&scope);
-	preview.sync = cdi_sync_load(name, caller);
-	cdi_sync_lock(preview.sync->sync_id);
+	if (load_stream(name, &of, caller))
+		preview.target = of.target;
+	else
+	{
+		preview.sync = cdi_sync_load(name, caller);
+		cdi_sync_lock(preview.sync->sync_id);
+		preview.target = &preview.sync->target;
+	}
 	cdi_owner_leave(&scope);
-	preview.sync->target.secrets = masked_secrets(&preview.sync->target);
-	preview.sync->target.mask_secrets = true;
-	run_and_undo(&preview, limit);
-
-	limits = cdi_request_limits(&preview.sync->target, preview.sync->action);
+	preview.target->secrets = masked_secrets(preview.target);
+	preview.target->mask_secrets = true;
+	if (of.stream)
+	{
+		cdi_stream_check_reader();
+		take_events(&preview, &of, limit, caller);
+	}
+	else
+	{
+		run_and_undo(&preview, limit);
+		preview.actions = palloc(sizeof(json_t *) * Max(preview.nitems, 1));
+		for (int i = 0; i < preview.nitems; i++)
+			preview.actions[i] = preview.sync->action;
+	}
 	for (int i = 0; i < preview.nitems; i++)
 	{
 		CdiItem    *item = preview.items[i];
 
-		cdi_item_map(&preview.sync->target, preview.sync->action, item);
+		if (item->error == NULL)
+			cdi_item_map(preview.target, preview.actions[i], item);
 		if (item->error != NULL)
 		{
 			show(&preview, NULL, &item, 1, NULL, item->error);
@@ -293,7 +438,7 @@ cdi_sync_preview(PG_FUNCTION_ARGS)
 	}
 	for (int i = 0; i < preview.nitems; i++)
 		if (preview.items[i] != NULL)
-			show_batch(&preview, limits);
+			show_batch(&preview, preview.actions[i]);
 	SPI_finish();
 	return (Datum) 0;
 }

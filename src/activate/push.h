@@ -313,7 +313,6 @@ extern void push_stream_read(CdiPushState *push, PushLane *lane, int64 watermark
 /* In the transaction that moves the cursors, and when that is done */
 extern void push_stream_write(CdiPushState *push);
 extern void push_stream_written(CdiPushState *push);
-extern int64 push_stream_watermark(void);
 /* When a cursor that only passes events is to be recorded; DT_NOEND: none is */
 extern TimestampTz push_stream_due(CdiPushState *push);
 extern int64 push_lane_cursor(PushLane *lane);

@@ -401,7 +401,7 @@ push_read(CdiPushState *push)
 	push->armed = OidIsValid(cdi_relation_oid("armed")) ? cdi_armed_check() : CDI_NEVER_ARMED;
 	if (push->armed == CDI_ARMED)
 	{
-		int64		watermark = push_stream_watermark();
+		int64		watermark = cdi_stream_watermark();
 		bool		watch;
 
 		read_configuration(push);

@@ -116,17 +116,6 @@ push_stream_compile(CdiPushState *push, PushLane *lane)
 
 /* ---- reading ---- */
 
-/* By the transaction's snapshot, as the events are */
-int64
-push_stream_watermark(void)
-{
-	static CdiPlan plan = {.query = "SELECT position FROM cdi.watermark"};
-	bool		isnull;
-
-	cdi_plan_read(&plan, NULL);
-	return SPI_processed == 0 ? 0 : DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-}
-
 /* An event that the rules may let through; false where it is not sent */
 static bool
 take_event(CdiPushState *push, PushLane *lane, HeapTuple tuple, TupleDesc desc)

@@ -8,6 +8,7 @@
 #include "activate/stream.h"
 
 #include "catalog/pg_type.h"
+#include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -150,6 +151,16 @@ cdi_stream_load(MemoryContext parent, const char *name, const char *rules, const
 }
 
 /* ---- reading ---- */
+
+int64
+cdi_stream_watermark(void)
+{
+	static CdiPlan plan = {.query = "SELECT position FROM cdi.watermark"};
+	bool		isnull;
+
+	cdi_plan_read(&plan, NULL);
+	return SPI_processed == 0 ? 0 : DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+}
 
 /* "Order *" as a pattern of LIKE */
 static Datum

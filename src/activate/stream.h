@@ -75,6 +75,13 @@ extern CdiEventFate cdi_stream_judge(const CdiStream *stream, const CdiTarget *t
 /* The first of n actions whose condition holds, or -1; *error as above */
 extern int	cdi_stream_action(const CdiTarget *target, json_t *const *actions, int n, Jsonb *event, char **error);
 
+/* ingest/position.c; its header has another CdiVerdict */
+extern int64 cdi_watermark_compute(void);
+extern int64 cdi_position_last(void);
+
+/* By the snapshot that is active.  SPI connected, as the owner. */
+extern int64 cdi_stream_watermark(void);
+
 /* Raises where the caller may not read events */
 extern void cdi_stream_check_reader(void);
 

@@ -113,24 +113,21 @@ check(const char *name, const char *destination, const char *action, const char 
 static int64
 start_position(const char *start)
 {
-	static CdiPlan now = {.query = "SELECT position FROM cdi.watermark"};
 	static CdiPlan from = {
-		.query = "SELECT coalesce((SELECT min(e.position) - 1 FROM cdi.events e WHERE e.received_at >= $1),"
-		" (SELECT w.position FROM cdi.watermark w))",
-		.nargs = 1,.argtypes = {TIMESTAMPTZOID}
+		.query = "SELECT coalesce((SELECT min(e.position) - 1 FROM cdi.events e WHERE e.received_at >= $1), $2)",
+		.nargs = 2,.argtypes = {TIMESTAMPTZOID, INT8OID}
 	};
 	bool		isnull;
 
 	if (strcmp(start, "beginning") == 0)
 		return 0;
 	if (strcmp(start, "now") == 0)
-		cdi_plan_execute(&now, NULL, NULL);
-	else
-	{
-		Datum		at = DirectFunctionCall3(timestamptz_in, CStringGetDatum(start), ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
-
-		cdi_plan_execute(&from, (Datum[]) {at}, NULL);
-	}
+		return cdi_watermark_compute();
+	cdi_plan_execute(&from, (Datum[])
+					 {
+						 DirectFunctionCall3(timestamptz_in, CStringGetDatum(start), ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)),
+						 Int64GetDatum(cdi_watermark_compute())
+					 }, NULL);
 	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 }
 

@@ -3,6 +3,7 @@
  *		Declare a sync, change it, and say whether it may run.
  */
 #include "activate/model.h"
+#include "activate/stream.h"
 
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
@@ -488,10 +489,10 @@ cdi_sync_reset(PG_FUNCTION_ARGS)
 		{.query = "UPDATE cdi.syncs SET change_value = NULL WHERE sync_id = $1",.nargs = 1,.argtypes = {INT4OID}},
 		{
 			.query = "INSERT INTO cdi.push_cursor (sync_id, position) SELECT s.sync_id, CASE s.kind"
-			" WHEN 'rows' THEN pg_catalog.nextval('cdi.outbox_position') ELSE (SELECT w.position FROM cdi.watermark w) END"
+			" WHEN 'rows' THEN pg_catalog.nextval('cdi.outbox_position') ELSE $2 END"
 			" FROM cdi.syncs s WHERE s.sync_id = $1"
 			" ON CONFLICT (sync_id) DO UPDATE SET position = excluded.position",
-			.nargs = 1,.argtypes = {INT4OID}
+			.nargs = 2,.argtypes = {INT4OID, INT8OID}
 		},
 	};
 	char	   *name = cdi_text_argument(fcinfo, 0, "sync");
@@ -509,7 +510,7 @@ cdi_sync_reset(PG_FUNCTION_ARGS)
 	sync_id = int_value(1);
 	cdi_sync_lock(sync_id);
 	for (int i = 0; i < lengthof(forget); i++)
-		cdi_plan_execute(&forget[i], (Datum[]) {Int32GetDatum(sync_id)}, NULL);
+		cdi_plan_execute(&forget[i], (Datum[]) {Int32GetDatum(sync_id), Int64GetDatum(cdi_watermark_compute())}, NULL);
 	SPI_finish();
 	cdi_owner_leave(&scope);
 	PG_RETURN_VOID();

@@ -150,15 +150,10 @@ cmp_ok(abs(@in - 60), '<', 25, scalar(@in) . ' of 200 people at a rate of 0.3');
 
 stream('fast', 'ok', { events => ['Fast'] });
 done('fast');
-my %sent;
-for my $n (1 .. 200)
-{
-	track("f$n", 'Fast', "u$n");
-	$sent{"f$n"} = time();
-	sleep 0.01;
-}
+# from before the statement, each in a transaction of its own
+sql(join "\n", map { "SELECT cdi_track('u$_', 'Fast', jsonb_build_object('sent', extract(epoch FROM clock_timestamp())), message_id => 'f$_');\nSELECT pg_sleep(0.01);" } 1 .. 200);
 done('fast');
-my @ms = sort { $a <=> $b } map { 1000 * ($_->{at} - $sent{ $_->{messageId} }) } events('/ok/fast');
+my @ms = sort { $a <=> $b } map { 1000 * ($_->{at} - $_->{properties}->{sent}) } events('/ok/fast');
 is(scalar(@ms), 200, 'each once');
 note(sprintf('commit to request: median %.1f ms, p99 %.1f ms, most %.1f ms of %d events', $ms[100], $ms[197], $ms[199], scalar(@ms)));
 cmp_ok($ms[100], '<', 200, 'the median from commit to request is below 200 ms');

@@ -326,7 +326,7 @@ extern Jsonb *cdi_answer_csv(const CdiAnswer *answer);
 extern bool cdi_class_parse(const char *name, CdiClass *class);
 extern const char *cdi_class_name(CdiClass class);
 extern CdiVerdict *cdi_response_read(const CdiTarget *target, const json_t *stage,
-									 const CdiAnswer *answer, CdiItem **items, int nitems);
+									 const CdiAnswer *answer, CdiItem **items, int nitems, Jsonb *steps);
 /* response_check.c */
 extern void cdi_response_check(const json_t *stage, const char *where);
 /* Milliseconds between two questions of a stage that polls, and how long at most */

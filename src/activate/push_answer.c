@@ -191,7 +191,7 @@ push_take_answer(CdiPushState *push, PushRequest *request, const CdiAnswer *answ
 	PushDestination *destination = lane->destination;
 	MemoryContext old = MemoryContextSwitchTo(request->context);
 	CdiVerdict *verdict = cdi_response_read(&destination->target, cdi_action_stage(lane->action, request->stage),
-										answer, request->items, request->nrows);
+										answer, request->items, request->nrows, request->steps);
 	int			named_wait = verdict->retry_after ? verdict->retry_after : answer->retry_after;
 	int64		wait = Max(push_backoff(request->attempts), (int64) named_wait * 1000);
 	const char *some_error = NULL;

@@ -556,14 +556,14 @@ answer_body(const json_t *response, const CdiAnswer *answer)
 }
 
 CdiVerdict *
-cdi_response_read(const CdiTarget *target, const json_t *stage, const CdiAnswer *answer, CdiItem **items, int nitems)
+cdi_response_read(const CdiTarget *target, const json_t *stage, const CdiAnswer *answer, CdiItem **items, int nitems, Jsonb *steps)
 {
 	CdiVerdict *verdict = palloc0(sizeof(CdiVerdict));
 	json_t	   *response = json_object_get(stage, "response");
 	json_t	   *rules = json_object_get(response, "rules");
 	json_t	   *extract = json_object_get(stage, "extract");
 	json_t	   *until = json_object_get(json_object_get(stage, "poll"), "until");
-	CdiScope	scope = {.target = target,.answer = answer,.items = items,.nitems = nitems};
+	CdiScope	scope = {.target = target,.answer = answer,.items = items,.nitems = nitems,.steps = steps};
 	json_t	   *rule;
 	size_t		i;
 

@@ -273,7 +273,7 @@ test_answer(SpecTest *test)
 		test_token(test, &answer);
 		return;
 	}
-	verdict = cdi_response_read(&test->target, test->stage, &answer, items, nitems);
+	verdict = cdi_response_read(&test->target, test->stage, &answer, items, nitems, test->steps);
 	compare_text(test, "class", cdi_json_string(test->expect, "class"), cdi_class_name(verdict->class));
 	if (split != NULL && json_is_true(split) != verdict->split)
 		FAIL("Expected split to be %s.", verdict->split ? "false" : "true");

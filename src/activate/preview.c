@@ -97,8 +97,9 @@ take_queued(Preview *preview, int64 run_id, int limit, MemoryContext context)
 }
 
 static void
-run_and_undo(Preview *preview, int limit)
+run_and_undo(Preview *preview, const char *name, int limit)
 {
+	CdiOwnerScope scope;
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 
@@ -106,6 +107,10 @@ run_and_undo(Preview *preview, int limit)
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
+		/* In here, so that no run waits for the end of the caller's transaction */
+		cdi_owner_enter(&scope);
+		preview->sync = cdi_sync_load(name, context);
+		cdi_owner_leave(&scope);
 		take_queued(preview, cdi_sync_execute(preview->sync, false, NULL), limit, context);
 	}
 	PG_CATCH();
@@ -260,7 +265,6 @@ cdi_sync_preview(PG_FUNCTION_ARGS)
 	MemoryContext caller = CurrentMemoryContext;
 	char	   *name = cdi_text_argument(fcinfo, 0, "sync");
 	int			limit = PG_ARGISNULL(1) ? 10 : PG_GETARG_INT32(1);
-	CdiOwnerScope scope;
 	CdiBatchLimits limits;
 
 	cdi_prevent_in_recovery("cdi_sync_preview");
@@ -271,13 +275,10 @@ cdi_sync_preview(PG_FUNCTION_ARGS)
 				 errmsg("a preview is of 1 to 10000 rows")));
 	InitMaterializedSRF(fcinfo, 0);
 	SPI_connect();
-	cdi_owner_enter(&scope);
-	preview.sync = cdi_sync_load(name, caller);
-	cdi_sync_lock(preview.sync->sync_id);
-	cdi_owner_leave(&scope);
+	MemoryContextSwitchTo(caller);
+	run_and_undo(&preview, name, limit);
 	preview.sync->target.secrets = masked_secrets(&preview.sync->target);
 	preview.sync->target.mask_secrets = true;
-	run_and_undo(&preview, limit);
 
 	limits = cdi_request_limits(&preview.sync->target, preview.sync->action);
 	for (int i = 0; i < preview.nitems; i++)

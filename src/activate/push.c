@@ -69,6 +69,7 @@ send_request(PushRequest *request, CdiItem **items)
 {
 	PushLane   *lane = request->lane;
 	PushDestination *destination = lane->destination;
+	bool		first = request->stage == 0 && request->asked_since == 0;
 	volatile bool built = false;
 
 	PG_TRY();
@@ -78,7 +79,7 @@ send_request(PushRequest *request, CdiItem **items)
 		{
 			request->request = cdi_request_build(&destination->target, cdi_action_stage(lane->action, request->stage),
 												 items, request->nrows, request->steps);
-			if (request->request != NULL || request->stage == cdi_action_stages(lane->action) - 1)
+			if (request->request != NULL || request->stage >= cdi_action_stages(lane->action) - 1)
 				break;
 		}
 		built = true;
@@ -95,9 +96,7 @@ send_request(PushRequest *request, CdiItem **items)
 	PG_END_TRY();
 	if (!built)
 	{
-		MemoryContextDelete(request->context);
-		request->context = NULL;
-		request->request = NULL;
+		push_request_forget(request);
 		push_request_wait(request, destination->resume_at);
 		return;
 	}
@@ -106,7 +105,7 @@ send_request(PushRequest *request, CdiItem **items)
 		push_request_done(push, request);
 		return;
 	}
-	if (request->stage == 0 || request->attempts == 0)
+	if (first || request->attempts == 0)
 		request->attempts++;
 	request->sent_at = GetCurrentTimestamp();
 	destination->inflight++;

@@ -66,6 +66,7 @@ typedef struct PushLane
 	int32		sync_id;
 	char	   *action_name;
 	json_t	   *action;			/* NULL until compiled, or unknown */
+	json_t	   *stages_of;		/* copy of the one that what waits has begun with */
 	CdiBatchLimits limits;
 	bool		enabled;
 	bool		latest_only;	/* a newer row of a key takes the place of one that failed */
@@ -202,6 +203,8 @@ extern void push_row_count(CdiPushState *push, const PushRow *row);
 extern void push_row_forget(PushRow *row);
 extern PushRequest *push_request_create(PushLane *lane, PushRow **rows, int nrows, int attempts, TimestampTz due);
 extern void push_request_wait(PushRequest *request, TimestampTz due);
+/* The request as it was sent; its rows stay. */
+extern void push_request_forget(PushRequest *request);
 extern void push_request_free(PushRequest *request);
 extern void push_delivery_add(CdiPushState *push, const PushRequest *request, int accepted,
 							  const CdiAnswer *answer, const char *class, const char *error);
@@ -244,7 +247,8 @@ extern void push_token_drop(PushDestination *destination);
 
 /* push_schedule.c */
 extern void push_schedule_init(CdiPushState *push);
-extern void push_schedule_stale(void);
+/* Cursors have moved: a sync may wait for that. */
+extern void push_schedule_delivered(void);
 /* In a transaction */
 extern void push_schedule_read(CdiPushState *push);
 /* Starts what is due; true where schedules are to be read first. */

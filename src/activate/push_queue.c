@@ -58,6 +58,7 @@ push_lane_drop(PushLane *lane)
 	MemoryContextDelete(lane->context);
 	if (lane->action_name)
 		pfree(lane->action_name);
+	json_decref(lane->stages_of);
 	pfree(lane);
 }
 
@@ -194,10 +195,23 @@ push_request_wait(PushRequest *request, TimestampTz due)
 }
 
 void
+push_request_forget(PushRequest *request)
+{
+	if (request->context == NULL)
+		return;
+	/* We may be in it. */
+	if (CurrentMemoryContext == request->context)
+		MemoryContextSwitchTo(MemoryContextGetParent(request->context));
+	MemoryContextDelete(request->context);
+	request->context = NULL;
+	request->request = NULL;
+	request->items = NULL;
+}
+
+void
 push_request_free(PushRequest *request)
 {
-	if (request->context)
-		MemoryContextDelete(request->context);
+	push_request_forget(request);
 	if (request->memory)
 		MemoryContextDelete(request->memory);
 	pfree(request);

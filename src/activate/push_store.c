@@ -188,7 +188,8 @@ drop_unseen(CdiPushState *push)
 			if (lane->inflight == 0)
 				push_lane_drop(lane);
 		}
-		if (destination->seen || !dlist_is_empty(&destination->lanes))
+		/* a request for a token is of no lane */
+		if (destination->seen || !dlist_is_empty(&destination->lanes) || destination->inflight > 0)
 			continue;
 		dlist_delete(&destination->node);
 		if (destination->context)
@@ -252,6 +253,9 @@ compile(CdiPushState *push, PushDestination *destination)
 				(errcode(error->sqlerrcode),
 				 errmsg("destination \"%s\" cannot be used", destination->name),
 				 errdetail("%s%s%s", error->message, error->detail ? ": " : "", error->detail ? error->detail : "")));
+		destination->reason = MemoryContextStrdup(TopMemoryContext,
+												  psprintf("%s%s%s", error->message, error->detail ? ": " : "",
+														   error->detail ? error->detail : ""));
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(old);
@@ -288,8 +292,17 @@ push_compile(CdiPushState *push)
 
 			lane->action = destination->usable ?
 				cdi_spec_action(destination->target.spec, lane->action_name) : NULL;
-			if (lane->action)
-				lane->limits = cdi_request_limits(&destination->target, lane->action);
+			if (lane->action == NULL)
+				continue;
+			lane->limits = cdi_request_limits(&destination->target, lane->action);
+			/* Stages of another action are not to be gone on with. */
+			if (lane->stages_of == NULL || !json_equal(lane->stages_of, (json_t *) lane->action))
+			{
+				dlist_foreach(waiting, &lane->waiting)
+					push_request_restart(dlist_container(PushRequest, node, waiting.cur));
+				json_decref(lane->stages_of);
+				lane->stages_of = json_deep_copy(lane->action);
+			}
 		}
 	}
 }

@@ -330,6 +330,7 @@ push_write(CdiPushState *push)
 	dlist_mutable_iter row;
 	int			nfailed = 0;
 	int			naccepted = 0;
+	int			moved;
 
 	dlist_foreach(it, &push->record.ended)
 	{
@@ -344,7 +345,7 @@ push_write(CdiPushState *push)
 	write_accepted(push, naccepted);
 	write_counts(push);
 	write_reasons(push);
-	(void) write_cursors(push);
+	moved = write_cursors(push);
 	cdi_worker_commit();
 
 	/* From here on it is done; nothing below can fail. */
@@ -360,4 +361,6 @@ push_write(CdiPushState *push)
 	dlist_foreach_modify(row, &push->record.ended)
 		push_row_forget(dlist_container(PushRow, queue, row.cur));
 	push_record_reset(push);
+	if (moved > 0)
+		push_schedule_delivered();
 }

@@ -20,6 +20,8 @@
 #include "base/errors.h"
 
 #define MAX_ERROR 500
+/* Of a table as JSON, where every line repeats the names of the columns */
+#define MAX_TABLE (64 * 1024 * 1024)
 
 static const char *const class_names[] = {"ok", "rejected", "split", "retryable", "throttled", "auth"};
 
@@ -156,6 +158,10 @@ cdi_answer_csv(const CdiAnswer *answer)
 		}
 		if (!first)
 			appendStringInfoChar(&out, '}');
+		if (out.len > MAX_TABLE)
+			ereport(ERROR,
+					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+					 errmsg("the table is too large")));
 		first = false;
 		at += at < end && *at == '\r';
 		at += at < end && *at == '\n';

@@ -127,6 +127,8 @@ extern CdiValue cdi_map_evaluate(const CdiScope *scope, const json_t *node);
 extern bool cdi_map_condition(const CdiScope *scope, const json_t *condition);
 /* map_path.c */
 extern CdiValue cdi_map_path(const CdiScope *scope, const char *path);
+/* Is this operand of a condition a path? */
+extern bool cdi_map_names_root(const char *text);
 extern CdiValue cdi_map_template(const CdiScope *scope, const char *text);
 extern void cdi_value_append(StringInfo out, const CdiValue *value);
 extern bool cdi_value_empty(const CdiValue *value);
@@ -323,6 +325,8 @@ typedef struct CdiVerdict
 extern Jsonb *cdi_answer_json(const CdiAnswer *answer);
 /* The body as an array of objects whose members are named by its first line */
 extern Jsonb *cdi_answer_csv(const CdiAnswer *answer);
+/* What came over the network, as text that the database can hold */
+extern char *cdi_answer_text(const char *data, size_t len);
 extern bool cdi_class_parse(const char *name, CdiClass *class);
 extern const char *cdi_class_name(CdiClass class);
 extern CdiVerdict *cdi_response_read(const CdiTarget *target, const json_t *stage,

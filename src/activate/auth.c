@@ -55,6 +55,12 @@ cdi_auth_jwt(const CdiScope *scope, const json_t *auth)
 
 	if (scope->target->mask_secrets)
 		return pstrdup(MASK);
+	if (header != NULL)
+		head = cdi_map_evaluate(scope, header);
+	if (*text != '{' || (header != NULL && *cdi_value_text(&head) != '{'))
+		ereport(ERROR,
+				(errcode(ERRCODE_CDI_INVALID_SPEC),
+				 errmsg("claims and header of the token must be objects")));
 	if (expires != NULL && parse_int(expires, &seconds, GUC_UNIT_S, NULL))
 	{
 		int64		now = (cdi_target_now(scope->target) +
@@ -64,8 +70,6 @@ cdi_auth_jwt(const CdiScope *scope, const json_t *auth)
 		text = psprintf("%s%s\"iat\":" INT64_FORMAT ",\"exp\":" INT64_FORMAT "}", text,
 						text[1] ? "," : "", now, now + seconds);
 	}
-	if (header != NULL)
-		head = cdi_map_evaluate(scope, header);
 	return cdi_sign_jwt(cdi_json_string(auth, "algorithm") ? cdi_json_string(auth, "algorithm") : "RS256",
 						member_text(scope, auth, "key"), header ? cdi_value_text(&head) : NULL, text);
 }
@@ -85,8 +89,18 @@ sign_hmac(CdiRequest *request, const CdiScope *scope, const json_t *auth)
 		char	   *before = cdi_value_text(&text);
 		char	   *at = strstr(before, "<body>");
 
-		data = at == NULL ? before : psprintf("%.*s%s%s", (int) (at - before), before, data, at + strlen("<body>"));
-		len = strlen(data);
+		StringInfoData whole;
+
+		/* the body may be compressed, and hold any byte */
+		initStringInfo(&whole);
+		appendBinaryStringInfo(&whole, before, at ? at - before : strlen(before));
+		if (at != NULL)
+		{
+			appendBinaryStringInfo(&whole, data, len);
+			appendStringInfoString(&whole, at + strlen("<body>"));
+		}
+		data = whole.data;
+		len = whole.len;
 	}
 	if (!scope->target->mask_secrets)
 		signature = cdi_sign_hmac(cdi_json_string(auth, "algorithm"), cdi_json_string(auth, "encoding"),

@@ -192,7 +192,7 @@ compress_body(CdiRequest *request)
 {
 	z_stream	stream;
 	uLong		size = compressBound(request->body_len) + 32;
-	char	   *out = MemoryContextAllocHuge(CurrentMemoryContext, size);
+	char	   *out = MemoryContextAllocHuge(CurrentMemoryContext, size + 1);
 
 	cdi_zlib_prepare(&stream);
 	/* 15 bits of window, and 16 for the form of gzip */
@@ -206,8 +206,8 @@ compress_body(CdiRequest *request)
 		elog(ERROR, "could not compress the body of a request");
 	request->body = out;
 	request->body_len = stream.total_out;
+	out[request->body_len] = '\0';
 	(void) deflateEnd(&stream);
-	cdi_request_add_header(request, "Content-Encoding", "gzip");
 }
 
 void
@@ -252,7 +252,12 @@ cdi_body_build(CdiRequest *request, const CdiScope *scope, const json_t *body)
 	request->body = out.data;
 	request->body_len = out.len;
 	if (gzip != NULL && (json_is_true(gzip) || (json_is_object(gzip) && cdi_map_condition(scope, gzip))))
-		compress_body(request);
+	{
+		/* People see what was compressed. */
+		if (!scope->target->mask_secrets)
+			compress_body(request);
+		cdi_request_add_header(request, "Content-Encoding", "gzip");
+	}
 }
 
 void

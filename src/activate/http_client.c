@@ -353,6 +353,17 @@ add_headers(Transfer *transfer, const CdiRequest *request)
 	/* no "Expect: 100-continue": a round trip for nothing */
 	struct curl_slist *list = curl_slist_append(NULL, "Expect:");
 
+	/* Servers want to be told that nothing follows (411). */
+	if (list != NULL && request->body == NULL &&
+		(strcmp(request->method, "POST") == 0 || strcmp(request->method, "PUT") == 0 || strcmp(request->method, "PATCH") == 0))
+	{
+		struct curl_slist *longer = curl_slist_append(list, "Content-Length: 0");
+
+		if (longer == NULL)
+			curl_slist_free_all(list);
+		list = longer;
+	}
+
 	for (int i = 0; i < request->nheaders && list != NULL; i++)
 	{
 		const char *value = request->headers[i].value;

@@ -112,6 +112,18 @@ check_template(const char *text, CdiMapRules rules, const char *where)
 	}
 }
 
+static void
+check_uuid(const char *text, const char *where)
+{
+	int			digits = 0;
+
+	for (const char *c = text; *c; c++)
+		digits += *c != '-';
+	if (digits != 32 || strlen(text) != 36 || text[strspn(text, "0123456789abcdefABCDEF-")] != '\0' ||
+		text[8] != '-' || text[13] != '-' || text[18] != '-' || text[23] != '-')
+		INVALID("%s: the name space of uuid5 must be a UUID.", where);
+}
+
 /* name with arguments from the given index of call on */
 static void
 check_call(const json_t *name, const json_t *call, int first, const char *where)
@@ -137,6 +149,8 @@ check_call(const json_t *name, const json_t *call, int first, const char *where)
 					function->kinds[0] == '*' || function->kinds[i] == 's' ? "a string" : "an integer");
 		if (i == 0 && strcmp(function->name, "extract") == 0)
 			cdi_map_check_regex(json_string_value(argument), where);
+		if (i == 0 && strcmp(function->name, "uuid5") == 0)
+			check_uuid(json_string_value(argument), where);
 		if (json_is_integer(argument) && llabs(json_integer_value(argument)) > 1000000)
 			INVALID("%s: argument %d of function \"%s\" is out of range.", where, i + 1, function->name);
 	}
@@ -310,6 +324,15 @@ cdi_map_check(const json_t *node, CdiMapRules rules, const char *where)
 	}
 }
 
+static void
+check_operand(const json_t *node, CdiMapRules rules, const char *where)
+{
+	if (json_is_string(node) && cdi_map_names_root(json_string_value(node)))
+		check_path(json_string_value(node), json_string_length(node), rules, where);
+	else
+		cdi_map_check(node, rules, where);
+}
+
 void
 cdi_map_check_condition(const json_t *condition, CdiMapRules rules, const char *where)
 {
@@ -340,13 +363,14 @@ cdi_map_check_condition(const json_t *condition, CdiMapRules rules, const char *
 	{
 		if (!json_is_array(value) || json_array_size(value) != 2 || !json_is_array(json_array_get(value, 1)))
 			INVALID("%s: \"in\" must be an array of a value and an array of values.", where);
-		cdi_map_check(value, rules, where);
+		check_operand(json_array_get(value, 0), rules, where);
+		cdi_map_check(json_array_get(value, 1), rules, where);
 	}
 	else if (strcmp(name, "matches") == 0)
 	{
 		if (!json_is_array(value) || json_array_size(value) != 2 || !json_is_string(json_array_get(value, 1)))
 			INVALID("%s: \"matches\" must be an array of a value and a regular expression.", where);
-		cdi_map_check(json_array_get(value, 0), rules, where);
+		check_operand(json_array_get(value, 0), rules, where);
 		cdi_map_check_regex(json_string_value(json_array_get(value, 1)), where);
 	}
 	else if (strcmp(name, "eq") == 0 || strcmp(name, "ne") == 0 || strcmp(name, "lt") == 0 || strcmp(name, "gt") == 0)
@@ -354,7 +378,7 @@ cdi_map_check_condition(const json_t *condition, CdiMapRules rules, const char *
 		if (!json_is_array(value) || json_array_size(value) != 2)
 			INVALID("%s: \"%s\" must be an array of two values.", where, name);
 		json_array_foreach(value, i, part)
-			cdi_map_check(part, rules, where);
+			check_operand(part, rules, where);
 	}
 	else
 		INVALID("%s: unknown condition \"%s\".", where, name);

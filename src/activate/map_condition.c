@@ -19,19 +19,8 @@ same_value(const CdiValue *a, const CdiValue *b)
 static CdiValue
 operand(const CdiScope *scope, const json_t *node)
 {
-	static const char *const roots[] = {"$", "@", "settings", "secret", "item", "status", "mapped", "meta", "step",
-	"header", "text", "key"};
-
-	if (json_is_string(node))
-	{
-		const char *text = json_string_value(node);
-
-		size_t		root = strcspn(text, ".[");
-
-		for (int i = 0; i < lengthof(roots); i++)
-			if (strlen(roots[i]) == root && memcmp(roots[i], text, root) == 0)
-				return cdi_map_path(scope, text);
-	}
+	if (json_is_string(node) && cdi_map_names_root(json_string_value(node)))
+		return cdi_map_path(scope, json_string_value(node));
 	return cdi_map_evaluate(scope, node);
 }
 

@@ -147,7 +147,7 @@ header_path(const CdiAnswer *answer, const char *rest)
 
 		if (end > len && line[len] == ':' && pg_strncasecmp(line, rest + 1, len) == 0)
 		{
-			CdiValue	value = cdi_value_string(line + len + 1, end - len - 1);
+			CdiValue	value = text_value(cdi_answer_text(line + len + 1, end - len - 1));
 
 			return cdi_map_trim(&value, NULL);
 		}
@@ -175,6 +175,30 @@ secret_path(const CdiScope *scope, const char *rest)
 	if (scope->secrets && scope->target->secrets != NULL)
 		value = walk_json(scope->target->secrets, rest);
 	return value;
+}
+
+/*
+ * Is a string in a condition a path?  A word that names a root which is nothing
+ * by itself is a constant.
+ */
+bool
+cdi_map_names_root(const char *text)
+{
+	static const struct
+	{
+		const char *name;
+		bool		alone;
+	}			roots[] = {
+		{"$", true}, {"@", true}, {"settings", true}, {"secret", false}, {"item", false}, {"status", true},
+		{"mapped", true}, {"meta", true}, {"step", true}, {"header", false}, {"text", true}, {"key", true},
+		{"vars", false}, {"batch", false},
+	};
+	size_t		root = strcspn(text, ".[");
+
+	for (int i = 0; i < lengthof(roots); i++)
+		if (strlen(roots[i].name) == root && memcmp(roots[i].name, text, root) == 0)
+			return roots[i].alone || text[root] != '\0';
+	return false;
 }
 
 CdiValue
@@ -233,7 +257,7 @@ cdi_map_path(const CdiScope *scope, const char *path)
 		return text_value(scope->element_key);
 	if (after(path, "text") != NULL)
 		return scope->answer && scope->answer->body_len > 0 ?
-			cdi_value_string(scope->answer->body, scope->answer->body_len) : absent;
+			text_value(cdi_answer_text(scope->answer->body, scope->answer->body_len)) : absent;
 	if ((rest = after(path, "header")) != NULL)
 		return header_path(scope->answer, rest);
 	item = scope->item ? scope->item : scope->nitems > 0 ? scope->items[0] : NULL;

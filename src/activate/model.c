@@ -146,12 +146,12 @@ add_column(Columns *columns, const char *name, int len)
 	columns->names[columns->n++] = pnstrdup(name, len);
 }
 
-/* A path that begins with "$" */
+/* A path that begins with "$", and the characters that end a name in it */
 static void
-add_path(Columns *columns, const char *path)
+add_path(Columns *columns, const char *path, const char *end)
 {
 	if (path[1] == '.')
-		add_column(columns, path + 2, strcspn(path + 2, ".[|} "));
+		add_column(columns, path + 2, strcspn(path + 2, end));
 	else if (path[1] == '[' && (path[2] == '"' || path[2] == '\''))
 		add_column(columns, path + 3, strcspn(path + 3, path[2] == '"' ? "\"" : "'"));
 	else
@@ -170,12 +170,12 @@ add_node(Columns *columns, const json_t *node)
 		const char *text = json_string_value(node);
 
 		if (*text == '$' && (text[1] == '.' || text[1] == '[' || text[1] == '\0'))
-			add_path(columns, text);
+			add_path(columns, text, ".[");
 		while ((text = strstr(text, "{{")) != NULL)
 		{
 			text += 2 + strspn(text + 2, " ");
 			if (*text == '$')
-				add_path(columns, text);
+				add_path(columns, text, ".[|} ");
 		}
 	}
 	json_array_foreach(node, i, member)

@@ -101,8 +101,9 @@ take_queued(Preview *preview, int64 run_id, int limit, MemoryContext context)
 }
 
 static void
-run_and_undo(Preview *preview, int limit)
+run_and_undo(Preview *preview, const char *name, int limit)
 {
+	CdiOwnerScope scope;
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 
@@ -110,6 +111,10 @@ run_and_undo(Preview *preview, int limit)
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
+		/* In here, so that no run waits for the end of the caller's transaction */
+		cdi_owner_enter(&scope);
+		preview->sync = cdi_sync_load(name, context);
+		cdi_owner_leave(&scope);
 		take_queued(preview, cdi_sync_execute(preview->sync, false, NULL), limit, context);
 	}
 	PG_CATCH();
@@ -403,26 +408,22 @@ cdi_sync_preview(PG_FUNCTION_ARGS)
 	cdi_owner_enter(&scope);
 	if (load_stream(name, &of, caller))
 		preview.target = of.target;
-	else
-	{
-		preview.sync = cdi_sync_load(name, caller);
-		cdi_sync_lock(preview.sync->sync_id);
-		preview.target = &preview.sync->target;
-	}
 	cdi_owner_leave(&scope);
+	MemoryContextSwitchTo(caller);
+	if (!of.stream)
+	{
+		run_and_undo(&preview, name, limit);
+		preview.target = &preview.sync->target;
+		preview.actions = palloc(sizeof(json_t *) * Max(preview.nitems, 1));
+		for (int i = 0; i < preview.nitems; i++)
+			preview.actions[i] = preview.sync->action;
+	}
 	preview.target->secrets = masked_secrets(preview.target);
 	preview.target->mask_secrets = true;
 	if (of.stream)
 	{
 		cdi_stream_check_reader();
 		take_events(&preview, &of, limit, caller);
-	}
-	else
-	{
-		run_and_undo(&preview, limit);
-		preview.actions = palloc(sizeof(json_t *) * Max(preview.nitems, 1));
-		for (int i = 0; i < preview.nitems; i++)
-			preview.actions[i] = preview.sync->action;
 	}
 	for (int i = 0; i < preview.nitems; i++)
 	{

@@ -81,6 +81,7 @@ send_request(PushRequest *request, CdiItem **items)
 	PushLane   *lane = request->lane;
 	PushDestination *destination = lane->destination;
 	const json_t *action = push_request_action(request);
+	bool		first = request->stage == 0 && request->asked_since == 0;
 	volatile bool built = false;
 
 	PG_TRY();
@@ -90,7 +91,7 @@ send_request(PushRequest *request, CdiItem **items)
 		{
 			request->request = cdi_request_build(&destination->target, cdi_action_stage(action, request->stage),
 												 items, request->nrows, request->steps);
-			if (request->request != NULL || request->stage == cdi_action_stages(action) - 1)
+			if (request->request != NULL || request->stage >= cdi_action_stages(action) - 1)
 				break;
 		}
 		built = true;
@@ -107,9 +108,7 @@ send_request(PushRequest *request, CdiItem **items)
 	PG_END_TRY();
 	if (!built)
 	{
-		MemoryContextDelete(request->context);
-		request->context = NULL;
-		request->request = NULL;
+		push_request_forget(request);
 		push_request_wait(request, destination->resume_at);
 		return;
 	}
@@ -118,7 +117,7 @@ send_request(PushRequest *request, CdiItem **items)
 		push_request_done(push, request);
 		return;
 	}
-	if (request->stage == 0 || request->attempts == 0)
+	if (first || request->attempts == 0)
 		request->attempts++;
 	request->sent_at = GetCurrentTimestamp();
 	destination->inflight++;

@@ -104,6 +104,7 @@ typedef struct PushLane
 	char	   *action_name;	/* NULL: of an event stream, what fits the event */
 	PushAction *actions;		/* in the destination's context */
 	int			nactions;		/* 0 until compiled, or where they are unknown */
+	json_t	   *stages_of;		/* copy of those that what waits has begun with */
 	PushStream *stream;			/* NULL: rows of the outbox */
 	bool		enabled;
 	bool		latest_only;	/* a newer row of a key takes the place of one that failed */
@@ -250,6 +251,8 @@ extern void push_row_count(CdiPushState *push, const PushRow *row);
 extern void push_row_forget(PushRow *row);
 extern PushRequest *push_request_create(PushLane *lane, PushRow **rows, int nrows, int attempts, TimestampTz due);
 extern void push_request_wait(PushRequest *request, TimestampTz due);
+/* The request as it was sent; its rows stay. */
+extern void push_request_forget(PushRequest *request);
 extern void push_request_free(PushRequest *request);
 extern void push_delivery_add(CdiPushState *push, const PushRequest *request, int accepted,
 							  const CdiAnswer *answer, const char *class, const char *error);
@@ -292,7 +295,8 @@ extern void push_token_drop(PushDestination *destination);
 
 /* push_schedule.c */
 extern void push_schedule_init(CdiPushState *push);
-extern void push_schedule_stale(void);
+/* Cursors have moved: a sync may wait for that. */
+extern void push_schedule_delivered(void);
 /* In a transaction; true where one follows events */
 extern bool push_schedule_read(CdiPushState *push);
 /* Starts what is due; true where schedules are to be read first. */

@@ -155,9 +155,7 @@ go_on(CdiPushState *push, PushRequest *request, const CdiAnswer *answer, CdiVerd
 		request->stage++;
 	}
 	push_delivery_add(push, request, 0, answer, cdi_class_name(CDI_CLASS_OK), NULL);
-	MemoryContextDelete(request->context);
-	request->context = NULL;
-	request->request = NULL;
+	push_request_forget(request);
 	push_request_wait(request, due);
 	return true;
 }
@@ -239,7 +237,7 @@ push_take_answer(CdiPushState *push, PushRequest *request, const CdiAnswer *answ
 				some_error = error = verdict->row_errors[i];
 			}
 			/* A refusal that names rows is about those: the others go again. */
-			if (verdict->class == CDI_CLASS_REJECTED && verdict->nrows > 0 && !named)
+			if ((verdict->class == CDI_CLASS_REJECTED || verdict->class == CDI_CLASS_SPLIT) && verdict->nrows > 0 && !named)
 				tally.rest[tally.nrest++] = request->rows[i];
 			else
 				settle_row(push, request, request->rows[i], class, error, answer->status, &tally);

@@ -67,6 +67,7 @@ push_lane_drop(PushLane *lane)
 		pfree(lane->action_name);
 	if (lane->stream)
 		push_stream_free(lane->stream);
+	json_decref(lane->stages_of);
 	pfree(lane);
 }
 
@@ -251,10 +252,23 @@ push_request_wait(PushRequest *request, TimestampTz due)
 }
 
 void
+push_request_forget(PushRequest *request)
+{
+	if (request->context == NULL)
+		return;
+	/* We may be in it. */
+	if (CurrentMemoryContext == request->context)
+		MemoryContextSwitchTo(MemoryContextGetParent(request->context));
+	MemoryContextDelete(request->context);
+	request->context = NULL;
+	request->request = NULL;
+	request->items = NULL;
+}
+
+void
 push_request_free(PushRequest *request)
 {
-	if (request->context)
-		MemoryContextDelete(request->context);
+	push_request_forget(request);
 	if (request->memory)
 		MemoryContextDelete(request->memory);
 	pfree(request);

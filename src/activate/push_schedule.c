@@ -28,6 +28,8 @@
 #define MAX_RUNS 2
 /* Between two runs of a sync that follows events */
 #define CHANGE_GAP USECS_PER_SEC
+/* A thousand years: what is longer would not fit a time */
+#define MAX_EVERY (1000.0 * DAYS_PER_YEAR * USECS_PER_DAY)
 /* Where the server has no room for another process */
 #define NO_SLOT_RETRY (10 * USECS_PER_SEC)
 
@@ -77,9 +79,15 @@ push_schedule_init(CdiPushState *push)
 }
 
 void
-push_schedule_stale(void)
+push_schedule_delivered(void)
 {
-	schedule.stale = true;
+	for (int i = 0; i < schedule.n; i++)
+	{
+		const Schedule *one = &schedule.schedules[i];
+
+		if (one->after != 0 && one->now > one->seen && !one->ready)
+			schedule.stale = true;
+	}
 }
 
 /* In a transaction of push_read() */
@@ -116,7 +124,7 @@ push_schedule_read(CdiPushState *push)
 
 		one->sync_id = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
 		value = SPI_getbinval(row, desc, 2, &isnull);
-		one->every = isnull ? 0 : Max((int64) (DatumGetFloat8(value) * USECS_PER_SEC), 1);
+		one->every = isnull ? 0 : (int64) Min(Max(DatumGetFloat8(value) * USECS_PER_SEC, 1), MAX_EVERY);
 		one->after = DatumGetInt32(SPI_getbinval(row, desc, 3, &isnull));
 		one->on_change = DatumGetBool(SPI_getbinval(row, desc, 4, &isnull));
 		value = SPI_getbinval(row, desc, 5, &isnull);

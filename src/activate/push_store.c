@@ -198,7 +198,8 @@ drop_unseen(CdiPushState *push)
 			if (lane->inflight == 0)
 				push_lane_drop(lane);
 		}
-		if (destination->seen || !dlist_is_empty(&destination->lanes))
+		/* a request for a token is of no lane */
+		if (destination->seen || !dlist_is_empty(&destination->lanes) || destination->inflight > 0)
 			continue;
 		dlist_delete(&destination->node);
 		if (destination->context)
@@ -262,6 +263,9 @@ compile(CdiPushState *push, PushDestination *destination)
 				(errcode(error->sqlerrcode),
 				 errmsg("destination \"%s\" cannot be used", destination->name),
 				 errdetail("%s%s%s", error->message, error->detail ? ": " : "", error->detail ? error->detail : "")));
+		destination->reason = MemoryContextStrdup(TopMemoryContext,
+												  psprintf("%s%s%s", error->message, error->detail ? ": " : "",
+														   error->detail ? error->detail : ""));
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(old);
@@ -331,6 +335,7 @@ push_compile(CdiPushState *push)
 		{
 			PushLane   *lane = dlist_container(PushLane, node, inner.cur);
 			dlist_iter	waiting;
+			json_t	   *now;
 
 			/* what waited for better settings goes at once */
 			if (changed)
@@ -340,6 +345,18 @@ push_compile(CdiPushState *push)
 			if (lane->stream)
 				push_stream_compile(push, lane);
 			find_actions(lane, changed);
+			if (lane->nactions == 0)
+				continue;
+			/* Stages of another action are not to be gone on with. */
+			now = lane->action_name ? cdi_spec_action(destination->target.spec, lane->action_name) :
+				json_object_get(destination->target.spec->root, "actions");
+			if (lane->stages_of == NULL || !json_equal(lane->stages_of, now))
+			{
+				dlist_foreach(waiting, &lane->waiting)
+					push_request_restart(dlist_container(PushRequest, node, waiting.cur));
+				json_decref(lane->stages_of);
+				lane->stages_of = json_deep_copy(now);
+			}
 		}
 	}
 }

@@ -344,6 +344,7 @@ push_write(CdiPushState *push)
 	dlist_mutable_iter row;
 	int			nfailed = 0;
 	int			naccepted = 0;
+	int			moved;
 
 	dlist_foreach(it, &push->record.ended)
 	{
@@ -359,7 +360,7 @@ push_write(CdiPushState *push)
 	write_counts(push);
 	write_reasons(push);
 	push_stream_write(push);
-	(void) write_cursors(push);
+	moved = write_cursors(push);
 	cdi_worker_commit();
 
 	/* From here on it is done; nothing below can fail. */
@@ -376,4 +377,6 @@ push_write(CdiPushState *push)
 	dlist_foreach_modify(row, &push->record.ended)
 		push_row_forget(dlist_container(PushRow, queue, row.cur));
 	push_record_reset(push);
+	if (moved > 0)
+		push_schedule_delivered();
 }

@@ -20,6 +20,8 @@
 #include "base/errors.h"
 
 #define MAX_ERROR 500
+/* Of a table as JSON, where every line repeats the names of the columns */
+#define MAX_TABLE (64 * 1024 * 1024)
 
 static const char *const class_names[] = {"ok", "rejected", "split", "retryable", "throttled", "auth"};
 
@@ -113,12 +115,13 @@ take_cell(const char **at, const char *end, StringInfo out)
 		appendStringInfoChar(&cell, *(*at)++);
 	}
 	cdi_json_append_string(out, cell.data, cell.len);
+	pfree(cell.data);
 }
 
 Jsonb *
 cdi_answer_csv(const CdiAnswer *answer)
 {
-	const char *at = answer->body;
+	const char *at = answer->body ? answer->body : "";
 	const char *end = at + answer->body_len;
 	char	   *names[256];
 	int			nnames = 0;
@@ -141,15 +144,24 @@ cdi_answer_csv(const CdiAnswer *answer)
 			initStringInfo(&cell);
 			take_cell(&at, end, &cell);
 			if (first && nnames < lengthof(names))
+			{
 				names[nnames++] = cell.data;
+				cell.data = NULL;
+			}
 			else if (!first && column < nnames)
 				appendStringInfo(&out, "%s%s:%s", column ? "," : "", names[column], cell.data);
+			if (cell.data)
+				pfree(cell.data);
 			if (at >= end || *at != ',')
 				break;
 			at++;
 		}
 		if (!first)
 			appendStringInfoChar(&out, '}');
+		if (out.len > MAX_TABLE)
+			ereport(ERROR,
+					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+					 errmsg("the table is too large")));
 		first = false;
 		at += at < end && *at == '\r';
 		at += at < end && *at == '\n';
@@ -160,7 +172,32 @@ cdi_answer_csv(const CdiAnswer *answer)
 	return cdi_answer_json(&converted);
 }
 
-/* One line of valid text for a table: whatever it was that came back */
+/* Text as the database can hold it, whatever it was that came back */
+char *
+cdi_answer_text(const char *data, size_t len)
+{
+	char	   *out = palloc(len + 1);
+	size_t		n = 0;
+
+	for (size_t i = 0; i < len;)
+	{
+		int			size = pg_utf_mblen((const unsigned char *) data + i);
+
+		if (data[i] == '\0' || i + size > len || !pg_utf8_islegal((const unsigned char *) data + i, size))
+		{
+			out[n++] = '?';
+			i++;
+			continue;
+		}
+		memcpy(out + n, data + i, size);
+		n += size;
+		i += size;
+	}
+	out[n] = '\0';
+	return out;
+}
+
+/* One line of valid text for a table */
 static char *
 clean_text(const char *data, size_t len)
 {
@@ -186,19 +223,39 @@ clean_text(const char *data, size_t len)
 }
 
 static char *
+replaced(const char *text, const char *secret)
+{
+	StringInfoData out;
+	const char *found;
+
+	initStringInfo(&out);
+	for (; (found = strstr(text, secret)) != NULL; text = found + strlen(secret))
+	{
+		appendBinaryStringInfo(&out, text, found - text);
+		appendStringInfoString(&out, "***");
+	}
+	appendStringInfoString(&out, text);
+	return out.data;
+}
+
+/* As it is, as it stands in an address, and as it stands in JSON */
+static char *
 without_secret(char *text, const char *secret)
 {
-	char	   *found;
+	CdiValue	value;
+	StringInfoData quoted;
 
 	/* short ones would leave nothing of the text */
-	if (strlen(secret) < 6)
+	if (secret == NULL || strlen(secret) < 6)
 		return text;
-	while ((found = strstr(text, secret)) != NULL)
-	{
-		*found = '\0';
-		text = psprintf("%s***%s", text, found + strlen(secret));
-	}
-	return text;
+	value = cdi_value_string(secret, strlen(secret));
+	initStringInfo(&quoted);
+	cdi_value_append(&quoted, &value);
+	quoted.data[quoted.len - 1] = '\0';
+	value = cdi_map_function("urlencode", 9)->call(&value, NULL);
+	text = replaced(text, secret);
+	text = replaced(text, pnstrdup(value.data, value.len));
+	return replaced(text, quoted.data + 1);
 }
 
 /* What goes into a table: no secret that was echoed, one valid line */
@@ -211,10 +268,10 @@ presentable(const CdiTarget *target, const char *data, size_t len)
 	json_t	   *secret;
 	json_t	   *part;
 
+	text = without_secret(text, target->token);
 	json_object_foreach(target->secrets, name, secret)
 	{
-		if (json_is_string(secret))
-			text = without_secret(text, json_string_value(secret));
+		text = without_secret(text, json_string_value(secret));
 		json_object_foreach(secret, inner, part)
 			text = without_secret(text, json_string_value(part));
 	}
@@ -358,10 +415,11 @@ read_entry(Reading *reading, const CdiValue *element, const char *key)
 		CdiValue	value = evaluate(&scope, index);
 		char	   *text = cdi_value_text(&value);
 		char	   *end;
+		long		number = strtol(text, &end, 10);
 
-		row = strtol(text, &end, 10);
-		if (*text == '\0' || *end != '\0' || row < 0)
+		if (*text == '\0' || *end != '\0' || number < 0 || number >= reading->nitems)
 			return;
+		row = (int) number;
 	}
 	if (list != NULL)
 	{
@@ -555,8 +613,8 @@ answer_body(const json_t *response, const CdiAnswer *answer)
 	return cdi_answer_json(answer);
 }
 
-CdiVerdict *
-cdi_response_read(const CdiTarget *target, const json_t *stage, const CdiAnswer *answer, CdiItem **items, int nitems, Jsonb *steps)
+static CdiVerdict *
+read_answer(const CdiTarget *target, const json_t *stage, const CdiAnswer *answer, CdiItem **items, int nitems, Jsonb *steps)
 {
 	CdiVerdict *verdict = palloc0(sizeof(CdiVerdict));
 	json_t	   *response = json_object_get(stage, "response");
@@ -611,5 +669,40 @@ cdi_response_read(const CdiTarget *target, const json_t *stage, const CdiAnswer 
 
 		verdict->error = *body ? psprintf("HTTP %d: %s", answer->status, body) : psprintf("HTTP %d", answer->status);
 	}
+	return verdict;
+}
+
+/*
+ * What comes from outside may be anything.  An answer that cannot be read,
+ * because it is too large once it is read or what a function takes is not
+ * there, is as good as none: it is no reason to take a row for accepted, and
+ * none to end.
+ */
+CdiVerdict *
+cdi_response_read(const CdiTarget *target, const json_t *stage, const CdiAnswer *answer, CdiItem **items, int nitems, Jsonb *steps)
+{
+	MemoryContext context = CurrentMemoryContext;
+	CdiVerdict *volatile verdict = NULL;
+
+	/* Nothing in there holds a lock, a buffer or a file when it fails. */
+	PG_TRY();
+	{
+		verdict = read_answer(target, stage, answer, items, nitems, steps);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
+			PG_RE_THROW();
+		FlushErrorState();
+		verdict = palloc0(sizeof(CdiVerdict));
+		verdict->class = CDI_CLASS_RETRYABLE;
+		verdict->error = presentable(target, error->message, strlen(error->message));
+		verdict->error = psprintf("the answer cannot be read: %s", verdict->error);
+	}
+	PG_END_TRY();
 	return verdict;
 }

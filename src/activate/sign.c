@@ -144,10 +144,19 @@ text_of_instant(TimestampTz now)
 	return cdi_value_text(&value);
 }
 
+/* "name=value" or "name:value": by name, then by value */
 static int
 compare_texts(const void *a, const void *b)
 {
-	return strcmp(*(char *const *) a, *(char *const *) b);
+	const char *one = *(char *const *) a;
+	const char *other = *(char *const *) b;
+	size_t		one_name = strcspn(one, "=:");
+	size_t		other_name = strcspn(other, "=:");
+	int			order = memcmp(one, other, Min(one_name, other_name));
+
+	if (order == 0 && one_name != other_name)
+		return one_name < other_name ? -1 : 1;
+	return order ? order : strcmp(one, other);
 }
 
 static char *
@@ -163,12 +172,12 @@ urlencoded(const char *text, size_t len)
 static char *
 canonical_query(const char *query)
 {
-	char	   *parts[128];
+	char	  **parts = palloc(sizeof(char *) * (query ? strlen(query) + 1 : 1));
 	int			n = 0;
 	StringInfoData out;
 
 	initStringInfo(&out);
-	while (query && *query && n < lengthof(parts))
+	while (query && *query)
 	{
 		size_t		end = strcspn(query, "&");
 		size_t		name = Min(strcspn(query, "="), end);

@@ -228,8 +228,11 @@ test_request(SpecTest *test)
 	if (body != NULL)
 	{
 		Jsonb	   *wanted = jsonb_of(body);
-		Jsonb	   *got = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(request->body)));
+		Jsonb	   *got;
 
+		if (request->body == NULL)
+			FAIL("The request has no body.");
+		got = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(request->body)));
 		if (compareJsonbContainers(&wanted->root, &got->root) != 0)
 			FAIL("Expected body %s, got %s.", JsonbToCString(NULL, &wanted->root, 0), request->body);
 	}

@@ -94,6 +94,11 @@ cdi_sync_load(const char *name, MemoryContext context)
 		cdi_sync_unknown(name);
 	if (strcmp(copied_value(context, 18), "events") == 0)
 		cdi_sync_is_stream(name);
+	cdi_sync_lock(int_value(1));
+	/* A run, a reset or a change that we have waited for is to be seen. */
+	cdi_plan_execute(&plan, (Datum[]) {CStringGetTextDatum(name)}, NULL);
+	if (SPI_processed == 0)
+		cdi_sync_unknown(name);
 	if (!is_true(9))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -374,7 +379,6 @@ run(const char *name, bool everything, const char *only_key)
 	SPI_connect();
 	cdi_owner_enter(&scope);
 	sync = cdi_sync_load(name, caller);
-	cdi_sync_lock(sync->sync_id);
 	cdi_owner_leave(&scope);
 	run_id = cdi_sync_execute(sync, everything, only_key);
 	SPI_finish();

@@ -7,6 +7,7 @@
 
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
+#include "commands/extension.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -526,7 +527,8 @@ set_cron(const char *name, const char *line, Oid schema)
 	char	   *command;
 	Datum		values[3] = {CStringGetTextDatum(job), (Datum) 0, (Datum) 0};
 	Oid			types[3] = {TEXTOID, TEXTOID, TEXTOID};
-	bool		installed = OidIsValid(get_namespace_oid("cron", true));
+	/* a schema "cron" could be anybody's, and this runs as the caller */
+	bool		installed = OidIsValid(get_extension_oid("pg_cron", true));
 
 	if (!installed && line == NULL)
 		return;
@@ -535,7 +537,7 @@ set_cron(const char *name, const char *line, Oid schema)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("pg_cron is not installed in this database"),
 				 errhint("CREATE EXTENSION pg_cron, or give an interval: cdi_sync_schedule('%s', every => '5 minutes').", name)));
-	(void) SPI_execute_with_args("SELECT cron.unschedule(jobid) FROM cron.job WHERE jobname = $1", 1, types, values, NULL, false, 0);
+	(void) SPI_execute_with_args("SELECT cron.unschedule(jobid) FROM cron.job WHERE jobname OPERATOR(pg_catalog.=) $1", 1, types, values, NULL, false, 0);
 	if (line == NULL)
 		return;
 	command = psprintf("SELECT %s.cdi_sync_run(%s)",

@@ -128,6 +128,7 @@ cdi_sync_worker_main(Datum arg)
 	CdiSyncLaunch launch;
 	MemoryContext context;
 	char	   *volatile name = NULL;
+	volatile bool loaded = false;
 	ErrorData  *volatile error = NULL;
 
 	memcpy(&launch, MyBgworkerEntry->bgw_extra, sizeof(launch));
@@ -153,7 +154,7 @@ cdi_sync_worker_main(Datum arg)
 		MemoryContextSwitchTo(context);
 		cdi_worker_wake_at_commit(CDI_WAKE_PUSH);
 		sync = cdi_sync_load(name, context);
-		cdi_sync_lock(sync->sync_id);
+		loaded = true;
 		cdi_owner_leave(&scope);
 		(void) cdi_sync_execute(sync, false, NULL);
 		cdi_owner_enter(&scope);
@@ -168,8 +169,8 @@ cdi_sync_worker_main(Datum arg)
 	}
 	PG_END_TRY();
 	/* what nobody wanted any more is no failure */
-	if (error != NULL && error->sqlerrcode != ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE &&
-		error->sqlerrcode != ERRCODE_CDI_UNKNOWN_SYNC)
+	if (error != NULL && (loaded || (error->sqlerrcode != ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE &&
+									 error->sqlerrcode != ERRCODE_CDI_UNKNOWN_SYNC)))
 	{
 		begin();
 		record_failure(&launch, name, error);

@@ -82,7 +82,7 @@ help:
 	@echo 'make check-long    what takes longer: soak, fuzz, ten million events'
 	@echo 'make bench         ratios to the alternatives, measured in one run'
 	@echo 'make lint          warnings, static analysis, rules of the SQL interface'
-	@echo 'make docs          write docs/functions.md from the comments of the functions'
+	@echo 'make docs          write docs/functions.md from the comments of the functions, and the table of docs/destinations.md'
 
 setup:
 	@test/setup packages
@@ -122,6 +122,6 @@ lint:
 docs:
 	@test/setup packages
 	@$(IN_PLACE) && test/lint/run docs && \
-		{ test "$$place" = "$(CURDIR)" || cp docs/functions.md "$(CURDIR)/docs/"; }
+		{ test "$$place" = "$(CURDIR)" || cp docs/functions.md docs/destinations.md "$(CURDIR)/docs/"; }
 
 endif

@@ -264,7 +264,6 @@ cdi_settings_check(const CdiSpec *spec, const json_t *settings, MemoryContext co
 	json_t	   *result;
 	const char *name;
 	json_t	   *value;
-	size_t		i;
 
 	if (!json_is_object(settings))
 		BAD_SETTING("Settings must be an object.");

@@ -373,3 +373,18 @@ DROP TABLE customers, hidden;
 DROP FUNCTION sneak(), escape(), unlock();
 DROP OWNED BY cdi_test_analyst;
 DROP ROLE cdi_test_analyst, cdi_test_nobody;
+
+-- Every built-in specification passes its own tests; each has some, and each
+-- action has one that builds a request.
+SELECT name, version FROM cdi.destination_specs WHERE builtin AND cdi_check_destination_spec(spec) < 5;
+SELECT count(*) >= 23 AS all_there, sum(cdi_check_destination_spec(spec)) > 200 AS tested FROM cdi.destination_specs WHERE builtin;
+SELECT s.name, a.action FROM cdi.destination_specs s, jsonb_object_keys(s.spec -> 'actions') a(action)
+WHERE builtin AND NOT EXISTS (SELECT FROM jsonb_array_elements(s.spec -> 'tests') t
+  WHERE COALESCE(t ->> 'action', s.spec ->> 'default_action', a.action) = a.action AND t ? 'rows' AND NOT t ? 'answer');
+-- A test that does not hold fails the check.
+SELECT cdi_check_destination_spec(jsonb_set(spec, '{tests,0,expect,url}', '"https://elsewhere.example/"')) FROM cdi.destination_specs WHERE name = 'tiktok-events';
+-- Where requests may go besides the list: a setting that is there and no secret
+SELECT cdi_check_destination_spec(jsonb_set(spec, '{egress,setting}', '"nowhere"')) FROM cdi.destination_specs WHERE name = 'slack';
+SELECT cdi_check_destination_spec(jsonb_set(spec, '{egress,setting}', '"token"')) FROM cdi.destination_specs WHERE name = 'slack';
+-- What is missing is said at once, with what it is.
+SELECT cdi_create_destination('x', 'meta-conversions', '{"api_version": "v25.0"}');

@@ -58,6 +58,8 @@ SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"request": {"met
   || pg_temp.test(jsonb_build_object('rows', pg_temp.rows('{"a": "1 & 2"}'), 'expect', jsonb_build_object('body_text', 'a=1%20%26%202&b=1&b=2&d=%7B%22x%22%3A%201%7D')))));
 SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"request": {"method": "POST", "url": "https://x.example/", "body": {"format": "json", "template": {"schema": ["A", "B"], "a": {"@column": "a"}, "b": {"@column": "b"}}}}}')
   || pg_temp.test(jsonb_build_object('rows', pg_temp.rows('{"a": 1, "b": "x"}', '{"a": 2}'), 'expect', '{"body": {"schema": ["A", "B"], "a": [1, 2], "b": ["x", null]}}'::jsonb))));
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"request": {"method": "POST", "url": "https://x.example/", "body": {"format": "json", "template": {"schema": ["A", "B"], "data": {"@rows": ["a", "b"]}}}}}')
+  || pg_temp.test(jsonb_build_object('rows', pg_temp.rows('{"a": 1, "b": "x"}', '{"b": null}'), 'expect', '{"body": {"schema": ["A", "B"], "data": [[1, "x"], ["", ""]]}}'::jsonb))));
 SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"map": [{"@path": "$.a"}, {"@path": "$.b"}], "request": {"method": "POST", "url": "https://x.example/", "body": {"format": "ndjson"}}}')
   || pg_temp.test(jsonb_build_object('rows', pg_temp.rows('{"a": 1, "b": "x"}', '{"a": 2, "b": "y"}'), 'expect', jsonb_build_object('body_text', E'[1,"x"]\n[2,"y"]\n')))));
 -- Items of several lists in one request, and what of them the address needs but the body does not
@@ -169,3 +171,4 @@ SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"require": [1]}'
 SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"batch": {"max_bytes": {"@path": "$.n"}}}')));
 SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"extract": {"x": {"@path": "@.id"}}}')));
 SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"request": {"method": "POST", "url": "https://x.example/", "body": {"format": "csv", "columns": "all"}}}')));
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"request": {"method": "POST", "url": "https://x.example/", "body": {"format": "json", "template": {"@rows": []}}}}')));

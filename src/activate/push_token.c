@@ -172,6 +172,10 @@ push_token_take(CdiPushState *push, PushRequest *request, const CdiAnswer *answe
 								psprintf("The authorization server refuses to give access (%s): the connection was revoked or has expired and must be authorized again",
 										 token->error));
 	}
+	else if (answer->failure != NULL && strcmp(answer->failure, "refused") == 0)
+		push_pause_for_settings(destination, ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
+								psprintf("The authorization server's address is not allowed: %s",
+										 answer->error ? answer->error : "refused"));
 	else
 	{
 		destination->failures++;

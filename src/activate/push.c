@@ -407,6 +407,8 @@ want_rows(void)
 		{
 			PushLane   *lane = dlist_container(PushLane, node, inner.cur);
 
+			if (lane->behind && lane->inflight == 0)
+				return true;
 			if (lane->more && lane->enabled && destination->enabled &&
 				lane->nrows <= CDI_LANE_ROWS / 2 && lane->bytes <= CDI_LANE_BYTES / 2)
 				return true;

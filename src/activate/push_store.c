@@ -161,7 +161,10 @@ read_configuration(CdiPushState *push)
 		lane->latest_only = bool_column(row, desc, 9);
 		lane->action_name = keep(push->context, lane->action_name, text_column(row, desc, 2));
 		/* ours is where it was, unless somebody set it forward */
-		if (cursor > lane->read && lane->inflight == 0)
+		lane->behind = cursor > lane->read && lane->inflight > 0;
+		if (lane->behind)
+			lane->enabled = false;	/* what is in flight ends first */
+		else if (cursor > lane->read)
 			push_lane_reset(lane, cursor);
 		lane->cursor = Max(lane->cursor, cursor);
 	}

@@ -443,8 +443,12 @@ want_rows(void)
 
 	dlist_foreach(it, &push->destinations)
 		dlist_foreach(inner, &dlist_container(PushDestination, node, it.cur)->lanes)
-		if (push_lane_wants(dlist_container(PushLane, node, inner.cur)))
-		return true;
+	{
+		PushLane   *lane = dlist_container(PushLane, node, inner.cur);
+
+		if ((lane->behind && lane->inflight == 0) || push_lane_wants(lane))
+			return true;
+	}
 	return false;
 }
 

@@ -110,6 +110,7 @@ typedef struct PushLane
 	bool		latest_only;	/* a newer row of a key takes the place of one that failed */
 	bool		seen;
 	bool		more;			/* the outbox may have more rows than were read */
+	bool		behind;			/* to begin again at another cursor, once nothing is in flight */
 	int64		cursor;			/* as recorded */
 	int64		read;			/* position up to which rows were read */
 	MemoryContext context;

@@ -47,8 +47,9 @@ typedef struct Schedule
 
 typedef struct Run
 {
-	int32		sync_id;		/* 0: free */
-	BackgroundWorkerHandle *handle;
+	int32		sync_id;		/* the last one it ran */
+	BackgroundWorkerHandle *handle; /* NULL: free */
+	TimestampTz started;
 } Run;
 
 static struct
@@ -144,11 +145,19 @@ push_schedule_read(CdiPushState *push)
 static TimestampTz
 due(const Schedule *one)
 {
+	TimestampTz at;
+
 	if (one->every > 0)
-		return one->last == 0 ? 0 : one->last + one->every;
-	if (one->now <= one->seen || !one->ready)
+		at = one->last == 0 ? 0 : one->last + one->every;
+	else if (one->now <= one->seen || !one->ready)
 		return DT_NOEND;
-	return one->on_change ? one->last + CHANGE_GAP : 0;
+	else
+		at = one->on_change ? one->last + CHANGE_GAP : 0;
+	/* A process that ends before it has noted its start must not come at once again. */
+	for (int i = 0; i < MAX_RUNS; i++)
+		if (schedule.runs[i].sync_id == one->sync_id)
+			at = Max(at, schedule.runs[i].started + CHANGE_GAP);
+	return at;
 }
 
 static bool
@@ -186,6 +195,7 @@ start(Run *run, const Schedule *one)
 		return false;
 	}
 	run->sync_id = one->sync_id;
+	run->started = GetCurrentTimestamp();
 	return true;
 }
 

@@ -167,11 +167,17 @@ read_configuration(CdiPushState *push)
 		}
 		lane->enabled = bool_column(row, desc, 3);
 		lane->latest_only = bool_column(row, desc, 9);
+		lane->behind = false;
 		lane->action_name = keep(push->context, lane->action_name, text_column(row, desc, 2));
 		/* ours is where it was, unless somebody set it forward */
 		if (lane->stream)
 			lane->stream->stale |= cursor > lane->cursor;
-		else if (cursor > lane->read && lane->inflight == 0)
+		else if (cursor > lane->read && lane->inflight > 0)
+		{
+			lane->behind = true;
+			lane->enabled = false;	/* what is in flight ends first */
+		}
+		else if (cursor > lane->read)
 			push_lane_reset(lane, cursor);
 		lane->cursor = Max(lane->cursor, cursor);
 	}

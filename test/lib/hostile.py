@@ -6,7 +6,7 @@ Usage: hostile.py PORT REQUESTS_FILE
     /random    any status, headers and body, the same in every run of the test
     /busy      {"state": "busy"}, always
     /fail      500
-    /token     an access token, after two seconds
+    /token     an access token, after two seconds (whatever was asked)
     /fine      200
 
 One JSON line per request goes to REQUESTS_FILE.
@@ -35,7 +35,7 @@ class Hostile(http.server.BaseHTTPRequestHandler):
                 file.write(json.dumps({"path": self.path, "method": self.command, "headers": dict(self.headers),
                                        "body": body.decode()}) + "\n")
             status, headers, answer = self.act(self.path.split("?")[0])
-        if self.path == "/token":
+        if self.path.split("?")[0] == "/token":
             time.sleep(2)
         self.send_response(status)
         for name, value in headers:

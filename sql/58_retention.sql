@@ -362,6 +362,7 @@ BEGIN
     IF from_time > to_time THEN
         RAISE EXCEPTION 'from_time is after to_time' USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    PERFORM now() AT TIME ZONE time_zone;   -- raises without events, too
     RETURN QUERY EXECUTE format(
         'SELECT f.person_id, date_trunc($1, f.started_at AT TIME ZONE $2)::date, f.started_at'
         ' FROM (SELECT coalesce(m.person_id, e.subject) AS person_id, min(e."timestamp") AS started_at'

@@ -68,7 +68,7 @@ WHERE e.extname = 'cdi'
                     '_virtual_event_rows', '_reach_touches', 'cdi_reach', 'cdi_frequency', 'cdi_reach_increments',
                     'cdi_channel_reach', 'cdi_reach_overlap', 'cdi_incremental_reach', 'cdi_reach_curve', 'cdi_event_matches',
                     'cdi_retention', 'cdi_retention_conditions', 'cdi_retention_counts', 'cdi_history', 'cdi_stickiness',
-                    'cdi_stickiness_counts', 'cdi_stickiness_distribution', '_stickiness', 'cdi_lifecycle',
+                    'cdi_stickiness_counts', 'cdi_stickiness_distribution', '_stickiness', '_activity_query', 'cdi_lifecycle',
                     'cdi_lifecycle_counts', 'cdi_cohorts', 'cdi_behavioural_cohort', 'cdi_sequence_match', 'cdi_sequence_count',
                     'cdi_sequence_events', 'cdi_sequence_next_node', 'cdi_markov_transitions', 'cdi_markov_order',
                     'cdi_funnel_counts')

@@ -55,6 +55,18 @@ SELECT conversion, count(*), sum(value) FROM cdi.conversion_events WHERE convers
 SELECT (SELECT sum(credit) FROM cdi_attribution('linear', 'step_virtual'))::numeric(20, 6) = (SELECT count(*) FROM cdi.conversion_events WHERE conversion = 'step_virtual') AS credits_sum,
        (SELECT sum(credited_value) FROM cdi_attribution('linear', 'step_virtual')) = (SELECT sum(value) FROM cdi.conversion_events WHERE conversion = 'step_tracked') AS values_sum;
 
+-- A reader needs no more than cdi_grant_reader() gives
+CREATE ROLE cdi_test_steps_reader;
+SELECT cdi_grant_reader('cdi_test_steps_reader');
+SET ROLE cdi_test_steps_reader;
+SELECT (SELECT count(*) FROM cdi_funnel_report('["Step Viewed", "Step Virtual"]')) AS funnel, (SELECT count(*) FROM cdi_retention('"Step Virtual"', periods => 1, cohort => 'all', as_of => '2026-08-01')) AS retention,
+       (SELECT count(*) FROM cdi_stickiness('"Step Virtual"', '2026-05-01', '2026-05-03')) AS stickiness, (SELECT count(*) FROM cdi_lifecycle('"Step Virtual"', '2026-05-01', '2026-05-01')) AS lifecycle,
+       (SELECT count(*) FROM cdi_cohorts('"Step Virtual"')) AS cohorts, (SELECT count(*) FROM cdi_behavioural_cohort('"Step Virtual"')) AS behavioural,
+       (SELECT count(*) FROM cdi.conversion_events WHERE conversion LIKE 'step%') AS conversions;
+RESET ROLE;
+DROP OWNED BY cdi_test_steps_reader;
+DROP ROLE cdi_test_steps_reader;
+
 -- A virtual event with the name of a tracked one goes first
 SELECT cdi_create_virtual_event('Step Viewed', $$event IN ('Step Viewed', 'Step Bought')$$);
 SELECT count(*) = (SELECT count(DISTINCT subject) FROM cdi.events WHERE event IN ('Step Viewed', 'Step Bought')) AS virtual_first FROM cdi_cohorts('"Step Viewed"');

@@ -15,7 +15,8 @@ COMMENT ON FUNCTION cdi._require_value_expression(text, text) IS 'Internal: rais
 
 CREATE OR REPLACE FUNCTION cdi._conversion_values(conversion text, functions_schema text)
 RETURNS TABLE (event_id uuid, subject uuid, "timestamp" timestamptz, "position" bigint, source_id integer, properties jsonb, value numeric)
-LANGUAGE C STABLE STRICT PARALLEL SAFE COST 100000 ROWS 10000
+LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100000 ROWS 10000
+SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'cdi_conversion_values';
 COMMENT ON FUNCTION cdi._conversion_values(text, text) IS 'Internal: events of a conversion whose value is an expression, which runs as the role that declared it.';
 
@@ -139,7 +140,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION cdi_create_conversion(text, text, text, interval, text, text, text, text, text, text, interval, jsonb) IS
-'Declares that a tracked event is a conversion, for events of the past as well. Touchpoints count when they lie at most lookback before it; touch_lookbacks gives types of touch a window of their own.
+'Declares that an event, tracked or virtual, is a conversion, for events of the past as well. Touchpoints count when they lie at most lookback before it; touch_lookbacks gives types of touch a window of their own.
 Its value is in value_property (null: it has none), or value_expression computes it from the columns of cdi.events, running as the role that declares it. With reporting_currency values are converted from the currency that currency_property names, or currency; without a rate the value is null.
 Of events with equal unique_property the first counts, among those of all or of one person (unique_scope); with unique_scope person and no property, once per person; with unique_within, again after that time.
 Raises 42710 where the name is taken, ZC303 where the expression cannot be used.';

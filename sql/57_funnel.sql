@@ -188,34 +188,6 @@ Needs no work_mem but 64 bytes per row that meets a condition; parallel plans ar
 -- Reports over cdi.events.  Their statement is put together of quoted data: no
 -- text of the caller becomes SQL.
 
-CREATE OR REPLACE FUNCTION cdi._funnel_condition(step jsonb, what text)
-RETURNS text
-LANGUAGE plpgsql IMMUTABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    given jsonb := CASE jsonb_typeof(step) WHEN 'string' THEN jsonb_build_object('event', step) ELSE step END;
-    unknown text;
-BEGIN
-    IF given IS NULL OR jsonb_typeof(given) <> 'object' OR NOT given ?| '{event,type}'
-       OR coalesce(jsonb_typeof(given -> 'event'), 'string') <> 'string' OR coalesce(jsonb_typeof(given -> 'type'), 'string') <> 'string'
-       OR coalesce(jsonb_typeof(given -> 'name'), 'string') <> 'string' OR coalesce(jsonb_typeof(given -> 'filter'), 'object') <> 'object' THEN
-        RAISE EXCEPTION '% must be the name of an event, or an object with event or type', what
-            USING ERRCODE = 'invalid_parameter_value', DETAIL = format('It is %s.', coalesce(step::text, 'null')),
-                  HINT = 'For example "Product Viewed", or {"event": "Order Completed", "filter": {"currency": "EUR"}}, or {"type": "page"}.';
-    END IF;
-    SELECT k INTO unknown FROM jsonb_object_keys(given) k WHERE k NOT IN ('event', 'type', 'filter', 'name', 'after', 'before') LIMIT 1;
-    IF unknown IS NOT NULL THEN
-        RAISE EXCEPTION '% has no member "%"', what, unknown
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'Its members: event, type, filter, name.';
-    END IF;
-    RETURN format('(e.type = %L%s%s)', coalesce(given ->> 'type', 'track'),
-                  ' AND e.event = ' || quote_literal(given ->> 'event'),
-                  ' AND e.properties @> ' || quote_literal(given ->> 'filter') || '::jsonb');
-END
-$$;
-COMMENT ON FUNCTION cdi._funnel_condition(jsonb, text) IS 'Internal: a step of a report on a funnel as a condition on event e.';
-
 CREATE OR REPLACE FUNCTION cdi._funnel_query(
     steps jsonb, "window" interval, mode text, from_time timestamptz, to_time timestamptz,
     counting text, breakdown text, options jsonb)
@@ -261,14 +233,14 @@ BEGIN
         RAISE EXCEPTION '"hold" of a funnel must be an array of up to three names of properties' USING ERRCODE = 'invalid_parameter_value';
     END IF;
 
-    SELECT array_agg(cdi._funnel_condition(s, format('step %s of a funnel', n)) ORDER BY n) INTO conditions
+    SELECT array_agg(cdi._step_condition(s) ORDER BY n) INTO conditions
     FROM jsonb_array_elements(steps) WITH ORDINALITY s(s, n);
     any_step := array_to_string(conditions, ' OR ');
     -- Who enters from to_time on is not asked for; later steps may come later.
     IF to_time IS NOT NULL AND (mode !~ '\many_order\M' OR options -> 'anchors' @> '1') THEN
         conditions[1] := format('(%s AND e."timestamp" < %L::timestamptz)', conditions[1], to_time);
     END IF;
-    conditions := conditions || ARRAY(SELECT cdi._funnel_condition(x, format('exclusion %s of a funnel', n))
+    conditions := conditions || ARRAY(SELECT cdi._step_condition(CASE jsonb_typeof(x) WHEN 'object' THEN x - '{after,before}'::text[] ELSE x END)
                                       FROM jsonb_array_elements(exclusions) WITH ORDINALITY x(x, n) ORDER BY n);
 
     funnel := jsonb_build_object('mode', mode, 'window', "window"::text);
@@ -309,8 +281,9 @@ BEGIN
         array_to_string(conditions, ', '),
         CASE counting WHEN 'sessions' THEN 'cdi.session_events'
             ELSE '(SELECT coalesce(m.person_id, v.subject) AS person_id, v.* FROM cdi.events v LEFT JOIN cdi.identity_map m ON m.identifier = v.subject'
-                 ' WHERE v.subject IS NOT NULL AND v.type IN (''track'', ''page'', ''screen''))' END,
-        CASE WHEN mode ~ '\m(strict_order|exact_order)\M' THEN 'true' ELSE '(' || array_to_string(conditions, ' OR ') || ')' END,
+                 ' WHERE v.subject IS NOT NULL)' END,
+        CASE WHEN mode ~ '\m(strict_order|exact_order)\M' THEN '(e.type IN (''track'', ''page'', ''screen'') OR ' ELSE '(' END
+            || array_to_string(conditions, ' OR ') || ')',
         ' AND e."timestamp" >= ' || quote_literal(from_time) || '::timestamptz',
         ' AND e."timestamp" < ' || quote_literal(to_time + CASE WHEN mode ~ '\mamplitude\M' THEN "window" + interval '1 second' ELSE "window" + interval '1 microsecond' END) || '::timestamptz',
         CASE WHEN to_time IS NOT NULL AND mode ~ '\many_order\M' AND NOT coalesce(options -> 'anchors' @> '1', false)
@@ -357,7 +330,7 @@ BEGIN
         ' CROSS JOIN LATERAL (SELECT extract(epoch FROM p.reached_at[s.n] - p.reached_at[s.n - 1])::double precision AS seconds) t'
         ' GROUP BY p.breakdown, s.n)'
         ' SELECT c.breakdown, c.step, CASE WHEN $3 THEN NULL ELSE CASE jsonb_typeof(d.s) WHEN ''string'' THEN d.s #>> ''{}'''
-        ' ELSE coalesce(d.s ->> ''name'', d.s ->> ''event'', d.s ->> ''type'') END END,'
+        ' ELSE coalesce(d.s ->> ''name'', d.s ->> ''event'', d.s ->> ''type'', d.s::text) END END,'
         ' c.entered, c.reached, c.dropped,'
         ' CASE WHEN c.step = 1 THEN 1 ELSE c.reached::double precision / nullif(lag(c.reached) OVER w, 0) END,'
         ' c.reached::double precision / nullif(c.entered, 0), c.avg_seconds, c.percentiles[1], c.percentiles[2]'
@@ -367,7 +340,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION cdi_funnel_report(jsonb, interval, text, timestamptz, timestamptz, text, text, jsonb) IS
-'A funnel over cdi.events, one row per step and segment (value of breakdown): entered (reached the first step), reached, dropped (got here and no further), rates from the previous and from the first step (0 to 1), and the average, median and 90th percentile of seconds since the previous step. steps is an array: the name of a tracked event, or an object with event, type (track, page, screen), filter (properties that it must contain) and name. People enter from from_time to before to_time; later steps may come within the window.
+'A funnel over cdi.events, one row per step and segment (value of breakdown): entered (reached the first step), reached, dropped (got here and no further), rates from the previous and from the first step (0 to 1), and the average, median and 90th percentile of seconds since the previous step. steps is an array of steps as in cdi_event_matches(), where an event may be a virtual one. People enter from from_time to before to_time; later steps may come within the window.
 counting: uniques (people), totals (every path), sessions. breakdown: a property of the event that enters, or campaign_source, campaign_medium, campaign_name, click_id_type, referrer_host, page_host. options: exclusions (steps with after and before), step_windows, anchors, hold (up to three properties). Modes: docs/funnels.md.
 Reads cdi.events and the identity map with the caller''s privileges; costs one pass over the events of the period. Raises 22023 for what it cannot read.';
 

@@ -5,7 +5,36 @@ RETURNS boolean
 LANGUAGE C IMMUTABLE PARALLEL SAFE
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION cdi_event_matches(jsonb, text, text, jsonb) IS
-'Whether an event is one that a step names: the name of a tracked event as a JSON string, or an object with the members event (name or array of names), type (type of call or array; track where an event is named, else page, screen and track), filter (object of properties: a value that must be equal, an array of which one must be, or an object of comparisons =, !=, <, <=, >, >=, exists), name (a label). {} is any page, screen or track. Values of different JSON types are neither equal nor ordered; strings are ordered by their bytes. Never null; false without a step. Raises 22023 for anything else in a step.';
+'Whether an event is one that a step names: the name of a tracked event as a JSON string, or an object with the members event (name or array of names; reports take virtual events, too), type (type of call or array; track where an event is named, else page, screen and track), filter (object of properties: a value that must be equal, an array of which one must be, or an object of comparisons =, !=, <, <=, >, >=, exists), name (a label). {} is any page, screen or track. Values of different JSON types are neither equal nor ordered; strings are ordered by their bytes. Never null; false without a step. Raises 22023 for anything else in a step.';
+
+-- A step of a report as a condition on event e of cdi.events.  Data: no text of
+-- the caller becomes SQL.
+CREATE OR REPLACE FUNCTION cdi._step_condition(step jsonb)
+RETURNS text
+LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    given jsonb := CASE jsonb_typeof(step) WHEN 'string' THEN jsonb_build_object('event', step) ELSE step END;
+    events text[];
+    types text[];
+BEGIN
+    PERFORM @extschema@.cdi_event_matches(coalesce(step, 'null'), NULL, NULL, NULL);     -- raises what is wrong with it
+    SELECT array_agg(v.value) INTO events
+    FROM jsonb_array_elements_text(CASE jsonb_typeof(given -> 'event') WHEN 'array' THEN given -> 'event' ELSE jsonb_build_array(given -> 'event') END) v
+    WHERE given ? 'event';
+    SELECT array_agg(v.value) INTO types
+    FROM jsonb_array_elements_text(CASE jsonb_typeof(given -> 'type') WHEN 'array' THEN given -> 'type' ELSE jsonb_build_array(given -> 'type') END) v
+    WHERE given ? 'type';
+    RETURN format('(%s%s)',
+                  CASE WHEN events IS NULL THEN format('e.type = ANY (%L::text[])', coalesce(types, '{page,screen,track}'))
+                       WHEN types IS NULL THEN (SELECT '(' || string_agg(@extschema@.cdi_event_predicate(n.name, 'e'), ' OR ') || ')' FROM unnest(events) n (name))
+                       ELSE format('e.type = ANY (%L::text[]) AND e.event = ANY (%L::text[])', types, events) END,
+                  ' AND @extschema@.cdi_event_matches(' || quote_literal('{"filter": ' || (given ->> 'filter') || '}')
+                  || '::jsonb, ''track'', NULL, e.properties)');
+END
+$$;
+COMMENT ON FUNCTION cdi._step_condition(jsonb) IS 'Internal: a step of a report as a condition on event e: cdi_event_matches(), and an event without a type may be a virtual one.';
 
 CREATE OR REPLACE FUNCTION cdi._retention_conditions_transition(state bigint, VARIADIC conditions "any")
 RETURNS bigint
@@ -182,34 +211,27 @@ BEGIN
             USING ERRCODE = 'null_value_not_allowed',
                   HINT = '{"event": "Signed Up"} is a tracked event, {} any page, screen or track.';
     END IF;
-    RETURN QUERY
-    SELECT r.*
-    FROM unnest((
-        SELECT @extschema@.cdi_retention_counts(p.history, jsonb_build_object(
-            'mode', cdi_retention.mode, 'period', cdi_retention.period, 'periods', cdi_retention.periods,
-            'brackets', cdi_retention.brackets, 'windows', cdi_retention.windows, 'entry', cdi_retention.entry,
-            'cohort', cdi_retention.cohort, 'time_zone', cdi_retention.time_zone,
-            'from_time', cdi_retention.from_time, 'to_time', cdi_retention.to_time,
-            'as_of', coalesce(cdi_retention.as_of, now())))
-        FROM (
-            SELECT @extschema@.cdi_history(e."timestamp", e.is_start, e.is_return) AS history
-            FROM (
-                SELECT coalesce(m.person_id, e.subject) AS person_id, e."timestamp",
-                       @extschema@.cdi_event_matches(start_event, e.type, e.event, e.properties) AS is_start,
-                       @extschema@.cdi_event_matches(return_event, e.type, e.event, e.properties) AS is_return
-                FROM cdi.events e LEFT JOIN cdi.identity_map m ON m.identifier = e.subject
-                WHERE e.subject IS NOT NULL
-            ) e
-            WHERE e.is_start OR e.is_return
-            GROUP BY e.person_id
-            UNION ALL SELECT NULL  -- parameters are checked without events, too
-        ) p
-    )) r;
+    RETURN QUERY EXECUTE format(
+        'SELECT r.* FROM unnest(('
+        ' SELECT @extschema@.cdi_retention_counts(p.history, $1)'
+        ' FROM (SELECT @extschema@.cdi_history(e."timestamp", e.is_start, e.is_return) AS history'
+        ' FROM (SELECT coalesce(m.person_id, e.subject) AS person_id, e."timestamp", %s IS TRUE AS is_start, %s IS TRUE AS is_return'
+        ' FROM cdi.events e LEFT JOIN cdi.identity_map m ON m.identifier = e.subject'
+        ' WHERE e.subject IS NOT NULL) e'
+        ' WHERE e.is_start OR e.is_return GROUP BY e.person_id'
+        ' UNION ALL SELECT NULL) p)) r',    -- parameters are checked without events, too
+        cdi._step_condition(start_event), cdi._step_condition(return_event))
+    USING jsonb_build_object(
+        'mode', cdi_retention.mode, 'period', cdi_retention.period, 'periods', cdi_retention.periods,
+        'brackets', cdi_retention.brackets, 'windows', cdi_retention.windows, 'entry', cdi_retention.entry,
+        'cohort', cdi_retention.cohort, 'time_zone', cdi_retention.time_zone,
+        'from_time', cdi_retention.from_time, 'to_time', cdi_retention.to_time,
+        'as_of', coalesce(cdi_retention.as_of, now()));
 END
 $$;
 COMMENT ON FUNCTION cdi_retention(jsonb, jsonb, timestamptz, timestamptz, text, text, integer, text, text, text, text, text, timestamptz) IS
 'Of the people who did start_event from from_time to before to_time, how many did return_event how much later: one row per cohort (by day, week, month of the start, or all) and period, and one per period for all cohorts together (cohort null). eligible are those whose period has ended by as_of (now), of whom retained came back; both are null, or 0, where nobody''s has.
-mode: on (in the period), on_or_after, on_or_before, streak (in this and all periods before). period: day, week, month; periods 0 to the number given, or brackets such as ''0, 1-3, 4-7''. windows: calendar, rolling (24 hours from the start), hour_floored (from the beginning of its hour). entry: first (the first start ever), first_in_range, every (once per cohort). A step is as in cdi_event_matches(). Reads cdi.events with the caller''s privileges; one pass over the events, 8 bytes per event of the two steps. Raises 22023 for anything invalid, with what is valid.';
+mode: on (in the period), on_or_after, on_or_before, streak (in this and all periods before). period: day, week, month; periods 0 to the number given, or brackets such as ''0, 1-3, 4-7''. windows: calendar, rolling (24 hours from the start), hour_floored (from the beginning of its hour). entry: first (the first start ever), first_in_range, every (once per cohort). A step is as in cdi_event_matches(); an event without a type may be a virtual one. Reads cdi.events with the caller''s privileges; one pass over the events, 8 bytes per event of the two steps. Raises 22023 for anything invalid, with what is valid.';
 
 CREATE OR REPLACE FUNCTION cdi_stickiness(
     event jsonb DEFAULT '{}',
@@ -250,7 +272,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION cdi_stickiness(jsonb, date, date, integer, integer, text, timestamptz) IS
-'Distinct people who did an event on a day (daily), in the week_days and in the month_days that end with it, and the ratios of the three (null where nobody did), for every day from from_day to to_day (today, and 28 days before to_day), both included. complete: the day has ended by as_of (now). A step is as in cdi_event_matches(). Exact; costs one pass over the events and the active days of a person. Raises 22023 for invalid parameters.';
+'Distinct people who did an event on a day (daily), in the week_days and in the month_days that end with it, and the ratios of the three (null where nobody did), for every day from from_day to to_day (today, and 28 days before to_day), both included. complete: the day has ended by as_of (now). A step is as in cdi_event_matches(); an event without a type may be a virtual one. Exact; costs one pass over the events and the active days of a person. Raises 22023 for invalid parameters.';
 
 CREATE OR REPLACE FUNCTION cdi_stickiness_distribution(
     event jsonb DEFAULT '{}',
@@ -270,6 +292,21 @@ $$;
 COMMENT ON FUNCTION cdi_stickiness_distribution(jsonb, date, date, integer, text, timestamptz) IS
 'How many people did an event on exactly n of the last so many days, for each n from 1 and every day from from_day to to_day; parameters as in cdi_stickiness().';
 
+CREATE OR REPLACE FUNCTION cdi._activity_query(aggregate name, step jsonb)
+RETURNS text
+LANGUAGE sql STABLE PARALLEL RESTRICTED
+SET search_path = pg_catalog, pg_temp
+AS $$
+SELECT format(
+    'SELECT c.* FROM unnest((SELECT @extschema@.%I(p.history, $1)'
+    ' FROM (SELECT @extschema@.cdi_history(e."timestamp") AS history'
+    ' FROM cdi.events e LEFT JOIN cdi.identity_map m ON m.identifier = e.subject'
+    ' WHERE e.subject IS NOT NULL AND %s GROUP BY coalesce(m.person_id, e.subject)'
+    ' UNION ALL SELECT NULL) p)) c',    -- parameters are checked without events, too
+    aggregate, cdi._step_condition(coalesce(step, '{}')))
+$$;
+COMMENT ON FUNCTION cdi._activity_query(name, jsonb) IS 'Internal: statement of a report that counts the histories of people who did a step, with options $1.';
+
 CREATE OR REPLACE FUNCTION cdi._stickiness(
     step jsonb, from_day date, to_day date, windows text, time_zone text, as_of timestamptz)
 RETURNS SETOF cdi.stickiness_count
@@ -277,20 +314,10 @@ LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    RETURN QUERY
-    SELECT s.*
-    FROM unnest((
-        SELECT @extschema@.cdi_stickiness_counts(p.history, jsonb_build_object(
-            'from_day', from_day, 'to_day', to_day, 'windows', windows, 'time_zone', time_zone,
-            'as_of', coalesce(as_of, now())))
-        FROM (
-            SELECT @extschema@.cdi_history(e."timestamp") AS history
-            FROM cdi.events e LEFT JOIN cdi.identity_map m ON m.identifier = e.subject
-            WHERE e.subject IS NOT NULL AND @extschema@.cdi_event_matches(coalesce(step, '{}'), e.type, e.event, e.properties)
-            GROUP BY coalesce(m.person_id, e.subject)
-            UNION ALL SELECT NULL  -- parameters are checked without events, too
-        ) p
-    )) s;
+    RETURN QUERY EXECUTE cdi._activity_query('cdi_stickiness_counts', step)
+    USING jsonb_build_object(
+        'from_day', from_day, 'to_day', to_day, 'windows', windows, 'time_zone', time_zone,
+        'as_of', coalesce(as_of, now()));
 END
 $$;
 COMMENT ON FUNCTION cdi._stickiness(jsonb, date, date, text, text, timestamptz) IS 'Internal: what both reports of stickiness read.';
@@ -307,24 +334,14 @@ LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    RETURN QUERY
-    SELECT l.*
-    FROM unnest((
-        SELECT @extschema@.cdi_lifecycle_counts(p.history, jsonb_build_object(
-            'from_day', from_day, 'to_day', to_day, 'period', cdi_lifecycle.period, 'time_zone', time_zone,
-            'as_of', coalesce(as_of, now())))
-        FROM (
-            SELECT @extschema@.cdi_history(e."timestamp") AS history
-            FROM cdi.events e LEFT JOIN cdi.identity_map m ON m.identifier = e.subject
-            WHERE e.subject IS NOT NULL AND @extschema@.cdi_event_matches(coalesce(cdi_lifecycle.event, '{}'), e.type, e.event, e.properties)
-            GROUP BY coalesce(m.person_id, e.subject)
-            UNION ALL SELECT NULL  -- parameters are checked without events, too
-        ) p
-    )) l;
+    RETURN QUERY EXECUTE cdi._activity_query('cdi_lifecycle_counts', cdi_lifecycle.event)
+    USING jsonb_build_object(
+        'from_day', from_day, 'to_day', to_day, 'period', cdi_lifecycle.period, 'time_zone', time_zone,
+        'as_of', coalesce(as_of, now()));
 END
 $$;
 COMMENT ON FUNCTION cdi_lifecycle(jsonb, date, date, text, text, timestamptz) IS
-'People per period by what they did before: new (their first event ever lies in it), retained (active in the period before, too), resurrected (active earlier, and not in the period before), and dormant (active in the period before, and not in this one). active = new + retained + resurrected; dormant = active of the period before - retained. Periods are days, weeks from Monday (ISO) or months of the time zone, from the one of from_day (12 periods earlier) to that of to_day (today). complete: the period has ended by as_of (now); before that, dormant counts people who may still come. A step is as in cdi_event_matches(). Raises 22023 for invalid parameters.';
+'People per period by what they did before: new (their first event ever lies in it), retained (active in the period before, too), resurrected (active earlier, and not in the period before), and dormant (active in the period before, and not in this one). active = new + retained + resurrected; dormant = active of the period before - retained. Periods are days, weeks from Monday (ISO) or months of the time zone, from the one of from_day (12 periods earlier) to that of to_day (today). complete: the period has ended by as_of (now); before that, dormant counts people who may still come. A step is as in cdi_event_matches(); an event without a type may be a virtual one. Raises 22023 for invalid parameters.';
 
 CREATE OR REPLACE FUNCTION cdi_cohorts(
     event jsonb DEFAULT '{}',
@@ -345,19 +362,19 @@ BEGIN
     IF from_time > to_time THEN
         RAISE EXCEPTION 'from_time is after to_time' USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    RETURN QUERY
-    SELECT f.person_id, date_trunc(cdi_cohorts.period, f.started_at AT TIME ZONE time_zone)::date, f.started_at
-    FROM (
-        SELECT coalesce(m.person_id, e.subject) AS person_id, min(e."timestamp") AS started_at
-        FROM cdi.events e LEFT JOIN cdi.identity_map m ON m.identifier = e.subject
-        WHERE e.subject IS NOT NULL AND @extschema@.cdi_event_matches(coalesce(cdi_cohorts.event, '{}'), e.type, e.event, e.properties)
-        GROUP BY 1
-    ) f
-    WHERE (from_time IS NULL OR f.started_at >= from_time) AND (to_time IS NULL OR f.started_at < to_time);
+    PERFORM now() AT TIME ZONE time_zone;   -- raises without events, too
+    RETURN QUERY EXECUTE format(
+        'SELECT f.person_id, date_trunc($1, f.started_at AT TIME ZONE $2)::date, f.started_at'
+        ' FROM (SELECT coalesce(m.person_id, e.subject) AS person_id, min(e."timestamp") AS started_at'
+        ' FROM cdi.events e LEFT JOIN cdi.identity_map m ON m.identifier = e.subject'
+        ' WHERE e.subject IS NOT NULL AND %s GROUP BY 1) f'
+        ' WHERE ($3 IS NULL OR f.started_at >= $3) AND ($4 IS NULL OR f.started_at < $4)',
+        cdi._step_condition(coalesce(cdi_cohorts.event, '{}')))
+    USING cdi_cohorts.period, time_zone, from_time, to_time;
 END
 $$;
 COMMENT ON FUNCTION cdi_cohorts(jsonb, text, text, timestamptz, timestamptz) IS
-'Acquisition cohorts: each person with the first time he did the event, ever, and the first day of the day, week (from Monday) or month of the time zone in which that lies; people whose first time is from from_time to before to_time. A step is as in cdi_event_matches(). Raises 22023 for invalid parameters.';
+'Acquisition cohorts: each person with the first time he did the event, ever, and the first day of the day, week (from Monday) or month of the time zone in which that lies; people whose first time is from from_time to before to_time. A step is as in cdi_event_matches(); an event without a type may be a virtual one. Raises 22023 for invalid parameters.';
 
 CREATE OR REPLACE FUNCTION cdi_behavioural_cohort(
     event jsonb,
@@ -382,22 +399,19 @@ BEGIN
     IF from_time > to_time THEN
         RAISE EXCEPTION 'from_time is after to_time' USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    RETURN QUERY
-    SELECT o.person_id, min(o."timestamp") FILTER (WHERE within IS NULL AND o.begins IS NOT NULL
-               OR extract(epoch FROM o."timestamp" - o.begins) <= extract(epoch FROM within)), count(*)
-    FROM (
-        SELECT e.person_id, e."timestamp", lag(e."timestamp", times - 1) OVER (PARTITION BY e.person_id ORDER BY e."timestamp") AS begins
-        FROM (
-            SELECT coalesce(m.person_id, e.subject) AS person_id, e."timestamp"
-            FROM cdi.events e LEFT JOIN cdi.identity_map m ON m.identifier = e.subject
-            WHERE e.subject IS NOT NULL AND @extschema@.cdi_event_matches(cdi_behavioural_cohort.event, e.type, e.event, e.properties)
-              AND (from_time IS NULL OR e."timestamp" >= from_time) AND (to_time IS NULL OR e."timestamp" < to_time)
-        ) e
-    ) o
-    GROUP BY o.person_id
-    HAVING count(*) FILTER (WHERE within IS NULL AND o.begins IS NOT NULL
-               OR extract(epoch FROM o."timestamp" - o.begins) <= extract(epoch FROM within)) > 0;
+    RETURN QUERY EXECUTE format(
+        'SELECT o.person_id, min(o."timestamp") FILTER (WHERE o.reached), count(*)'
+        ' FROM (SELECT e.person_id, e."timestamp", e.begins IS NOT NULL AND ($1 IS NULL'
+        ' OR extract(epoch FROM e."timestamp" - e.begins) <= extract(epoch FROM $1)) AS reached'
+        ' FROM (SELECT p.person_id, p."timestamp", lag(p."timestamp", $2 - 1) OVER (PARTITION BY p.person_id ORDER BY p."timestamp") AS begins'
+        ' FROM (SELECT coalesce(m.person_id, e.subject) AS person_id, e."timestamp"'
+        ' FROM cdi.events e LEFT JOIN cdi.identity_map m ON m.identifier = e.subject'
+        ' WHERE e.subject IS NOT NULL AND %s'
+        ' AND ($3 IS NULL OR e."timestamp" >= $3) AND ($4 IS NULL OR e."timestamp" < $4)) p) e) o'
+        ' GROUP BY o.person_id HAVING bool_or(o.reached)',
+        cdi._step_condition(coalesce(cdi_behavioural_cohort.event, 'null')))
+    USING within, times, from_time, to_time;
 END
 $$;
 COMMENT ON FUNCTION cdi_behavioural_cohort(jsonb, integer, interval, timestamptz, timestamptz) IS
-'People who did an event at least so many times within so long (any such window; null: ever), from from_time to before to_time: with the time at which they had, and the number of times in all. For joins: ... JOIN cdi_behavioural_cohort(...) USING (person_id). A day has 24 hours. A step is as in cdi_event_matches(). Raises 22023 for invalid parameters.';
+'People who did an event at least so many times within so long (any such window; null: ever), from from_time to before to_time: with the time at which they had, and the number of times in all. For joins: ... JOIN cdi_behavioural_cohort(...) USING (person_id). A day has 24 hours. A step is as in cdi_event_matches(); an event without a type may be a virtual one. Raises 22023 for invalid parameters.';

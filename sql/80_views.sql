@@ -200,7 +200,8 @@ BEGIN
            @extschema@.cdi_channel(b.campaign_source, b.campaign_medium, b.click_id_type, b.referrer_host, b.page_host, b.campaign_name, b.campaign_term, b.campaign_content) AS channel,
            b.session_channel,
            b.campaign_source, b.campaign_medium, b.campaign_name, b.campaign_term, b.campaign_content,
-           b.click_id_type, b.referrer_host, b.page_host, b.properties, b.context
+           b.click_id_type, b.referrer_host, b.page_host, b.properties, b.context,
+           b.subject, b.user_id, b.anonymous_id, b.group_id, b.traits
     FROM (
         SELECT coalesce(m.person_id, e.subject) AS person_id,
                @extschema@.cdi_session_id(e.event_id, e."timestamp",
@@ -218,7 +219,8 @@ BEGIN
                    e.event = ANY ((SELECT s.cut_events FROM cdi.session_settings s)::text[])) OVER w AS session_channel,
                e.event_id, e."timestamp", e.position, e.received_at, e.source_id, e.type, e.event,
                e.campaign_source, e.campaign_medium, e.campaign_name, e.campaign_term, e.campaign_content,
-               e.click_id_type, e.referrer_host, e.page_host, e.properties, e.context
+               e.click_id_type, e.referrer_host, e.page_host, e.properties, e.context,
+               e.subject, e.user_id, e.anonymous_id, e.group_id, e.traits
         FROM cdi.events e
         LEFT JOIN cdi.identity_map m ON m.identifier = e.subject
         WHERE e.type IN ('page', 'screen', 'track') AND e.subject IS NOT NULL
@@ -291,7 +293,7 @@ BEGIN
     COMMENT ON VIEW cdi.sessions IS 'A person''s visits: browsing events without a longer pause and under one campaign, across all devices (cdi_set_sessions). The id is that of the first event, so a late event that precedes it gives the session another id.';
     COMMENT ON COLUMN cdi.sessions.channel IS 'Channel of the first event that came from anywhere but the site itself; direct where there is none.';
     COMMENT ON COLUMN cdi.sessions.campaign_source IS 'Campaign of the first event: an event with another campaign begins a session.';
-    COMMENT ON COLUMN cdi.sessions.conversions IS 'Number of events that are declared as a conversion.';
+    COMMENT ON COLUMN cdi.sessions.conversions IS 'Number of tracked events that are declared as a conversion.';
     COMMENT ON COLUMN cdi.sessions.referrer_host IS 'Host that referred to the first event that did not come from the site itself.';
     COMMENT ON COLUMN cdi.sessions.landing_page IS 'Path of the first page, or name of the first screen.';
     COMMENT ON COLUMN cdi.sessions.position IS 'Position of the first event.';
@@ -310,7 +312,15 @@ BEGIN
                v.position, v.source_id
         FROM cdi.conversions c
         JOIN cdi.events v ON v.type = 'track' AND v.event = c.event
-        WHERE c.value_expression IS NULL
+        WHERE c.value_expression IS NULL AND NOT EXISTS (SELECT FROM cdi.virtual_events w WHERE w.name = c.event)
+        UNION ALL
+        SELECT v.event_id, c.name, v.subject, v."timestamp", v.properties,
+               @extschema@.cdi_property_number(v.properties, c.value_property),
+               c.currency, c.currency_property, c.reporting_currency, c.unique_property, c.unique_scope, c.unique_within,
+               v.position, v.source_id
+        FROM (SELECT DISTINCT w.name FROM cdi.virtual_events w) w
+        JOIN cdi.conversions c ON c.event = w.name AND c.value_expression IS NULL
+        CROSS JOIN LATERAL @extschema@.cdi_virtual_event_rows(w.name) v
         UNION ALL
         SELECT v.event_id, c.name, v.subject, v."timestamp", v.properties, v.value,
                c.currency, c.currency_property, c.reporting_currency, c.unique_property, c.unique_scope, c.unique_within,
@@ -320,7 +330,7 @@ BEGIN
         WHERE c.value_expression IS NOT NULL
     ) e
     LEFT JOIN cdi.identity_map m ON m.identifier = e.subject;
-    COMMENT ON VIEW cdi.conversion_candidates IS 'Tracked events that are declared as conversions, once per declaration, before any is left out as the same one again.';
+    COMMENT ON VIEW cdi.conversion_candidates IS 'Events that are declared as conversions, once per declaration, before any is left out as the same one again.';
     COMMENT ON COLUMN cdi.conversion_candidates.original_value IS 'Value as the event has it, in its own currency.';
     COMMENT ON COLUMN cdi.conversion_candidates.unique_value IS 'What the event has in the property by which conversions are told apart.';
 
@@ -351,7 +361,7 @@ BEGIN
         ) u
         WHERE u.counts
     ) e;
-    COMMENT ON VIEW cdi.conversion_events IS 'Conversions: tracked events that are declared as one, once per declaration, without those that are the same one again, with their value.';
+    COMMENT ON VIEW cdi.conversion_events IS 'Conversions: events that are declared as one, once per declaration, without those that are the same one again, with their value.';
     COMMENT ON COLUMN cdi.conversion_events.value IS 'In the reporting currency, where the declaration names one. Null where the event has no value, or original_value is there and no rate.';
     COMMENT ON COLUMN cdi.conversion_events.original_value IS 'Value as the event has it.';
     COMMENT ON COLUMN cdi.conversion_events.currency IS 'Currency of original_value; null: nothing says.';

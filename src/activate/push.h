@@ -30,23 +30,25 @@
 typedef struct PushDestination
 {
 	dlist_node	node;
-	int32		destination_id;
 	char	   *name;
+	int32		destination_id;
 	bool		enabled;
 	bool		seen;			/* by the latest reading of the configuration */
+	bool		usable;
+	bool		token_asked;	/* its request is in flight */
+	bool		token_works;	/* something was accepted with it */
+	bool		warned;
+	bool		reason_changed; /* the reason below is not recorded yet */
 	char	   *version;		/* of destination and specification */
 	MemoryContext context;		/* of what was made from them */
 	CdiTarget	target;
 	char	   *settings_text;	/* to be compiled after the transaction */
 	char	   *spec_text;
-	bool		usable;
 	MemoryContext secrets_context;
 	TimestampTz secrets_read;
 
 	char	   *token;			/* of OAuth, in context; NULL: none */
 	TimestampTz token_until;
-	bool		token_asked;	/* its request is in flight */
-	bool		token_works;	/* something was accepted with it */
 	char	   *refresh_token;	/* one that took the place of the setting's, or NULL */
 	int64		rate_interval;	/* us between two requests; 0: no limit */
 	int64		rate_burst;		/* us by which they may come early */
@@ -56,9 +58,7 @@ typedef struct PushDestination
 	int			failures;		/* in a row; nothing else came through */
 	TimestampTz resume_at;		/* sent nothing before */
 	TimestampTz opened_at;		/* the circuit, and it is not closed again; else 0 */
-	bool		warned;
 	char	   *reason;			/* why it pauses; NULL: it does not */
-	bool		reason_changed; /* and that is not recorded yet */
 	dlist_head	lanes;
 } PushDestination;
 

@@ -214,32 +214,39 @@ evaluate(const Expression *expression, Datum *rows, int n, Datum *results, Memor
 	FAILED(expression->name, error->message);
 }
 
+/* The events of a name, which may be a virtual one's. */
+static char *
+events_query(const char *event, const char *functions_schema)
+{
+	char	   *query = psprintf("SELECT %s.cdi_event_predicate($1, 'e')", quote_identifier(functions_schema));
+	Datum		name = CStringGetTextDatum(event);
+
+	if (SPI_execute_with_args(query, 1, (Oid[]) {TEXTOID}, &name, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the predicate of an event");
+	return psprintf("SELECT e.event_id, e.subject, e.\"timestamp\", e.position, e.source_id, e.properties, e"
+					" FROM cdi.events e WHERE %s",
+					SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1));
+}
+
 /* _conversion_values(conversion text, functions_schema text) */
 PG_FUNCTION_INFO_V1(cdi_conversion_values);
 Datum
 cdi_conversion_values(PG_FUNCTION_ARGS)
 {
-	static CdiPlan plan = {
-		.query = "SELECT e.event_id, e.subject, e.\"timestamp\", e.position, e.source_id, e.properties, e"
-		" FROM cdi.events e WHERE e.type = 'track' AND e.event = $1",
-		.nargs = 1,.argtypes = {TEXTOID}
-	};
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	MemoryContext context = CurrentMemoryContext;
 	MemoryContext batch = AllocSetContextCreate(context, "cdi values of conversions", ALLOCSET_DEFAULT_SIZES);
 	Expression	expression;
 	SPIPlanPtr	prepared;
 	Portal		portal;
-	Datum		event;
 
 	InitMaterializedSRF(fcinfo, 0);
 	SPI_connect();
 	load_expression(&expression, PG_GETARG_DATUM(0), PG_GETARG_DATUM(1), context);
-	event = CStringGetTextDatum(expression.event);
-	prepared = SPI_prepare(plan.query, plan.nargs, plan.argtypes);
+	prepared = SPI_prepare(events_query(expression.event, TextDatumGetCString(PG_GETARG_DATUM(1))), 0, NULL);
 	if (prepared == NULL)
 		elog(ERROR, "could not prepare statement: %s", SPI_result_code_string(SPI_result));
-	portal = SPI_cursor_open(NULL, prepared, &event, NULL, true);
+	portal = SPI_cursor_open(NULL, prepared, NULL, NULL, true);
 	for (;;)
 	{
 		Datum		rows[BATCH_ROWS];

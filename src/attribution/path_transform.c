@@ -9,6 +9,7 @@
 
 #include "catalog/pg_type.h"
 #include "lib/stringinfo.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
@@ -174,6 +175,7 @@ cdi_path_transform(PG_FUNCTION_ARGS)
 	{
 		int32		argument = 0;
 
+		CHECK_FOR_INTERRUPTS();
 		if (transforms[transform].argument == LABELS)
 			argument = cdi_paths_label(paths, (CdiText) {VARDATA_ANY(DatumGetPointer(arguments[i])),
 									   VARSIZE_ANY_EXHDR(DatumGetPointer(arguments[i]))});

@@ -261,6 +261,11 @@ credit_row(TupleDesc desc, CdiText channel, const CdiPathCredit *credit)
 	Datum		values[CREDIT_COLUMNS + 1];
 	bool		nulls[CREDIT_COLUMNS + 1];
 
+	if (!isfinite(credit->conversions) || !isfinite(credit->value))
+		ereport(ERROR,
+				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+				 errmsg("credit of \"%s\" is out of range", pnstrdup(channel.data, channel.len)),
+				 errhint("The paths' conversions or values are too large to be added up; state values in a larger unit.")));
 	values[0] = PointerGetDatum(cstring_to_text_with_len(channel.data, channel.len));
 	nulls[0] = false;
 	for (int i = 0; i < lengthof(numbers); i++)
@@ -299,8 +304,8 @@ cdi_paths_result(FunctionCallInfo fcinfo, const CdiPaths *paths, const CdiPathCr
 	for (int p = 0; p < paths->npaths; p++)
 		if (paths->paths[p].length == 0)
 		{
-			rest.conversions = paths->paths[p].conversions;
-			rest.value = paths->paths[p].value;
+			rest.conversions += paths->paths[p].conversions;
+			rest.value += paths->paths[p].value;
 		}
 	for (int i = 0; i < paths->nlabels; i++)
 	{
@@ -315,11 +320,6 @@ cdi_paths_result(FunctionCallInfo fcinfo, const CdiPaths *paths, const CdiPathCr
 			credit.value += rest.value;
 			rest.conversions = rest.value = 0;
 		}
-		if (!isfinite(credit.conversions) || !isfinite(credit.value))
-			ereport(ERROR,
-					(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-					 errmsg("credit of \"%s\" is out of range", pnstrdup(paths->labels[i].data, paths->labels[i].len)),
-					 errhint("The paths' conversions or values are too large to be added up; state values in a larger unit.")));
 		rows[nrows++] = credit_row(desc, paths->labels[i], &credit);
 	}
 	if (rest.conversions != 0 || rest.value != 0)

@@ -194,15 +194,26 @@ is_name(const JsonbValue *key, const char *name)
 	return key->val.string.len == strlen(name) && memcmp(key->val.string.val, name, key->val.string.len) == 0;
 }
 
+/* Which step is wrong: a report has several. */
+static void
+name_step(void *arg)
+{
+	Jsonb	   *source = arg;
+
+	errcontext("step %s", JsonbToCString(NULL, &source->root, VARSIZE(source)));
+}
+
 static Step *
 compile(Jsonb *source)
 {
 	Step	   *step = palloc0(sizeof(Step));
+	ErrorContextCallback context = {error_context_stack, name_step, source};
 	JsonbIterator *iterator;
 	JsonbIteratorToken token;
 	JsonbValue	key;
 	JsonbValue	value;
 
+	error_context_stack = &context;
 	step->source = (Jsonb *) pg_detoast_datum_copy((struct varlena *) source);
 	if (JB_ROOT_IS_SCALAR(step->source) && JsonbExtractScalar(&step->source->root, &value) && value.type == jbvString)
 		add_name(&step->events, &value, "event");
@@ -236,6 +247,7 @@ compile(Jsonb *source)
 			step->types.names[i].len = strlen(browsing[i]);
 		}
 	}
+	error_context_stack = context.previous;
 	return step;
 }
 

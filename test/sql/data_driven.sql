@@ -38,6 +38,9 @@ SELECT cdi_hazard(path, '{1 day}', 0, 0, 5) FROM (VALUES ('{a}'::text[])) p(path
 SELECT s.* FROM (SELECT cdi_shapley('{a,a,a}', 1, -5, NULL, '{"game": "rate"}') AS r) x, pg_temp.show(r) s;
 SELECT s.* FROM (SELECT cdi_logistic('{a,a,a}', 1, -5, 3, '{"counts": true, "ridge": 1}') AS r) x, pg_temp.show(r) s;
 SELECT channel, conversions, value FROM (SELECT cdi_hazard('{a,a}', '{0,0}', 1, -5, NULL) AS r) x, unnest(r);
+-- However many rows have no touch, their conversions are one sum
+SELECT channel, conversions, value FROM (SELECT cdi_hazard(path, '{}', conversions, 6, 1) AS r
+    FROM (VALUES (NULL::text[], 3), ('{}', 4), ('{}', 4)) p(path, conversions)) x, unnest(r);
 -- A channel that lowers the rate has a negative credit, and the sum is what it is
 SELECT s.* FROM (SELECT cdi_shapley(path, conversions, 0, nulls, '{"game": "rate"}') AS r FROM (VALUES ('{good}'::text[], 5, 5), ('{good,bad}', 1, 9)) p(path, conversions, nulls)) x, pg_temp.show(r) s;
 -- No channel makes a conversion likelier: equal shares

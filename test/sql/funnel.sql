@@ -150,7 +150,7 @@ SELECT step, reached FROM cdi_funnel_report('["Funnel View", "Funnel Add"]', '1 
 SELECT person_id = cdi_person('user_id', 'funnel-b') AS is_b, entered_at, reached_at FROM cdi_funnel_people('["Funnel View", "Funnel Add", "Funnel Order"]', 2, '1 hour');
 SELECT * FROM cdi_funnel_report('["Nothing"]');
 SELECT * FROM cdi_funnel_report('[]');
-SELECT * FROM cdi_funnel_report('[{"name": "x"}]');
+SELECT * FROM cdi_funnel_report('[{"event": 3}]');
 SELECT * FROM cdi_funnel_report('[{"event": "x", "where": "1 = 1"}]');
 SELECT * FROM cdi_funnel_report('["x''; DROP TABLE y; --"]');
 SELECT * FROM cdi_funnel_report('["x"]', counting => 'persons');

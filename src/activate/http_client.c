@@ -532,7 +532,11 @@ explain_failure(Transfer *transfer, CdiAnswer *answer)
 		answer->error = "the address is private, loopback, link-local or a metadata service (cdi.egress_allow_private)";
 		return;
 	}
-	answer->failure = transfer->result == CURLE_OPERATION_TIMEDOUT ? "timeout" : "network";
+	/* No attempt makes up for a certificate: it is for people to see to. */
+	if (transfer->result == CURLE_PEER_FAILED_VERIFICATION)
+		answer->failure = "refused";
+	else
+		answer->failure = transfer->result == CURLE_OPERATION_TIMEDOUT ? "timeout" : "network";
 	answer->error = transfer->error[0] ? transfer->error : curl_easy_strerror(transfer->result);
 }
 

@@ -1,6 +1,8 @@
 """The other end of a sync, which behaves as the path asks it to.
 
-Usage: receiver.py PORT REQUESTS_FILE
+Usage: receiver.py PORT REQUESTS_FILE [CERTIFICATE_AND_KEY]
+
+With a certificate it speaks TLS.
 
 Writes one JSON line per request (path, headers, body as it came) before it
 answers.  Paths begin with one of:
@@ -17,6 +19,8 @@ answers.  Paths begin with one of:
     /endless    200 with a body that does not end
     /slow       200 after two seconds
     /hold       200 once the file REQUESTS_FILE.release exists
+    /busy       429 without Retry-After for the first two requests, then 200
+    /shape/NAME 200 that names bad rows: index, list, value, pointer or positional
     /echo       422 with the request's headers as the body
 """
 import collections
@@ -24,6 +28,7 @@ import http.server
 import json
 import os
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -31,6 +36,22 @@ import time
 port, requests_file = int(sys.argv[1]), sys.argv[2]
 lock = threading.Lock()
 count = collections.Counter()
+
+
+def shape(name, document):
+    """What is bad, said in one of the ways that vendors have"""
+    rows = document.get("rows", [])
+    if name == "index":
+        return {"errors": [{"index": i, "message": "no"} for i, row in enumerate(rows) if row["bad"]]}
+    if name == "list":
+        return {"errors": [{"list": key, "index": i, "message": "no"} for key in ("events", "people")
+                           for i, row in enumerate(document.get(key, [])) if row["bad"]]}
+    if name == "value":
+        return {"failed": [row["email"] for row in rows if row["bad"]]}
+    if name == "pointer":
+        return {"errors": [{"source": {"pointer": "/rows/%d/email" % i}, "detail": "no"}
+                           for i, row in enumerate(rows) if row["bad"]]}
+    return {"results": [{"success": False, "error": "no"} if row["bad"] else {"success": True} for row in rows]}
 
 
 class Receiver(http.server.BaseHTTPRequestHandler):
@@ -55,6 +76,10 @@ class Receiver(http.server.BaseHTTPRequestHandler):
             status, answer = 503, {"error": "come back"}
         elif kind == "throttle" and number == 1:
             status, headers, answer = 429, {"Retry-After": "1"}, {"error": "too fast"}
+        elif kind == "busy" and number <= 2:
+            status, answer = 429, {"error": "too fast"}
+        elif kind == "shape":
+            answer = shape(self.path.split("/")[2], document)
         elif kind == "reject" and bad:
             status, answer = 422, {"error": "a row is bad"}
         elif kind == "partial" and bad:
@@ -111,4 +136,9 @@ class Server(http.server.ThreadingHTTPServer):
     request_queue_size = 128
 
 
-Server(("127.0.0.1", port), Receiver).serve_forever()
+server = Server(("127.0.0.1", port), Receiver)
+if len(sys.argv) > 3:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(sys.argv[3])
+    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+server.serve_forever()

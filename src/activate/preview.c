@@ -396,6 +396,7 @@ cdi_sync_preview(PG_FUNCTION_ARGS)
 	int			limit = PG_ARGISNULL(1) ? 10 : PG_GETARG_INT32(1);
 	CdiOwnerScope scope;
 	StreamPreview of = {0};
+	bool		is_stream;
 
 	cdi_prevent_in_recovery("cdi_sync_preview");
 	cdi_require_storage();
@@ -406,21 +407,20 @@ cdi_sync_preview(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	SPI_connect();
 	cdi_owner_enter(&scope);
-	if (load_stream(name, &of, caller))
-		preview.target = of.target;
+	is_stream = load_stream(name, &of, caller);
 	cdi_owner_leave(&scope);
 	MemoryContextSwitchTo(caller);
-	if (!of.stream)
+	if (!is_stream)
 	{
 		run_and_undo(&preview, name, limit);
-		preview.target = &preview.sync->target;
 		preview.actions = palloc(sizeof(json_t *) * Max(preview.nitems, 1));
 		for (int i = 0; i < preview.nitems; i++)
 			preview.actions[i] = preview.sync->action;
 	}
+	preview.target = is_stream ? of.target : &preview.sync->target;
 	preview.target->secrets = masked_secrets(preview.target);
 	preview.target->mask_secrets = true;
-	if (of.stream)
+	if (is_stream)
 	{
 		cdi_stream_check_reader();
 		take_events(&preview, &of, limit, caller);

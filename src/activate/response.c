@@ -434,8 +434,8 @@ retry_after(const json_t *sources, const CdiScope *scope)
 		if (unit && strcmp(unit, "ms") == 0)
 			seconds /= 1000;
 		else if (unit)
-			seconds -= (double) (cdi_target_now(scope->target) / USECS_PER_SEC) +
-				(POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY;
+			seconds -= (double) cdi_target_now(scope->target) / USECS_PER_SEC +
+				(double) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY;
 		if (seconds > 0)
 			return (int) Min(ceil(seconds), CDI_MAX_RETRY_AFTER);
 	}

@@ -130,7 +130,7 @@ class Bench:
         self.empty()
         for name, url in troubled.items():
             self.sync(name, url, 10, 2000)
-        self.sync("well", self.url("ok"), 10, rows)
+        self.sync("well", self.url("ok"), 10, 4 * rows)  # four times, and never empty
         checkpoint(self.db)
         alone, beside = [], []
         for number in range(4):

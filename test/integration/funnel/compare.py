@@ -19,7 +19,7 @@ sys.path.insert(0, os.path.join(ROOT, "test/bench"))
 import pq  # noqa: E402
 import reference  # noqa: E402
 
-CASES = int(os.environ.get("FUNNEL_CASES", "4000"))
+CASES = int(os.environ.get("FUNNEL_CASES", "1500"))
 SEED = int(os.environ.get("FUNNEL_SEED", random.randrange(10 ** 6)))
 SECOND = 10 ** 6
 LEVELS = "ARRAY(SELECT level FROM unnest(funnel))"

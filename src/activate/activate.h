@@ -338,6 +338,9 @@ extern int	cdi_stage_poll(const json_t *stage, int64 *limit);
 
 /* destination.c: raises where the argument is null */
 extern char *cdi_text_argument(FunctionCallInfo fcinfo, int argument, const char *name);
+/* NULL where the argument is */
+extern char *cdi_optional_text(FunctionCallInfo fcinfo, int argument);
+extern char *cdi_optional_json(FunctionCallInfo fcinfo, int argument);
 
 /* armed.c */
 typedef enum CdiArmed

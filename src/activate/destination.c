@@ -58,6 +58,23 @@ cdi_text_argument(FunctionCallInfo fcinfo, int argument, const char *name)
 	return text_to_cstring(PG_GETARG_TEXT_PP(argument));
 }
 
+char *
+cdi_optional_text(FunctionCallInfo fcinfo, int argument)
+{
+	return PG_ARGISNULL(argument) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(argument));
+}
+
+char *
+cdi_optional_json(FunctionCallInfo fcinfo, int argument)
+{
+	Jsonb	   *value;
+
+	if (PG_ARGISNULL(argument))
+		return NULL;
+	value = PG_GETARG_JSONB_P(argument);
+	return JsonbToCString(NULL, &value->root, VARSIZE(value));
+}
+
 static Jsonb *
 jsonb_argument(FunctionCallInfo fcinfo, int argument, const char *name)
 {

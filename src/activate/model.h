@@ -74,7 +74,10 @@ typedef struct CdiSync
 	const json_t *action;
 } CdiSync;
 
-/* sync_declare.c: raises 22023 where there is no such mode */
+/* sync_declare.c: columns of the first row that SPI has returned; the text is copied. */
+extern char *cdi_row_text(MemoryContext context, int column);
+extern int32 cdi_row_int(int column);
+/* Raises 22023 where there is no such mode */
 extern CdiSyncMode cdi_sync_mode(const char *name);
 /* What the model of a sync has to bring; texts may be NULL.  Raises ZC407. */
 extern void cdi_sync_mapping(CdiModel *model, const json_t *action, const char *mapping, const char *nulls);

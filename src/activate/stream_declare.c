@@ -16,31 +16,6 @@
 #include "base/errors.h"
 #include "worker/worker.h"
 
-static char *
-text_or_null(FunctionCallInfo fcinfo, int argument)
-{
-	return PG_ARGISNULL(argument) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(argument));
-}
-
-static char *
-json_or_null(FunctionCallInfo fcinfo, int argument)
-{
-	Jsonb	   *value;
-
-	if (PG_ARGISNULL(argument))
-		return NULL;
-	value = PG_GETARG_JSONB_P(argument);
-	return JsonbToCString(NULL, &value->root, VARSIZE(value));
-}
-
-static char *
-copied_value(MemoryContext context, int column)
-{
-	char	   *value = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column);
-
-	return value ? MemoryContextStrdup(context, value) : NULL;
-}
-
 void
 cdi_stream_check_reader(void)
 {
@@ -57,7 +32,7 @@ check(const char *name, const char *destination, const char *action, const char 
 	static CdiPlan find = {
 		.query = "SELECT d.destination_id, p.spec::text FROM cdi.destinations d"
 		" LEFT JOIN cdi.destination_specs p ON (p.name, p.version) = (d.spec_name, d.spec_version)"
-		" WHERE d.name = $1",
+		" WHERE d.name = $1 FOR KEY SHARE OF d",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
 	CdiOwnerScope scope;
@@ -148,9 +123,9 @@ cdi_create_event_stream(PG_FUNCTION_ARGS)
 	};
 	char	   *name = cdi_text_argument(fcinfo, 0, "name");
 	char	   *destination = cdi_text_argument(fcinfo, 1, "destination");
-	char	   *action = text_or_null(fcinfo, 2);
-	char	   *rules = PG_ARGISNULL(3) ? "{}" : json_or_null(fcinfo, 3);
-	char	   *mapping = json_or_null(fcinfo, 4);
+	char	   *action = cdi_optional_text(fcinfo, 2);
+	char	   *rules = PG_ARGISNULL(3) ? "{}" : cdi_optional_json(fcinfo, 3);
+	char	   *mapping = cdi_optional_json(fcinfo, 4);
 	char	   *start = cdi_text_argument(fcinfo, 5, "start");
 	Datum		caller = DirectFunctionCall1(namein, CStringGetDatum(GetUserNameFromId(GetUserId(), false)));
 	CdiOwnerScope scope;
@@ -213,10 +188,10 @@ cdi_alter_event_stream(PG_FUNCTION_ARGS)
 	cdi_plan_execute(&find, (Datum[]) {CStringGetTextDatum(name)}, NULL);
 	if (SPI_processed == 0)
 		cdi_sync_unknown(name);
-	destination = copied_value(caller, 1);
-	action = PG_ARGISNULL(1) ? copied_value(caller, 2) : text_or_null(fcinfo, 1);
-	rules = PG_ARGISNULL(2) ? copied_value(caller, 3) : json_or_null(fcinfo, 2);
-	mapping = PG_ARGISNULL(3) ? copied_value(caller, 4) : json_or_null(fcinfo, 3);
+	destination = cdi_row_text(caller, 1);
+	action = PG_ARGISNULL(1) ? cdi_row_text(caller, 2) : cdi_optional_text(fcinfo, 1);
+	rules = PG_ARGISNULL(2) ? cdi_row_text(caller, 3) : cdi_optional_json(fcinfo, 2);
+	mapping = PG_ARGISNULL(3) ? cdi_row_text(caller, 4) : cdi_optional_json(fcinfo, 3);
 	cdi_owner_leave(&scope);
 	if (action && *action == '\0')
 		action = NULL;

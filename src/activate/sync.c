@@ -43,22 +43,6 @@ cdi_sync_lock(int32 sync_id)
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 }
 
-static char *
-copied_value(MemoryContext context, int column)
-{
-	char	   *value = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column);
-
-	return value ? MemoryContextStrdup(context, value) : NULL;
-}
-
-static int32
-int_value(int column)
-{
-	bool		isnull;
-
-	return DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column, &isnull));
-}
-
 
 static bool
 is_true(int column)
@@ -92,9 +76,9 @@ cdi_sync_load(const char *name, MemoryContext context)
 	cdi_plan_execute(&plan, (Datum[]) {CStringGetTextDatum(name)}, NULL);
 	if (SPI_processed == 0)
 		cdi_sync_unknown(name);
-	if (strcmp(copied_value(context, 18), "events") == 0)
+	if (strcmp(cdi_row_text(context, 18), "events") == 0)
 		cdi_sync_is_stream(name);
-	cdi_sync_lock(int_value(1));
+	cdi_sync_lock(cdi_row_int(1));
 	/* A run, a reset or a change that we have waited for is to be seen. */
 	cdi_plan_execute(&plan, (Datum[]) {CStringGetTextDatum(name)}, NULL);
 	if (SPI_processed == 0)
@@ -103,19 +87,19 @@ cdi_sync_load(const char *name, MemoryContext context)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("sync \"%s\" is paused", name),
-				 errdetail("The reason: %s.", copied_value(context, 16)),
+				 errdetail("The reason: %s.", cdi_row_text(context, 16)),
 				 errhint("SELECT cdi_sync_resume('%s') lets it run again.", name)));
 	if (!is_true(10))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("destination \"%s\" of sync \"%s\" is disabled", copied_value(context, 7), name)));
-	sync->sync_id = int_value(1);
+				 errmsg("destination \"%s\" of sync \"%s\" is disabled", cdi_row_text(context, 7), name)));
+	sync->sync_id = cdi_row_int(1);
 	sync->name = name;
 	sync->model.sync = name;
-	sync->model.query = copied_value(context, 2);
-	sync->model.primary_key = copied_value(context, 3);
-	sync->model.search_path = copied_value(context, 5);
-	role = copied_value(context, 4);
+	sync->model.query = cdi_row_text(context, 2);
+	sync->model.primary_key = cdi_row_text(context, 3);
+	sync->model.search_path = cdi_row_text(context, 5);
+	role = cdi_row_text(context, 4);
 	sync->model.run_as = get_role_oid(role, true);
 	if (!OidIsValid(sync->model.run_as))
 		ereport(ERROR,
@@ -123,18 +107,18 @@ cdi_sync_load(const char *name, MemoryContext context)
 				 errmsg("sync \"%s\" cannot run", name),
 				 errdetail("It was declared by role \"%s\", which does not exist any more.", role),
 				 errhint("cdi_alter_sync('%s') makes it run as the role that calls it.", name)));
-	spec = copied_value(context, 8);
+	spec = cdi_row_text(context, 8);
 	if (spec == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_CDI_UNKNOWN_DESTINATION),
-				 errmsg("the specification of destination \"%s\" is gone", copied_value(context, 7))));
-	action = copied_value(context, 6);
-	sync->mode = cdi_sync_mode(copied_value(context, 11));
-	mapping = copied_value(context, 12);
-	nulls = copied_value(context, 13);
-	sync->change_column = copied_value(context, 14);
-	sync->change_value = copied_value(context, 15);
-	settings = copied_value(context, 17);
+				 errmsg("the specification of destination \"%s\" is gone", cdi_row_text(context, 7))));
+	action = cdi_row_text(context, 6);
+	sync->mode = cdi_sync_mode(cdi_row_text(context, 11));
+	mapping = cdi_row_text(context, 12);
+	nulls = cdi_row_text(context, 13);
+	sync->change_column = cdi_row_text(context, 14);
+	sync->change_value = cdi_row_text(context, 15);
+	settings = cdi_row_text(context, 17);
 	sync->target.spec = cdi_spec_load(context, spec, false);
 	sync->target.settings = cdi_settings_check(sync->target.spec, cdi_json_parse(context, settings, strlen(settings), &error),
 											   context);

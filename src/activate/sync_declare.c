@@ -24,6 +24,22 @@
 
 static const char *const modes[] = {"mirror", "upsert", "insert", "update", "append", "delete", "full"};
 
+char *
+cdi_row_text(MemoryContext context, int column)
+{
+	char	   *value = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column);
+
+	return value ? MemoryContextStrdup(context, value) : NULL;
+}
+
+int32
+cdi_row_int(int column)
+{
+	bool		isnull;
+
+	return DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column, &isnull));
+}
+
 void
 cdi_sync_unknown(const char *name)
 {
@@ -130,39 +146,6 @@ cdi_sync_mapping(CdiModel *model, const json_t *action, const char *mapping, con
 	model->send_nulls = cdi_json_string(action, "nulls") != NULL && strcmp(cdi_json_string(action, "nulls"), "send") == 0;
 }
 
-static char *
-copied_value(MemoryContext context, int column)
-{
-	char	   *value = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column);
-
-	return value ? MemoryContextStrdup(context, value) : NULL;
-}
-
-static int32
-int_value(int column)
-{
-	bool		isnull;
-
-	return DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column, &isnull));
-}
-
-static char *
-text_or_null(FunctionCallInfo fcinfo, int argument)
-{
-	return PG_ARGISNULL(argument) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(argument));
-}
-
-static char *
-json_or_null(FunctionCallInfo fcinfo, int argument)
-{
-	Jsonb	   *value;
-
-	if (PG_ARGISNULL(argument))
-		return NULL;
-	value = PG_GETARG_JSONB_P(argument);
-	return JsonbToCString(NULL, &value->root, VARSIZE(value));
-}
-
 /* What is declared of a sync */
 typedef struct Declaration
 {
@@ -204,8 +187,8 @@ check(Declaration *sync, CdiModel *model)
 				(errcode(ERRCODE_CDI_UNKNOWN_DESTINATION),
 				 errmsg("destination \"%s\" does not exist", sync->destination),
 				 errhint("SELECT cdi_create_destination('%s', ...) creates it.", sync->destination)));
-	sync->destination_id = int_value(1);
-	text = copied_value(caller, 2);
+	sync->destination_id = cdi_row_int(1);
+	text = cdi_row_text(caller, 2);
 	cdi_owner_leave(&scope);
 	if (text == NULL)
 		ereport(ERROR,
@@ -302,11 +285,11 @@ cdi_create_sync(PG_FUNCTION_ARGS)
 		.destination = cdi_text_argument(fcinfo, 1, "destination"),
 		.model = cdi_text_argument(fcinfo, 2, "model"),
 		.primary_key = cdi_text_argument(fcinfo, 3, "primary_key"),
-		.action = text_or_null(fcinfo, 4),
+		.action = cdi_optional_text(fcinfo, 4),
 		.mode = cdi_text_argument(fcinfo, 5, "mode"),
-		.mapping = json_or_null(fcinfo, 6),
-		.nulls = json_or_null(fcinfo, 7),
-		.change_column = text_or_null(fcinfo, 8)
+		.mapping = cdi_optional_json(fcinfo, 6),
+		.nulls = cdi_optional_json(fcinfo, 7),
+		.change_column = cdi_optional_text(fcinfo, 8)
 	};
 	CdiModel	model = model_of_caller();
 	int32		sync_id;
@@ -318,7 +301,7 @@ cdi_create_sync(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("sync \"%s\" exists already", sync.name),
 				 errhint("cdi_alter_sync() changes it.")));
-	sync_id = int_value(1);
+	sync_id = cdi_row_int(1);
 	SPI_finish();
 	PG_RETURN_INT32(sync_id);
 }
@@ -349,16 +332,16 @@ cdi_alter_sync(PG_FUNCTION_ARGS)
 	cdi_plan_execute(&find, (Datum[]) {CStringGetTextDatum(sync.name)}, NULL);
 	if (SPI_processed == 0)
 		cdi_sync_unknown(sync.name);
-	if (strcmp(copied_value(caller, 9), "t") == 0)
+	if (strcmp(cdi_row_text(caller, 9), "t") == 0)
 		cdi_sync_is_stream(sync.name);
-	sync.destination = copied_value(caller, 1);
-	sync.model = same_sql ? copied_value(caller, 2) : text_or_null(fcinfo, 1);
-	sync.primary_key = PG_ARGISNULL(2) ? copied_value(caller, 3) : text_or_null(fcinfo, 2);
-	sync.action = PG_ARGISNULL(3) ? copied_value(caller, 4) : text_or_null(fcinfo, 3);
-	sync.mode = PG_ARGISNULL(4) ? copied_value(caller, 5) : text_or_null(fcinfo, 4);
-	sync.mapping = PG_ARGISNULL(5) ? copied_value(caller, 6) : json_or_null(fcinfo, 5);
-	sync.nulls = PG_ARGISNULL(6) ? copied_value(caller, 7) : json_or_null(fcinfo, 6);
-	sync.change_column = PG_ARGISNULL(7) ? copied_value(caller, 8) : text_or_null(fcinfo, 7);
+	sync.destination = cdi_row_text(caller, 1);
+	sync.model = same_sql ? cdi_row_text(caller, 2) : cdi_optional_text(fcinfo, 1);
+	sync.primary_key = PG_ARGISNULL(2) ? cdi_row_text(caller, 3) : cdi_optional_text(fcinfo, 2);
+	sync.action = PG_ARGISNULL(3) ? cdi_row_text(caller, 4) : cdi_optional_text(fcinfo, 3);
+	sync.mode = PG_ARGISNULL(4) ? cdi_row_text(caller, 5) : cdi_optional_text(fcinfo, 4);
+	sync.mapping = PG_ARGISNULL(5) ? cdi_row_text(caller, 6) : cdi_optional_json(fcinfo, 5);
+	sync.nulls = PG_ARGISNULL(6) ? cdi_row_text(caller, 7) : cdi_optional_json(fcinfo, 6);
+	sync.change_column = PG_ARGISNULL(7) ? cdi_row_text(caller, 8) : cdi_optional_text(fcinfo, 7);
 	cdi_owner_leave(&scope);
 	/* "{}" and the empty text take a mapping and a change column away. */
 	if (sync.mapping != NULL && strcmp(sync.mapping, "{}") == 0)
@@ -412,7 +395,7 @@ cdi_drop_sync(PG_FUNCTION_ARGS)
 	cdi_plan_execute(&drop, (Datum[]) {CStringGetTextDatum(name)}, NULL);
 	if (SPI_processed == 0)
 		cdi_sync_unknown(name);
-	sync_id = int_value(1);
+	sync_id = cdi_row_int(1);
 	for (int i = 0; i < lengthof(state); i++)
 		cdi_plan_execute(&state[i], (Datum[]) {Int32GetDatum(sync_id)}, NULL);
 	SPI_finish();
@@ -453,7 +436,7 @@ cdi_sync_pause(PG_FUNCTION_ARGS)
 		.nargs = 2,.argtypes = {TEXTOID, TEXTOID}
 	};
 
-	change(&plan, cdi_text_argument(fcinfo, 0, "sync"), text_or_null(fcinfo, 1));
+	change(&plan, cdi_text_argument(fcinfo, 0, "sync"), cdi_optional_text(fcinfo, 1));
 	PG_RETURN_VOID();
 }
 
@@ -508,7 +491,7 @@ cdi_sync_reset(PG_FUNCTION_ARGS)
 	cdi_plan_execute(&find, (Datum[]) {CStringGetTextDatum(name)}, NULL);
 	if (SPI_processed == 0)
 		cdi_sync_unknown(name);
-	sync_id = int_value(1);
+	sync_id = cdi_row_int(1);
 	cdi_sync_lock(sync_id);
 	for (int i = 0; i < lengthof(forget); i++)
 		cdi_plan_execute(&forget[i], (Datum[]) {Int32GetDatum(sync_id), Int64GetDatum(cdi_watermark_compute())}, NULL);
@@ -564,7 +547,7 @@ check_circle(int32 before, int32 sync_id, const char *name)
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("sync \"%s\" cannot run after one that runs after it", name)));
 		cdi_plan_execute(&plan, (Datum[]) {Int32GetDatum(before)}, NULL);
-		before = SPI_processed == 1 ? int_value(1) : 0;
+		before = SPI_processed == 1 ? cdi_row_int(1) : 0;
 	}
 }
 
@@ -582,8 +565,8 @@ cdi_sync_schedule(PG_FUNCTION_ARGS)
 		.nargs = 4,.argtypes = {TEXTOID, INTERVALOID, TEXTOID, BOOLOID}
 	};
 	char	   *name = cdi_text_argument(fcinfo, 0, "sync");
-	char	   *after = text_or_null(fcinfo, 2);
-	char	   *cron = text_or_null(fcinfo, 4);
+	char	   *after = cdi_optional_text(fcinfo, 2);
+	char	   *cron = cdi_optional_text(fcinfo, 4);
 	bool		on_change = !PG_ARGISNULL(3) && PG_GETARG_BOOL(3);
 	Interval	second = {.time = USECS_PER_SEC};
 	CdiOwnerScope scope;
@@ -617,7 +600,7 @@ cdi_sync_schedule(PG_FUNCTION_ARGS)
 
 		if (isnull)
 			cdi_sync_unknown(after);
-		check_circle(DatumGetInt32(found), int_value(2), name);
+		check_circle(DatumGetInt32(found), cdi_row_int(2), name);
 	}
 	cdi_owner_leave(&scope);
 	set_cron(name, cron, get_func_namespace(fcinfo->flinfo->fn_oid));

@@ -119,7 +119,6 @@ extern double cdi_model_weigh(const CdiCreditModel *model, const CdiModelPath *p
 							  double *weights, uint8 *roles);
 /* Raises ZC301 with the models there are. */
 extern void cdi_model_find(CdiCreditModel *model, const char *name, const char *base);
-extern bool cdi_model_exists(const char *name);
 
 /*
  * parameters.c: models of a call with what the caller set.  Raises 22023 for

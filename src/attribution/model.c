@@ -55,12 +55,6 @@ find_preset(const char *name)
 	return NULL;
 }
 
-bool
-cdi_model_exists(const char *name)
-{
-	return find_preset(name) != NULL;
-}
-
 void
 cdi_model_find(CdiCreditModel *model, const char *name, const char *base)
 {

@@ -11,7 +11,7 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/regproc.h"
+#include "utils/varlena.h"
 
 #include "attribution/attribution.h"
 #include "base/errors.h"
@@ -174,7 +174,7 @@ cdi_journeys_seen_until(const CdiJourneys *self)
 static Oid
 relation_oid(const char *relation)
 {
-	return RangeVarGetRelid(makeRangeVarFromNameList(stringToQualifiedNameList(relation)), NoLock, false);
+	return RangeVarGetRelid(makeRangeVarFromNameList(textToQualifiedNameList(cstring_to_text(relation))), NoLock, false);
 }
 
 /* A column of the relation r as SQL; where it is missing, null or an error. */

@@ -19,7 +19,7 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/numeric.h"
-#include "utils/regproc.h"
+#include "utils/varlena.h"
 
 #include "attribution/attribution.h"
 #include "attribution/markov.h"
@@ -129,7 +129,7 @@ static char *
 relation_of(const char *name, const JsonbValue *value)
 {
 	char	   *text = string_of(name, value, "the name of a table or view with its schema");
-	List	   *names = stringToQualifiedNameList(text);
+	List	   *names = textToQualifiedNameList(cstring_to_text(text));
 	RangeVar   *relation = makeRangeVarFromNameList(names);
 
 	if (relation->schemaname == NULL)

@@ -51,7 +51,7 @@ cdi_flow_keep(CdiFlowPaths *paths, int32 person, int length, const int32 *nodes,
 	memcpy(&word[2], nodes, sizeof(int32) * length);
 	paths->nwords += length + 2;
 	for (int i = 1; i < length; i++)
-		paths->gaps[paths->ngaps++] = nodes[i] < 0 || nodes[i - 1] < 0 ? CDI_FLOW_NO_GAP : Abs(times[i] - times[i - 1]);
+		paths->gaps[paths->ngaps++] = nodes[i] < 0 || nodes[i - 1] < 0 ? CDI_FLOW_NO_GAP : llabs(times[i] - times[i - 1]);
 	paths->npaths++;
 }
 

@@ -99,7 +99,7 @@ follow(const CdiFlowOptions *options, const CdiFlowEvent *events, int64 n, int64
 	}
 	for (; i >= 0 && i < n && length <= options->steps; i += step)
 	{
-		if (options->within > 0 && Abs(events[i].at - begun) > options->within)
+		if (options->within > 0 && llabs(events[i].at - begun) > options->within)
 			break;
 		nodes[length] = events[i].node;
 		times[length++] = events[i].at;

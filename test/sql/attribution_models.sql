@@ -52,7 +52,7 @@ SELECT touches, touch, channel FROM cdi_attribution('last_non_direct', 'sale', l
 -- Without direct touches; a path of nothing else is no path.
 SELECT touches, touch, channel, credit FROM cdi_attribution('linear', 'sale', lookback => '90 days', parameters => pg_temp.parameters('{"exclude_channels": "direct"}')) ORDER BY touches, touch;
 -- With transforms: removed unless all are, exposure, first, trimmed; in their order.
-SELECT p.transform, string_agg(s.channels, ' | ' ORDER BY s.touches) AS paths
+SELECT p.transform, string_agg(s.channels, ' | ' ORDER BY s.touches, s.channels) AS paths
 FROM unnest(ARRAY['[]', '"exposure"', '"first"', '"unique"', '{"trim": 2}', '{"remove_if_not_all": "direct"}', '{"remove_if_last_and_not_all": ["direct"]}',
                   '[{"trim": 2}, {"remove_if_not_all": ["direct"]}]', '[{"remove_if_not_all": ["direct"]}, {"trim": 2}]']::jsonb[]) WITH ORDINALITY p (transform, number),
 LATERAL (SELECT touches, string_agg(replace(channel, 'channel ', ''), ',' ORDER BY touch) AS channels

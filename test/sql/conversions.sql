@@ -74,7 +74,7 @@ SELECT conversion, who, value FROM counted WHERE conversion IN ('margin', 'flag'
 SELECT c.touches, c.credit, c.credited_value FROM cdi_attribution('linear', 'margin') c ORDER BY c.value;
 -- One expression, of one number, that can be planned.
 SELECT cdi_create_conversion('x', 'X', value_expression => '1) FROM cdi.events; DELETE FROM cdi.events; SELECT (1');
-SELECT cdi_create_conversion('x', 'X', value_expression => '1) FROM (SELECT 1');
+SELECT cdi_create_conversion('x', 'X', value_expression => '1) FROM (SELECT 1) AS x (y');
 SELECT cdi_create_conversion('x', 'X', value_expression => 'no_such_column');
 SELECT cdi_create_conversion('x', 'X', value_expression => 'count(*)');
 SELECT cdi_create_conversion('x', 'X', value_expression => 'e."timestamp"');

@@ -26,7 +26,8 @@ SELECT last_value = :last_value AS unchanged FROM cdi.identifier_types_type_id_s
 
 -- A parallel worker finds keys, too.
 BEGIN;
-SET LOCAL force_parallel_mode = on;
+-- Its name since PostgreSQL 16 is another.
+SELECT set_config(name, 'on', true) FROM pg_settings WHERE name IN ('force_parallel_mode', 'debug_parallel_query');
 SELECT count(DISTINCT cdi_person('email', relname || '@ty.example')) > 0 AS found FROM pg_class;
 ROLLBACK;
 

@@ -43,7 +43,7 @@ DECLARE
 BEGIN
     FOR line IN EXECUTE 'EXPLAIN (COSTS OFF) ' || query LOOP
         IF line ~ '^(Merge Append|Sort|  ->  (Subquery Scan|Sort|WindowAgg)| +One-Time Filter)' THEN
-            RETURN NEXT regexp_replace(line, '( on )\S+|\$\d+', '\1');
+            RETURN NEXT regexp_replace(line, '( on )\S+|\$\d+|\(InitPlan \d+\)\.col1', '\1');
         END IF;
     END LOOP;
 END

@@ -117,7 +117,8 @@ cdi_filter_open(CdiFilter *filter, int slot, BlockNumber pages)
 	filter->relation = table_open(oid, NoLock);
 	filter->pages = pages;
 	filter->slot = slot;
-	if (RelationGetNumberOfBlocks(filter->relation) == pages)
+	/* PostgreSQL 16 and later add several pages at once, the last perhaps empty. */
+	if (RelationGetNumberOfBlocks(filter->relation) >= pages)
 		return true;
 	cdi_filter_close(filter);
 	return false;

@@ -62,7 +62,7 @@ sub filtered
 {
 	my ($name) = @_;
 	ok($node->poll_query_until('shop', "SELECT bool_and(filter_pages > 0 AND key_pages = pg_relation_size(format('cdi.message_keys_%s', slot)) / 8192
-		AND filter_pages = pg_relation_size(format('cdi.message_filter_%s', slot)) / 8192) FROM cdi.$older"), $name);
+		AND filter_pages <= pg_relation_size(format('cdi.message_filter_%s', slot)) / 8192) FROM cdi.$older"), $name);
 }
 
 # The current generation has become too old.
@@ -136,7 +136,16 @@ my $dump = $node->basedir . '/shop';
 $node->command_ok([ 'pg_dump', '-f', $dump, '-d', $node->connstr('shop') ], 'dump');
 $node->safe_psql('postgres', 'CREATE DATABASE copy');
 $node->command_ok([ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-f', $dump, '-d', $node->connstr('copy') ], 'restore');
-few_scans('copy', 'in a copy ', 'in a restored copy');
+# COPY of PostgreSQL 16 and later may leave empty pages at the end of a table of
+# keys: to its filter that is another table, until the keeper makes it anew.
+if ($node->pg_version < 16 || $node->safe_psql('copy', "SELECT bool_and(key_pages = pg_relation_size(format('cdi.message_keys_%s', slot)) / 8192) FROM cdi.$older") eq 't')
+{
+	few_scans('copy', 'in a copy ', 'in a restored copy');
+}
+else
+{
+	stored('copy', 'in a copy ', 'new keys: in a restored copy');
+}
 duplicates('copy', "generation $_ ", "in a restored copy, generation $_") for 0 .. 3;
 
 # Filters that are not what was written

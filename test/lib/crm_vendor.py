@@ -98,7 +98,7 @@ class Vendor(http.server.BaseHTTPRequestHandler):
             return 200, {"access_token": "session-%d" % state["session"], "instance_url": "http://127.0.0.1:%d" % port, "token_type": "Bearer"}
         if path.startswith("/services/data/v53.0/"):
             return self.salesforce(path[len("/services/data/v53.0"):], body)
-        if path.startswith("/crm/v3/objects/contacts/batch/"):
+        if path.startswith("/crm/objects/2026-03/contacts/batch/"):
             return self.hubspot(path.rsplit("/", 1)[1], json.loads(body))
         if path.startswith("/users/"):
             return self.braze(path[len("/users/"):], json.loads(body))

@@ -25,7 +25,7 @@ import urllib.parse
 
 port, public_key = int(sys.argv[1]), sys.argv[2]
 lock = threading.RLock()
-state = {"wrong": [], "tokens": [], "sf": {}, "jobs": {}, "hubspot": {}, "hubspot_calls": [], "braze": {"attributes": [], "events": [], "purchases": []},
+state = {"wrong": [], "tokens": [], "sf": {}, "jobs": {}, "hubspot": {}, "hubspot_calls": [], "hubspot_list": [], "braze": {"attributes": [], "events": [], "purchases": []},
          "braze_sizes": [], "deleted": [], "bigquery": {}, "s3": {}, "locked": 0, "session": 0}
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 
@@ -98,8 +98,10 @@ class Vendor(http.server.BaseHTTPRequestHandler):
             return 200, {"access_token": "session-%d" % state["session"], "instance_url": "http://127.0.0.1:%d" % port, "token_type": "Bearer"}
         if path.startswith("/services/data/v53.0/"):
             return self.salesforce(path[len("/services/data/v53.0"):], body)
-        if path.startswith("/crm/v3/objects/contacts/batch/"):
+        if path.startswith("/crm/objects/2026-03/contacts/batch/"):
             return self.hubspot(path.rsplit("/", 1)[1], json.loads(body))
+        if path.startswith("/crm/lists/2026-03/12/memberships/"):
+            return self.hubspot_list(path.rsplit("/", 1)[1], json.loads(body))
         if path.startswith("/users/"):
             return self.braze(path[len("/users/"):], json.loads(body))
         if path == "/token":
@@ -193,7 +195,13 @@ class Vendor(http.server.BaseHTTPRequestHandler):
         state["hubspot_calls"].append([call, len(inputs)])
         if call == "read":
             assert body["idProperty"] == "email"
-            return 200, {"status": "COMPLETE", "results": [{"id": "h-" + one["id"]} for one in inputs if one["id"] in state["hubspot"]]}
+            assert all(set(one) == {"id"} for one in inputs), inputs
+            missing = [one["id"] for one in inputs if one["id"] not in state["hubspot"]]
+            found = {"status": "COMPLETE", "results": [{"id": "h-" + one["id"]} for one in inputs if one["id"] in state["hubspot"]]}
+            if missing:
+                return 207, dict(found, numErrors=1, errors=[{"status": "error", "category": "OBJECT_NOT_FOUND", "message": "Could not get some CONTACT objects",
+                                                              "context": {"ids": missing}}])
+            return 200, found
         if call == "archive":
             for one in inputs:
                 assert one["id"].startswith("h-")
@@ -215,6 +223,13 @@ class Vendor(http.server.BaseHTTPRequestHandler):
         if errors:
             return 207, {"status": "COMPLETE", "results": results, "numErrors": len(errors), "errors": errors}
         return 200, {"status": "COMPLETE", "results": results}
+
+    def hubspot_list(self, call, ids):
+        assert self.headers["Authorization"] == "Bearer pat-s3cret" and self.command == "PUT"
+        assert call in ("add", "remove") and 1 <= len(ids) <= 100 and all(one.startswith("h-") for one in ids), ids
+        members = set(state["hubspot_list"])
+        state["hubspot_list"] = sorted(members | set(ids) if call == "add" else members - set(ids))
+        return 200, {"recordIdsMissing": [], "recordIdsRemoved": [] if call == "add" else ids, "recordsIdsAdded": ids if call == "add" else []}
 
     # ---- Braze ----
 

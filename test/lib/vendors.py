@@ -65,7 +65,7 @@ def google(path, headers, body):
 
 def linkedin(path, headers, body):
     """A status per element"""
-    if headers.get("LinkedIn-Version") != "202603":
+    if headers.get("LinkedIn-Version") != "202607":
         return 426, {"status": 426, "code": "NONEXISTENT_VERSION", "message": "Requested version is not active"}
     return 200, {"elements": [{"status": 400, "error": {"message": "no such member"}} if element["user"]["userIds"][0]["idValue"] == BAD else {"status": 201}
                               for element in body["elements"]]}

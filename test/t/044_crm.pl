@@ -118,6 +118,16 @@ sql(q(DELETE FROM people WHERE id IN ('5', '6')));
 done('hs');
 is(scalar(keys %{ state()->{hubspot} }), 196, 'those that are gone are archived');
 
+# who is not there is found out by a request before, and the others become members
+sql(q(CREATE TABLE fans AS SELECT email FROM people WHERE id::int BETWEEN 7 AND 16 UNION ALL SELECT 'stranger@example.com'));
+sync('hslist', 'hubspot', { access_token => 'file:hs', api_url => $vendor_url, list_id => '12' }, 'list', 'SELECT email FROM fans', 'email');
+is(failed('hslist'), 'stranger@example.com rejected there is no such object', 'who is not there cannot become a member');
+is(acknowledged('hslist'), '10', 'the others are acknowledged');
+is(scalar(@{ state()->{hubspot_list} }), 10, 'and members');
+sql(q(DELETE FROM fans WHERE email IN ('p7@example.com', 'p8@example.com', 'stranger@example.com')));
+done('hslist');
+is(join(' ', @{ state()->{hubspot_list} }), join(' ', sort map { "h-p$_\@example.com" } 9 .. 16), 'members whose rows are gone are taken out');
+
 # ---- Braze ----
 
 sync('braze', 'braze', { api_key => 'file:braze', api_url => $vendor_url }, 'track',

@@ -200,6 +200,8 @@ DECLARE
     held jsonb := coalesce(nullif(options -> 'hold', 'null'), '[]');
     conditions text[];
     any_step text;
+    of_steps text;
+    met text;
     funnel jsonb;
     hold text;
     value text;
@@ -236,6 +238,8 @@ BEGIN
     SELECT array_agg(cdi._step_condition(s) ORDER BY n) INTO conditions
     FROM jsonb_array_elements(steps) WITH ORDINALITY s(s, n);
     any_step := array_to_string(conditions, ' OR ');
+    of_steps := 'array_agg(%s ORDER BY e."timestamp", e.position) FILTER (WHERE ' || replace(any_step, '%', '%%') || ')';
+    met := format('ARRAY[%s IS TRUE]', array_to_string(conditions, ' IS TRUE, '));
     -- Who enters from to_time on is not asked for; later steps may come later.
     IF to_time IS NOT NULL AND (mode !~ '\many_order\M' OR options -> 'anchors' @> '1') THEN
         conditions[1] := format('(%s AND e."timestamp" < %L::timestamptz)', conditions[1], to_time);
@@ -269,13 +273,17 @@ BEGIN
     END IF;
 
     RETURN format('SELECT p.person_id, %s AS breakdown, (p.path).level, (p.path).reached_at'
-        ' FROM (SELECT g.person_id, g.at, g.value, %s AS path'
-        ' FROM (SELECT e.person_id, %s AS at, %s AS value, @extschema@.%I(%L, e."timestamp"%s, %s) AS found'
+        ' FROM (SELECT g.person_id, g.at, g.met, g.value, %s AS path'
+        ' FROM (SELECT e.person_id, %s AS at, %s AS met, %s AS value, @extschema@.%I(%L, e."timestamp"%s, %s) AS found'
         ' FROM %s e WHERE %s%s%s%s GROUP BY %s) g) p WHERE (p.path).level > 0%s',
-        CASE WHEN breakdown IS NULL THEN 'NULL::text' ELSE 'p.value[array_position(p.at, (p.path).reached_at[1])]' END,
+        -- of the event that entered: others may have happened at that instant
+        CASE WHEN breakdown IS NULL THEN 'NULL::text'
+             ELSE 'p.value[(SELECT min(n) FROM generate_subscripts(p.at, 1) n WHERE p.at[n] = (p.path).reached_at[1]'
+                  ' AND p.met[n][(p.path).steps[1]])]' END,
         CASE counting WHEN 'totals' THEN 'unnest(g.found)' ELSE 'g.found' END,
-        CASE WHEN breakdown IS NULL THEN 'NULL::timestamptz[]' ELSE format('array_agg(e."timestamp" ORDER BY e."timestamp", e.position) FILTER (WHERE %s)', any_step) END,
-        CASE WHEN breakdown IS NULL THEN 'NULL::text[]' ELSE format('array_agg(%s ORDER BY e."timestamp", e.position) FILTER (WHERE %s)', value, any_step) END,
+        CASE WHEN breakdown IS NULL THEN 'NULL' ELSE format(of_steps, 'e."timestamp"') END,
+        CASE WHEN breakdown IS NULL THEN 'NULL' ELSE format(of_steps, met) END,
+        CASE WHEN breakdown IS NULL THEN 'NULL' ELSE format(of_steps, value) END,
         CASE counting WHEN 'totals' THEN 'cdi_funnel_paths' ELSE 'cdi_funnel' END,
         funnel, ', ' || hold,
         array_to_string(conditions, ', '),
@@ -324,15 +332,15 @@ DECLARE
 BEGIN
     RETURN QUERY EXECUTE format('WITH paths AS (%s), counted AS ('
         ' SELECT p.breakdown, s.n::integer AS step, count(*) FILTER (WHERE p.level >= s.n) AS reached,'
-        ' count(*) FILTER (WHERE p.level = s.n AND s.n < $2) AS dropped, count(*) AS entered,'
+        ' count(*) FILTER (WHERE p.level = s.n AND s.n < $2) AS dropped, count(p.person_id) AS entered,'
         ' avg(t.seconds) AS avg_seconds, percentile_cont(ARRAY[0.5, 0.9]) WITHIN GROUP (ORDER BY t.seconds) AS percentiles'
-        ' FROM paths p CROSS JOIN generate_series(1, $2) s(n)'
+        ' FROM generate_series(1, $2) s(n) LEFT JOIN paths p ON true'     -- zeros where nobody entered
         ' CROSS JOIN LATERAL (SELECT extract(epoch FROM p.reached_at[s.n] - p.reached_at[s.n - 1])::double precision AS seconds) t'
         ' GROUP BY p.breakdown, s.n)'
         ' SELECT c.breakdown, c.step, CASE WHEN $3 THEN NULL ELSE CASE jsonb_typeof(d.s) WHEN ''string'' THEN d.s #>> ''{}'''
         ' ELSE coalesce(d.s ->> ''name'', d.s ->> ''event'', d.s ->> ''type'', d.s::text) END END,'
         ' c.entered, c.reached, c.dropped,'
-        ' CASE WHEN c.step = 1 THEN 1 ELSE c.reached::double precision / nullif(lag(c.reached) OVER w, 0) END,'
+        ' c.reached::double precision / nullif(coalesce(lag(c.reached) OVER w, c.entered), 0),'
         ' c.reached::double precision / nullif(c.entered, 0), c.avg_seconds, c.percentiles[1], c.percentiles[2]'
         ' FROM counted c JOIN jsonb_array_elements($1) WITH ORDINALITY d(s, n) ON d.n = c.step'
         ' WINDOW w AS (PARTITION BY c.breakdown ORDER BY c.step) ORDER BY c.breakdown NULLS FIRST, c.step', query)

@@ -13,6 +13,7 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "nodes/nodeFuncs.h"
 #include "nodes/parsenodes.h"
 #include "parser/parser.h"
 #include "tcop/tcopprot.h"
@@ -53,6 +54,35 @@ values_query(const char *expression)
 					" FROM pg_catalog.unnest($1) WITH ORDINALITY AS e", expression);
 }
 
+/*
+ * Run it.  Its text is what somebody wrote into cdi.conversions, by hand as
+ * well: the columns that come out need not be those that were asked for.
+ */
+static void
+run_values_query(const char *query, Oid array_type, Datum array)
+{
+	int			code = SPI_execute_with_args(query, 1, &array_type, &array, NULL, true, 0);
+
+	if (code != SPI_OK_SELECT)
+		elog(ERROR, "could not execute statement: %s", SPI_result_code_string(code));
+	if (SPI_tuptable->tupdesc->natts != 2 || SPI_gettypeid(SPI_tuptable->tupdesc, 1) != NUMERICOID ||
+		SPI_gettypeid(SPI_tuptable->tupdesc, 2) != INT8OID)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("it must be one expression that gives a number")));
+}
+
+/* A window would end where a batch of events does. */
+static bool
+has_window(Node *node, void *context)
+{
+	if (node == NULL || IsA(node, SubLink))
+		return false;
+	if (IsA(node, FuncCall) && ((FuncCall *) node)->over)
+		return true;
+	return raw_expression_tree_walker(node, has_window, context);
+}
+
 /* Is it one expression and nothing beside it? */
 static void
 require_expression(const char *expression)
@@ -67,7 +97,11 @@ require_expression(const char *expression)
 			select->whereClause == NULL && select->groupClause == NIL && select->havingClause == NULL &&
 			select->sortClause == NIL && select->limitCount == NULL && select->limitOffset == NULL &&
 			select->lockingClause == NIL && select->intoClause == NULL)
+		{
+			if (has_window((Node *) select->targetList, NULL))
+				FAILED((char *) NULL, "It sees one event, and a window function wants several.");
 			return;
+		}
 	}
 	FAILED((char *) NULL, "It must be one expression.");
 }
@@ -102,12 +136,10 @@ cdi_require_value_expression(PG_FUNCTION_ARGS)
 				   cdi_attribution_value_timeout);
 	PG_TRY();
 	{
-		Datum		values[1] = {PointerGetDatum(construct_empty_array(get_element_type(events_array_type())))};
-		int			code = SPI_execute_with_args(values_query(expression), 1, (Oid[]) {events_array_type()},
-												 values, NULL, true, 0);
+		Oid			type = events_array_type();
 
-		if (code < 0)
-			elog(ERROR, "could not execute statement: %s", SPI_result_code_string(code));
+		run_values_query(values_query(expression), type,
+						 PointerGetDatum(construct_empty_array(get_element_type(type))));
 		cdi_cage_leave(&cage);
 	}
 	PG_CATCH();
@@ -176,10 +208,7 @@ evaluate(const Expression *expression, Datum *rows, int n, Datum *results, Memor
 	cdi_cage_enter(&cage, expression->role, expression->search_path, cdi_attribution_value_timeout);
 	PG_TRY();
 	{
-		int			code = SPI_execute_with_args(expression->query, 1, (Oid[]) {expression->array_type}, &array, NULL, true, 0);
-
-		if (code < 0)
-			elog(ERROR, "could not execute statement: %s", SPI_result_code_string(code));
+		run_values_query(expression->query, expression->array_type, array);
 		if (SPI_processed != n)
 			ereport(ERROR,
 					(errcode(ERRCODE_DATA_EXCEPTION),
@@ -187,15 +216,20 @@ evaluate(const Expression *expression, Datum *rows, int n, Datum *results, Memor
 		MemoryContextSwitchTo(context);
 		for (int i = 0; i < n; i++)
 		{
+			HeapTuple	row = SPI_tuptable->vals[i];
 			bool		isnull;
-			Datum		value = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull);
-			int64		number = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 2, &isnull));
+			Datum		number = SPI_getbinval(row, SPI_tuptable->tupdesc, 2, &isnull);
+			Datum		value = SPI_getbinval(row, SPI_tuptable->tupdesc, 1, &isnull);
 
-			(void) SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull);
+			/* A set may have none for one event and two for another. */
+			if (DatumGetInt64(number) != i + 1)
+				ereport(ERROR,
+						(errcode(ERRCODE_DATA_EXCEPTION),
+						 errmsg("the expression must give one value per event, not a set")));
 			/* what is no amount would make every sum of it none */
 			if (!isnull && (numeric_is_nan(DatumGetNumeric(value)) || numeric_is_inf(DatumGetNumeric(value))))
 				isnull = true;
-			results[number - 1] = isnull ? (Datum) 0 : datumCopy(value, false, -1);
+			results[i] = isnull ? (Datum) 0 : datumCopy(value, false, -1);
 		}
 		SPI_freetuptable(SPI_tuptable);
 		cdi_cage_leave(&cage);

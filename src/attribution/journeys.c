@@ -340,16 +340,45 @@ compare_conversions(const void *a, const void *b, void *arg)
 }
 
 static int
-compare_touches(const void *a, const void *b)
+compare_texts(CdiText left, CdiText right)
 {
+	int			order = memcmp(left.data, right.data, Min(left.len, right.len));
+
+	return order != 0 ? order : left.len - right.len;
+}
+
+/* By what two touches say, the channel first */
+static int
+compare_labels(const CdiJourneys *self, const CdiTouchLabel *left, const CdiTouchLabel *right)
+{
+	int			order = compare_texts(left->channel, right->channel);
+
+	if (order == 0)
+		order = compare_texts(left->path_label, right->path_label);
+	for (int i = 0; order == 0 && i < self->request->ndimensions; i++)
+		order = compare_texts(cdi_journeys_text(left->values[i]), cdi_journeys_text(right->values[i]));
+	return order;
+}
+
+static int
+compare_touches(const void *a, const void *b, void *arg)
+{
+	const CdiJourneys *self = arg;
 	const CdiTouch *left = *(CdiTouch *const *) a;
 	const CdiTouch *right = *(CdiTouch *const *) b;
+	int			order = 0;
 
 	if (left->at != right->at)
 		return left->at < right->at ? -1 : 1;
 	if (left->position != right->position)
 		return left->position < right->position ? -1 : 1;
-	return 0;
+	/* A relation of the caller's own need not have a position, and its rows come in any order. */
+	if (left->label != right->label)
+		order = compare_labels(self, &self->labels[left->label], &self->labels[right->label]);
+	if (order == 0 && left->type != right->type)
+		order = left->type < 0 || right->type < 0 ? left->type - right->type :
+			compare_texts(self->types[left->type], self->types[right->type]);
+	return order;
 }
 
 static void
@@ -377,9 +406,9 @@ collect_touches(CdiJourneys *self, uint32 head, CdiJourney *journey)
 		self->path[n - 1 - i] = touch;
 	}
 	for (int i = 1; i < n && sorted; i++)
-		sorted = compare_touches(&self->path[i - 1], &self->path[i]) <= 0;
+		sorted = compare_touches(&self->path[i - 1], &self->path[i], self) <= 0;
 	if (!sorted)
-		qsort(self->path, n, sizeof(CdiTouch *), compare_touches);
+		qsort_arg(self->path, n, sizeof(CdiTouch *), compare_touches, self);
 	journey->touches = self->path;
 	journey->ntouches = n;
 }
@@ -610,8 +639,8 @@ cdi_window_start(TimestampTz at, const Interval *lookback)
 		at = DatumGetTimestamp(DirectFunctionCall2(timestamp_mi_interval, TimestampGetDatum(at),
 												   IntervalPGetDatum((&(Interval) {.month = lookback->month}))));
 	}
-	days = (int64) lookback->day * USECS_PER_DAY;
-	if (pg_sub_s64_overflow(at, days, &start) || pg_sub_s64_overflow(start, lookback->time, &start) ||
+	if (pg_mul_s64_overflow(lookback->day, USECS_PER_DAY, &days) ||
+		pg_sub_s64_overflow(at, days, &start) || pg_sub_s64_overflow(start, lookback->time, &start) ||
 		start < MIN_TIMESTAMP)
 		return MIN_TIMESTAMP;
 	return start;

@@ -50,8 +50,8 @@ keep_text(CdiJourneys *self, const char *data, int len)
 	return (CdiText) {copy, len};
 }
 
-static CdiText
-text_of_datum(Datum value)
+CdiText
+cdi_journeys_text(Datum value)
 {
 	text	   *t = (text *) DatumGetPointer(value);
 
@@ -85,10 +85,10 @@ fill_label(CdiJourneys *self, CdiTouchLabel *label, TupleTableSlot *slot)
 		if (!slot->tts_isnull[CDI_TOUCH_DIMENSIONS + i])
 			label->values[i] = PointerGetDatum(PG_DETOAST_DATUM_COPY(slot->tts_values[CDI_TOUCH_DIMENSIONS + i]));
 	MemoryContextSwitchTo(previous);
-	label->channel = text_of_datum(label->values[self->channel_dimension]);
+	label->channel = cdi_journeys_text(label->values[self->channel_dimension]);
 	label->direct = label->channel.len == strlen(CDI_CHANNEL_DIRECT) &&
 		memcmp(label->channel.data, CDI_CHANNEL_DIRECT, label->channel.len) == 0;
-	label->path_label = text_of_datum(label->values[self->path_dimension]);
+	label->path_label = cdi_journeys_text(label->values[self->path_dimension]);
 	if (label->values[self->path_dimension] == (Datum) 0)
 		label->path_label = (CdiText) {"(none)", strlen("(none)")};
 	label->path_number = path_label_number(self, &label->path_label);
@@ -161,7 +161,7 @@ cdi_journeys_intern_label(CdiJourneys *self, TupleTableSlot *slot)
 int32
 cdi_journeys_intern_type(CdiJourneys *self, Datum type)
 {
-	CdiText		name = text_of_datum(PointerGetDatum(DatumGetTextPP(type)));
+	CdiText		name = cdi_journeys_text(PointerGetDatum(DatumGetTextPP(type)));
 
 	for (int i = 0; i < self->ntypes; i++)
 		if (self->types[i].len == name.len && memcmp(self->types[i].data, name.data, name.len) == 0)

@@ -133,6 +133,8 @@ typedef struct CdiJourneyReceiver
 
 /* journeys_labels.c */
 extern void cdi_journeys_start_labels(CdiJourneys *self);
+/* Of a text that is not compressed; a null (0) is empty. */
+extern CdiText cdi_journeys_text(Datum value);
 extern int32 cdi_journeys_intern_label(CdiJourneys *self, TupleTableSlot *slot);
 extern int32 cdi_journeys_intern_type(CdiJourneys *self, Datum type);
 

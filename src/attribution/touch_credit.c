@@ -41,16 +41,18 @@ model_of(WindowObject winobj, FunctionCallInfo fcinfo)
 	ModelCache *cache = fcinfo->flinfo->fn_extra;
 	bool		no_name;
 	bool		no_parameters;
-	text	   *name = DatumGetTextPP(WinGetFuncArgCurrent(winobj, ARG_MODEL, &no_name));
+	Datum		word = WinGetFuncArgCurrent(winobj, ARG_MODEL, &no_name);
 	Datum		object = WinGetFuncArgCurrent(winobj, ARG_PARAMETERS, &no_parameters);
 	MemoryContext previous;
 	CdiCreditOptions options;
+	text	   *name;
 	char	   *text_name;
 
 	if (no_name || no_parameters)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("model and parameters of cdi_touch_credit() cannot be null")));
+	name = DatumGetTextPP(word);
 	if (cache && VARSIZE_ANY_EXHDR(cache->name) == VARSIZE_ANY_EXHDR(name) &&
 		memcmp(VARDATA_ANY(cache->name), VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name)) == 0 &&
 		VARSIZE(cache->parameters) == VARSIZE(DatumGetJsonbP(object)) &&

@@ -68,7 +68,7 @@ cdi_funnel_next_meeting(const CdiFunnelEvents *events, uint32 conditions, uint32
 				return row;
 		return CDI_FUNNEL_NOWHERE;
 	}
-	for (int condition = 0; conditions >> condition != 0; condition++)
+	for (int condition = 0; (uint64) conditions >> condition != 0; condition++)
 		if (conditions & (UINT32_C(1) << condition))
 			first = Min(first, next_place(events, condition, from));
 	return first;
@@ -219,13 +219,13 @@ place_row(const CdiFunnelEvents *events, CdiFunnelWay *way, uint32 block, uint32
 {
 	uint32		fits = events->entries[row].conditions & block & ~*seen;
 
-	for (int step = 0; fits >> step != 0; step++)
+	for (int step = 0; (uint64) fits >> step != 0; step++)
 		if ((fits & (UINT32_C(1) << step)) && way->rows[step] == CDI_FUNNEL_NOWHERE)
 		{
 			way->rows[step] = row;
 			return true;
 		}
-	for (int step = 0; fits >> step != 0; step++)
+	for (int step = 0; (uint64) fits >> step != 0; step++)
 	{
 		if ((fits & (UINT32_C(1) << step)) == 0 || (*seen & (UINT32_C(1) << step)))
 			continue;
@@ -246,13 +246,13 @@ open_steps(const CdiFunnelEvents *events, const CdiFunnelWay *way, uint32 block)
 	uint32		open = 0;
 	uint32		before;
 
-	for (int step = 0; block >> step != 0; step++)
+	for (int step = 0; (uint64) block >> step != 0; step++)
 		if ((block & (UINT32_C(1) << step)) && way->rows[step] == CDI_FUNNEL_NOWHERE)
 			open |= UINT32_C(1) << step;
 	do
 	{
 		before = open;
-		for (int step = 0; block >> step != 0; step++)
+		for (int step = 0; (uint64) block >> step != 0; step++)
 			if ((block & (UINT32_C(1) << step)) && way->rows[step] != CDI_FUNNEL_NOWHERE &&
 				(events->entries[way->rows[step]].conditions & open))
 				open |= UINT32_C(1) << step;

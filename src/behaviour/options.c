@@ -9,6 +9,7 @@
 #include "access/xact.h"
 #include "executor/executor.h"
 #include "funcapi.h"
+#include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
@@ -204,6 +205,7 @@ cdi_rows_open(CdiRows *rows, FunctionCallInfo fcinfo)
 void
 cdi_rows_add(CdiRows *rows, Datum *values, bool *nulls)
 {
+	CHECK_FOR_INTERRUPTS();
 	if (rows->count == rows->space)
 	{
 		rows->space *= 2;

@@ -144,6 +144,11 @@ SELECT * FROM pg_temp.credit('merge', 'first_touch');
 SELECT count(*) FROM cdi_attribution('last_touch', 'order_test', from_time => '2026-03-31 12:00:00', to_time => '2026-03-31 12:00:00.000001');
 SELECT count(*) FROM cdi_attribution('last_touch', 'order_test', from_time => '2026-03-31 12:00:00.000001');
 SELECT count(*) FROM cdi_attribution('last_touch', 'order_test', to_time => '2026-01-01');
+-- A window longer than time is holds all touches.
+SELECT count(*) AS differing FROM (
+    SELECT conversion_event_id, touched_at, credit FROM cdi_attribution('linear', 'order_test', lookback => '200000000 days')
+    EXCEPT ALL
+    SELECT conversion_event_id, touched_at, credit FROM cdi_attribution('linear', 'order_test', lookback => '1000 years')) d;
 
 -- Random traffic against plain SQL: sessions by lag over two passes, channels
 -- of their first foreign event, paths by join, shares by window.

@@ -192,6 +192,7 @@ SELECT cdi_touch_credit('time_decay', at) OVER (ORDER BY at) FROM (VALUES (times
 SELECT cdi_touch_credit('linear', at, parameters => '{"transform": "first"}') OVER (ORDER BY at) FROM (VALUES (timestamptz '2026-01-01'), ('2026-01-02')) v (at);
 SELECT cdi_touch_credit('markov', at) OVER (ORDER BY at) FROM (VALUES (timestamptz '2026-01-01'), ('2026-01-02')) v (at);
 SELECT cdi_touch_credit('telepathy', at) OVER (ORDER BY at) FROM (VALUES (timestamptz '2026-01-01'), ('2026-01-02')) v (at);
+SELECT cdi_touch_credit(NULL, at) OVER (ORDER BY at) FROM (VALUES (timestamptz '2026-01-01')) v (at);
 
 -- Sums are those of the rows: all models in one pass, by day and campaign.
 SELECT count(*) > 100 AS many, count(*) FILTER (WHERE s.model IS NULL OR c.model IS NULL OR abs(s.conversions - c.conversions) > 1e-9 OR s.value <> c.value OR abs(s.unvalued - c.unvalued) > 1e-9) AS differing
@@ -219,6 +220,12 @@ FULL JOIN (SELECT * FROM cdi._attribution_sums('{linear,time_decay}', '{channel}
 USING (model, conversion, dimensions) WHERE a.conversions IS DISTINCT FROM b.conversions OR a.value IS DISTINCT FROM b.value;
 RESET work_mem;
 RESET hash_mem_multiplier;
+-- Nor does it where touches of one instant have no position: the channel decides.
+CREATE TABLE attribution_models.days AS
+SELECT md5(p::text)::uuid AS person_id, timestamptz '2026-01-01' AS touched_at, channel, 'c' || c AS campaign_name FROM generate_series(1, 30) p, unnest('{email,direct,display}'::text[]) channel, generate_series(1, 2) c ORDER BY md5(p || channel || c);
+CREATE TABLE attribution_models.days_conversions AS SELECT md5(p::text)::uuid AS person_id, timestamptz '2026-01-02' AS converted_at, 'c' AS conversion FROM generate_series(1, 30) p;
+SELECT model, channel, campaign_name, sum(credit) FROM unnest('{first_touch,last_touch}'::text[]) model,
+    cdi_attribution(model, lookback => '7 days', parameters => '{"touchpoints": "attribution_models.days", "conversion_events": "attribution_models.days_conversions"}') GROUP BY 1, 2, 3 ORDER BY 1, 2, 3;
 
 -- Path models: what they credit each label with, summed over conversions, is
 -- what the aggregate says over the same paths, those that led to nothing

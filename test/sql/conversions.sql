@@ -79,6 +79,8 @@ SELECT cdi_create_conversion('x', 'X', value_expression => 'no_such_column');
 SELECT cdi_create_conversion('x', 'X', value_expression => 'count(*)');
 SELECT cdi_create_conversion('x', 'X', value_expression => 'e."timestamp"');
 SELECT cdi_create_conversion('x', 'X', value_expression => '');
+SELECT cdi_create_conversion('x', 'X', value_expression => '1)::text || (2');
+SELECT cdi_create_conversion('x', 'X', value_expression => 'row_number() OVER ()');
 -- An error of the expression names the conversion, and concerns it alone.
 SELECT cdi_create_conversion('broken', 'Sold', value_expression => '(properties ->> ''revenue'')::numeric / (properties ->> ''cost'')::numeric * 0 / 0');
 SELECT count(*) FROM cdi_attribution('linear', 'broken');
@@ -91,6 +93,13 @@ SELECT cdi_drop_conversion('several');
 SELECT cdi_create_conversion('many', 'Sold Often', value_expression => $$(properties ->> 'n')::int * 2$$);
 SELECT stored FROM cdi_ingest((SELECT jsonb_agg(pg_temp.track('m' || i % 7, timestamptz '2026-05-02' + i * interval '1 second', 'Sold Often', jsonb_build_object('n', i))) FROM generate_series(1, 2500) i), 'conversions');
 SELECT count(*), sum(value) = 2500 * 2501 AS complete FROM cdi.conversion_events WHERE conversion = 'many';
+-- A set that has two values for half of the events and none for the others, and
+-- a row by hand, whose text gives other columns than those that were asked for.
+SELECT cdi_create_conversion('halves', 'Sold Often', value_expression => $$generate_series(1, (properties ->> 'n')::int % 2 * 2)$$);
+SELECT sum(value) FROM cdi.conversion_events WHERE conversion = 'halves';
+INSERT INTO cdi.conversions (name, event, value_expression) VALUES ('by_hand', 'Sold Often', '0)::numeric, 5000000000, (SELECT 1');
+SELECT sum(value) FROM cdi.conversion_events WHERE conversion = 'by_hand';
+SELECT cdi_drop_conversion('halves'), cdi_drop_conversion('by_hand');
 
 -- An expression runs as who declared it, over rows that the caller reads, and
 -- can write nothing.

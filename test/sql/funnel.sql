@@ -148,7 +148,13 @@ SELECT step, reached FROM cdi_funnel_report('["Funnel View", {"event": "Funnel A
 SELECT step, reached FROM cdi_funnel_report('["Funnel View", "Funnel Add"]', '1 hour', counting => 'sessions');
 SELECT step, reached FROM cdi_funnel_report('["Funnel View", "Funnel Add"]', '1 hour', from_time => '2026-01-01 00:10+00', to_time => '2026-01-01 00:12+00');
 SELECT person_id = cdi_person('user_id', 'funnel-b') AS is_b, entered_at, reached_at FROM cdi_funnel_people('["Funnel View", "Funnel Add", "Funnel Order"]', 2, '1 hour');
-SELECT * FROM cdi_funnel_report('["Nothing"]');
+SELECT * FROM cdi_funnel_report('["Nothing", "Funnel View"]');
+-- The segment is that of the event that enters, not of another at its instant.
+SELECT stored FROM cdi_ingest((SELECT jsonb_agg(jsonb_build_object('type', 'track', 'userId', 'funnel-f', 'event', 'Funnel At Once ' || event, 'messageId', 'funnel f' || n,
+        'timestamp', timestamptz '2026-01-01 UTC' + minute * interval '1 minute', 'properties', jsonb_build_object('plan', plan)))
+    FROM (VALUES (1, 'Add', 0, 'other'), (2, 'View', 0, 'entered'), (3, 'Add', 5, 'later')) v (n, event, minute, plan)));
+SELECT mode, segment, step, reached FROM unnest('{clickhouse,mixpanel,amplitude}'::text[]) mode,
+    cdi_funnel_report('["Funnel At Once View", "Funnel At Once Add"]', '1 hour', mode, breakdown => 'plan', counting => CASE mode WHEN 'amplitude' THEN 'totals' ELSE 'uniques' END) ORDER BY 1, 2, 3;
 SELECT * FROM cdi_funnel_report('[]');
 SELECT * FROM cdi_funnel_report('[{"event": 3}]');
 SELECT * FROM cdi_funnel_report('[{"event": "x", "where": "1 = 1"}]');
@@ -157,3 +163,14 @@ SELECT * FROM cdi_funnel_report('["x"]', counting => 'persons');
 SELECT * FROM cdi_funnel_report('["x"]', options => '{"window": "1 day"}');
 SELECT * FROM cdi_funnel_report('["Nothing"]', mode => 'heap');
 SELECT * FROM cdi_funnel_people('["x"]', 2);
+
+-- As many steps as there may be, done in order a minute after each other, by
+-- few rows and by enough for an index of them: every mode gets to the last.
+SELECT mode, repeated, cdi_window_funnel(mode, '1 day', timestamptz '2026-01-01' + g * interval '1 minute', VARIADIC array_fill(false, ARRAY[g - 1]) || true || array_fill(false, ARRAY[32 - g])) AS level
+FROM unnest('{strict_order,"strict_once strict_increase",mixpanel,"mixpanel optimized_reentry","mixpanel any_order",amplitude,"amplitude exact_order","amplitude any_order"}'::text[]) mode,
+     unnest('{1,2,3}'::integer[]) repeated, generate_series(1, 32) g, generate_series(1, repeated) again
+WHERE mode !~ 'strict_order|exact_order' OR repeated = 1
+GROUP BY mode, repeated HAVING cdi_window_funnel(mode, '1 day', timestamptz '2026-01-01' + g * interval '1 minute', VARIADIC array_fill(false, ARRAY[g - 1]) || true || array_fill(false, ARRAY[32 - g])) <> 32 ORDER BY 1, 2;
+-- The 32nd as an exclusion, before all steps: it ends nothing.
+SELECT (cdi_funnel('{"mode": "mixpanel any_order", "window": "1 day", "exclusions": [{}]}', timestamptz '2026-01-01' + g * interval '1 minute', VARIADIC array_fill(false, ARRAY[32 - g]) || true || array_fill(false, ARRAY[g - 1]))).level AS level
+FROM generate_series(1, 32) g;

@@ -275,9 +275,13 @@ CREATE TYPE cdi.ordered_credit AS (
     channel text,
     "position" integer,
     conversions double precision,
-    value double precision
+    conversions_low double precision,
+    conversions_high double precision,
+    value double precision,
+    value_low double precision,
+    value_high double precision
 );
-COMMENT ON TYPE cdi.ordered_credit IS 'What cdi_shapley_ordered() credits a channel with at a position (docs/shapley.md).';
+COMMENT ON TYPE cdi.ordered_credit IS 'What cdi_shapley_ordered() credits a channel with at a position, with the bounds of their interval where one was asked for (docs/shapley.md).';
 
 CREATE TYPE cdi.hazard_credit AS (
     channel text,

@@ -7,19 +7,24 @@ CREATE OR REPLACE FUNCTION cdi._attribution_sums(
     from_time timestamptz,
     to_time timestamptz,
     lookback interval,
-    parameters jsonb)
+    parameters jsonb,
+    by_conversion boolean DEFAULT true)
 RETURNS TABLE (
     model text,
     conversion text,
     dimensions text[],
     conversions double precision,
+    conversions_low double precision,
+    conversions_high double precision,
     value numeric,
+    value_low numeric,
+    value_high numeric,
     unvalued double precision)
 LANGUAGE C STABLE PARALLEL RESTRICTED COST 1000000 ROWS 1000
 SET search_path = pg_catalog, pg_temp
 SET jit = off
 AS 'MODULE_PATHNAME', 'cdi_attribution_sums';
-COMMENT ON FUNCTION cdi._attribution_sums(text[], text[], text, timestamptz, timestamptz, interval, jsonb) IS 'Internal: credit by model, conversion and dimensions, of which day is that of the conversion.';
+COMMENT ON FUNCTION cdi._attribution_sums(text[], text[], text, timestamptz, timestamptz, interval, jsonb, boolean) IS 'Internal: credit by model, conversion (unless by_conversion is false) and dimensions, of which day is that of the conversion.';
 
 CREATE OR REPLACE FUNCTION cdi_attribution(
     model text DEFAULT 'last_touch',
@@ -79,7 +84,11 @@ RETURNS TABLE (
     cpa double precision,
     roas double precision,
     conversions_difference double precision,
-    value_difference numeric)
+    value_difference numeric,
+    conversions_low double precision,
+    conversions_high double precision,
+    value_low numeric,
+    value_high numeric)
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -92,6 +101,9 @@ DECLARE
 BEGIN
     IF models IS NULL OR cdi_attribution_report.dimensions IS NULL THEN
         RAISE EXCEPTION 'models and dimensions of a report cannot be null' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    IF cardinality(models) = 0 THEN
+        RAISE EXCEPTION 'a report needs at least one model' USING ERRCODE = 'invalid_parameter_value';
     END IF;
     IF has_spend AND target IS NULL THEN
         SELECT array_agg(DISTINCT coalesce(c.reporting_currency, c.currency)) INTO currencies
@@ -109,10 +121,9 @@ BEGIN
     END IF;
     RETURN QUERY
     WITH credit AS (
-        SELECT s.model, s.dimensions, sum(s.conversions) AS conversions, sum(s.value) AS value, sum(s.unvalued) AS unvalued
+        SELECT s.*
         FROM cdi._attribution_sums(models, cdi_attribution_report.dimensions, cdi_attribution_report.conversion,
-                 from_time, to_time, lookback, parameters) s
-        GROUP BY 1, 2
+                 from_time, to_time, lookback, parameters, false) s
     ), cost AS (
         SELECT k.dimensions,
                -- one amount without a rate leaves nothing that could be called the sum
@@ -138,6 +149,7 @@ BEGIN
     ), rows AS (
         SELECT m.number, m.name AS model, k.dimensions,
                coalesce(c.conversions, 0) AS conversions, coalesce(c.value, 0) AS value, coalesce(c.unvalued, 0) AS unvalued,
+               c.conversions_low, c.conversions_high, c.value_low, c.value_high,
                s.amount, s.impressions, s.clicks
         FROM (SELECT c.dimensions FROM credit c UNION SELECT s.dimensions FROM cost s) k
         CROSS JOIN unnest(models) WITH ORDINALITY m (name, number)
@@ -147,7 +159,8 @@ BEGIN
     SELECT r.model, r.dimensions, r.conversions, r.value, r.unvalued, r.amount, r.impressions, r.clicks,
            (r.amount / nullif(r.conversions, 0)::numeric)::double precision,
            (r.value / nullif(r.amount, 0))::double precision,
-           r.conversions - b.conversions, r.value - b.value
+           r.conversions - b.conversions, r.value - b.value,
+           r.conversions_low, r.conversions_high, r.value_low, r.value_high
     FROM rows r
     JOIN rows b ON b.dimensions = r.dimensions AND b.number = 1
     ORDER BY r.dimensions, r.number;
@@ -155,7 +168,7 @@ END
 $$;
 COMMENT ON FUNCTION cdi_attribution_report(text[], text, timestamptz, timestamptz, text[], interval, jsonb, text) IS
 'Credit under several models side by side, summed by dimensions of the touches (channel, campaign_source, campaign_medium, campaign_name, any other column of cdi.touchpoints, and day, that of the conversion), with cdi.spend: cost per conversion (cpa), value per cost (roas), and the difference to the first model. dimension has their values in the order asked for.
-spend, cpa and roas are null where there is no spend, where a rate is missing, and where spend is not known by a dimension; none is ever NaN. unvalued counts conversions without a value. Takes parameters like cdi_attribution(); an object with a model''s name has those of that model alone. One pass over conversions and touches for all models.';
+spend, cpa and roas are null where there is no spend, where a rate is missing, and where spend is not known by a dimension; none is ever NaN. unvalued counts conversions without a value. The parameters bootstrap (0 replicates), confidence (0.95) and seed (1) give the bounds of intervals: percentiles over conversions, for models of all paths also paths that led to none, drawn with replacement. Takes parameters like cdi_attribution(); an object with a model''s name has those of that model alone. One pass over conversions and touches for all models.';
 
 CREATE OR REPLACE FUNCTION cdi_touch_credit(
     model text,

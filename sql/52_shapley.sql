@@ -53,3 +53,17 @@ CREATE OR REPLACE AGGREGATE cdi_shapley_ordered(path text[], conversions double 
 );
 COMMENT ON AGGREGATE cdi_shapley_ordered(text[], double precision, double precision, double precision) IS
 'Ordered Shapley values: what cdi_shapley() gives a channel, split by the channel''s position among the distinct channels of a path, in order of their first touches. One element per channel and position, in that order; positions of a channel sum to its cdi_shapley() credit. Paths without touches give unattributed with position null.';
+
+CREATE OR REPLACE AGGREGATE cdi_shapley_ordered(path text[], conversions double precision, value double precision, nulls double precision, options jsonb) (
+    SFUNC = cdi._paths_transition,
+    STYPE = internal,
+    SSPACE = 8192,
+    FINALFUNC = cdi._shapley_ordered_final,
+    FINALFUNC_MODIFY = SHAREABLE,
+    COMBINEFUNC = cdi._paths_combine,
+    SERIALFUNC = cdi._paths_serialise,
+    DESERIALFUNC = cdi._paths_deserialise,
+    PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE cdi_shapley_ordered(text[], double precision, double precision, double precision, jsonb) IS
+'The same with options: bootstrap (0 replicates), confidence (0.95) and seed (1) for intervals. docs/shapley.md has the formulas, sources and costs.';

@@ -228,6 +228,7 @@ cdi_attribution(PG_FUNCTION_ARGS)
 				 errmsg("the attribution model cannot be null")));
 	name = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	cdi_attribution_begin(&call, fcinfo, &name, 1, 1, (char **) row_dimensions, lengthof(row_dimensions), true);
+	cdi_options_refuse_bootstrap(&call.options);
 	InitMaterializedSRF(fcinfo, 0);
 	self.call = &call;
 	self.result = rsinfo->setResult;

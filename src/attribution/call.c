@@ -81,8 +81,10 @@ cdi_attribution_begin(CdiAttributionCall *call, FunctionCallInfo fcinfo, char **
 	SPI_connect();
 	call->journeys = cdi_journeys_read(context, request);
 	MemoryContextSwitchTo(context);
+	if (request->everyone || call->options.bootstrap.replicates > 0)
+		cdi_journeys_rank(call->journeys);
 	call->run = cdi_credit_run_create(call->models, nmodels, call->journeys);
-	call->path_credits = cdi_path_credits_fit(call->models, nmodels, request, call->journeys, call->run);
+	call->path_credits = cdi_path_credits_fit(call->models, nmodels, &call->options.bootstrap, call->journeys, call->run);
 }
 
 void

@@ -99,6 +99,7 @@ typedef struct CdiCreditOptions
 	char	   *label;			/* dimension that paths consist of */
 	char	   *touchpoints;	/* relations, as SQL */
 	char	   *conversion_events;
+	CdiBootstrap bootstrap;
 } CdiCreditOptions;
 
 /* A path as a model sees it */
@@ -125,6 +126,8 @@ extern void cdi_model_find(CdiCreditModel *model, const char *name, const char *
  * a parameter that is not there or cannot be.
  */
 extern CdiCreditModel *cdi_models_parse(char **names, int n, Jsonb *parameters, CdiCreditOptions *options);
+/* Raises 22023 where intervals are asked for: the caller gives no sums. */
+extern void cdi_options_refuse_bootstrap(const CdiCreditOptions *options);
 
 /* amount.c: exact decimals.  An amount counts units of 10^-CDI_AMOUNT_SCALE. */
 #define CDI_AMOUNT_SCALE	12

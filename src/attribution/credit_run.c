@@ -487,7 +487,7 @@ visit_paths(void *arg, const CdiJourney *journey)
 			self->sink(self->arg, &credit);
 		}
 		for (int d = 0; d < self->ndefinitions && journey->has_person; d++)
-			if (cdi_journeys_has_conversions(self->journeys, d))
+			if (self->definitions[d].nconversions > 0)
 				null_paths(self, m, d, journey);
 	}
 }

@@ -322,15 +322,14 @@ cdi_hazard_final(PG_FUNCTION_ARGS)
 	{
 		const TimedPath *path = &state->paths[p];
 
-		paths.paths[p] = (CdiPath) {path->length, &state->touches[path->first],
-			path->conversions, path->value, path->nulls};
+		paths.paths[p] = (CdiPath) {.length = path->length,.touches = &state->touches[path->first],
+		.conversions = path->conversions,.value = path->value,.nulls = path->nulls};
 		ages[p] = &state->ages[path->first];
 	}
 	options.ages = ages;
 
-	credits = palloc_extended(sizeof(CdiPathCredit) * Max(paths.nlabels, 1), MCXT_ALLOC_HUGE);
-	cdi_paths_clear_credits(&paths, credits);
+	credits = cdi_paths_credits(paths.nlabels);
 	cdi_hazard_credit(&paths, &options, credits);
-	cdi_paths_bootstrap(&paths, cdi_hazard_credit, &options, &bootstrap, credits);
+	cdi_paths_bootstrap(&paths, cdi_hazard_credit, &options, &bootstrap, paths.nlabels, credits);
 	return cdi_paths_result(fcinfo, &paths, credits);
 }

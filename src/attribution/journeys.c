@@ -301,7 +301,7 @@ receive_conversion(TupleTableSlot *slot, DestReceiver *receiver)
 		return true;
 
 	conversion->definition = cdi_journeys_find_definition(self, slot->tts_values[CDI_CONVERSION_NAME]);
-	self->definitions[conversion->definition].used = true;
+	self->definitions[conversion->definition].nconversions++;
 	if (!TIMESTAMP_NOT_FINITE(conversion->at))
 		self->seen_until = Max(self->seen_until, conversion->at);
 	if (!slot->tts_isnull[CDI_CONVERSION_VALUE])

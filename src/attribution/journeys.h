@@ -21,7 +21,7 @@ typedef struct CdiDefinition
 {
 	char	   *name;
 	Interval	lookback;
-	bool		used;			/* has conversions here */
+	int64		nconversions;	/* counted ones here */
 	int			nwindows;		/* of touch types that have their own */
 	CdiText    *window_types;
 	Interval   *windows;
@@ -32,6 +32,7 @@ typedef struct CdiConversion
 	int32		person;			/* -1: it has none */
 	int32		definition;		/* -1: of a milestone */
 	int32		kind;			/* CDI_COUNTED or CDI_MILESTONE + n */
+	int32		rank;			/* cdi_journeys_rank() */
 	TimestampTz at;
 	int64		position;
 	pg_uuid_t	event_id;
@@ -101,8 +102,11 @@ extern int	cdi_journeys_definitions(const CdiJourneys *journeys, CdiDefinition *
 extern int	cdi_journeys_labels(const CdiJourneys *journeys, CdiTouchLabel **labels);
 extern int	cdi_journeys_types(const CdiJourneys *journeys, CdiText **types);
 
-/* Is a conversion of the definition among those that were read? */
-extern bool cdi_journeys_has_conversions(const CdiJourneys *journeys, int definition);
+/*
+ * Number the counted conversions of each definition from 0, in an order that
+ * does not depend on that in which they were read.
+ */
+extern void cdi_journeys_rank(CdiJourneys *journeys);
 /* Is a touch within from_time and to_time? */
 extern bool cdi_journeys_in_time(const CdiJourneys *journeys, TimestampTz at);
 /* to_time, or the last touch or conversion */

@@ -153,12 +153,6 @@ cdi_journeys_definitions(const CdiJourneys *self, CdiDefinition **definitions)
 }
 
 bool
-cdi_journeys_has_conversions(const CdiJourneys *self, int definition)
-{
-	return self->definitions[definition].used;
-}
-
-bool
 cdi_journeys_in_time(const CdiJourneys *self, TimestampTz at)
 {
 	return (!self->request->has_from || at >= self->request->from_time) &&

@@ -58,9 +58,8 @@ cdi_markov_final(PG_FUNCTION_ARGS)
 	CdiPathCredit *credits;
 
 	cdi_paths_options(paths, options, lengthof(options));
-	credits = palloc_extended(sizeof(CdiPathCredit) * Max(paths->nlabels, 1), MCXT_ALLOC_HUGE);
-	cdi_paths_clear_credits(paths, credits);
+	credits = cdi_paths_credits(paths->nlabels);
 	cdi_markov_credit(paths, &markov, credits);
-	cdi_paths_bootstrap(paths, cdi_markov_credit, &markov, &bootstrap, credits);
+	cdi_paths_bootstrap(paths, cdi_markov_credit, &markov, &bootstrap, paths->nlabels, credits);
 	PG_RETURN_DATUM(cdi_paths_result(fcinfo, paths, credits));
 }

@@ -352,14 +352,21 @@ set_from(CdiCreditModel *model, CdiCreditOptions *options, const char *name, con
 		invalid(name, "first or last");
 }
 
+static double
+bounded(const char *name, const JsonbValue *value, double least, double most, bool whole)
+{
+	char	   *expected = psprintf("a%s number from %.10g to %.10g", whole ? " whole" : "", least, most);
+	double		number = number_of(name, value, expected);
+
+	if (number < least || number > most || (whole && number != floor(number)))
+		invalid(name, expected);
+	return number;
+}
+
 static void
 set_order(CdiCreditModel *model, CdiCreditOptions *options, const char *name, const JsonbValue *value)
 {
-	double		number = number_of(name, value, "a whole number from 1 to 32");
-
-	if (number < 1 || number > CDI_MARKOV_MAX_ORDER || number != floor(number))
-		invalid(name, psprintf("a whole number from 1 to %d", CDI_MARKOV_MAX_ORDER));
-	model->order = (int) number;
+	model->order = (int) bounded(name, value, 1, CDI_MARKOV_MAX_ORDER, true);
 }
 
 static void
@@ -386,9 +393,30 @@ set_counts(CdiCreditModel *model, CdiCreditOptions *options, const char *name, c
 	model->counts = value->val.boolean;
 }
 
+static void
+set_bootstrap(CdiCreditModel *model, CdiCreditOptions *options, const char *name, const JsonbValue *value)
+{
+	options->bootstrap.replicates = (int) bounded(name, value, 0, CDI_BOOTSTRAP_MOST, true);
+}
+
+static void
+set_confidence(CdiCreditModel *model, CdiCreditOptions *options, const char *name, const JsonbValue *value)
+{
+	options->bootstrap.confidence = bounded(name, value, CDI_CONFIDENCE_LEAST, CDI_CONFIDENCE_MOST, false);
+}
+
+static void
+set_seed(CdiCreditModel *model, CdiCreditOptions *options, const char *name, const JsonbValue *value)
+{
+	options->bootstrap.seed = (int) bounded(name, value, 0, PG_INT32_MAX, true);
+}
+
 static const Parameter parameters[] = {
+	{"bootstrap", OF_CALL, set_bootstrap},
+	{"confidence", OF_CALL, set_confidence},
 	{"conversion_events", OF_CALL, set_conversion_events},
 	{"label", OF_CALL, set_label},
+	{"seed", OF_CALL, set_seed},
 	{"touchpoints", OF_CALL, set_touchpoints},
 	{"exclude_channels", OF_SELECTION, set_excluded},
 	{"touch_types", OF_SELECTION, set_touch_types},
@@ -598,6 +626,7 @@ cdi_models_parse(char **names, int n, Jsonb *object, CdiCreditOptions *options)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("parameters of attribution must be a JSON object")));
 	memset(options, 0, sizeof(*options));
+	options->bootstrap = (CdiBootstrap) CDI_BOOTSTRAP_DEFAULT;
 	for (int m = 0; m < n; m++)
 	{
 		JsonbValue	buffer;
@@ -630,4 +659,14 @@ cdi_models_parse(char **names, int n, Jsonb *object, CdiCreditOptions *options)
 	if (options->conversion_events == NULL)
 		options->conversion_events = pstrdup("cdi.conversion_events");
 	return models;
+}
+
+void
+cdi_options_refuse_bootstrap(const CdiCreditOptions *options)
+{
+	if (options->bootstrap.replicates > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("credit of a single touch has no interval"),
+				 errhint("Leave the parameter bootstrap out, or ask cdi_attribution_report() for the intervals of sums.")));
 }

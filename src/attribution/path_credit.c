@@ -11,12 +11,13 @@
  * (its labels share equally) and need no corpus.  Additive hazard says what each
  * touch of each path gets.  Of the others a model gives totals per label; a
  * factor per label is fitted so that shares in proportion to the factors of a
- * path's labels sum to these totals (iterative proportional fitting), as far
- * as the paths allow that.
+ * path's labels sum to these totals, as far as the paths allow that.
+ *
+ * For intervals a corpus is drawn and fitted anew: as many paths as there were,
+ * of conversions with their values and of those that led to nothing.
  */
 #include "attribution/path_credit.h"
 
-#include <float.h>
 #include <math.h>
 
 #include "miscadmin.h"
@@ -29,29 +30,44 @@
 #include "attribution/markov.h"
 #include "attribution/shapley.h"
 
-#define MAX_ROUNDS	1000
-#define CLOSE_ENOUGH	1e-13	/* of all conversions */
+/* A path of additive hazard, whose touches have ages */
+typedef struct TimedPath
+{
+	int32		rank;			/* of the conversion; -1: led to nothing */
+	int32		length;
+	int32	   *touches;
+	double	   *ages;
+} TimedPath;
 
 /* Paths of one model and conversion, and what became of them */
 typedef struct Corpus
 {
-	bool		used;
-	CdiPaths   *paths;
+	CdiPaths   *paths;			/* NULL: there are none.  Of additive hazard: one of each TimedPath */
 	double	   *factors;		/* by path label of the journeys */
 
-	/* of additive hazard: each path by itself, in the order of visits */
-	CdiPath    *timed;
-	double	  **ages;
-	double	  **shares;
+	/* of additive hazard, by number of the path */
+	TimedPath  *timed;
 	int			ntimed;
 	int			timed_space;
-	int			next;			/* timed path of the conversion that is asked for next */
+	const double **ages;
+	double	  **shares;
+
+	/* by rank of the conversion */
+	int32		nconversions;
+	int32	   *places;			/* number of its path */
+	double	   *values;
+
+	/* of a replicate */
+	CdiPath    *outcomes;
+	uint32	   *drawn;			/* by rank */
 } Corpus;
 
 struct CdiPathCredits
 {
 	const CdiCreditModel *models;
-	const CdiJourneyRequest *request;
+	int			nmodels;
+	const CdiBootstrap *bootstrap;
+	CdiDefinition *definitions;
 	CdiTouchLabel *labels;
 	int			nlabels;
 	int			npath_labels;
@@ -61,17 +77,16 @@ struct CdiPathCredits
 	int32	   *numbers;		/* of a path */
 	int			space;
 	int		   *counts;			/* by path label: touches in the path that is asked for */
-	TimestampTz latest;			/* end of what was seen */
 };
 
 static Corpus *
-corpus_of(CdiPathCredits *self, int model, int definition)
+corpus_of(const CdiPathCredits *self, int model, int definition)
 {
 	return &self->corpora[(int64) model * self->ndefinitions + definition];
 }
 
-static bool
-needs_corpus(const CdiCreditModel *model)
+bool
+cdi_path_credits_needs_corpus(const CdiCreditModel *model)
 {
 	return model->kind == CDI_MODEL_PATHS &&
 		(model->path_model != CDI_PATH_SHAPLEY || model->rate) && model->path_model != CDI_PATH_SHAPLEY_ORDERED;
@@ -92,36 +107,51 @@ age_of(const CdiTouch *touch, TimestampTz end)
 	return Max(end - touch->at, 0) / (double) USECS_PER_DAY;
 }
 
-/* A path of additive hazard */
 static void
-add_timed(CdiPathCredits *self, Corpus *corpus, const CdiCredit *credit, TimestampTz end,
-		  double conversions, double value, double nulls)
+add_timed(Corpus *corpus, const CdiCredit *credit, const int32 *numbers)
 {
-	CdiPath    *path;
-	double	   *ages;
+	TimestampTz end = credit->conversion ? credit->conversion->at : credit->seen_until;
+	TimedPath  *path;
 
+	if (corpus->timed == NULL)
+	{
+		corpus->timed_space = 64;
+		corpus->timed = palloc(sizeof(TimedPath) * corpus->timed_space);
+	}
 	if (corpus->ntimed == corpus->timed_space)
 	{
-		corpus->timed_space = Max(64, 2 * corpus->timed_space);
-		if (corpus->timed == NULL)
-		{
-			corpus->timed = palloc(sizeof(CdiPath) * corpus->timed_space);
-			corpus->ages = palloc(sizeof(double *) * corpus->timed_space);
-		}
-		corpus->timed = repalloc_huge(corpus->timed, sizeof(CdiPath) * corpus->timed_space);
-		corpus->ages = repalloc_huge(corpus->ages, sizeof(double *) * corpus->timed_space);
+		corpus->timed_space *= 2;
+		corpus->timed = repalloc_huge(corpus->timed, sizeof(TimedPath) * corpus->timed_space);
 	}
-	ages = palloc_extended(sizeof(double) * Max(credit->n, 1), MCXT_ALLOC_HUGE);
-	path = &corpus->timed[corpus->ntimed];
+	path = &corpus->timed[corpus->ntimed++];
+	path->rank = credit->conversion ? credit->conversion->rank : -1;
 	path->length = credit->n;
 	path->touches = palloc_extended(sizeof(int32) * Max(credit->n, 1), MCXT_ALLOC_HUGE);
-	memcpy(path->touches, self->numbers, sizeof(int32) * credit->n);
-	path->conversions = conversions;
-	path->value = value;
-	path->nulls = nulls;
+	path->ages = palloc_extended(sizeof(double) * Max(credit->n, 1), MCXT_ALLOC_HUGE);
+	memcpy(path->touches, numbers, sizeof(int32) * credit->n);
 	for (int i = 0; i < credit->n; i++)
-		ages[i] = age_of(credit->touches[i], end);
-	corpus->ages[corpus->ntimed++] = ages;
+		path->ages[i] = age_of(credit->touches[i], end);
+}
+
+static void
+begin_corpus(CdiPathCredits *self, Corpus *corpus, int definition)
+{
+	corpus->paths = cdi_paths_create(self->context);
+	corpus->nconversions = (int32) self->definitions[definition].nconversions;
+	corpus->places = palloc_extended(sizeof(int32) * corpus->nconversions, MCXT_ALLOC_HUGE);
+	corpus->values = palloc_extended(sizeof(double) * corpus->nconversions, MCXT_ALLOC_HUGE);
+}
+
+/* Room for the numbers of a path. */
+static int32 *
+number_space(CdiPathCredits *self, int n)
+{
+	if (n > self->space)
+	{
+		self->space = Max(n, 1024);
+		self->numbers = MemoryContextAllocHuge(self->context, sizeof(int32) * self->space);
+	}
+	return self->numbers;
 }
 
 /*
@@ -135,120 +165,101 @@ add_path(void *arg, const CdiCredit *credit)
 	const CdiCreditModel *model = &self->models[credit->model];
 	Corpus	   *corpus = corpus_of(self, credit->model, credit->definition);
 	const CdiConversion *conversion = credit->conversion;
-	MemoryContext previous;
 	double		value = conversion ? value_of(conversion->value) : 0;
+	MemoryContext previous;
+	int32	   *numbers;
+	int32		place = 0;
 
-	if (!needs_corpus(model))
+	if (!cdi_path_credits_needs_corpus(model))
 		return;
 	previous = MemoryContextSwitchTo(self->context);
-	corpus->used = true;
 	if (corpus->paths == NULL)
-		corpus->paths = cdi_paths_create(self->context);
-	if (credit->n > self->space)
-	{
-		self->space = Max(credit->n, 1024);
-		self->numbers = palloc_extended(sizeof(int32) * self->space, MCXT_ALLOC_HUGE);
-	}
+		begin_corpus(self, corpus, credit->definition);
+	numbers = number_space(self, credit->n);
 	for (int i = 0; i < credit->n; i++)
-		self->numbers[i] = cdi_paths_label(corpus->paths, self->labels[credit->touches[i]->label].path_label);
-	if (model->path_model != CDI_PATH_HAZARD)
-		cdi_paths_add(corpus->paths, self->numbers, credit->n, conversion ? 1 : 0, value, conversion ? 0 : 1);
+		numbers[i] = cdi_paths_label(corpus->paths, self->labels[credit->touches[i]->label].path_label);
+	if (model->path_model == CDI_PATH_HAZARD)
+		add_timed(corpus, credit, numbers);
 	else
-		add_timed(self, corpus, credit, conversion ? conversion->at : credit->seen_until,
-				  conversion ? 1 : 0, value, conversion ? 0 : 1);
+		place = cdi_paths_add(corpus->paths, numbers, credit->n, conversion ? 1 : 0, value, conversion ? 0 : 1);
+	if (conversion)
+	{
+		corpus->places[conversion->rank] = place;
+		corpus->values[conversion->rank] = value;
+	}
 	MemoryContextSwitchTo(previous);
 }
 
-/* Distinct labels of every path that has conversions */
-typedef struct LabelSet
+/* Conversions by rank, then the others by labels and ages. */
+static int
+compare_timed(const void *a, const void *b)
 {
-	int			n;
-	int32	   *labels;
-	double		conversions;
-} LabelSet;
+	const TimedPath *left = a;
+	const TimedPath *right = b;
 
-static LabelSet *
-label_sets(const CdiPaths *paths, int *nsets)
-{
-	LabelSet   *sets = palloc_extended(sizeof(LabelSet) * Max(paths->npaths, 1), MCXT_ALLOC_HUGE);
-	int		   *seen = palloc0(sizeof(int) * Max(paths->nlabels, 1));
-
-	*nsets = 0;
-	for (int p = 0; p < paths->npaths; p++)
-	{
-		const CdiPath *path = &paths->paths[p];
-		LabelSet   *set = &sets[*nsets];
-
-		if (path->length == 0 || path->conversions <= 0)
-			continue;
-		set->n = 0;
-		set->labels = palloc_extended(sizeof(int32) * path->length, MCXT_ALLOC_HUGE);
-		set->conversions = path->conversions;
-		for (int i = 0; i < path->length; i++)
-			if (seen[path->touches[i]] != p + 1)
-			{
-				seen[path->touches[i]] = p + 1;
-				set->labels[set->n++] = path->touches[i];
-			}
-		(*nsets)++;
-	}
-	return sets;
+	if (left->rank >= 0 || right->rank >= 0)
+		return (uint32) left->rank < (uint32) right->rank ? -1 : (uint32) left->rank > (uint32) right->rank;
+	if (left->length != right->length)
+		return left->length < right->length ? -1 : 1;
+	for (int i = 0; i < left->length; i++)
+		if (left->touches[i] != right->touches[i])
+			return left->touches[i] < right->touches[i] ? -1 : 1;
+	for (int i = 0; i < left->length; i++)
+		if (left->ages[i] != right->ages[i])
+			return left->ages[i] < right->ages[i] ? -1 : 1;
+	return 0;
 }
 
-/*
- * Factors so that the labels' shares sum to what the model credits them with.
- * Where that cannot be (a path of one label has no choice), the rounds end at
- * the closest that they come to.
- */
-static double *
-fit_factors(const CdiPaths *paths, const CdiPathCredit *credits)
+/* Rows in an order that is theirs; a conversion's number is then its rank. */
+static void
+sort_timed(CdiPathCredits *self, Corpus *corpus)
 {
-	double	   *factors = palloc(sizeof(double) * Max(paths->nlabels, 1));
-	double	   *sums = palloc(sizeof(double) * Max(paths->nlabels, 1));
-	double		total = 0;
-	int			nsets;
-	LabelSet   *sets = label_sets(paths, &nsets);
+	int32	   *numbers = cdi_paths_sort_labels(corpus->paths);
+	Size		n = corpus->ntimed;
+	CdiPath    *paths = MemoryContextAllocHuge(self->context, sizeof(CdiPath) * n);
 
-	for (int l = 0; l < paths->nlabels; l++)
+	corpus->ages = MemoryContextAllocHuge(self->context, sizeof(double *) * n);
+	corpus->shares = MemoryContextAllocHuge(self->context, sizeof(double *) * n);
+	for (int p = 0; p < corpus->ntimed; p++)
+		for (int i = 0; i < corpus->timed[p].length; i++)
+			corpus->timed[p].touches[i] = numbers[corpus->timed[p].touches[i]];
+	qsort(corpus->timed, n, sizeof(TimedPath), compare_timed);
+	for (int p = 0; p < corpus->ntimed; p++)
 	{
-		factors[l] = credits[l].conversions > 0 ? credits[l].conversions : 0;
-		total += factors[l];
+		const TimedPath *timed = &corpus->timed[p];
+		bool		converted = timed->rank >= 0;
+
+		if (converted)
+			corpus->places[timed->rank] = p;
+		paths[p] = (CdiPath) {.length = timed->length,.touches = timed->touches,
+		.conversions = converted,.value = converted ? corpus->values[timed->rank] : 0,.nulls = !converted};
+		corpus->ages[p] = timed->ages;
+		corpus->shares[p] = MemoryContextAllocExtended(self->context, sizeof(double) * Max(timed->length, 1), MCXT_ALLOC_HUGE);
 	}
-	for (int round = 0; round < MAX_ROUNDS; round++)
-	{
-		double		most = 0;
+	corpus->paths->paths = paths;
+	corpus->paths->npaths = corpus->ntimed;
+	pfree(numbers);
+}
 
-		CHECK_FOR_INTERRUPTS();
-		memset(sums, 0, sizeof(double) * paths->nlabels);
-		for (int s = 0; s < nsets; s++)
-		{
-			double		sum = 0;
+static void
+sort_paths(Corpus *corpus)
+{
+	int32	   *places = palloc_extended(sizeof(int32) * corpus->paths->npaths, MCXT_ALLOC_HUGE);
 
-			for (int i = 0; i < sets[s].n; i++)
-				sum += factors[sets[s].labels[i]];
-			for (int i = 0; i < sets[s].n && sum > 0; i++)
-				sums[sets[s].labels[i]] += sets[s].conversions * factors[sets[s].labels[i]] / sum;
-		}
-		for (int l = 0; l < paths->nlabels; l++)
-		{
-			double		wanted = credits[l].conversions > 0 ? credits[l].conversions : 0;
-
-			most = Max(most, fabs(sums[l] - wanted));
-			/* kept above what a product of many rounds could underflow to */
-			if (sums[l] > 0 && wanted > 0)
-				factors[l] = Max(factors[l] * wanted / sums[l], DBL_MIN * 1e6);
-		}
-		if (most <= CLOSE_ENOUGH * total)
-			break;
-	}
-	return factors;
+	cdi_paths_sort(corpus->paths);
+	for (int p = 0; p < corpus->paths->npaths; p++)
+		places[corpus->paths->paths[p].entry] = p;
+	for (int32 rank = 0; rank < corpus->nconversions; rank++)
+		corpus->places[rank] = places[corpus->places[rank]];
+	pfree(places);
 }
 
 /* From the order of a corpus' labels to the numbers of the journeys */
 static void
 keep_factors(CdiPathCredits *self, Corpus *corpus, const double *factors)
 {
-	corpus->factors = MemoryContextAllocZero(self->context, sizeof(double) * Max(self->npath_labels, 1));
+	if (corpus->factors == NULL)
+		corpus->factors = MemoryContextAllocZero(self->context, sizeof(double) * Max(self->npath_labels, 1));
 	for (int l = 0; l < self->nlabels; l++)
 	{
 		CdiText		wanted = self->labels[l].path_label;
@@ -276,153 +287,213 @@ keep_factors(CdiPathCredits *self, Corpus *corpus, const double *factors)
 	}
 }
 
+/* What the labels or touches of the corpus get, paths having these outcomes. */
 static void
-fit_timed(CdiPathCredits *self, Corpus *corpus, CdiPathCredit **credits)
-{
-	CdiHazardOptions options = CDI_HAZARD_DEFAULT;
-	int32	   *numbers = cdi_paths_sort_labels(corpus->paths);
-
-	corpus->shares = MemoryContextAllocHuge(self->context, sizeof(double *) * Max(corpus->ntimed, 1));
-	for (int p = 0; p < corpus->ntimed; p++)
-	{
-		for (int i = 0; i < corpus->timed[p].length; i++)
-			corpus->timed[p].touches[i] = numbers[corpus->timed[p].touches[i]];
-		corpus->shares[p] = MemoryContextAllocExtended(self->context, sizeof(double) * Max(corpus->timed[p].length, 1),
-													   MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
-	}
-	corpus->paths->paths = corpus->timed;
-	corpus->paths->npaths = corpus->ntimed;
-	options.ages = (const double *const *) corpus->ages;
-	options.shares = corpus->shares;
-	*credits = palloc(sizeof(CdiPathCredit) * Max(corpus->paths->nlabels, 1));
-	cdi_paths_clear_credits(corpus->paths, *credits);
-	cdi_hazard_credit(corpus->paths, &options, *credits);
-}
-
-static void
-fit_corpus(CdiPathCredits *self, const CdiCreditModel *model, Corpus *corpus)
+fit_corpus(CdiPathCredits *self, const CdiCreditModel *model, Corpus *corpus, const CdiPaths *paths)
 {
 	MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "cdi path model", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext previous = MemoryContextSwitchTo(scratch);
-	CdiPathCredit *credits;
+	CdiPathCredit *credits = cdi_paths_credits(paths->nlabels);
+	CdiMarkovOptions markov = {.order = model->order};
+	CdiShapleyOptions shapley = CDI_SHAPLEY_DEFAULT;
+	CdiLogisticOptions logistic = CDI_LOGISTIC_DEFAULT;
+	CdiHazardOptions hazard = CDI_HAZARD_DEFAULT;
 
-	if (model->path_model == CDI_PATH_HAZARD)
-		fit_timed(self, corpus, &credits);
-	else
+	switch (model->path_model)
 	{
-		CdiMarkovOptions markov = {.order = model->order};
-		CdiShapleyOptions shapley = CDI_SHAPLEY_DEFAULT;
-		CdiLogisticOptions logistic = CDI_LOGISTIC_DEFAULT;
-
-		cdi_paths_sort(corpus->paths);
-		credits = palloc(sizeof(CdiPathCredit) * Max(corpus->paths->nlabels, 1));
-		cdi_paths_clear_credits(corpus->paths, credits);
-		shapley.game = CDI_SHAPLEY_RATE;
-		if (model->ridge >= 0)
+		case CDI_PATH_MARKOV:
+			cdi_markov_credit(paths, &markov, credits);
+			break;
+		case CDI_PATH_SHAPLEY:
+			shapley.game = CDI_SHAPLEY_RATE;
+			shapley.seed = self->bootstrap->seed;
+			cdi_shapley_credit(paths, &shapley, credits);
+			break;
+		case CDI_PATH_LOGISTIC:
 			logistic.ridge = model->ridge;
-		logistic.counts = model->counts;
-		switch (model->path_model)
-		{
-			case CDI_PATH_MARKOV:
-				cdi_markov_credit(corpus->paths, &markov, credits);
-				break;
-			case CDI_PATH_SHAPLEY:
-				cdi_shapley_credit(corpus->paths, &shapley, credits);
-				break;
-			case CDI_PATH_LOGISTIC:
-				cdi_logistic_credit(corpus->paths, &logistic, credits);
-				break;
-			case CDI_PATH_SHAPLEY_ORDERED:
-			case CDI_PATH_HAZARD:
-				break;
-		}
-		keep_factors(self, corpus, fit_factors(corpus->paths, credits));
+			logistic.counts = model->counts;
+			cdi_logistic_credit(paths, &logistic, credits);
+			break;
+		case CDI_PATH_HAZARD:
+			hazard.ages = corpus->ages;
+			hazard.shares = corpus->shares;
+			cdi_hazard_credit(paths, &hazard, credits);
+			break;
+		case CDI_PATH_SHAPLEY_ORDERED:
+			break;
 	}
+	if (model->path_model != CDI_PATH_HAZARD)
+		keep_factors(self, corpus, cdi_path_factors(paths, credits));
 	MemoryContextSwitchTo(previous);
 	MemoryContextDelete(scratch);
 }
 
 CdiPathCredits *
-cdi_path_credits_fit(const CdiCreditModel *models, int nmodels, const CdiJourneyRequest *request,
+cdi_path_credits_fit(const CdiCreditModel *models, int nmodels, const CdiBootstrap *bootstrap,
 					 CdiJourneys *journeys, CdiCreditRun *run)
 {
 	CdiPathCredits *self;
-	CdiDefinition *definitions;
 	bool		any = false;
 	bool		corpora = false;
 
 	for (int m = 0; m < nmodels; m++)
 	{
 		any |= models[m].kind == CDI_MODEL_PATHS;
-		corpora |= needs_corpus(&models[m]);
+		corpora |= cdi_path_credits_needs_corpus(&models[m]);
 	}
 	if (!any)
 		return NULL;
 	self = palloc0(sizeof(CdiPathCredits));
 	self->models = models;
-	self->request = request;
+	self->nmodels = nmodels;
+	self->bootstrap = bootstrap;
 	self->context = AllocSetContextCreate(CurrentMemoryContext, "cdi paths of a call", ALLOCSET_DEFAULT_SIZES);
 	self->nlabels = cdi_journeys_labels(journeys, &self->labels);
 	for (int l = 0; l < self->nlabels; l++)
 		self->npath_labels = Max(self->npath_labels, self->labels[l].path_number + 1);
 	self->counts = palloc0(sizeof(int) * Max(self->npath_labels, 1));
-	self->ndefinitions = cdi_journeys_definitions(journeys, &definitions);
+	self->ndefinitions = cdi_journeys_definitions(journeys, &self->definitions);
 	self->corpora = palloc0(sizeof(Corpus) * Max(nmodels * self->ndefinitions, 1));
 	if (!corpora)
 		return self;
 	cdi_credit_run_paths(run, journeys, add_path, self);
 	for (int m = 0; m < nmodels; m++)
 		for (int d = 0; d < self->ndefinitions; d++)
-			if (corpus_of(self, m, d)->used)
-				fit_corpus(self, &models[m], corpus_of(self, m, d));
+		{
+			Corpus	   *corpus = corpus_of(self, m, d);
+
+			if (corpus->paths == NULL)
+				continue;
+			if (models[m].path_model == CDI_PATH_HAZARD)
+				sort_timed(self, corpus);
+			else
+				sort_paths(corpus);
+			fit_corpus(self, &models[m], corpus, corpus->paths);
+		}
 	return self;
+}
+
+/* Draws what became of the paths: conversions among themselves, the others by the number of each path. */
+static void
+draw_outcomes(CdiPathCredits *self, Corpus *corpus, pg_prng_state *prng)
+{
+	const CdiPaths *paths = corpus->paths;
+	double		nulls = 0;
+	double		converted;
+	double		left;
+
+	if (corpus->outcomes == NULL)
+	{
+		corpus->outcomes = MemoryContextAllocHuge(self->context, sizeof(CdiPath) * paths->npaths);
+		corpus->drawn = MemoryContextAllocHuge(self->context, sizeof(uint32) * corpus->nconversions);
+	}
+	for (int p = 0; p < paths->npaths; p++)
+		nulls += paths->paths[p].nulls;
+	left = corpus->nconversions + nulls;
+	converted = cdi_bootstrap_binomial(prng, left, corpus->nconversions / left);
+	cdi_bootstrap_draw(prng, (int64) converted, corpus->nconversions, corpus->drawn);
+	left -= converted;
+	for (int p = 0; p < paths->npaths; p++)
+	{
+		CdiPath    *outcome = &corpus->outcomes[p];
+
+		*outcome = paths->paths[p];
+		outcome->conversions = outcome->value = 0;
+		if (outcome->nulls == 0)
+			continue;
+		outcome->nulls = cdi_bootstrap_binomial(prng, left, outcome->nulls / nulls);
+		left -= outcome->nulls;
+		nulls -= paths->paths[p].nulls;
+	}
+	for (int32 rank = 0; rank < corpus->nconversions; rank++)
+	{
+		CdiPath    *outcome = &corpus->outcomes[corpus->places[rank]];
+
+		outcome->conversions += corpus->drawn[rank];
+		outcome->value += corpus->drawn[rank] * corpus->values[rank];
+	}
+}
+
+void
+cdi_path_credits_resample(CdiPathCredits *self, int replicate)
+{
+	for (int m = 0; m < self->nmodels; m++)
+		for (int d = 0; d < self->ndefinitions; d++)
+		{
+			Corpus	   *corpus = corpus_of(self, m, d);
+			CdiPaths	paths;
+			pg_prng_state prng;
+
+			if (corpus->paths == NULL)
+				continue;
+			cdi_bootstrap_stream(&prng, self->bootstrap, replicate, self->definitions[d].name);
+			draw_outcomes(self, corpus, &prng);
+			paths = *corpus->paths;
+			paths.paths = corpus->outcomes;
+			fit_corpus(self, &self->models[m], corpus, &paths);
+		}
+}
+
+const uint32 *
+cdi_path_credits_drawn(const CdiPathCredits *self, int model, int definition)
+{
+	return corpus_of(self, model, definition)->drawn;
+}
+
+/* Weights by the factors of the touches' labels, or equal ones where there are none */
+static void
+weigh_labels(CdiPathCredits *self, const CdiCreditModel *model, const double *factors,
+			 const int32 *labels, int n, double *weights)
+{
+	for (int i = 0; i < n; i++)
+		self->counts[self->labels[labels[i]].path_number]++;
+	for (int i = n - 1; i >= 0; i--)
+	{
+		int32		label = self->labels[labels[i]].path_number;
+
+		weights[i] = factors ? factors[label] : 1.0;
+		if (model->path_model != CDI_PATH_SHAPLEY_ORDERED)
+			weights[i] /= self->counts[label];
+	}
+	for (int i = 0; i < n; i++)
+	{
+		int32		label = self->labels[labels[i]].path_number;
+
+		/* the first touch of a label is where it stands in the order */
+		if (model->path_model == CDI_PATH_SHAPLEY_ORDERED && self->counts[label] == 0)
+			weights[i] = 0;
+		self->counts[label] = 0;
+	}
+}
+
+double
+cdi_path_credits_weigh_labels(CdiPathCredits *self, int model, int definition, int32 rank,
+							  const int32 *labels, int n, double *weights)
+{
+	const Corpus *corpus = corpus_of(self, model, definition);
+	double		total = 0;
+
+	if (corpus->shares)
+		memcpy(weights, corpus->shares[corpus->places[rank]], sizeof(double) * n);
+	else
+		weigh_labels(self, &self->models[model], corpus->factors, labels, n, weights);
+	for (int i = 0; i < n; i++)
+		total += weights[i];
+	if (total > 0 && !isinf(total))
+		return total;
+	for (int i = 0; i < n; i++)
+		weights[i] = 1.0;
+	return n;
 }
 
 double
 cdi_path_credits_weigh(void *arg, const CdiCredit *credit, double *weights)
 {
 	CdiPathCredits *self = arg;
-	const CdiCreditModel *model = &self->models[credit->model];
-	Corpus	   *corpus = corpus_of(self, credit->model, credit->definition);
-	double		total = 0;
+	int32	   *labels = number_space(self, credit->n);
 
-	if (model->path_model == CDI_PATH_HAZARD)
-	{
-		/* visits are the same as those that added the paths */
-		while (corpus->timed[corpus->next].conversions <= 0 || corpus->timed[corpus->next].length == 0)
-			corpus->next++;
-		Assert(corpus->timed[corpus->next].length == credit->n);
-		memcpy(weights, corpus->shares[corpus->next++], sizeof(double) * credit->n);
-		for (int i = 0; i < credit->n; i++)
-			total += weights[i];
-	}
-	else
-	{
-		for (int i = 0; i < credit->n; i++)
-			self->counts[self->labels[credit->touches[i]->label].path_number]++;
-		for (int i = credit->n - 1; i >= 0; i--)
-		{
-			int32		label = self->labels[credit->touches[i]->label].path_number;
-			int			count = self->counts[label];
-
-			weights[i] = corpus->factors ? corpus->factors[label] : 1.0;
-			if (model->path_model != CDI_PATH_SHAPLEY_ORDERED)
-				weights[i] /= count;
-		}
-		for (int i = 0; i < credit->n; i++)
-		{
-			int32		label = self->labels[credit->touches[i]->label].path_number;
-
-			/* the first touch of a label is where it stands in the order */
-			if (model->path_model == CDI_PATH_SHAPLEY_ORDERED && self->counts[label] == 0)
-				weights[i] = 0;
-			self->counts[label] = 0;
-			total += weights[i];
-		}
-	}
-	if (total > 0 && !isinf(total))
-		return total;
 	for (int i = 0; i < credit->n; i++)
-		weights[i] = 1.0;
-	return credit->n;
+		labels[i] = credit->touches[i]->label;
+	return cdi_path_credits_weigh_labels(self, credit->model, credit->definition, credit->conversion->rank,
+										 labels, credit->n, weights);
 }

@@ -221,18 +221,23 @@ cdi_paths_entry(CdiPaths *paths, const int32 *touches, int32 length)
 	memset(path, 0, sizeof(CdiPath));
 	memset(&index->rests[paths->npaths], 0, sizeof(Rest));
 	path->length = length;
+	path->entry = paths->npaths;
 	path->touches = MemoryContextAllocHuge(paths->context, Max(bytes, 1));
 	memcpy(path->touches, touches, bytes);
 	put_slot(&index->paths, hash, paths->npaths);
 	return paths->npaths++;
 }
 
-void
+int
 cdi_paths_add(CdiPaths *paths, const int32 *touches, int32 length,
 			  double conversions, double value, double nulls)
 {
+	int			entry;
+
 	cdi_paths_check_outcome(conversions, value, nulls);
-	cdi_paths_count(paths, cdi_paths_entry(paths, touches, length), conversions, value, nulls);
+	entry = cdi_paths_entry(paths, touches, length);
+	cdi_paths_count(paths, entry, conversions, value, nulls);
+	return entry;
 }
 
 static int32 *

@@ -16,6 +16,7 @@
 
 #include "base/base.h"
 
+#include "common/pg_prng.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
 #include "utils/array.h"
@@ -24,6 +25,7 @@
 typedef struct CdiPath
 {
 	int32		length;			/* 0: conversions that no touch preceded */
+	int32		entry;			/* as cdi_paths_entry() numbers it */
 	int32	   *touches;		/* numbers of labels, in order of time */
 	double		conversions;
 	double		value;
@@ -41,7 +43,7 @@ typedef struct CdiPaths
 	struct CdiPathIndex *index; /* paths.c: look-up of labels and paths */
 } CdiPaths;
 
-/* What a model says of one label; fields that it does not give are NaN, which SQL sees as null. */
+/* What a model says of one label (ordered Shapley: of one place); fields that it does not give are NaN, which SQL sees as null. */
 typedef struct CdiPathCredit
 {
 	double		conversions;
@@ -67,9 +69,9 @@ extern CdiPaths *cdi_paths_create(MemoryContext parent);
 extern int32 cdi_paths_label(CdiPaths *paths, CdiText label);
 /* Number of a path, which is added without outcome where it is new. */
 extern int	cdi_paths_entry(CdiPaths *paths, const int32 *touches, int32 length);
-/* Copies touches.  Raises 22023, 22003 for counts or values that no path can have. */
-extern void cdi_paths_add(CdiPaths *paths, const int32 *touches, int32 length,
-						  double conversions, double value, double nulls);
+/* Both at once.  Raises 22023, 22003 for counts or values that no path can have. */
+extern int	cdi_paths_add(CdiPaths *paths, const int32 *touches, int32 length,
+						 double conversions, double value, double nulls);
 /* Adds to the outcome of a path without looking at it.  Raises 22003. */
 extern void cdi_paths_count(CdiPaths *paths, int entry, double conversions, double value, double nulls);
 /*
@@ -143,7 +145,8 @@ extern int32 cdi_paths_transform(CdiPaths *paths, CdiPathTransform transform, in
 /* paths_bootstrap.c */
 /* Raises 22023 for a count that is no number of observations. */
 extern void cdi_paths_check_count(double count);
-extern void cdi_paths_clear_credits(const CdiPaths *paths, CdiPathCredit *credits);
+/* n credits, all fields NaN */
+extern CdiPathCredit *cdi_paths_credits(int n);
 
 typedef struct CdiBootstrap
 {
@@ -153,17 +156,30 @@ typedef struct CdiBootstrap
 } CdiBootstrap;
 
 #define CDI_BOOTSTRAP_DEFAULT	{0, 0.95, 1}
+#define CDI_BOOTSTRAP_MOST		100000
+#define CDI_CONFIDENCE_LEAST	0.5
+#define CDI_CONFIDENCE_MOST		0.9999
 /* Lines for an array of CdiPathOption */
 #define CDI_BOOTSTRAP_OPTIONS(b) \
-	{"bootstrap", CDI_OPTION_INTEGER, &(b).replicates, 0, 100000}, \
-	{"confidence", CDI_OPTION_NUMBER, &(b).confidence, 0.5, 0.9999}, \
+	{"bootstrap", CDI_OPTION_INTEGER, &(b).replicates, 0, CDI_BOOTSTRAP_MOST}, \
+	{"confidence", CDI_OPTION_NUMBER, &(b).confidence, CDI_CONFIDENCE_LEAST, CDI_CONFIDENCE_MOST}, \
 	{"seed", CDI_OPTION_INTEGER, &(b).seed, 0, PG_INT32_MAX}
 
 /*
- * Sets the bounds in credits from resampled paths: percentiles, the same for
- * the same seed.  Raises 22023 where counts are no whole numbers.
+ * Sets the bounds in credits, as many as the model gives, from resampled paths:
+ * percentiles, the same for the same seed.  Raises 22023 where counts are no
+ * whole numbers.
  */
 extern void cdi_paths_bootstrap(const CdiPaths *paths, CdiPathModel model, const void *options,
-								const CdiBootstrap *bootstrap, CdiPathCredit *credits);
+								const CdiBootstrap *bootstrap, int ncredits, CdiPathCredit *credits);
+
+/* A replicate's stream of draws among the observations of a name. */
+extern void cdi_bootstrap_stream(pg_prng_state *prng, const CdiBootstrap *bootstrap, int replicate, const char *name);
+/* What every bootstrap draws with: successes among n trials of probability p; */
+extern double cdi_bootstrap_binomial(pg_prng_state *prng, double n, double p);
+/* draws from n > 0 observations, with replacement: how often each was drawn. */
+extern void cdi_bootstrap_draw(pg_prng_state *prng, int64 draws, int32 n, uint32 *counts);
+/* What it ends with: bounds of n figures, which get sorted; none where a figure is NaN. */
+extern void cdi_bootstrap_bounds(double *figures, int n, double confidence, double *low, double *high);
 
 #endif							/* CDI_ATTRIBUTION_PATHS_H */

@@ -13,7 +13,7 @@
 
 #include <math.h>
 
-#include "common/pg_prng.h"
+#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "utils/float.h"
 #include "utils/memutils.h"
@@ -80,8 +80,8 @@ binomial_by_rejection(pg_prng_state *prng, double n, double p)
 	}
 }
 
-static double
-binomial(pg_prng_state *prng, double n, double p)
+double
+cdi_bootstrap_binomial(pg_prng_state *prng, double n, double p)
 {
 	double		successes = 0;
 	double		trials = 0;
@@ -91,7 +91,7 @@ binomial(pg_prng_state *prng, double n, double p)
 	if (p >= 1)
 		return n;
 	if (p > 0.5)
-		return n - binomial(prng, n, 1 - p);
+		return n - cdi_bootstrap_binomial(prng, n, 1 - p);
 	if (n * p >= FEW_SUCCESSES)
 		return binomial_by_rejection(prng, n, p);
 	/* Trials up to and including the next success are geometric. */
@@ -101,6 +101,25 @@ binomial(pg_prng_state *prng, double n, double p)
 		if (trials > n)
 			return successes;
 		successes++;
+	}
+}
+
+void
+cdi_bootstrap_stream(pg_prng_state *prng, const CdiBootstrap *bootstrap, int replicate, const char *name)
+{
+	pg_prng_seed(prng, hash_bytes_extended((const unsigned char *) name, strlen(name),
+										   (uint64) bootstrap->seed << 32 | (uint32) replicate));
+}
+
+void
+cdi_bootstrap_draw(pg_prng_state *prng, int64 draws, int32 n, uint32 *counts)
+{
+	memset(counts, 0, sizeof(uint32) * n);
+	for (int64 i = 0; i < draws; i++)
+	{
+		if (i % 65536 == 0)
+			CHECK_FOR_INTERRUPTS();
+		counts[pg_prng_uint64_range(prng, 0, n - 1)]++;
 	}
 }
 
@@ -126,10 +145,10 @@ resample(pg_prng_state *prng, const CdiPaths *paths, double total, CdiPaths *rep
 		const CdiPath *path = &paths->paths[p];
 		CdiPath    *drawn = &replicate->paths[p];
 
-		drawn->conversions = mass > 0 ? binomial(prng, left, path->conversions / mass) : 0;
+		drawn->conversions = mass > 0 ? cdi_bootstrap_binomial(prng, left, path->conversions / mass) : 0;
 		left -= drawn->conversions;
 		mass -= path->conversions;
-		drawn->nulls = mass > 0 ? binomial(prng, left, path->nulls / mass) : 0;
+		drawn->nulls = mass > 0 ? cdi_bootstrap_binomial(prng, left, path->nulls / mass) : 0;
 		left -= drawn->nulls;
 		mass -= path->nulls;
 		drawn->value = path->conversions > 0 ? path->value * (drawn->conversions / path->conversions) : 0;
@@ -153,8 +172,8 @@ percentile(const double *sorted, int n, double fraction)
 	return sorted[below] + (at - below) * (sorted[below + 1] - sorted[below]);
 }
 
-static void
-set_bounds(double *figures, int n, double confidence, double *low, double *high)
+void
+cdi_bootstrap_bounds(double *figures, int n, double confidence, double *low, double *high)
 {
 	qsort(figures, n, sizeof(double), compare_doubles);
 	/* NaN sorts last: a model that gives no such figure gives no bounds. */
@@ -164,18 +183,27 @@ set_bounds(double *figures, int n, double confidence, double *low, double *high)
 	*high = percentile(figures, n, (1 + confidence) / 2);
 }
 
-void
-cdi_paths_clear_credits(const CdiPaths *paths, CdiPathCredit *credits)
+static void
+clear_credits(int n, CdiPathCredit *credits)
 {
 	const double nan = get_float8_nan();
 
-	for (int i = 0; i < paths->nlabels; i++)
+	for (int i = 0; i < n; i++)
 		credits[i] = (CdiPathCredit) {nan, nan, nan, nan, nan, nan, nan, nan};
+}
+
+CdiPathCredit *
+cdi_paths_credits(int n)
+{
+	CdiPathCredit *credits = palloc_extended(sizeof(CdiPathCredit) * Max((size_t) n, 1), MCXT_ALLOC_HUGE);
+
+	clear_credits(n, credits);
+	return credits;
 }
 
 void
 cdi_paths_bootstrap(const CdiPaths *paths, CdiPathModel model, const void *options,
-					const CdiBootstrap *bootstrap, CdiPathCredit *credits)
+					const CdiBootstrap *bootstrap, int ncredits, CdiPathCredit *credits)
 {
 	int			n = bootstrap->replicates;
 	double		total = 0;
@@ -187,7 +215,7 @@ cdi_paths_bootstrap(const CdiPaths *paths, CdiPathModel model, const void *optio
 	MemoryContext previous;
 	pg_prng_state prng;
 
-	if (n == 0 || paths->nlabels == 0)
+	if (n == 0 || ncredits == 0)
 		return;
 	for (int p = 0; p < paths->npaths; p++)
 	{
@@ -199,9 +227,9 @@ cdi_paths_bootstrap(const CdiPaths *paths, CdiPathModel model, const void *optio
 
 	replicate.paths = palloc_extended(sizeof(CdiPath) * (size_t) paths->npaths, MCXT_ALLOC_HUGE);
 	memcpy(replicate.paths, paths->paths, sizeof(CdiPath) * (size_t) paths->npaths);
-	drawn = palloc_extended(sizeof(CdiPathCredit) * (size_t) paths->nlabels, MCXT_ALLOC_HUGE);
-	conversions = palloc_extended(sizeof(double) * (size_t) paths->nlabels * n, MCXT_ALLOC_HUGE);
-	values = palloc_extended(sizeof(double) * (size_t) paths->nlabels * n, MCXT_ALLOC_HUGE);
+	drawn = cdi_paths_credits(ncredits);
+	conversions = palloc_extended(sizeof(double) * (size_t) ncredits * n, MCXT_ALLOC_HUGE);
+	values = palloc_extended(sizeof(double) * (size_t) ncredits * n, MCXT_ALLOC_HUGE);
 	run = AllocSetContextCreate(CurrentMemoryContext, "cdi bootstrap", ALLOCSET_DEFAULT_SIZES);
 	pg_prng_seed(&prng, bootstrap->seed);
 
@@ -210,9 +238,9 @@ cdi_paths_bootstrap(const CdiPaths *paths, CdiPathModel model, const void *optio
 	{
 		CHECK_FOR_INTERRUPTS();
 		resample(&prng, paths, total, &replicate);
-		cdi_paths_clear_credits(paths, drawn);
+		clear_credits(ncredits, drawn);
 		model(&replicate, options, drawn);
-		for (int i = 0; i < paths->nlabels; i++)
+		for (int i = 0; i < ncredits; i++)
 		{
 			conversions[(size_t) i * n + r] = drawn[i].conversions;
 			values[(size_t) i * n + r] = drawn[i].value;
@@ -221,12 +249,12 @@ cdi_paths_bootstrap(const CdiPaths *paths, CdiPathModel model, const void *optio
 	}
 	MemoryContextSwitchTo(previous);
 
-	for (int i = 0; i < paths->nlabels; i++)
+	for (int i = 0; i < ncredits; i++)
 	{
-		set_bounds(conversions + (size_t) i * n, n, bootstrap->confidence,
-				   &credits[i].conversions_low, &credits[i].conversions_high);
-		set_bounds(values + (size_t) i * n, n, bootstrap->confidence,
-				   &credits[i].value_low, &credits[i].value_high);
+		cdi_bootstrap_bounds(conversions + (size_t) i * n, n, bootstrap->confidence,
+							 &credits[i].conversions_low, &credits[i].conversions_high);
+		cdi_bootstrap_bounds(values + (size_t) i * n, n, bootstrap->confidence,
+							 &credits[i].value_low, &credits[i].value_high);
 	}
 	MemoryContextDelete(run);
 	pfree(values);

@@ -248,3 +248,17 @@ cdi_shapley_ordered(const CdiPaths *paths, CdiShapleyPlace **places)
 	*places = result;
 	return merge_places(result, n);
 }
+
+void
+cdi_shapley_ordered_credit(const CdiPaths *paths, const void *options, CdiPathCredit *credits)
+{
+	CdiShapleyPlace *places;
+	int			nplaces = cdi_shapley_ordered(paths, &places);
+
+	for (int i = 0; i < nplaces; i++)
+	{
+		credits[i].conversions = places[i].conversions;
+		credits[i].value = places[i].value;
+	}
+	pfree(places);
+}

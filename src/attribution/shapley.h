@@ -59,6 +59,8 @@ typedef struct CdiShapleyPlace
 
 /* Ordered Shapley values, in order of labels and positions; returns how many. */
 extern int	cdi_shapley_ordered(const CdiPaths *paths, CdiShapleyPlace **places);
+/* A CdiPathModel whose credits are by place; places depend on the paths, not on their outcomes. */
+extern void cdi_shapley_ordered_credit(const CdiPaths *paths, const void *options, CdiPathCredit *credits);
 
 /* shapley_sample.c: values of the rate game, per label */
 typedef struct CdiShapleySample

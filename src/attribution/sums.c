@@ -23,6 +23,7 @@
 
 #include "attribution/call.h"
 #include "attribution/journeys_private.h"
+#include "attribution/sums_bootstrap.h"
 #include "base/errors.h"
 
 #define MAX_MODELS		100
@@ -32,7 +33,9 @@
 
 enum
 {
-	OUT_MODEL, OUT_CONVERSION, OUT_DIMENSIONS, OUT_CONVERSIONS, OUT_VALUE, OUT_UNVALUED, OUT_COLUMNS
+	OUT_MODEL, OUT_CONVERSION, OUT_DIMENSIONS,
+	OUT_CONVERSIONS, OUT_CONVERSIONS_LOW, OUT_CONVERSIONS_HIGH,
+	OUT_VALUE, OUT_VALUE_LOW, OUT_VALUE_HIGH, OUT_UNVALUED, OUT_COLUMNS
 };
 
 typedef struct Sum
@@ -41,11 +44,12 @@ typedef struct Sum
 	int128		unvalued;		/* credit of conversions without a value */
 	CdiAmount	value;
 	Datum		numeric;		/* what no amount can hold; 0: nothing */
+	int32		figure;			/* of the bootstrap, from 1; 0: none yet */
 } Sum;
 
 typedef struct CellKey
 {
-	int32		definition;
+	int32		definition;		/* or 0, where sums are not by conversion */
 	int32		group;
 	int32		day;
 } CellKey;
@@ -76,6 +80,7 @@ typedef struct Sums
 	int			day;			/* number of the dimension, or -1 */
 	char	  **dimensions;		/* as asked for */
 	int			ndimensions;
+	bool		by_conversion;
 	int		   *column;			/* by dimension: of the labels' values; -1: day */
 
 	cdi_label_keys_hash *group_index;
@@ -84,6 +89,12 @@ typedef struct Sums
 	int32	   *group_of_label; /* [-1]: no touch at all */
 	Sum		  **direct;			/* without days: by definition and group */
 	cells_hash *cells;			/* with days */
+
+	CdiSumsBootstrap *bootstrap;	/* or NULL */
+	int32		nfigures;
+	int32	   *figures;		/* of a path, as long as the longest */
+	int			figure_space;
+	CdiBounds  *bounds;			/* by figure */
 } Sums;
 
 /* A group by its texts, of which there are as many as dimensions */
@@ -147,7 +158,7 @@ static inline Sum *
 sums_of(Sums *self, const CdiCredit *credit, int32 label, int32 day)
 {
 	int32		group = self->group_of_label[label];
-	int32		definition = credit->conversion->definition;
+	int32		definition = self->by_conversion ? credit->conversion->definition : 0;
 	bool		found;
 	Cell	   *cell;
 
@@ -222,6 +233,28 @@ day_of(TimestampTz at)
 	return (int32) ((at - (at < 0 ? USECS_PER_DAY - 1 : 0)) / USECS_PER_DAY);
 }
 
+/* The sum that each touch's credit goes to may get some of it in a replicate. */
+static void
+keep_for_bootstrap(Sums *self, const CdiCredit *credit, int32 day)
+{
+	int			n = Max(credit->n, 1);
+
+	if (n > self->figure_space)
+	{
+		self->figure_space = Max(n, 1024);
+		self->figures = MemoryContextAllocHuge(self->context, sizeof(int32) * self->figure_space);
+	}
+	for (int i = 0; i < n; i++)
+	{
+		Sum		   *sum = sums_of(self, credit, credit->n > 0 ? credit->touches[i]->label : -1, day);
+
+		if (sum->figure == 0)
+			sum->figure = ++self->nfigures;
+		self->figures[i] = sum->figure - 1;
+	}
+	cdi_sums_bootstrap_add(self->bootstrap, credit, self->figures);
+}
+
 /* CdiCreditSink */
 static void
 add_credit(void *arg, const CdiCredit *credit)
@@ -241,6 +274,8 @@ add_credit(void *arg, const CdiCredit *credit)
 	int			scale = CDI_AMOUNT_SCALE;
 	int			last = credit->n - 1;
 
+	if (self->bootstrap)
+		keep_for_bootstrap(self, credit, day);
 	if (credit->n == 0)
 	{
 		add_whole(self, credit, -1, day, exact, amount);
@@ -302,6 +337,21 @@ units_datum(int128 units)
 	return Float8GetDatum((double) ((long double) units / (long double) CREDIT_UNIT));
 }
 
+/* Bounds as numeric; of a sum that is no figure there are none. */
+static void
+put_bounds(const Sums *self, const Sum *sum, Datum *values, bool *nulls)
+{
+	const CdiBounds *bounds = self->bounds ? &self->bounds[sum->figure - 1] : NULL;
+
+	nulls[OUT_CONVERSIONS_LOW] = nulls[OUT_CONVERSIONS_HIGH] = nulls[OUT_VALUE_LOW] = nulls[OUT_VALUE_HIGH] = bounds == NULL;
+	if (bounds == NULL)
+		return;
+	values[OUT_CONVERSIONS_LOW] = Float8GetDatum(bounds->conversions_low);
+	values[OUT_CONVERSIONS_HIGH] = Float8GetDatum(bounds->conversions_high);
+	values[OUT_VALUE_LOW] = DirectFunctionCall1(float8_numeric, Float8GetDatum(bounds->value_low));
+	values[OUT_VALUE_HIGH] = DirectFunctionCall1(float8_numeric, Float8GetDatum(bounds->value_high));
+}
+
 static Datum
 sum_value(const Sum *sum)
 {
@@ -355,13 +405,16 @@ put_cell(Sums *self, ReturnSetInfo *rsinfo, const CellKey *key, const Sum *sums)
 		if (sums[m].credit == 0)
 			continue;
 		values[OUT_MODEL] = CStringGetTextDatum(self->call->models[m].name);
-		values[OUT_CONVERSION] = CStringGetTextDatum(definitions[key->definition].name);
+		nulls[OUT_CONVERSION] = !self->by_conversion;
+		if (self->by_conversion)
+			values[OUT_CONVERSION] = CStringGetTextDatum(definitions[key->definition].name);
 		values[OUT_DIMENSIONS] = PointerGetDatum(dims == 0 ? construct_empty_array(TEXTOID) :
 												 construct_md_array(texts, text_nulls, 1, &dims, &lower,
 																	TEXTOID, -1, false, TYPALIGN_INT));
 		values[OUT_CONVERSIONS] = units_datum(sums[m].credit);
 		values[OUT_VALUE] = sum_value(&sums[m]);
 		values[OUT_UNVALUED] = units_datum(sums[m].unvalued);
+		put_bounds(self, &sums[m], values, nulls);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 }
@@ -394,7 +447,7 @@ text_array(ArrayType *array, int max, const char *what, int *n)
 /*
  * _attribution_sums(models text[], dimensions text[], conversion text,
  *					 from_time timestamptz, to_time timestamptz,
- *					 lookback interval, parameters jsonb)
+ *					 lookback interval, parameters jsonb, by_conversion boolean)
  */
 PG_FUNCTION_INFO_V1(cdi_attribution_sums);
 Datum
@@ -411,6 +464,7 @@ cdi_attribution_sums(PG_FUNCTION_ARGS)
 	int			ndefinitions;
 
 	memset(&self, 0, sizeof(self));
+	self.by_conversion = PG_GETARG_BOOL(7);
 	models = text_array(PG_GETARG_ARRAYTYPE_P(0), MAX_MODELS, "models", &nmodels);
 	if (nmodels == 0)
 		ereport(ERROR,
@@ -442,11 +496,15 @@ cdi_attribution_sums(PG_FUNCTION_ARGS)
 	self.context = AllocSetContextCreate(CurrentMemoryContext, "cdi sums of credit", ALLOCSET_DEFAULT_SIZES);
 	make_groups(&self);
 	ndefinitions = cdi_journeys_definitions(call.journeys, &definitions);
+	if (call.options.bootstrap.replicates > 0)
+		self.bootstrap = cdi_sums_bootstrap_begin(&call);
 	if (self.day < 0)
 		self.direct = palloc_extended(sizeof(Sum *) * Max(ndefinitions, 1) * self.ngroups, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 	else
 		self.cells = cells_create(self.context, 1024, NULL);
 	cdi_attribution_share_out(&call, add_credit, &self);
+	if (self.bootstrap)
+		self.bounds = cdi_sums_bootstrap_end(self.bootstrap, self.nfigures);
 
 	if (self.direct)
 	{

@@ -72,6 +72,7 @@ model_of(WindowObject winobj, FunctionCallInfo fcinfo)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("model \"%s\" needs all paths, not one", cache->model->name),
 				 errhint("Use cdi_attribution(), or an aggregate over paths such as cdi_markov().")));
+	cdi_options_refuse_bootstrap(&options);
 	if (cache->model->selection.ntransforms > 0 || cache->model->selection.touch_types ||
 		cache->model->selection.nexcluded > 0 || cache->model->milestones[0] || cache->model->milestones[1])
 		ereport(ERROR,

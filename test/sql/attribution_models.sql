@@ -84,6 +84,7 @@ $$;
 SELECT pg_temp.message(v.model, v.parameters::jsonb) AS message FROM (VALUES
     ('linear', '[]'), ('linear', '{"half_life": "7 days"}'), ('linear', '{"touch_types": 1}'), ('linear', '{"transform": "frequency"}'),
     ('linear', '{"transform": {"trim": 0}}'), ('linear', '{"transform": {"trim": 1, "exposure": 2}}'), ('linear', '{"label": "nonsense"}'),
+    ('linear', '{"bootstrap": 1.5}'), ('linear', '{"bootstrap": 100001}'), ('linear', '{"confidence": 1}'), ('linear', '{"seed": -1}'), ('linear', '{"bootstrap": 10}'),
     ('linear', '{"touchpoints": "touches"}'), ('linear', '{"touchpoints": "cdi.nowhere"}'), ('linear', '{"touchpoints": "cdi.sources"}'),
     ('time_decay', '{"half_life": "0"}'), ('time_decay', '{"half_life": 7}'), ('time_decay', '{"half_life": "a while"}'), ('time_decay', '{"halflife": "1 day"}'),
     ('position_based', '{"first": -1}'), ('position_based', '{"first": 0, "last": 0, "middle": 0}'), ('position_based', '{"two_touch": "half"}'), ('position_based', '{"two_touch": [0, 0]}'),
@@ -276,6 +277,28 @@ WHERE credit <> 1 OR credited_value <> value;
 SELECT count(*) AS elsewhere FROM path_credit c JOIN marked m ON m.event_id = c.conversion_event_id AND m.session_id = c.session_id
 WHERE c.name = 'shapley_ordered' AND m.of_channel > 1;
 
+-- Intervals of sums: the same for a seed, whatever the order of rows, the plan
+-- and the memory; of one model the same beside others.
+CREATE TABLE attribution_models.shuffled_conversions AS SELECT * FROM attribution_models.conversions ORDER BY md5(event_id::text || 'x');
+CREATE FUNCTION pg_temp.bounds(models text[], more jsonb, dimensions text[] DEFAULT '{channel}') RETURNS TABLE (model text, dimension text[], conversions float8, value numeric, bounds text) LANGUAGE sql AS $$
+SELECT model, dimension, conversions, value, concat_ws(' ', conversions_low, conversions_high, value_low, value_high)
+FROM cdi_attribution_report(models, lookback => '20 days', dimensions => dimensions, parameters => pg_temp.parameters('{"bootstrap": 20}' || more))
+$$;
+CREATE TEMP TABLE interval AS SELECT * FROM pg_temp.bounds('{linear,time_decay,participation,shapley_ordered,markov,rate,logistic,hazard}', '{"hazard": {"model": "additive_hazard"}, "rate": {"model": "shapley", "game": "rate"}}');
+SELECT count(*) AS rows, count(*) FILTER (WHERE bounds LIKE '% % % %') AS bounded FROM interval;
+SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0;
+SET work_mem = '64kB'; SET hash_mem_multiplier = 1;
+SELECT count(*) AS differing FROM interval i FULL JOIN pg_temp.bounds('{hazard,logistic,rate,markov,shapley_ordered,participation,time_decay,linear}',
+    '{"hazard": {"model": "additive_hazard"}, "rate": {"model": "shapley", "game": "rate"}, "touchpoints": "attribution_models.shuffled", "conversion_events": "attribution_models.shuffled_conversions"}') s USING (model, dimension) WHERE i.bounds IS DISTINCT FROM s.bounds;
+RESET parallel_setup_cost; RESET parallel_tuple_cost; RESET min_parallel_table_scan_size; RESET work_mem; RESET hash_mem_multiplier;
+SELECT count(*) AS differing FROM pg_temp.bounds('{markov}', '{}') s JOIN interval i USING (model, dimension) WHERE i.bounds <> s.bounds;
+SELECT count(*) > 0 AS other_seed FROM pg_temp.bounds('{markov}', '{"seed": 2}') s JOIN interval i USING (model, dimension) WHERE i.bounds <> s.bounds;
+SELECT bool_and(conversions_low < conversions AND conversions < conversions_high AND value_low < value AND value < value_high) AS around, count(*)
+FROM cdi_attribution_report('{linear,markov,additive_hazard}', lookback => '20 days', dimensions => '{channel}', parameters => pg_temp.parameters('{"bootstrap": 200, "confidence": 0.999}'));
+-- Sums by day and campaign have theirs; without bootstrap there are none.
+SELECT count(*) > 100 AS many, bool_and(array_length(string_to_array(bounds, ' '), 1) = 4) AS bounded FROM pg_temp.bounds('{linear}', '{}', '{day,campaign_name}') WHERE conversions > 0;
+SELECT DISTINCT bounds FROM pg_temp.bounds('{linear,markov}', '{"bootstrap": 0}');
+
 -- Types of touch: only some, and windows of their own.
 SELECT cdi_create_conversion('a', 'A', touch_lookbacks => '{"impression": "1 day"}', lookback => '20 days');
 SELECT count(*) > 100 AS many, max(days_before) FILTER (WHERE touch_type = 'impression') BETWEEN 0.5 AND 1 AS short, max(days_before) FILTER (WHERE touch_type IS DISTINCT FROM 'impression') > 15 AS long
@@ -300,6 +323,22 @@ INSERT INTO attribution_models.conversions SELECT pg_temp.id(100 + i), 'long', p
 SELECT m.model, count(*) AS channels, sum(s.conversions) AS conversions, sum(s.value) AS value
 FROM unnest('{linear,time_decay,u_shaped,participation}'::text[]) m (model), cdi._attribution_sums(ARRAY[m.model], '{channel}', 'long', NULL, NULL, '20 days', pg_temp.parameters()) s GROUP BY m.model ORDER BY m.model;
 SELECT count(*), max(touches), sum(credit), sum(credited_value) FROM cdi_attribution('linear', 'long', lookback => '20 days', parameters => pg_temp.parameters('{"transform": "first"}'));
+
+-- Intervals by closed forms.  Conversions of one touch: of 100 drawn, those of a
+-- channel that has 30 are binomial, 21 to 39; the other has what is left of 100.
+TRUNCATE attribution_models.touches, attribution_models.conversions;
+INSERT INTO attribution_models.touches SELECT pg_temp.id(i), '2026-01-01', 1, NULL, CASE WHEN i <= 30 THEN 'a' ELSE 'b' END FROM generate_series(1, 100) i;
+INSERT INTO attribution_models.conversions SELECT pg_temp.id(i), 'sale', pg_temp.id(i), '2026-01-02', 1, 2 FROM generate_series(1, 100) i;
+SELECT model, dimension, conversions_low, conversions_high, value_low, value_high
+FROM cdi_attribution_report('{linear,shapley}', lookback => '20 days', parameters => pg_temp.parameters('{"bootstrap": 20000}'));
+-- To a model of all paths, those that led to nothing are drawn, too: of 200 paths
+-- of which 20 led to a conversion 12 to 29 do, were they all of one channel.
+INSERT INTO attribution_models.touches SELECT pg_temp.id(i), '2026-01-01', 1, NULL, 'a' FROM generate_series(101, 280) i;
+UPDATE attribution_models.touches SET channel = 'a';
+DELETE FROM attribution_models.conversions WHERE "position" = 1 AND event_id NOT IN (SELECT pg_temp.id(i) FROM generate_series(1, 20) i);
+DELETE FROM attribution_models.touches WHERE person_id IN (SELECT pg_temp.id(i) FROM generate_series(21, 100) i);
+SELECT model, conversions_low, conversions_high, value_low, value_high
+FROM cdi_attribution_report('{linear,markov,logistic,additive_hazard}', lookback => '20 days', parameters => pg_temp.parameters('{"bootstrap": 5000}'));
 
 -- Sums beyond any amount, and shares of very small ones.
 TRUNCATE attribution_models.touches, attribution_models.conversions;

@@ -94,10 +94,17 @@ SELECT count(*), round(sum(s.conversions)::numeric, 9) AS conversions FROM (SELE
 -- Intervals of all by the same code
 SELECT model, bool_and(s.conversions_low <= s.conversions AND s.conversions <= s.conversions_high AND s.value_low <= s.value_high) AS inside
 FROM (SELECT 'shapley' AS model, cdi_shapley(path, 20 * conversions, 20 * value, 20 * nulls, '{"game": "rate", "bootstrap": 200}') AS r FROM paths
+      UNION ALL SELECT 'additive', cdi_shapley(path, 20 * conversions, 20 * value, 20 * nulls, '{"bootstrap": 200}') FROM paths
       UNION ALL SELECT 'logistic', cdi_logistic(path, 20 * conversions, 20 * value, 20 * nulls, '{"bootstrap": 200}') FROM paths) x, unnest(r) s GROUP BY model;
 SELECT channel, conversions_low < conversions AND conversions < conversions_high AND value_low < value_high AS inside
 FROM (SELECT cdi_hazard(path, ages, conversions, value, nulls, '{"bootstrap": 100, "confidence": 0.9}') AS r FROM (VALUES
     ('{a,b}'::text[], '{2 days,1 day}'::interval[], 20, 200, 30), ('{b}', '{3 hours}', 30, 900, 40), ('{a}', '{5 hours}', 30, 100, 70)) p(path, ages, conversions, value, nulls)) x, unnest(r);
+
+-- Of a channel's only position the interval is that of the channel; of 20 drawn, what is one path in two is binomial, 6 to 14
+SELECT o.channel, o."position", o.conversions_low, o.conversions_high, o.value_low, o.value_high, o.conversions_low = s.conversions_low AND o.value_high = s.value_high AS as_unordered
+FROM (SELECT cdi_shapley_ordered(path, 10, 20, 0, '{"bootstrap": 20000, "seed": 7}') AS ordered, cdi_shapley(path, 10, 20, 0, '{"bootstrap": 20000, "seed": 7}') AS plain FROM (VALUES ('{a}'::text[]), ('{b}')) p(path)) x,
+     unnest(x.ordered) o JOIN unnest(x.plain) s USING (channel);
+SELECT cdi_shapley_ordered(path, conversions, value, nulls, '{"game": "rate"}') FROM paths;
 
 -- One state serves several aggregates of the same paths
 SELECT cdi_shapley(path, conversions, value, nulls) IS NOT NULL AND cdi_shapley_ordered(path, conversions, value, nulls) IS NOT NULL AND cdi_logistic(path, conversions, value, nulls) IS NOT NULL AS all_three FROM paths;

@@ -9,6 +9,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.environ["CDI_ROOT"], "test/bench"))
 sys.dont_write_bytecode = True
+import numpy  # noqa: E402
 import pq  # noqa: E402
 import reference  # noqa: E402
 
@@ -268,7 +269,6 @@ def sampling():
 
 
 def logistic():
-    import numpy
     import statsmodels.api
     from sklearn.linear_model import LogisticRegression
     cases = {}
@@ -353,7 +353,6 @@ def hazards(options=None):
 
 
 def hazard():
-    import numpy
     from scipy.optimize import minimize
     cases = dict(hazard_cases(40))
     load_timed(cases)
@@ -440,7 +439,8 @@ def order_and_plans():
                  "cdi_shapley_ordered(path, conversions, value, nulls)",
                  "cdi_logistic(path, conversions, value, nulls)",
                  "cdi_hazard(path, ages, conversions, value, nulls, '{\"iterations\": 20}')",
-                 "cdi_shapley(path, conversions, value, nulls, '{\"bootstrap\": 20}')"):
+                 "cdi_shapley(path, conversions, value, nulls, '{\"bootstrap\": 20}')",
+                 "cdi_shapley_ordered(path, conversions, value, nulls, '{\"bootstrap\": 20}')"):
         db("SET max_parallel_workers_per_gather = 0; SET extra_float_digits = 3")
         first = db("SELECT %s FROM big" % call)
         second = db("SELECT %s FROM big_shuffled" % call)
@@ -452,7 +452,101 @@ def order_and_plans():
     db("RESET ALL")
 
 
-for part in (shapley_by_definition, sums, axioms, published, sampling, logistic, hazard, order_and_plans):
+def markov_by_removal(paths):
+    """[(path, conversions, nulls)] -> what each channel is credited with by a chain of order 1, solved by numpy."""
+    names = sorted({touch for path, _, _ in paths for touch in path})
+    number = {name: i + 1 for i, name in enumerate(names)}      # 0 is the start
+    chances = numpy.zeros((len(names) + 1, len(names) + 1))
+    paid, total, conversions = numpy.zeros(len(names) + 1), numpy.zeros(len(names) + 1), 0
+    for path, converted, null in paths:
+        at = 0
+        for touch in path:
+            chances[at, number[touch]] += converted + null
+            total[at] += converted + null
+            at = number[touch]
+        total[at] += converted + null
+        paid[at] += converted
+        conversions += converted
+    total[total == 0] = 1
+    chances, paid = chances / total[:, None], paid / total
+
+    def earned(removed):
+        keep = [i for i in range(len(names) + 1) if i != removed]
+        return numpy.linalg.solve(numpy.eye(len(keep)) - chances[numpy.ix_(keep, keep)], paid[keep])[0]
+    effects = {name: 1 - earned(i) / earned(None) for name, i in number.items()}
+    return {name: conversions * effect / sum(effects.values()) for name, effect in effects.items()}
+
+
+def intervals():
+    """Bounds of the report and of ordered Shapley values against numpy's own resampling and percentiles."""
+    people, touches, conversions = 400, [], []
+    journeys = []       # per person: path, ages in days, value or None
+    for person in range(people):
+        path = rng.sample("abcd", rng.choice([2, 2, 3])) if rng.random() < 0.9 else [rng.choice("abcd")]
+        value = rng.choice([5, 10, 40]) if rng.random() < (0.7 if "a" in path else 0.4) else None
+        journeys.append((path, value))
+        for i, channel in enumerate(path):
+            touches.append("%032x\t2026-01-%02d\t%s\n" % (person, 1 + i, channel))
+        if value is not None:
+            conversions.append("%032x\tsale\t2026-01-08\t%d\n" % (person, value))
+    db("DROP SCHEMA IF EXISTS boot CASCADE; CREATE SCHEMA boot; CREATE TABLE boot.touches (person_id uuid, touched_at timestamptz, channel text);"
+       " CREATE TABLE boot.conversions (person_id uuid, conversion text, converted_at timestamptz, value numeric)")
+    db.copy("COPY boot.touches FROM STDIN", ["".join(touches).encode()])
+    db.copy("COPY boot.conversions FROM STDIN", ["".join(conversions).encode()])
+    replicates = 3000
+    got = {}
+    for model, dimension, *bounds in db(
+            "SELECT model, dimension[1], conversions_low, conversions_high, value_low, value_high FROM cdi_attribution_report('{linear,time_decay,markov}', lookback => '30 days',"
+            " parameters => '{\"touchpoints\": \"boot.touches\", \"conversion_events\": \"boot.conversions\", \"bootstrap\": %d, \"confidence\": 0.9, \"seed\": %d}')" % (replicates, SEED)):
+        got[model, dimension] = [float(bound) for bound in bounds]
+    draws = numpy.random.default_rng(SEED)
+
+    def far(name, mine, figures, step=0):
+        """Percentiles of the two samples differ by their own error, in units of the figures' spread, and by the step between figures."""
+        spread = numpy.std(figures) + 1e-9
+        wanted = numpy.percentile(figures, [5, 95])
+        return [(name, mine, list(wanted))] if max(abs(mine - wanted)) > 0.25 * spread + step else []
+
+    converted = [(path, value) for path, value in journeys if value is not None]
+    problems = []
+    for model, weight in (("linear", lambda age: 1), ("time_decay", lambda age: 2 ** (-age / 7))):
+        shares = numpy.zeros((len(converted), 4))
+        for row, (path, _) in enumerate(converted):
+            weights = [weight(7 - i) for i in range(len(path))]
+            for channel, part in zip(path, weights):
+                shares[row]["abcd".index(channel)] += part / sum(weights)
+        counts = draws.multinomial(len(converted), [1 / len(converted)] * len(converted), replicates)
+        values = numpy.array([value for _, value in converted])
+        for i, channel in enumerate("abcd"):
+            problems += far((model, channel, "conversions"), got[model, channel][:2], counts @ shares[:, i])
+            problems += far((model, channel, "value"), got[model, channel][2:], counts @ (shares[:, i] * values))
+    check(problems, "intervals of rules are those of conversions drawn by numpy")
+
+    kinds = collections.Counter((tuple(path), value is not None) for path, value in journeys)
+    keys = list(kinds)
+    figures = {channel: [] for channel in "abcd"}
+    for counts in draws.multinomial(people, [kinds[key] / people for key in keys], replicates):
+        credit = markov_by_removal([(path, int(n) if led else 0, 0 if led else int(n)) for (path, led), n in zip(keys, counts)])
+        for channel in "abcd":
+            figures[channel].append(credit[channel])
+    problems = [p for channel in "abcd" for p in far(("markov", channel), got["markov", channel][:2], figures[channel])]
+    check(problems, "intervals of removal effects are those of paths drawn by numpy and solved by it")
+
+    load({0: [(list(path), n, 0, 0) for (path, led), n in kinds.items() if led]})
+    got = {(channel, int(position)): (float(low), float(high)) for channel, position, low, high in db(
+        "SELECT channel, \"position\", conversions_low, conversions_high FROM unnest((SELECT cdi_shapley_ordered(path, conversions, value, nulls,"
+        " '{\"bootstrap\": %d, \"confidence\": 0.9}') FROM cases))" % replicates)}
+    paths = [(path, n) for (path, led), n in kinds.items() if led]
+    figures = collections.defaultdict(lambda: numpy.zeros(replicates))
+    counts = draws.multinomial(len(converted), [n / len(converted) for _, n in paths], replicates)
+    for column, (path, _) in enumerate(paths):
+        for i, channel in enumerate(path):
+            figures[channel, i + 1] += counts[:, column] / len(path)
+    problems = [p for place, drawn in figures.items() for p in far(place, got[place], drawn, 1 / place[1] if place[1] > 1 else 0.5)] + sorted(set(got) ^ set(figures))
+    check(problems, "intervals of ordered Shapley values are those of paths drawn by numpy")
+
+
+for part in (shapley_by_definition, sums, axioms, published, sampling, logistic, hazard, intervals, order_and_plans):
     part()
 print("1..%d" % tests)
 sys.exit(1 if failed else 0)

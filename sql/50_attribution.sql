@@ -105,11 +105,18 @@ BEGIN
     IF cardinality(models) = 0 THEN
         RAISE EXCEPTION 'a report needs at least one model' USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    SELECT array_agg(DISTINCT coalesce(c.reporting_currency, c.currency)) INTO currencies
+    FROM cdi.conversions c WHERE (cdi_attribution_report.conversion IS NULL OR c.name = cdi_attribution_report.conversion)
+                             AND coalesce(c.reporting_currency, c.currency) IS NOT NULL;
+    IF cardinality(currencies) > 1 OR currencies[1] <> target THEN
+        RAISE EXCEPTION 'values of conversions are in %', array_to_string(currencies, ' and ')
+            USING ERRCODE = 'invalid_parameter_value',
+                  DETAIL = 'Amounts in several currencies have no sum and no ratio.',
+                  HINT = CASE WHEN cardinality(currencies) > 1 THEN 'Name one conversion, or declare the same reporting_currency for all.'
+                              ELSE format('Declare reporting_currency => %L for the conversion, or leave out the currency of the report.', target) END;
+    END IF;
     IF has_spend AND target IS NULL THEN
-        SELECT array_agg(DISTINCT coalesce(c.reporting_currency, c.currency)) INTO currencies
-        FROM cdi.conversions c WHERE (cdi_attribution_report.conversion IS NULL OR c.name = cdi_attribution_report.conversion)
-                                 AND coalesce(c.reporting_currency, c.currency) IS NOT NULL;
-        IF cardinality(currencies) IS DISTINCT FROM 1 THEN
+        IF currencies IS NULL THEN
             SELECT array_agg(DISTINCT s.currency) INTO currencies FROM cdi.spend s;
         END IF;
         IF cardinality(currencies) > 1 THEN

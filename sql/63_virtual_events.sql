@@ -79,6 +79,24 @@ END
 $$;
 COMMENT ON FUNCTION cdi._create_virtual_event_view(text) IS 'Internal: make cdi.virtual_event_occurrences, and indexes that are missing.';
 
+-- After the view, which readers lock before the events.
+CREATE OR REPLACE FUNCTION cdi._drop_virtual_event_index(version_id integer)
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '2s'
+SET client_min_messages = warning   -- of an index that went with an older version
+AS $$
+BEGIN
+    EXECUTE format('DROP INDEX IF EXISTS cdi.virtual_event_%s', version_id);
+EXCEPTION WHEN lock_not_available THEN
+    RAISE EXCEPTION 'the index of a virtual event cannot be removed while events are read or written'
+        USING ERRCODE = 'lock_not_available', DETAIL = 'All others would have to wait as well, so it was given up after 2 seconds.',
+              HINT = 'Try again when long queries have ended.';
+END
+$$;
+COMMENT ON FUNCTION cdi._drop_virtual_event_index(integer) IS 'Internal: remove the index of a version, if it has one.';
+
 CREATE OR REPLACE FUNCTION cdi._create_virtual_event(
     name text, predicate text, expression text, description text, indexed boolean, role name)
 RETURNS integer
@@ -94,7 +112,6 @@ BEGIN
             USING ERRCODE = 'null_value_not_allowed',
                   HINT = 'SELECT cdi_create_virtual_event(''Pricing Viewed'', ''page_path = ''''/pricing'''''');';
     END IF;
-    LOCK TABLE cdi.virtual_events IN SHARE ROW EXCLUSIVE MODE;
     IF EXISTS (SELECT FROM cdi.virtual_events v WHERE v.name = $1) THEN
         RAISE EXCEPTION 'virtual event "%" exists already', name
             USING ERRCODE = 'duplicate_object',
@@ -117,7 +134,6 @@ AS $$
 DECLARE
     old cdi.virtual_events;
 BEGIN
-    LOCK TABLE cdi.virtual_events IN SHARE ROW EXCLUSIVE MODE;
     SELECT * INTO old FROM cdi.virtual_events v WHERE v.name = $1 ORDER BY v.version DESC LIMIT 1;
     IF old.name IS NULL THEN
         PERFORM cdi._unknown_virtual_event(name, NULL);
@@ -134,11 +150,11 @@ BEGIN
         SET description = coalesce($4, v.description), indexed = coalesce($5, v.indexed)
         WHERE v.version_id = old.version_id;
     END IF;
+    PERFORM cdi._create_virtual_event_view(name);
     -- null, where something is left as it is, is not true
     IF old.indexed AND (expression <> old.expression OR NOT indexed) THEN
-        EXECUTE format('DROP INDEX IF EXISTS cdi.virtual_event_%s', old.version_id);
+        PERFORM cdi._drop_virtual_event_index(old.version_id);
     END IF;
-    PERFORM cdi._create_virtual_event_view(name);
     RETURN (SELECT max(v.version) FROM cdi.virtual_events v WHERE v.name = $1);
 END
 $$;
@@ -151,9 +167,8 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     users text := (SELECT string_agg(c.name, ', ' ORDER BY c.name) FROM cdi.conversions c WHERE c.event = $1);
-    old record;
+    indexes integer[] := ARRAY(SELECT v.version_id FROM cdi.virtual_events v WHERE v.name = $1 AND v.indexed);
 BEGIN
-    LOCK TABLE cdi.virtual_events IN SHARE ROW EXCLUSIVE MODE;
     IF NOT EXISTS (SELECT FROM cdi.virtual_events v WHERE v.name = $1) THEN
         PERFORM cdi._unknown_virtual_event(name, NULL);
     END IF;
@@ -162,12 +177,9 @@ BEGIN
             USING ERRCODE = 'dependent_objects_still_exist', DETAIL = format('Conversions: %s.', users),
                   HINT = 'Drop them first with cdi_drop_conversion().';
     END IF;
-    FOR old IN DELETE FROM cdi.virtual_events v WHERE v.name = $1 RETURNING v.version_id, v.indexed LOOP
-        IF old.indexed THEN
-            EXECUTE format('DROP INDEX IF EXISTS cdi.virtual_event_%s', old.version_id);
-        END IF;
-    END LOOP;
+    DELETE FROM cdi.virtual_events v WHERE v.name = $1;
     PERFORM cdi._create_virtual_event_view();
+    PERFORM cdi._drop_virtual_event_index(i.version_id) FROM unnest(indexes) i (version_id);
     RETURN 0;
 END
 $$;

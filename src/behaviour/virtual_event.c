@@ -12,6 +12,7 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 
 #include "base/errors.h"
@@ -33,6 +34,18 @@ cdi_canonical_predicate(PG_FUNCTION_ARGS)
 	char	   *alias = text_to_cstring(PG_GETARG_TEXT_PP(1));
 
 	PG_RETURN_TEXT_P(cstring_to_text(cdi_predicate_canonical(predicate, alias, PG_GETARG_BOOL(2))));
+}
+
+/*
+ * One declaration at a time; before cdi.events is opened, since one that drops
+ * an index waits for whoever has.
+ */
+static void
+begin_declaration(const char *function)
+{
+	cdi_prevent_in_recovery(function);
+	cdi_require_storage();
+	LockRelationOid(cdi_relation_oid("virtual_events"), ShareRowExclusiveLock);
 }
 
 /* Call an internal function that writes declarations, as the owner of the data. */
@@ -61,8 +74,7 @@ declare(FunctionCallInfo fcinfo, const char *statement)
 	char		nulls[DECLARE_PARAMS];
 	NameData	role;
 
-	cdi_prevent_in_recovery("cdi_create_virtual_event");
-	cdi_require_storage();
+	begin_declaration("cdi_create_virtual_event");
 	memset(nulls, ' ', sizeof(nulls));
 	for (int i = 0; i < DECLARE_ARGS; i++)
 	{
@@ -114,8 +126,7 @@ cdi_drop_virtual_event(PG_FUNCTION_ARGS)
 	Datum		values[1] = {PG_GETARG_DATUM(0)};
 	char		nulls[1] = {PG_ARGISNULL(0) ? 'n' : ' '};
 
-	cdi_prevent_in_recovery("cdi_drop_virtual_event");
-	cdi_require_storage();
+	begin_declaration("cdi_drop_virtual_event");
 	(void) write_as_owner("SELECT cdi._drop_virtual_event($1)", 1, types, values, nulls);
 	PG_RETURN_VOID();
 }

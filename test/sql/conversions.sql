@@ -175,8 +175,12 @@ SELECT * FROM pg_temp.report('{last_touch,linear,first_touch}', '{channel}') r :
 SELECT * FROM pg_temp.report('{linear}', '{day,channel,campaign_name}') r :columns;
 SELECT * FROM pg_temp.report('{linear}', '{creative}') r :columns;
 SELECT * FROM pg_temp.report('{linear}', '{}') r :columns;
--- Without a rate for one of the amounts there is no sum, and nothing is guessed.
+-- Values in euros have no ratio to dollars, and no sum with values in dollars.
 SELECT dimension, spend, cpa, roas FROM pg_temp.report('{linear}', '{channel}', '{}', 'USD') r :columns;
+SELECT count(*) = 6 AS the_same FROM (SELECT * FROM pg_temp.report('{linear}', '{channel}', '{}', 'EUR') r :columns INTERSECT SELECT * FROM pg_temp.report('{linear}', '{channel}') r :columns) s;
+SELECT cdi_create_conversion('sale_in_dollars', 'Sale', currency => 'USD');
+SELECT * FROM cdi_attribution_report('{linear}', dimensions => '{touch_type}');
+SELECT cdi_drop_conversion('sale_in_dollars');
 SELECT dimension, spend FROM pg_temp.report('{linear}', '{channel}', '{}', NULL, '2026-05-02') r :columns;
 -- Two half-lives side by side.
 SELECT model, dimension, round(conversions::numeric, 6) AS conversions FROM pg_temp.report('{fast,slow}', '{channel}', '{"fast": {"model": "time_decay", "half_life": "1 hour"}, "slow": {"model": "time_decay", "half_life": "1000 days"}}') r :columns WHERE dimension = '{paid_search}';

@@ -43,6 +43,9 @@ typedef struct CdiPaths
 	struct CdiPathIndex *index; /* paths.c: look-up of labels and paths */
 } CdiPaths;
 
+/* Bounds of 95 % of what is sampled lie this many standard errors away. */
+#define CDI_NORMAL_QUANTILE	1.959963984540054
+
 /* What a model says of one label (ordered Shapley: of one place); fields that it does not give are NaN, which SQL sees as null. */
 typedef struct CdiPathCredit
 {

@@ -60,6 +60,9 @@ cdi--0.1.0--0.2.0.sql: sql/manifest sql/qualify.sed sql/upgrade/0.1.0--0.2.0.sql
 
 $(OBJS): $(wildcard src/*/*.h)
 
+# The one loop that most of a long elimination is.
+src/attribution/markov_eliminate.o: CFLAGS += $(CFLAGS_UNROLL_LOOPS) $(CFLAGS_VECTORIZE)
+
 else
 
 # The workshop.  Each target installs the Debian packages it needs, then works

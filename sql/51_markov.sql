@@ -71,7 +71,7 @@ CREATE OR REPLACE AGGREGATE cdi_markov(path text[], conversions double precision
 );
 COMMENT ON AGGREGATE cdi_markov(text[], double precision, double precision, double precision, jsonb) IS
 'Credit by removal effects of a Markov chain over paths of touches, exact: one element per channel, in order of the channels'' bytes. A row is a path with the conversions it led to, their value, and how often it led to nothing; equal paths are summed, null counts are 0, a null path has no touches.
-Options: order (1 to 32, default 1): touches that a state remembers. bootstrap (default 0): replicates for percentile intervals at confidence (0.95), drawn from seed (1).
+Options: order (1 to 32, default 1): touches that a state remembers. bootstrap (default 0): replicates for percentile intervals at confidence (0.95), drawn from seed (1). simulate (default 0): so many random walks in place of the exact solution, as a check of it, drawn from seed; low and high are then 95 % bounds of their error.
 effect is the part of conversions lost when every state with the channel is a dead end. Credits sum to conversions and value; conversions without touches are those of channel unattributed. SELECT c.* FROM (SELECT cdi_markov(path, conversions, value, nulls) AS credits FROM paths) p, unnest(p.credits) c. Formulas, sources and cost: docs/markov.md.';
 
 CREATE OR REPLACE FUNCTION cdi._markov_transitions_final(state internal)

@@ -40,23 +40,11 @@ typedef enum CdiTwoTouch
 	CDI_TWO_TOUCH_GIVEN
 } CdiTwoTouch;
 
-/* Transforms as in path_transform.c, but of touches and not of their labels */
-typedef enum CdiTransformKind
-{
-	CDI_KEEP_ALL,				/* "unique" of Fractribution */
-	CDI_KEEP_EXPOSURE,		/* one of repeats that follow each other */
-	CDI_KEEP_FIRST,		/* the first of each label */
-	CDI_KEEP_LAST,			/* the last so many */
-	CDI_KEEP_OTHERS,	/* without some labels, where there are others */
-	CDI_KEEP_TO_OTHERS		/* the same, at the end only */
-} CdiTransformKind;
-
 typedef struct CdiTransform
 {
-	CdiTransformKind kind;
+	CdiPathTransform kind;
 	int			number;			/* of trim */
-	CdiText    *labels;
-	int			nlabels;
+	CdiText		label;			/* of the removals */
 } CdiTransform;
 
 /* Which touches of a window make the path */

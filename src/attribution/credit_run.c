@@ -14,7 +14,7 @@ typedef struct ModelView
 {
 	bool	   *excluded;		/* label; NULL: none is */
 	bool	   *type_excluded;	/* type; NULL: none is */
-	bool	  **removed;		/* by transform: path label; NULL: it names none */
+	int32	   *arguments;		/* of the transforms */
 } ModelView;
 
 struct CdiCreditRun
@@ -45,8 +45,8 @@ struct CdiCreditRun
 	int64	   *before;
 	int32	   *path_labels;
 	bool	   *direct;
-	int		   *seen;			/* by path label: number of the path that had it last */
-	int			path_number;
+	int32	   *order;
+	int32	   *counts;			/* by path label: 0 */
 };
 
 static bool
@@ -74,15 +74,15 @@ make_view(CdiCreditRun *self, const CdiSelection *selection, ModelView *view, co
 		for (int i = 0; i < self->ntypes; i++)
 			view->type_excluded[i] = !text_in(types[i], selection->touch_types, selection->ntouch_types);
 	}
-	view->removed = palloc0(sizeof(bool *) * Max(selection->ntransforms, 1));
+	view->arguments = palloc(sizeof(int32) * Max(selection->ntransforms, 1));
 	for (int t = 0; t < selection->ntransforms; t++)
 	{
 		const CdiTransform *transform = &selection->transforms[t];
 
-		view->removed[t] = palloc(self->nlabels + 1);
-		for (int i = 0; i < self->nlabels; i++)
-			view->removed[t][self->labels[i].path_number] =
-				text_in(self->labels[i].path_label, transform->labels, transform->nlabels);
+		view->arguments[t] = transform->kind == CDI_TRANSFORM_TRIM ? transform->number : -1;
+		for (int i = 0; i < self->nlabels && transform->label.data; i++)
+			if (text_in(self->labels[i].path_label, &transform->label, 1))
+				view->arguments[t] = self->labels[i].path_number;
 	}
 }
 
@@ -118,7 +118,7 @@ cdi_credit_run_create(const CdiCreditModel *models, int nmodels, const CdiJourne
 	}
 	for (int i = 0; i < self->nlabels; i++)
 		self->npath_labels = Max(self->npath_labels, self->labels[i].path_number + 1);
-	self->seen = palloc0(sizeof(int) * (self->npath_labels + 1));
+	self->counts = palloc0(sizeof(int32) * (self->npath_labels + 1));
 	self->space = 0;
 	return self;
 }
@@ -135,6 +135,7 @@ make_room(CdiCreditRun *self, int n)
 		pfree(self->roles);
 		pfree(self->before);
 		pfree(self->path_labels);
+		pfree(self->order);
 		pfree(self->direct);
 	}
 	self->space = Max(n, self->space <= INT_MAX / 2 ? Max(64, 2 * self->space) : n);
@@ -143,6 +144,7 @@ make_room(CdiCreditRun *self, int n)
 	self->roles = palloc_extended(self->space, MCXT_ALLOC_HUGE);
 	self->before = palloc_extended(sizeof(int64) * self->space, MCXT_ALLOC_HUGE);
 	self->path_labels = palloc_extended(sizeof(int32) * self->space, MCXT_ALLOC_HUGE);
+	self->order = palloc_extended(sizeof(int32) * self->space, MCXT_ALLOC_HUGE);
 	self->direct = palloc_extended(self->space, MCXT_ALLOC_HUGE);
 }
 
@@ -184,55 +186,21 @@ touches_until(const CdiJourney *journey, int from, TimestampTz at)
 	return low;
 }
 
-/* One transform of the kept touches; returns how many are left. */
+/* The kept touches as the model is to see them; returns how many are left. */
 static int
-apply_transform(CdiCreditRun *self, const CdiTransform *transform, const bool *removed, int n)
+transform_kept(CdiCreditRun *self, int m, int n)
 {
-	CdiTouch  **kept = self->kept;
-	int			left = 0;
-	int			named = 0;
+	const CdiSelection *selection = &self->models[m].selection;
 
-#define PATH_LABEL(touch)	(self->labels[(touch)->label].path_number)
-	switch (transform->kind)
+	for (int t = 0; t < selection->ntransforms; t++)
 	{
-		case CDI_KEEP_ALL:
-			return n;
-		case CDI_KEEP_EXPOSURE:
-			for (int i = 0; i < n; i++)
-				if (i == 0 || PATH_LABEL(kept[i]) != PATH_LABEL(kept[left - 1]))
-					kept[left++] = kept[i];
-			return left;
-		case CDI_KEEP_FIRST:
-			self->path_number++;
-			for (int i = 0; i < n; i++)
-				if (self->seen[PATH_LABEL(kept[i])] != self->path_number)
-				{
-					self->seen[PATH_LABEL(kept[i])] = self->path_number;
-					kept[left++] = kept[i];
-				}
-			return left;
-		case CDI_KEEP_LAST:
-			left = Min(n, transform->number);
-			memmove(kept, kept + n - left, sizeof(CdiTouch *) * left);
-			return left;
-		case CDI_KEEP_OTHERS:
-		case CDI_KEEP_TO_OTHERS:
-			for (int i = 0; i < n; i++)
-				named += removed[PATH_LABEL(kept[i])];
-			if (named == n)
-				return n;
-			if (transform->kind == CDI_KEEP_TO_OTHERS)
-			{
-				while (removed[PATH_LABEL(kept[n - 1])])
-					n--;
-				return n;
-			}
-			for (int i = 0; i < n; i++)
-				if (!removed[PATH_LABEL(kept[i])])
-					kept[left++] = kept[i];
-			return left;
+		for (int i = 0; i < n; i++)
+			self->path_labels[i] = self->labels[self->kept[i]->label].path_number;
+		n = cdi_path_transform_keep(selection->transforms[t].kind, self->views[m].arguments[t],
+									self->path_labels, n, self->counts, self->order);
+		for (int i = 0; i < n; i++)
+			self->kept[i] = self->kept[self->order[i]];
 	}
-#undef PATH_LABEL
 	return n;
 }
 
@@ -276,10 +244,8 @@ select_path(CdiCreditRun *self, int m, const CdiJourney *journey, const CdiConve
 			continue;
 		self->kept[n++] = touch;
 	}
-	for (int t = 0; t < selection->ntransforms && n > 0; t++)
-		n = apply_transform(self, &selection->transforms[t], view->removed[t], n);
 	*path = self->kept;
-	return n;
+	return transform_kept(self, m, n);
 }
 
 /*
@@ -420,16 +386,13 @@ counts_for_model(const ModelView *view, const CdiTouch *touch)
 static void
 end_null_path(CdiCreditRun *self, int m, int d, const CdiJourney *journey, int n)
 {
-	const CdiSelection *selection = &self->models[m].selection;
 	CdiCredit	credit = {.model = m,.definition = d,.journey = journey,.touches = self->kept};
 	TimestampTz last;
 
 	if (n == 0)
 		return;
 	last = self->kept[n - 1]->at;
-	for (int t = 0; t < selection->ntransforms && n > 0; t++)
-		n = apply_transform(self, &selection->transforms[t], self->views[m].removed[t], n);
-	credit.n = n;
+	credit.n = n = transform_kept(self, m, n);
 	/* none came within the window of the last touch, or until the end of what was seen */
 	credit.seen_until = cdi_journeys_seen_until(self->journeys);
 	if (!TIMESTAMP_NOT_FINITE(last) && cdi_window_start(credit.seen_until, &self->definitions[d].lookback) > last)

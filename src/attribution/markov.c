@@ -21,9 +21,12 @@ cdi_markov_credit(const CdiPaths *paths, const void *options, CdiPathCredit *cre
 	double	   *lost = palloc_extended(sizeof(double) * CDI_REWARDS * Max(paths->nlabels, 1), MCXT_ALLOC_HUGE);
 	double		sums[CDI_REWARDS] = {0};
 	double		shares[CDI_REWARDS];
+	CdiMarkovError *errors = palloc0(sizeof(CdiMarkovError) * Max(paths->nlabels, 1));
 
 	if (chain->nstates == 0)
 		memset(lost, 0, sizeof(double) * CDI_REWARDS * paths->nlabels);
+	else if (markov->walks > 0)
+		cdi_markov_simulate(chain, markov->walks, markov->seed, lost, errors);
 	else
 		cdi_markov_losses(chain, lost);
 	for (int i = 0; i < paths->nlabels; i++)
@@ -39,7 +42,15 @@ cdi_markov_credit(const CdiPaths *paths, const void *options, CdiPathCredit *cre
 		credits[i].value = shares[CDI_REWARD_GAIN] - shares[CDI_REWARD_LOSS];
 		credits[i].effect = chain->totals[CDI_REWARD_CONVERSIONS] > 0 ?
 			Min(1.0, of_label[CDI_REWARD_CONVERSIONS] / chain->totals[CDI_REWARD_CONVERSIONS]) : 0;
+		if (markov->walks > 0)
+		{
+			credits[i].conversions_low = credits[i].conversions - CDI_NORMAL_QUANTILE * errors[i].conversions;
+			credits[i].conversions_high = credits[i].conversions + CDI_NORMAL_QUANTILE * errors[i].conversions;
+			credits[i].value_low = credits[i].value - CDI_NORMAL_QUANTILE * errors[i].value;
+			credits[i].value_high = credits[i].value + CDI_NORMAL_QUANTILE * errors[i].value;
+		}
 	}
+	pfree(errors);
 	pfree(lost);
 }
 
@@ -49,15 +60,17 @@ Datum
 cdi_markov_final(PG_FUNCTION_ARGS)
 {
 	CdiPaths   *paths = cdi_paths_of_state(fcinfo);
-	CdiMarkovOptions markov = {1};
+	CdiMarkovOptions markov = {.order = 1};
 	CdiBootstrap bootstrap = CDI_BOOTSTRAP_DEFAULT;
 	CdiPathOption options[] = {
 		{"order", CDI_OPTION_INTEGER, &markov.order, 1, CDI_MARKOV_MAX_ORDER},
+		{"simulate", CDI_OPTION_INTEGER, &markov.walks, 0, PG_INT32_MAX},
 		CDI_BOOTSTRAP_OPTIONS(bootstrap)
 	};
 	CdiPathCredit *credits;
 
 	cdi_paths_options(paths, options, lengthof(options));
+	markov.seed = bootstrap.seed;
 	credits = cdi_paths_credits(paths->nlabels);
 	cdi_markov_credit(paths, &markov, credits);
 	cdi_paths_bootstrap(paths, cdi_markov_credit, &markov, &bootstrap, paths->nlabels, credits);

@@ -12,7 +12,16 @@
 typedef struct CdiMarkovOptions
 {
 	int			order;			/* 1 .. CDI_MARKOV_MAX_ORDER: touches that a state remembers */
+	int			walks;			/* 0: exact; or simulated by so many */
+	int			seed;			/* of the simulation */
 } CdiMarkovOptions;
+
+/* Standard errors of what a simulation credits a label with */
+typedef struct CdiMarkovError
+{
+	double		conversions;
+	double		value;
+} CdiMarkovError;
 
 /* What the chain is asked for: all of it is linear in the ends of paths. */
 typedef enum CdiReward
@@ -67,6 +76,12 @@ extern void cdi_markov_losses(const CdiMarkovChain *chain, double *lost);
 extern void cdi_markov_eliminate_earnings(const CdiMarkovChain *chain, double *const *earnings);
 extern void cdi_markov_eliminate_labels(const CdiMarkovChain *chain, double *const *earnings,
 										const int32 *labels, int nlabels, double *lost);
+
+/*
+ * markov_simulate.c: the same by random walks.  Raises 22023 where none of them
+ * came to a conversion.
+ */
+extern void cdi_markov_simulate(const CdiMarkovChain *chain, int walks, int seed, double *lost, CdiMarkovError *errors);
 
 /* markov.c: a CdiPathModel, options being a CdiMarkovOptions */
 extern void cdi_markov_credit(const CdiPaths *paths, const void *options, CdiPathCredit *credits);

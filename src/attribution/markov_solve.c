@@ -17,7 +17,9 @@
  *
  * Walks that go round for long need many sweeps.  What MAX_SWEEPS do not solve
  * is eliminated instead (markov_eliminate.c), which takes its time however
- * long the walks are.
+ * long the walks are.  So is what many labels share: with a thousand channels
+ * at order 1 sweeps go over all transitions for each of them, an elimination
+ * over all states once.
  */
 #include "attribution/markov.h"
 
@@ -30,6 +32,13 @@
 #define MAX_SWEEPS		500
 #define FORECAST_SWEEP	16
 
+/*
+ * Steps of an elimination of n states for all labels, at most: n^3 / 3 for one
+ * half of the labels, and a quarter of that for each further halving.  It takes
+ * neighbours together, a sweep jumps, so that its steps take three times as long.
+ */
+#define ELIMINATION_COST(n)	((double) (n) * (n) * (n) / 8)
+
 /* The chain in the order of sweeps: position 0 is swept first. */
 typedef struct Sweep
 {
@@ -41,6 +50,7 @@ typedef struct Sweep
 	double	   *chance;
 	double	   *figures;		/* by position: the solution so far */
 	bool	   *fixed;			/* by position: not swept */
+	int64		nsweeps;		/* of all solutions */
 } Sweep;
 
 /*
@@ -165,6 +175,7 @@ solve(Sweep *self, const double *own)
 		bool		settled;
 		double		rise = sweep_once(self, own, &settled);
 
+		self->nsweeps++;
 		CHECK_FOR_INTERRUPTS();
 		if (settled)
 			return true;
@@ -210,6 +221,8 @@ lose_label(const CdiMarkovChain *chain, Sweep *sweep, double *const *earnings, i
 	int			nmembers = chain->first_member[label + 1] - chain->first_member[label];
 	bool		solved = true;
 
+	double		reach = 0;		/* of an only state: how many walks get there */
+
 	for (int m = 0; m < nmembers; m++)
 		sweep->fixed[sweep->positions[members[m]]] = true;
 	for (int r = 0; r < CDI_REWARDS && solved; r++)
@@ -217,11 +230,15 @@ lose_label(const CdiMarkovChain *chain, Sweep *sweep, double *const *earnings, i
 		lost[r] = 0;
 		if (chain->totals[r] == 0)
 			continue;
-		memset(sweep->figures, 0, sizeof(double) * sweep->n);
-		for (int m = 0; m < nmembers; m++)
-			sweep->figures[sweep->positions[members[m]]] = earnings[r][members[m]];
-		solved = solve(sweep, NULL);
-		lost[r] = chain->visits[chain->nstates] * figure(sweep, sweep->n);
+		if (nmembers != 1 || reach == 0)
+		{
+			memset(sweep->figures, 0, sizeof(double) * sweep->n);
+			for (int m = 0; m < nmembers; m++)
+				sweep->figures[sweep->positions[members[m]]] = nmembers != 1 ? earnings[r][members[m]] : 1;
+			solved = solve(sweep, NULL);
+			reach = chain->visits[chain->nstates] * figure(sweep, sweep->n);
+		}
+		lost[r] = nmembers != 1 ? reach : reach * earnings[r][members[0]];
 	}
 	for (int m = 0; m < nmembers; m++)
 		sweep->fixed[sweep->positions[members[m]]] = false;
@@ -235,14 +252,18 @@ cdi_markov_losses(const CdiMarkovChain *chain, double *lost)
 	MemoryContext previous = MemoryContextSwitchTo(context);
 	Sweep	   *sweep = make_sweep(chain);
 	double	   *earnings[CDI_REWARDS];
-	int32	   *unsolved = palloc_extended(sizeof(int32) * chain->paths->nlabels, MCXT_ALLOC_HUGE);
+	int32	   *unsolved = palloc_extended(sizeof(int32) * Max(chain->paths->nlabels, 1), MCXT_ALLOC_HUGE);
+	int			nlabels = chain->paths->nlabels;
+	int64		ntransitions = chain->first[chain->nstates + 1];
 	int			nunsolved = 0;
 
 	for (int r = 0; r < CDI_REWARDS; r++)
 		earnings[r] = palloc_extended(sizeof(double) * chain->nstates, MCXT_ALLOC_HUGE);
 	find_earnings(chain, sweep, earnings);
-	for (int label = 0; label < chain->paths->nlabels; label++)
-		if (!lose_label(chain, sweep, earnings, label, lost + (int64) label * CDI_REWARDS))
+	sweep->nsweeps = 0;
+	for (int label = 0; label < nlabels; label++)
+		if (nlabels * ((double) sweep->nsweeps / Max(label - nunsolved, 1)) * ntransitions > ELIMINATION_COST(chain->nstates) ||
+			!lose_label(chain, sweep, earnings, label, lost + (int64) label * CDI_REWARDS))
 			unsolved[nunsolved++] = label;
 	cdi_markov_eliminate_labels(chain, earnings, unsolved, nunsolved, lost);
 	MemoryContextSwitchTo(previous);

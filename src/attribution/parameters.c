@@ -73,6 +73,17 @@ number_of(const char *name, const JsonbValue *value, const char *expected)
 	return number;
 }
 
+static double
+bounded(const char *name, const JsonbValue *value, double least, double most, bool whole)
+{
+	char	   *expected = psprintf("a%s number from %.10g to %.10g", whole ? " whole" : "", least, most);
+	double		number = number_of(name, value, expected);
+
+	if (number < least || number > most || (whole && number != floor(number)))
+		invalid(name, expected);
+	return number;
+}
+
 /* Elements of an array; a string or number by itself is an array of one. */
 static int
 elements_of(const JsonbValue *value, JsonbValue **elements)
@@ -166,75 +177,67 @@ static const char transform_expected[] =
 "{\"remove_if_last_and_not_all\": [LABEL, ...]}, or an array of them";
 
 static void
-parse_transform(CdiTransform *transform, const char *name, const JsonbValue *value)
-{
-	JsonbIterator *iterator;
-	JsonbValue	member;
-	JsonbIteratorToken token;
-	const char *kind = "";
-	double		number;
-
-	memset(transform, 0, sizeof(*transform));
-	if (value->type == jbvString)
-	{
-		kind = string_of(name, value, transform_expected);
-		if (strcmp(kind, "exposure") == 0)
-			transform->kind = CDI_KEEP_EXPOSURE;
-		else if (strcmp(kind, "first") == 0)
-			transform->kind = CDI_KEEP_FIRST;
-		else if (strcmp(kind, "unique") == 0)
-			transform->kind = CDI_KEEP_ALL;
-		else
-			invalid(name, transform_expected);
-		return;
-	}
-	if (value->type != jbvBinary || !JsonContainerIsObject(value->val.binary.data) ||
-		JsonContainerSize(value->val.binary.data) != 1)
-		invalid(name, transform_expected);
-	iterator = JsonbIteratorInit(value->val.binary.data);
-	while ((token = JsonbIteratorNext(&iterator, &member, true)) != WJB_DONE)
-	{
-		if (token == WJB_KEY)
-			kind = pnstrdup(member.val.string.val, member.val.string.len);
-		if (token != WJB_VALUE)
-			continue;
-		if (strcmp(kind, "trim") == 0)
-		{
-			transform->kind = CDI_KEEP_LAST;
-			number = number_of(kind, &member, "a whole number of touches, at least 1");
-			if (number < 1 || number > INT_MAX || number != floor(number))
-				invalid(kind, "a whole number of touches, at least 1");
-			transform->number = (int) number;
-			continue;
-		}
-		if (strcmp(kind, "remove_if_not_all") == 0)
-			transform->kind = CDI_KEEP_OTHERS;
-		else if (strcmp(kind, "remove_if_last_and_not_all") == 0)
-			transform->kind = CDI_KEEP_TO_OTHERS;
-		else
-			invalid(name, transform_expected);
-		transform->labels = texts_of(kind, &member, &transform->nlabels);
-	}
-}
-
-static void
-add_transform(CdiSelection *selection, const CdiTransform *transform)
+add_transform(CdiSelection *selection, CdiTransform transform)
 {
 	Size		size = sizeof(CdiTransform) * (selection->ntransforms + 1);
 
 	selection->transforms = selection->transforms ? repalloc(selection->transforms, size) : palloc(size);
-	selection->transforms[selection->ntransforms++] = *transform;
+	selection->transforms[selection->ntransforms++] = transform;
+}
+
+/* A name, or an object of a name and its argument; frequency, which makes new labels, is none. */
+static void
+parse_transform(CdiSelection *selection, const char *name, const JsonbValue *value)
+{
+	CdiTransform transform = {0};
+	CdiTransformArgument argument;
+	JsonbValue	member = {.type = jbvNull};
+	char	   *kind = NULL;
+	CdiText    *labels;
+	int			nlabels;
+
+	if (value->type == jbvString)
+		kind = string_of(name, value, transform_expected);
+	else if (value->type == jbvBinary && JsonContainerIsObject(value->val.binary.data) &&
+			 JsonContainerSize(value->val.binary.data) == 1)
+	{
+		JsonbIterator *iterator = JsonbIteratorInit(value->val.binary.data);
+
+		JsonbIteratorNext(&iterator, &member, true);
+		JsonbIteratorNext(&iterator, &member, true);
+		kind = pnstrdup(member.val.string.val, member.val.string.len);
+		JsonbIteratorNext(&iterator, &member, true);
+	}
+	if (kind == NULL || !cdi_path_transform_find(kind, &transform.kind, &argument) ||
+		transform.kind == CDI_TRANSFORM_FREQUENCY || (argument == CDI_TRANSFORM_NO_ARGUMENT) != (value->type == jbvString))
+		invalid(name, transform_expected);
+	switch (argument)
+	{
+		case CDI_TRANSFORM_NUMBER:
+			transform.number = (int) bounded(kind, &member, 1, INT_MAX, true);
+			/* FALLTHROUGH */
+		case CDI_TRANSFORM_NO_ARGUMENT:
+			add_transform(selection, transform);
+			break;
+		case CDI_TRANSFORM_LABELS:
+			labels = texts_of(kind, &member, &nlabels);
+			for (int i = 0; i < nlabels; i++)
+			{
+				transform.label = labels[i];
+				add_transform(selection, transform);
+			}
+			break;
+	}
 }
 
 static void
 set_transform(CdiCreditModel *model, CdiCreditOptions *options, const char *name, const JsonbValue *value)
 {
 	JsonbValue *elements;
-	int			n;
+	int			n = 1;
 
 	if (value->type == jbvBinary && JsonContainerIsObject(value->val.binary.data))
 	{
-		n = 1;
 		elements = palloc(sizeof(JsonbValue));
 		*elements = *value;
 	}
@@ -243,23 +246,7 @@ set_transform(CdiCreditModel *model, CdiCreditOptions *options, const char *name
 	model->selection.transforms = NULL;
 	model->selection.ntransforms = 0;
 	for (int i = 0; i < n; i++)
-	{
-		CdiTransform transform;
-
-		parse_transform(&transform, name, &elements[i]);
-		/* of several labels one after the other, as cdi_path_transform() has it */
-		for (int l = 0; l < Max(transform.nlabels, 1); l++)
-		{
-			CdiTransform one = transform;
-
-			if (transform.nlabels > 0)
-			{
-				one.labels = &transform.labels[l];
-				one.nlabels = 1;
-			}
-			add_transform(&model->selection, &one);
-		}
-	}
+		parse_transform(&model->selection, name, &elements[i]);
 }
 
 static void
@@ -350,17 +337,6 @@ set_from(CdiCreditModel *model, CdiCreditOptions *options, const char *name, con
 	model->from_last = strcmp(text, "last") == 0;
 	if (!model->from_last && strcmp(text, "first") != 0)
 		invalid(name, "first or last");
-}
-
-static double
-bounded(const char *name, const JsonbValue *value, double least, double most, bool whole)
-{
-	char	   *expected = psprintf("a%s number from %.10g to %.10g", whole ? " whole" : "", least, most);
-	double		number = number_of(name, value, expected);
-
-	if (number < least || number > most || (whole && number != floor(number)))
-		invalid(name, expected);
-	return number;
 }
 
 static void

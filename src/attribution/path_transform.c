@@ -16,111 +16,93 @@
 static const struct
 {
 	const char *name;
-	enum
-	{
-		NO_ARGUMENT, LABELS, NUMBER
-	}			argument;
+	CdiTransformArgument argument;
 }			transforms[] = {
-	[CDI_TRANSFORM_EXPOSURE] = {"exposure", NO_ARGUMENT},
-	[CDI_TRANSFORM_UNIQUE] = {"unique", NO_ARGUMENT},
-	[CDI_TRANSFORM_FIRST] = {"first", NO_ARGUMENT},
-	[CDI_TRANSFORM_FREQUENCY] = {"frequency", NO_ARGUMENT},
-	[CDI_TRANSFORM_REMOVE_IF_NOT_ALL] = {"remove_if_not_all", LABELS},
-	[CDI_TRANSFORM_REMOVE_IF_LAST_AND_NOT_ALL] = {"remove_if_last_and_not_all", LABELS},
-	[CDI_TRANSFORM_TRIM] = {"trim", NUMBER},
+	[CDI_TRANSFORM_EXPOSURE] = {"exposure", CDI_TRANSFORM_NO_ARGUMENT},
+	[CDI_TRANSFORM_UNIQUE] = {"unique", CDI_TRANSFORM_NO_ARGUMENT},
+	[CDI_TRANSFORM_FIRST] = {"first", CDI_TRANSFORM_NO_ARGUMENT},
+	[CDI_TRANSFORM_FREQUENCY] = {"frequency", CDI_TRANSFORM_NO_ARGUMENT},
+	[CDI_TRANSFORM_REMOVE_IF_NOT_ALL] = {"remove_if_not_all", CDI_TRANSFORM_LABELS},
+	[CDI_TRANSFORM_REMOVE_IF_LAST_AND_NOT_ALL] = {"remove_if_last_and_not_all", CDI_TRANSFORM_LABELS},
+	[CDI_TRANSFORM_TRIM] = {"trim", CDI_TRANSFORM_NUMBER},
 };
 
-static CdiPathTransform
-transform_of(const char *name)
+bool
+cdi_path_transform_find(const char *name, CdiPathTransform *transform, CdiTransformArgument *argument)
 {
-	StringInfoData names;
-
-	initStringInfo(&names);
 	for (int i = 0; i < lengthof(transforms); i++)
-	{
 		if (strcmp(transforms[i].name, name) == 0)
-			return i;
-		appendStringInfo(&names, "%s%s", i > 0 ? ", " : "", transforms[i].name);
-	}
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("path transform \"%s\" does not exist", name),
-			 errhint("Transforms are %s.", names.data)));
-	return 0;					/* keep compiler quiet */
+		{
+			*transform = i;
+			*argument = transforms[i].argument;
+			return true;
+		}
+	return false;
 }
 
 static int32
-exposure(int32 *touches, int32 length)
+keep_all(int32 length, int32 *kept)
 {
-	int32		n = 0;
-
 	for (int32 i = 0; i < length; i++)
-		if (n == 0 || touches[n - 1] != touches[i])
-			touches[n++] = touches[i];
-	return n;
-}
-
-/* The first touch of each label; counts: by label, how often it was there. */
-static int32
-first_of_each(int32 *touches, int32 length, int32 *counts)
-{
-	int32		n = 0;
-
-	for (int32 i = 0; i < length; i++)
-		if (counts[touches[i]]++ == 0)
-			touches[n++] = touches[i];
-	return n;
-}
-
-static int32
-without(int32 *touches, int32 length, int32 label)
-{
-	int32		n = 0;
-
-	for (int32 i = 0; i < length; i++)
-		if (touches[i] != label)
-			touches[n++] = touches[i];
-	/* Nothing was overwritten where nothing is left. */
-	return n > 0 ? n : length;
-}
-
-static int32
-without_last(const int32 *touches, int32 length, int32 label)
-{
-	int32		n = length;
-
-	while (n > 0 && touches[n - 1] == label)
-		n--;
-	return n > 0 ? n : length;
+		kept[i] = i;
+	return length;
 }
 
 int32
-cdi_paths_transform(CdiPaths *paths, CdiPathTransform transform, int32 argument,
-					int32 *touches, int32 length)
+cdi_path_transform_keep(CdiPathTransform transform, int32 argument, const int32 *labels, int32 length,
+						int32 *counts, int32 *kept)
 {
-	int32	   *counts;
+	int32		n = 0;
 
 	switch (transform)
 	{
 		case CDI_TRANSFORM_UNIQUE:
-			return length;
+			break;
 		case CDI_TRANSFORM_EXPOSURE:
-			return exposure(touches, length);
-		case CDI_TRANSFORM_REMOVE_IF_NOT_ALL:
-			return without(touches, length, argument);
-		case CDI_TRANSFORM_REMOVE_IF_LAST_AND_NOT_ALL:
-			return without_last(touches, length, argument);
-		case CDI_TRANSFORM_TRIM:
-			if (length <= argument)
-				return length;
-			memmove(touches, touches + length - argument, sizeof(int32) * argument);
-			return argument;
+			for (int32 i = 0; i < length; i++)
+				if (i == 0 || labels[i] != labels[i - 1])
+					kept[n++] = i;
+			return n;
 		case CDI_TRANSFORM_FIRST:
 		case CDI_TRANSFORM_FREQUENCY:
+			for (int32 i = 0; i < length; i++)
+				if (counts[labels[i]]++ == 0)
+					kept[n++] = i;
+			for (int32 i = 0; i < n && transform == CDI_TRANSFORM_FIRST; i++)
+				counts[labels[kept[i]]] = 0;
+			return n;
+		case CDI_TRANSFORM_REMOVE_IF_NOT_ALL:
+			for (int32 i = 0; i < length; i++)
+				if (labels[i] != argument)
+					kept[n++] = i;
+			if (n > 0)
+				return n;
 			break;
+		case CDI_TRANSFORM_REMOVE_IF_LAST_AND_NOT_ALL:
+			n = length;
+			while (n > 0 && labels[n - 1] == argument)
+				n--;
+			if (n > 0)
+				return keep_all(n, kept);
+			break;
+		case CDI_TRANSFORM_TRIM:
+			for (int32 i = Max(length - argument, 0); i < length; i++)
+				kept[n++] = i;
+			return n;
 	}
-	counts = palloc_extended(sizeof(int32) * Max(paths->nlabels, 1), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
-	length = first_of_each(touches, length, counts);
+	return keep_all(length, kept);
+}
+
+/* Changes touches in place and returns their new number; frequency adds labels. */
+static int32
+transform_labels(CdiPaths *paths, CdiPathTransform transform, int32 argument, int32 *touches, int32 length)
+{
+	int32	   *counts = palloc_extended(sizeof(int32) * Max(paths->nlabels, 1), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	int32	   *kept = palloc_extended(sizeof(int32) * Max(length, 1), MCXT_ALLOC_HUGE);
+
+	length = cdi_path_transform_keep(transform, argument, touches, length, counts, kept);
+	for (int32 i = 0; i < length; i++)
+		touches[i] = touches[kept[i]];
 	if (transform == CDI_TRANSFORM_FREQUENCY)
 		for (int32 i = 0; i < length; i++)
 		{
@@ -130,8 +112,24 @@ cdi_paths_transform(CdiPaths *paths, CdiPathTransform transform, int32 argument,
 			touches[i] = cdi_paths_label(paths, (CdiText) {counted, strlen(counted)});
 			pfree(counted);
 		}
+	pfree(kept);
 	pfree(counts);
 	return length;
+}
+
+static void pg_attribute_noreturn()
+refuse_transform(const char *name)
+{
+	StringInfoData names;
+
+	initStringInfo(&names);
+	for (int i = 0; i < lengthof(transforms); i++)
+		appendStringInfo(&names, "%s%s", i > 0 ? ", " : "", transforms[i].name);
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("path transform \"%s\" does not exist", name),
+			 errhint("Transforms are %s.", names.data)));
+	pg_unreachable();
 }
 
 static int32
@@ -151,7 +149,9 @@ PG_FUNCTION_INFO_V1(cdi_path_transform);
 Datum
 cdi_path_transform(PG_FUNCTION_ARGS)
 {
-	CdiPathTransform transform = transform_of(text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	CdiPathTransform transform;
+	CdiTransformArgument kind;
 	CdiPaths   *paths = cdi_paths_create(CurrentMemoryContext);
 	Datum	   *arguments;
 	int			narguments;
@@ -160,15 +160,17 @@ cdi_path_transform(PG_FUNCTION_ARGS)
 	Datum	   *labels;
 	Datum		result;
 
+	if (!cdi_path_transform_find(name, &transform, &kind))
+		refuse_transform(name);
 	deconstruct_array(PG_GETARG_ARRAYTYPE_P(2), TEXTOID, -1, false, TYPALIGN_INT, &arguments, NULL, &narguments);
-	if ((transforms[transform].argument == NO_ARGUMENT && narguments > 0) ||
-		(transforms[transform].argument == LABELS && narguments == 0) ||
-		(transforms[transform].argument == NUMBER && narguments != 1))
+	if ((kind == CDI_TRANSFORM_NO_ARGUMENT && narguments > 0) ||
+		(kind == CDI_TRANSFORM_LABELS && narguments == 0) ||
+		(kind == CDI_TRANSFORM_NUMBER && narguments != 1))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("path transform \"%s\" takes %s", transforms[transform].name,
-						transforms[transform].argument == NO_ARGUMENT ? "no argument" :
-						transforms[transform].argument == LABELS ? "one or more channels" : "a number of touches")));
+				 errmsg("path transform \"%s\" takes %s", name,
+						kind == CDI_TRANSFORM_NO_ARGUMENT ? "no argument" :
+						kind == CDI_TRANSFORM_LABELS ? "one or more channels" : "a number of touches")));
 
 	touches = cdi_paths_touches(paths, PG_GETARG_ARRAYTYPE_P(0), &length);
 	for (int i = 0; i < Max(narguments, 1); i++)
@@ -176,12 +178,12 @@ cdi_path_transform(PG_FUNCTION_ARGS)
 		int32		argument = 0;
 
 		CHECK_FOR_INTERRUPTS();
-		if (transforms[transform].argument == LABELS)
+		if (kind == CDI_TRANSFORM_LABELS)
 			argument = cdi_paths_label(paths, (CdiText) {VARDATA_ANY(DatumGetPointer(arguments[i])),
 									   VARSIZE_ANY_EXHDR(DatumGetPointer(arguments[i]))});
-		else if (transforms[transform].argument == NUMBER)
+		else if (kind == CDI_TRANSFORM_NUMBER)
 			argument = number_of(TextDatumGetCString(arguments[i]));
-		length = cdi_paths_transform(paths, transform, argument, touches, length);
+		length = transform_labels(paths, transform, argument, touches, length);
 	}
 
 	labels = palloc_extended(sizeof(Datum) * Max(length, 1), MCXT_ALLOC_HUGE);

@@ -43,6 +43,9 @@ typedef struct CdiPaths
 	struct CdiPathIndex *index; /* paths.c: look-up of labels and paths */
 } CdiPaths;
 
+/* Bounds of 95 % of what is sampled lie this many standard errors away. */
+#define CDI_NORMAL_QUANTILE	1.959963984540054
+
 /* What a model says of one label (ordered Shapley: of one place); fields that it does not give are NaN, which SQL sees as null. */
 typedef struct CdiPathCredit
 {
@@ -133,14 +136,28 @@ typedef enum CdiPathTransform
 	CDI_TRANSFORM_UNIQUE,
 	CDI_TRANSFORM_FIRST,
 	CDI_TRANSFORM_FREQUENCY,
-	CDI_TRANSFORM_REMOVE_IF_NOT_ALL,	/* argument: number of a label */
-	CDI_TRANSFORM_REMOVE_IF_LAST_AND_NOT_ALL,	/* the same */
-	CDI_TRANSFORM_TRIM			/* argument: how many touches to keep */
+	CDI_TRANSFORM_REMOVE_IF_NOT_ALL,
+	CDI_TRANSFORM_REMOVE_IF_LAST_AND_NOT_ALL,
+	CDI_TRANSFORM_TRIM
 } CdiPathTransform;
 
-/* Changes touches in place and returns their new number; frequency adds labels. */
-extern int32 cdi_paths_transform(CdiPaths *paths, CdiPathTransform transform, int32 argument,
-								 int32 *touches, int32 length);
+typedef enum CdiTransformArgument
+{
+	CDI_TRANSFORM_NO_ARGUMENT,
+	CDI_TRANSFORM_LABELS,		/* number of a label, or -1; of several one after the other */
+	CDI_TRANSFORM_NUMBER		/* how many touches to keep, at least 1 */
+} CdiTransformArgument;
+
+/* False where there is none of that name. */
+extern bool cdi_path_transform_find(const char *name, CdiPathTransform *transform, CdiTransformArgument *argument);
+
+/*
+ * Which of a path's touches a transform keeps, by their labels: numbers in kept,
+ * ascending; returns how many.  counts, by label, is all 0 before and after,
+ * but for frequency: how often each label was there.
+ */
+extern int32 cdi_path_transform_keep(CdiPathTransform transform, int32 argument, const int32 *labels, int32 length,
+									 int32 *counts, int32 *kept);
 
 /* paths_bootstrap.c */
 /* Raises 22023 for a count that is no number of observations. */

@@ -122,11 +122,11 @@ rate_credit(const CdiPathSets *sets, const CdiShapleyOptions *options, CdiPathCr
 		credit->value = values[r].value * paths;
 		if (sampled)
 		{
-			double		half = CDI_SHAPLEY_QUANTILE * values[r].conversions_error * paths;
+			double		half = CDI_NORMAL_QUANTILE * values[r].conversions_error * paths;
 
 			credit->conversions_low = credit->conversions - half;
 			credit->conversions_high = credit->conversions + half;
-			half = CDI_SHAPLEY_QUANTILE * values[r].value_error * paths;
+			half = CDI_NORMAL_QUANTILE * values[r].value_error * paths;
 			credit->value_low = credit->value - half;
 			credit->value_high = credit->value + half;
 		}

@@ -10,9 +10,6 @@
 /* With more labels than this, the rate game is sampled. */
 #define CDI_SHAPLEY_MAX_EXACT	20
 
-/* Bounds of 95 % of what is sampled lie this many standard errors away. */
-#define CDI_SHAPLEY_QUANTILE	1.959963984540054
-
 /*
  * What a set of labels S is worth; v of no label is 0.
  *

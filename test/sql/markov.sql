@@ -113,6 +113,18 @@ FROM (SELECT cdi_markov(path, conversions, value, nulls, '{"bootstrap": 50, "see
 SELECT bool_and(c.conversions_low <= c.conversions AND c.conversions <= c.conversions_high AND c.conversions_low < c.conversions_high) AS around
 FROM unnest((SELECT cdi_markov(path, 100 * conversions, value, 100 * nulls, '{"bootstrap": 200, "confidence": 0.9}') FROM markov_paths WHERE name = 'g')) c;
 
+-- Simulated: a walk through A and B in two converts; every walk earns its mean, so
+-- that of one channel, or of channels that each converting walk meets, has no error.
+SELECT c.channel, c.conversions, c.conversions_low, c.conversions_high, c.value, c.value_low, c.value_high, c.effect FROM unnest((SELECT cdi_markov('{A,B}', 3, 12, 5, '{"simulate": 100}'))) c;
+SELECT a = b AS same_seed, a = c AS other_seed, (SELECT sum(conversions) FROM unnest(a)) = (SELECT sum(conversions) FROM unnest(exact)) AS conversions_kept
+FROM (SELECT cdi_markov(path, conversions, value, nulls, '{"simulate": 1000, "seed": 3}') AS a, cdi_markov(path, conversions, value, nulls, '{"simulate": 1000, "seed": 3}') AS b,
+             cdi_markov(path, conversions, value, nulls, '{"simulate": 1000, "seed": 4}') AS c, cdi_markov(path, conversions, value, nulls) AS exact FROM markov_paths WHERE name = 'g') m;
+-- Each walk passes A and earns 1/2, and p = 1/2 of them pass B: credit is 2/3 and 1/3,
+-- the error that of a ratio, sqrt(p (1 - p) / n) / (1 + p)^2 times the 4 conversions.
+SELECT c.channel, abs(c.conversions - 4 * CASE c.channel WHEN 'A' THEN 2.0 / 3 ELSE 1.0 / 3 END) < 5 * s.error AS close, round(((c.conversions_high - c.conversions_low) / 2 / 1.959964 / s.error)::numeric, 1) AS error
+FROM (SELECT cdi_markov(path, 2, 2, 2, '{"simulate": 40000}') AS r FROM (VALUES ('{A}'::text[]), ('{A,B}')) v (path)) m, unnest(m.r) c, LATERAL (SELECT 4 * sqrt(0.25 / 40000) / 2.25 AS error) s;
+SELECT cdi_markov(path, conversions, conversions, nulls, '{"simulate": 10}') FROM (VALUES ('{A}'::text[], 0, 1000000000), ('{B}', 1, 0)) v (path, conversions, nulls);
+
 -- The chain itself, and how well orders of it fit.  A coin: two heads of four;
 -- ln L = 4 ln 1/2, each end foretold from the three others and their rate.
 SELECT t.* FROM unnest((SELECT cdi_markov_transitions(path, conversions, value, nulls) FROM markov_paths WHERE name = 'two')) t;

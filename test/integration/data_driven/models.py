@@ -477,6 +477,19 @@ def markov_by_removal(paths):
     return {name: conversions * effect / sum(effects.values()) for name, effect in effects.items()}
 
 
+def many_channels():
+    """So many that removals share an elimination; among them one in a thousand touches, and one that never converts."""
+    names = ["c%d" % i for i in range(250)]
+    paths = [([rng.choice(names) for _ in range(rng.randint(1, 6))], rng.choice([0, 0, 0, 1, 3]), rng.choice([0, 1, 8])) for _ in range(6000)]
+    paths += [(["rare", rng.choice(names)], 1, 0), (["idle"], 0, 3), (["unused"], 0, 0)]
+    load({0: [(path, conversions, -2 * conversions, nulls) for path, conversions, nulls in paths]})
+    wanted = markov_by_removal(paths)
+    got = credits("cdi_markov")[0]
+    problems = [(c, got.get(c), wanted[c]) for c in wanted if c not in got or abs(got[c][0] - wanted[c]) > 1e-9 * wanted[c] + 1e-11
+                or abs(got[c][1] + 2 * wanted[c]) > 2e-9 * wanted[c] + 1e-11]
+    check(problems, "removal effects of %d channels are those of numpy's solution without each, to 1e-9" % len(wanted))
+
+
 def intervals():
     """Bounds of the report and of ordered Shapley values against numpy's own resampling and percentiles."""
     people, touches, conversions = 400, [], []
@@ -546,7 +559,7 @@ def intervals():
     check(problems, "intervals of ordered Shapley values are those of paths drawn by numpy")
 
 
-for part in (shapley_by_definition, sums, axioms, published, sampling, logistic, hazard, intervals, order_and_plans):
+for part in (shapley_by_definition, sums, axioms, published, sampling, logistic, hazard, many_channels, intervals, order_and_plans):
     part()
 print("1..%d" % tests)
 sys.exit(1 if failed else 0)

@@ -9,6 +9,9 @@
  * steps, each in a transaction of its own; a step that fails, or cannot have a
  * lock soon, is tried again later and later, and only then a timer runs.
  * Rounds leave gaps in which commits collect: under load one round serves many.
+ * A run of the resolver that found much to do is followed by a longer pause of
+ * that step alone, because a run costs more than its links: the watermark goes
+ * on meanwhile.
  *
  * Whatever other sessions hold, a step waits for at most LOCK_TIMEOUT, so that
  * none of them can hold up the watermark for long.  The steps commit without
@@ -37,6 +40,8 @@
 #define SAFETY_MS				60000
 #define GAP_MIN_MS				10
 #define GAP_MAX_MS				200
+#define MANY_LINKS				100
+#define MANY_LINKS_PAUSE_MS		50
 #define RETRY_MIN_MS			100
 #define RETRY_MAX_MS			60000
 #define ROTATE_EVERY_MS			60000
@@ -50,7 +55,7 @@ typedef struct Step
 	bool		(*run) (void);	/* false: could not be done now */
 	bool		due;
 	int			failures;
-	TimestampTz retry_at;
+	TimestampTz not_before;		/* after a failure or a pause */
 	TimestampTz done_at;
 } Step;
 
@@ -79,6 +84,7 @@ static struct
 	Step		steps[STEPS];
 	int64		watermark;		/* when partitions were last thought of */
 	uint64		commits;		/* when counters were last compacted */
+	int64		links;			/* of the last run of the resolver */
 } keeper = {
 	.steps = {
 		[ADVANCE] = {"cdi: advance the watermark", advance},
@@ -137,7 +143,9 @@ resolve(void)
 		" WHERE e.extname = 'cdi' AND p.proname = 'cdi_resolve' AND p.pronargs = 0"
 	};
 	static CdiPlan plan;
+	bool		isnull;
 
+	keeper.links = 0;
 	if (!OidIsValid(cdi_relation_oid("identity_runs")))
 		return true;
 	if (plan.query == NULL)
@@ -151,6 +159,7 @@ resolve(void)
 															   SPI_tuptable->tupdesc, 1)));
 	}
 	cdi_plan_execute(&plan, NULL, NULL);
+	keeper.links = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	return true;
 }
 
@@ -243,18 +252,24 @@ run_step(Step *step)
 
 	step->done_at = GetCurrentTimestamp();
 	step->due = !done;
+	step->not_before = step->done_at;
 	if (done)
+	{
 		step->failures = 0;
+		/* Who passes events on soon wants to say whose they are. */
+		if (step == &keeper.steps[RESOLVE] && keeper.links >= MANY_LINKS && !cdi_worker_events_watched())
+			step->not_before = TimestampTzPlusMilliseconds(step->done_at, MANY_LINKS_PAUSE_MS);
+	}
 	else
 	{
-		step->retry_at = TimestampTzPlusMilliseconds(step->done_at,
-													 Min(RETRY_MIN_MS << Min(step->failures, 16),
-														 RETRY_MAX_MS));
+		step->not_before = TimestampTzPlusMilliseconds(step->done_at,
+													   Min(RETRY_MIN_MS << Min(step->failures, 16),
+														   RETRY_MAX_MS));
 		step->failures++;
 	}
 }
 
-/* Run what is due and not waiting for its retry; true where anything ran. */
+/* Run what is due and need not wait; true where anything ran. */
 static bool
 run_due_steps(void)
 {
@@ -264,7 +279,7 @@ run_due_steps(void)
 	{
 		Step	   *step = &keeper.steps[i];
 
-		if (step->due && (step->failures == 0 || step->retry_at <= GetCurrentTimestamp()))
+		if (step->due && step->not_before <= GetCurrentTimestamp())
 		{
 			run_step(step);
 			ran = true;
@@ -275,14 +290,14 @@ run_due_steps(void)
 }
 
 static long
-milliseconds_to_retry(void)
+milliseconds_to_step(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	long		result = SAFETY_MS;
 
 	for (int i = 0; i < STEPS; i++)
 		if (keeper.steps[i].due)
-			result = Min(result, TimestampDifferenceMilliseconds(now, keeper.steps[i].retry_at));
+			result = Min(result, TimestampDifferenceMilliseconds(now, keeper.steps[i].not_before));
 	return result;
 }
 
@@ -337,7 +352,7 @@ cdi_keeper_main(Datum arg)
 		while (pg_atomic_read_u64(&slot->wakes) == served)
 		{
 			TimestampTz now;
-			long		timeout = milliseconds_to_retry();
+			long		timeout = milliseconds_to_step();
 
 			if (timeout <= 0)
 				break;

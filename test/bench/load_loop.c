@@ -84,6 +84,8 @@ open_connection(Connection *connection)
 	if (connection->fd < 0)
 		die("socket");
 	setsockopt(connection->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	/* Nothing to avoid on a loopback: others pace what is sent by timers. */
+	setsockopt(connection->fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
 	if (connect(connection->fd, (struct sockaddr *) &address, sizeof(address)) < 0 && errno != EINPROGRESS)
 	{
 		/* No local port left: the next attempt may find one. */
@@ -239,10 +241,11 @@ note_latency(int64_t ns)
 
 /* The counts of an acknowledgement; others than cdi give none. */
 static void
-note_outcomes(const char *body, size_t length)
+parse_outcomes(const char *body, size_t length, uint64_t *outcome)
 {
 	const char *at = body;
 
+	memset(outcome, 0, sizeof(uint64_t) * OUTCOMES);
 	for (int i = 0; i < OUTCOMES; i++)
 	{
 		size_t		name = strlen(outcomes[i]);
@@ -252,7 +255,7 @@ note_outcomes(const char *body, size_t length)
 			return;
 		at += name;
 		if (at + 2 < body + length && at[0] == '"' && at[1] == ':')
-			stats.outcome[i] += strtoull(at + 2, NULL, 10);
+			outcome[i] = strtoull(at + 2, NULL, 10);
 	}
 }
 
@@ -269,10 +272,10 @@ acknowledged(Connection *connection, int64_t now)
 }
 
 static void
-answered(Connection *connection, int status, bool closes, const char *body, int64_t now)
+answered(Connection *connection, int status, bool closes, const char *data, int64_t now)
 {
 	if (status >= 400 && status < 500 && status != 429 && stats.refusal[0] == '\0')
-		snprintf(stats.refusal, sizeof(stats.refusal), "%s", body);
+		snprintf(stats.refusal, sizeof(stats.refusal), "%s", strstr(data, "\r\n\r\n") + 4);
 	forget_io(connection);
 	if (closes)
 		close_connection(connection);
@@ -296,6 +299,19 @@ answered(Connection *connection, int status, bool closes, const char *body, int6
 		stats.refused++;
 	finish(connection, now);
 }
+
+/*
+ * The last answer and what it says.  Most are the same, byte for byte, so that
+ * few have to be read.
+ */
+typedef struct Answer
+{
+	char		bytes[1024];
+	size_t		length;			/* 0: longer than that */
+	int			status;
+	bool		closes;
+	uint64_t	outcome[OUTCOMES];
+} Answer;
 
 /* Length of the whole answer where it is all there, else 0. */
 static size_t
@@ -325,15 +341,30 @@ parse_answer(char *data, size_t length, int *status, bool *closes)
 	return length >= head + body ? head + body : 0;
 }
 
+/* What an answer says; false where it is not all there. */
+static bool
+read_answer(char *data, size_t length, Answer *answer)
+{
+	int			status;
+	bool		closes;
+
+	if (parse_answer(data, length, &status, &closes) == 0)
+		return false;
+	answer->status = status;
+	answer->closes = closes;
+	parse_outcomes(data, length, answer->outcome);
+	answer->length = length <= sizeof(answer->bytes) ? length : 0;
+	memcpy(answer->bytes, data, answer->length);
+	return true;
+}
+
 static void
 receive(Connection *connection, int64_t now)
 {
 	static char buffer[65536];
+	static Answer answer;
 	char	   *data = buffer;
 	ssize_t		length;
-	size_t		whole;
-	int			status = 0;
-	bool		closes = false;
 
 	length = recv(connection->fd, buffer, sizeof(buffer) - 1, 0);
 	if (length < 0 && errno == EAGAIN)
@@ -352,8 +383,8 @@ receive(Connection *connection, int64_t now)
 		length += connection->partial_length;
 	}
 	data[length] = '\0';
-	whole = parse_answer(data, length, &status, &closes);
-	if (whole == 0)
+	if (((size_t) length != answer.length || memcmp(data, answer.bytes, length) != 0) &&
+		!read_answer(data, length, &answer))
 	{
 		if (connection->partial == NULL)
 		{
@@ -365,9 +396,10 @@ receive(Connection *connection, int64_t now)
 		receive(connection, now);
 		return;
 	}
-	if (status == 200 && !connection->idle)
-		note_outcomes(data, length);
-	answered(connection, status, closes, strstr(data, "\r\n\r\n") + 4, now);
+	if (answer.status == 200 && !connection->idle)
+		for (int i = 0; i < OUTCOMES; i++)
+			stats.outcome[i] += answer.outcome[i];
+	answered(connection, answer.status, answer.closes, data, now);
 }
 
 static void

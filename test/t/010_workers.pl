@@ -95,6 +95,16 @@ $node->safe_psql('shop', q(SELECT cdi_identify('u1', '{"email": "u1@example.com"
 watermark_reaches(last_position(), 'a commit moves the watermark');
 ok($node->poll_query_until('shop', q(SELECT identifiers = 3 FROM cdi.persons)), 'and resolves identities');
 
+# Commits of many links, 20 ms apart
+$node->safe_psql('shop', join('', map { qq(SELECT pg_sleep(0.02);
+	SELECT * FROM cdi_ingest((SELECT jsonb_agg(jsonb_build_object('type', 'track', 'event', 'Linked', 'messageId', format('m$_-%s', i),
+		'userId', format('w$_-%s', i), 'anonymousId', format('b$_-%s', i))) FROM generate_series(1, 200) AS i), 'sql');\n) } 1 .. 10));
+ok($node->poll_query_until('shop', q(SELECT sum(links) = 2001 FROM cdi.identity_runs)), 'links that come during a pause of the resolver are folded after it');
+is($node->safe_psql('shop', q(
+	SELECT count(*) > 0 AND min(resolved_at - before) >= '50 ms' FROM (
+		SELECT resolved_at, lag(resolved_at) OVER (ORDER BY run) AS before, lag(links) OVER (ORDER BY run) AS found FROM cdi.identity_runs) r
+	WHERE found >= 100)), 't', 'which is 50 ms after a run with many');
+
 my $holder = $node->background_psql('shop');
 $holder->query_safe('BEGIN');
 $holder->query_safe(q(SELECT cdi_track('u1', 'Held')));

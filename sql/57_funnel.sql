@@ -73,7 +73,7 @@ CREATE OR REPLACE AGGREGATE cdi_window_funnel("window" interval, "timestamp" tim
 );
 COMMENT ON AGGREGATE cdi_window_funnel(interval, timestamptz, VARIADIC "any") IS
 'How many steps of a funnel the events of a group get through, in order and within the window from the first step, as ClickHouse''s windowFunnel(window)(timestamp, conditions...): 0 to the number of conditions. Each condition is a boolean; a row may meet several. Rows may come in any order. Up to 32 conditions; a day of the window has 24 hours. GROUP BY the person.
-Costs a pass over the rows and 16 bytes per row that meets a condition; parallel plans are used. Rows without a timestamp are left out. Raises 22023 for a window of months or not longer than zero, 42804 for a condition that is not boolean, 54000 beyond 32 conditions or 67 million rows in a group.';
+Costs a pass over the rows and 16 bytes per row that meets a condition; parallel plans are used, and a node of cdi''s own (docs/funnels.md). Rows without a timestamp are left out. Raises 22023 for a window of months or not longer than zero, 42804 for a condition that is not boolean, 54000 beyond 32 conditions or 67 million rows in a group.';
 
 CREATE OR REPLACE AGGREGATE cdi_window_funnel(mode text, "window" interval, "timestamp" timestamptz, VARIADIC conditions "any") (
     SFUNC = cdi._window_funnel_transition,
@@ -182,7 +182,7 @@ CREATE OR REPLACE AGGREGATE cdi_funnel_counts(mode text, "window" interval, pers
     PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE cdi_funnel_counts(text, interval, anyelement, timestamptz, VARIADIC "any") IS
-'How many people reach each step of a funnel: an array with one number per condition, the same as counting the levels of cdi_window_funnel(mode, window, timestamp, conditions...) over GROUP BY person, and several times faster with many people. person is a uuid, bigint, integer or smallint; rows where it is null are left out. Null without rows.
+'How many people reach each step of a funnel: an array with one number per condition, the same as counting the levels of cdi_window_funnel(mode, window, timestamp, conditions...) over GROUP BY person. person is a uuid, bigint, integer or smallint; rows where it is null are left out. Null without rows.
 Needs no work_mem but 64 bytes per row that meets a condition; parallel plans are used, each worker with up to 33 million such rows (54000 beyond).';
 
 -- Reports over cdi.events.  Their statement is put together of quoted data: no

@@ -12,6 +12,7 @@
 #include "miscadmin.h"
 
 #include "base/secret.h"
+#include "behaviour/behaviour.h"
 #include "ingest/ingest.h"
 #include "worker/worker.h"
 
@@ -25,6 +26,7 @@ _PG_init(void)
 	cdi_guc_define();
 	cdi_secret_init();
 	cdi_ingest_init();
+	cdi_funnel_plan_init();
 	if (process_shared_preload_libraries_in_progress && !IsBinaryUpgrade)
 		cdi_worker_init();
 }

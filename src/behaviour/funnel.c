@@ -65,6 +65,17 @@ enlarge_state(CdiFunnelState *state, uint32 more)
 	return state;
 }
 
+CdiFunnelState *
+cdi_funnel_empty_state(CdiFunnelState *state, const CdiFunnelOptions *options, uint32 count)
+{
+	if (state == NULL)
+		state = make_state(CurrentMemoryContext, options, FIRST_ENTRIES);
+	state->options = options;
+	state->count = 0;
+	state->sorted = true;
+	return count > state->space ? enlarge_state(state, count) : state;
+}
+
 static inline void
 add_entry(CdiFunnelState *state, const CdiFunnelEntry *entry)
 {
@@ -329,40 +340,49 @@ accumulate(FunctionCallInfo fcinfo, const CdiFunnelArguments *arguments)
 	PG_RETURN_POINTER(state);
 }
 
+static const CdiFunnelArguments window_arguments = {.window = 1, .timestamp = 2, .conditions = 3};
+static const CdiFunnelArguments mode_arguments = {.mode = 1, .window = 2, .timestamp = 3, .conditions = 4};
+static const CdiFunnelArguments json_arguments = {.json = 1, .timestamp = 2, .conditions = 3};
+static const CdiFunnelArguments hold_arguments = {.json = 1, .timestamp = 2, .hold = 3, .conditions = 4};
+
 PG_FUNCTION_INFO_V1(cdi_window_funnel_transition);
 Datum
 cdi_window_funnel_transition(PG_FUNCTION_ARGS)
 {
-	static const CdiFunnelArguments arguments = {.window = 1, .timestamp = 2, .conditions = 3};
-
-	return accumulate(fcinfo, &arguments);
+	return accumulate(fcinfo, &window_arguments);
 }
 
 PG_FUNCTION_INFO_V1(cdi_window_funnel_mode_transition);
 Datum
 cdi_window_funnel_mode_transition(PG_FUNCTION_ARGS)
 {
-	static const CdiFunnelArguments arguments = {.mode = 1, .window = 2, .timestamp = 3, .conditions = 4};
-
-	return accumulate(fcinfo, &arguments);
+	return accumulate(fcinfo, &mode_arguments);
 }
 
 PG_FUNCTION_INFO_V1(cdi_funnel_transition);
 Datum
 cdi_funnel_transition(PG_FUNCTION_ARGS)
 {
-	static const CdiFunnelArguments arguments = {.json = 1, .timestamp = 2, .conditions = 3};
-
-	return accumulate(fcinfo, &arguments);
+	return accumulate(fcinfo, &json_arguments);
 }
 
 PG_FUNCTION_INFO_V1(cdi_funnel_hold_transition);
 Datum
 cdi_funnel_hold_transition(PG_FUNCTION_ARGS)
 {
-	static const CdiFunnelArguments arguments = {.json = 1, .timestamp = 2, .hold = 3, .conditions = 4};
+	return accumulate(fcinfo, &hold_arguments);
+}
 
-	return accumulate(fcinfo, &arguments);
+const CdiFunnelArguments *
+cdi_funnel_arguments_of(PGFunction transition)
+{
+	if (transition == cdi_window_funnel_transition)
+		return &window_arguments;
+	if (transition == cdi_window_funnel_mode_transition)
+		return &mode_arguments;
+	if (transition == cdi_funnel_transition)
+		return &json_arguments;
+	return NULL;
 }
 
 /* Between processes: options, values held constant, entries */
@@ -503,11 +523,7 @@ cdi_funnel_deserial(PG_FUNCTION_ARGS)
 	place += message.options_size;
 	if (reader->state == NULL)
 		reader->state = make_state(context, reader->options, FIRST_ENTRIES);
-	state = reader->state;
-	state->options = reader->options;
-	state->count = 0;
-	if (message.count > state->space)
-		state = reader->state = enlarge_state(state, message.count);
+	state = reader->state = cdi_funnel_empty_state(reader->state, reader->options, message.count);
 	state->sorted = message.sorted;
 	state->count = message.count;
 	memcpy(state->entries, place, sizeof(CdiFunnelEntry) * (Size) message.count);

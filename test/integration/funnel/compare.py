@@ -67,18 +67,22 @@ class Cases:
         return ", ".join("mask >> %d & 1 = 1" % step for step in range(first, first + (n or self.conditions)))
 
     def postgres(self, call, shown="funnel"):
-        """By person, twice: one process, and split over workers."""
+        """By person, four times: aggregated and in cdi's own node, in one process and split over workers."""
         query = "SELECT person, %s FROM (SELECT person, %s AS funnel FROM %s GROUP BY person) f" % (shown, call, self.name)
         self.db("RESET ALL")
-        self.db("SET max_parallel_workers_per_gather = 0")
-        serial = dict(self.db(query))
-        self.db("SET max_parallel_workers_per_gather = 3; SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0;"
-                " SET min_parallel_table_scan_size = 0; SET parallel_leader_participation = %s" % rng.choice(["on", "off"]))
-        plan = "\n".join(row[0] for row in self.db("EXPLAIN " + query))
-        parallel = dict(self.db(query))
-        if "Partial" not in plan or serial != parallel:
-            check(False, "%s: parallel plan, same result" % call, plan if "Partial" not in plan else [
-                (person, self.people[int(person)], serial[person], parallel[person]) for person in serial if serial[person] != parallel[person]][:3])
+        self.db("SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0")
+        serial = None
+        for node, workers, shown_in_plan in ((False, 0, ""), (False, 3, "Partial"), (True, 0, "Custom Scan (cdi funnel)"), (True, 3, "Parallel Custom Scan (cdi funnel)")):
+            if node and "at, hold" in call:
+                continue
+            self.db("SET cdi.enable_funnel_scan = %s; SET max_parallel_workers_per_gather = %d; SET parallel_leader_participation = %s; SET work_mem = '%s'" % (
+                node, workers, rng.choice(["on", "off"]), rng.choice(["64kB", "4MB"]) if node else "4MB"))
+            plan = "\n".join(row[0] for row in self.db("EXPLAIN " + query))
+            got = dict(self.db(query))
+            serial = serial or got
+            if shown_in_plan not in plan or got != serial:
+                check(False, "%s: %d workers, same result" % (call, workers), plan if shown_in_plan not in plan else [
+                    (person, self.people[int(person)], serial[person], got[person]) for person in serial if serial[person] != got[person]][:3])
         return {int(person): value for person, value in serial.items()}
 
     def clickhouse(self, modes, window):

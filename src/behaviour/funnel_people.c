@@ -1,0 +1,273 @@
+/*
+ * funnel_people.c
+ *		The people of one part of the rows of a funnel.
+ *
+ * A part has a few thousand rows, so a hash table of its people and their
+ * entries stay in the cache.  Each person's entries are chained while they are
+ * read, and put together when it is that person's turn.
+ */
+#include "behaviour/funnel_store.h"
+
+#include "access/tupmacs.h"
+#include "common/hashfn.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+
+#define NOTHING		PG_UINT32_MAX
+
+typedef struct Entry
+{
+	TimestampTz at;
+	uint32		conditions;
+	uint32		before;			/* of the same person */
+} Entry;
+
+typedef struct Person
+{
+	union
+	{
+		uint64		image[CDI_FUNNEL_KEY_IMAGE / sizeof(uint64)];
+		struct varlena *value;
+	}			key;
+	uint32		hash;
+	uint32		last;			/* entry */
+	uint32		count;			/* of entries */
+} Person;
+
+struct CdiFunnelPeople
+{
+	CdiFunnelKey key;
+	uint32		key_size;
+	MemoryContext context;
+	MemoryContext values;		/* keys of this part whose size varies */
+	bool		null_key;
+
+	Entry	   *entries;
+	uint32		nentries;
+	uint32		entry_space;
+	Person	   *people;
+	uint32		npeople;
+	uint32		person_space;	/* half of slots */
+	uint32	   *slots;			/* number of a person; NOTHING: free */
+	uint32		next;			/* person to be returned */
+	CdiFunnelState *state;
+};
+
+static void
+clear_slots(CdiFunnelPeople *people)
+{
+	memset(people->slots, 0xff, sizeof(uint32) * 2 * (Size) people->person_space);
+}
+
+static void
+make_slots(CdiFunnelPeople *people, uint32 space)
+{
+	people->person_space = space;
+	people->slots = MemoryContextAllocHuge(people->context, sizeof(uint32) * 2 * (Size) space);
+	clear_slots(people);
+}
+
+CdiFunnelPeople *
+cdi_funnel_people_open(MemoryContext context, const CdiFunnelKey *key)
+{
+	CdiFunnelPeople *people = MemoryContextAllocZero(context, sizeof(CdiFunnelPeople));
+
+	people->key = *key;
+	people->key_size = cdi_funnel_key_size(key);
+	people->context = context;
+	people->values = AllocSetContextCreate(context, "cdi funnel keys", ALLOCSET_DEFAULT_SIZES);
+	people->entry_space = 1024;
+	people->entries = MemoryContextAlloc(context, sizeof(Entry) * people->entry_space);
+	make_slots(people, 1024);
+	people->people = MemoryContextAlloc(context, sizeof(Person) * people->person_space);
+	return people;
+}
+
+/* Twice as many people; they keep their numbers. */
+static void
+enlarge_people(CdiFunnelPeople *people)
+{
+	if (people->person_space > PG_UINT32_MAX / 4)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("a funnel has too many people for the plan that was chosen for it"),
+				 errhint("SET cdi.enable_funnel_scan = off.")));
+	pfree(people->slots);
+	make_slots(people, people->person_space * 2);
+	people->people = repalloc_huge(people->people, sizeof(Person) * (Size) people->person_space);
+	for (uint32 i = 0; i < people->npeople; i++)
+	{
+		uint32		mask = people->person_space * 2 - 1;
+		uint32		slot = people->people[i].hash & mask;
+
+		while (people->slots[slot] != NOTHING)
+			slot = (slot + 1) & mask;
+		people->slots[slot] = i;
+	}
+}
+
+static inline bool
+is_person(const CdiFunnelPeople *people, const Person *person, uint32 hash,
+		  const uint64 *image, const char *value, uint32 size)
+{
+	if (people->key_size > 0)
+		return person->key.image[0] == image[0] && person->key.image[1] == image[1];
+	return person->hash == hash && VARSIZE(person->key.value) - VARHDRSZ == size &&
+		memcmp(VARDATA(person->key.value), value, size) == 0;
+}
+
+/* The person of a row; *size is what the row takes. */
+static inline Person *
+find_person(CdiFunnelPeople *people, const char *row, uint32 *size)
+{
+	uint64		image[CDI_FUNNEL_KEY_IMAGE / sizeof(uint64)] = {0};
+	const char *value = row + CDI_FUNNEL_ROW_KEY;
+	uint32		value_size = people->key_size;
+	uint32		mask;
+	uint32		hash;
+	uint32		slot;
+	Person	   *person;
+
+	*size = TYPEALIGN(sizeof(uint32), CDI_FUNNEL_ROW_KEY + people->key_size);
+	if (people->null_key)
+		hash = 0;
+	else if (people->key_size > 0)
+	{
+		memcpy(image, value, people->key_size);
+		/* The low bits chose the part. */
+		hash = cdi_funnel_hash_image(image) >> 32;
+	}
+	else
+	{
+		memcpy(&value_size, value, sizeof(uint32));
+		value += sizeof(uint32);
+		*size = TYPEALIGN(sizeof(uint32), CDI_FUNNEL_ROW_KEY + sizeof(uint32) + value_size);
+		hash = hash_bytes_extended((const unsigned char *) value, value_size, 0) >> 32;
+	}
+
+	mask = people->person_space * 2 - 1;
+	for (slot = hash & mask; people->slots[slot] != NOTHING; slot = (slot + 1) & mask)
+	{
+		person = &people->people[people->slots[slot]];
+		if (people->null_key || is_person(people, person, hash, image, value, value_size))
+			return person;
+	}
+	if (people->npeople == people->person_space)
+	{
+		enlarge_people(people);
+		return find_person(people, row, size);
+	}
+	people->slots[slot] = people->npeople;
+	person = &people->people[people->npeople++];
+	if (people->key_size > 0)
+		memcpy(person->key.image, image, sizeof(image));
+	else if (!people->null_key)
+	{
+		person->key.value = MemoryContextAllocHuge(people->values, VARHDRSZ + (Size) value_size);
+		SET_VARSIZE(person->key.value, VARHDRSZ + value_size);
+		memcpy(VARDATA(person->key.value), value, value_size);
+	}
+	person->hash = hash;
+	person->last = NOTHING;
+	person->count = 0;
+	return person;
+}
+
+static void
+add_entry(CdiFunnelPeople *people, Person *person, const char *row, TimestampTz at)
+{
+	Entry	   *entry;
+
+	if (people->nentries == people->entry_space)
+	{
+		if (people->entry_space > PG_UINT32_MAX / 2)
+			ereport(ERROR,
+					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+					 errmsg("a funnel has too many events for the plan that was chosen for it"),
+					 errhint("SET cdi.enable_funnel_scan = off.")));
+		people->entry_space *= 2;
+		people->entries = repalloc_huge(people->entries, sizeof(Entry) * (Size) people->entry_space);
+	}
+	entry = &people->entries[people->nentries];
+	entry->at = at;
+	memcpy(&entry->conditions, row + CDI_FUNNEL_ROW_CONDITIONS, sizeof(uint32));
+	entry->before = person->last;
+	person->last = people->nentries++;
+	person->count++;
+}
+
+/* Reads the next part that has people. */
+static bool
+read_part(CdiFunnelPeople *people, CdiFunnelStore *store)
+{
+	const char *row;
+	const char *end;
+
+	people->next = 0;
+	people->npeople = 0;
+	while (people->npeople == 0)
+	{
+		if (!cdi_funnel_store_next_part(store, &people->null_key))
+			return false;
+		people->nentries = 0;
+		clear_slots(people);
+		MemoryContextReset(people->values);
+		while (cdi_funnel_store_next_chunk(store, &row, &end))
+		{
+			while (row < end)
+			{
+				uint32		size;
+				TimestampTz at;
+				Person	   *person = find_person(people, row, &size);
+
+				memcpy(&at, row, sizeof(TimestampTz));
+				if (at != CDI_FUNNEL_NO_TIME)
+					add_entry(people, person, row, at);
+				row += size;
+			}
+		}
+	}
+	return true;
+}
+
+bool
+cdi_funnel_people_next(CdiFunnelPeople *people, CdiFunnelStore *store, const CdiFunnelOptions *options,
+					   Datum *key, bool *isnull, CdiFunnelState **state)
+{
+	Person	   *person;
+	CdiFunnelEntry *entries;
+	MemoryContext previous;
+
+	if (people->next == people->npeople && !read_part(people, store))
+		return false;
+	person = &people->people[people->next++];
+
+	*isnull = people->null_key;
+	if (people->null_key)
+		*key = (Datum) 0;
+	else if (people->key_size == 0)
+		*key = PointerGetDatum(person->key.value);
+	else if (people->key.typbyval)
+		*key = fetch_att(person->key.image, true, people->key.typlen);
+	else
+		*key = PointerGetDatum(person->key.image);
+
+	*state = NULL;
+	if (person->count == 0)
+		return true;
+	previous = MemoryContextSwitchTo(people->context);
+	people->state = cdi_funnel_empty_state(people->state, options, person->count);
+	MemoryContextSwitchTo(previous);
+	entries = people->state->entries;
+	people->state->count = person->count;
+	for (uint32 i = person->count, from = person->last; i-- > 0; from = people->entries[from].before)
+	{
+		entries[i].at = people->entries[from].at;
+		entries[i].conditions = people->entries[from].conditions;
+		entries[i].hold = 0;
+		if (i + 1 < person->count && cdi_funnel_entry_is_before(&entries[i + 1], &entries[i]))
+			people->state->sorted = false;
+	}
+	*state = people->state;
+	return true;
+}

@@ -1,0 +1,283 @@
+/*
+ * funnel_plan.c
+ *		Plans with the node of funnel_scan.c.
+ *
+ * Where a query has cdi_window_funnel(), cdi_funnel() or cdi_funnel_paths() as
+ * its only aggregate and one column or expression to GROUP BY, the planner gets
+ * two more paths beside those of the server's own aggregation, and takes what
+ * costs least.  Everything else is the server's as before: other aggregates
+ * beside it, several keys, a property that is held constant, a window that
+ * comes from a column, keys that can be equal with different bytes.
+ */
+#include "behaviour/funnel_store.h"
+
+#include "access/nbtree.h"
+#include "catalog/pg_operator.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "nodes/extensible.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/cost.h"
+#include "optimizer/optimizer.h"
+#include "optimizer/pathnode.h"
+#include "optimizer/planner.h"
+#include "optimizer/tlist.h"
+#include "utils/lsyscache.h"
+#include "utils/selfuncs.h"
+#include "utils/typcache.h"
+
+#include "base/base.h"
+#include "behaviour/behaviour.h"
+
+static create_upper_paths_hook_type previous_hook = NULL;
+
+/* A query that the node can do */
+typedef struct Match
+{
+	Expr	   *key;
+	Index		sortgroupref;
+	Aggref	   *aggregate;
+	Oid			transition;
+	Oid			final;
+	const CdiFunnelArguments *arguments;
+} Match;
+
+/* Equal values must have equal bytes: the type's B-tree says so. */
+static bool
+fits_key(const Expr *key, Oid equality)
+{
+	Oid			type = exprType((Node *) key);
+	TypeCacheEntry *cache = lookup_type_cache(type, TYPECACHE_EQ_OPR | TYPECACHE_BTREE_OPFAMILY);
+	Oid			equal_image;
+	int16		typlen;
+	bool		typbyval;
+
+	if (cache->eq_opr != equality || !OidIsValid(cache->btree_opf))
+		return false;
+	get_typlenbyval(type, &typlen, &typbyval);
+	if (typlen != -1 && (typlen <= 0 || typlen > CDI_FUNNEL_KEY_IMAGE))
+		return false;
+	equal_image = get_opfamily_proc(cache->btree_opf, cache->btree_opintype, cache->btree_opintype, BTEQUALIMAGE_PROC);
+	return OidIsValid(equal_image) &&
+		DatumGetBool(OidFunctionCall1Coll(equal_image, exprCollation((Node *) key), ObjectIdGetDatum(cache->btree_opintype)));
+}
+
+/* The same for all rows, without being computed for each. */
+static bool
+is_settled(Node *node)
+{
+	return IsA(node, Const) || (IsA(node, Param) && ((Param *) node)->paramkind == PARAM_EXTERN);
+}
+
+static bool
+fits_aggregate(PlannerInfo *root, Match *match)
+{
+	AggInfo    *info;
+	AggTransInfo *transition;
+	FmgrInfo	function;
+	char	   *name;
+
+	if (list_length(root->agginfos) != 1)
+		return false;
+	info = linitial(root->agginfos);
+	transition = list_nth(root->aggtransinfos, info->transno);
+	match->aggregate = info->representative_aggref;
+	if (match->aggregate->agglevelsup > 0 || match->aggregate->aggdistinct || match->aggregate->aggorder ||
+		match->aggregate->aggdirectargs || transition->aggtranstype != INTERNALOID)
+		return false;
+	/* Ask nobody else's library. */
+	name = get_func_name(match->aggregate->aggfnoid);
+	if (name == NULL || strncmp(name, "cdi_", 4) != 0)
+		return false;
+	match->transition = transition->transfn_oid;
+	match->final = info->finalfn_oid;
+	fmgr_info(match->transition, &function);
+	match->arguments = cdi_funnel_arguments_of(function.fn_addr);
+	if (match->arguments == NULL)
+		return false;
+	for (int i = 1; i < match->arguments->timestamp; i++)
+		if (!is_settled((Node *) ((TargetEntry *) list_nth(match->aggregate->args, i - 1))->expr))
+			return false;
+	return true;
+}
+
+/* Does the expression need anything but the key and the aggregate? */
+static bool
+needs_more(Node *node, Match *match)
+{
+	if (node == NULL || equal(node, match->key))
+		return false;
+	if (IsA(node, Aggref))
+		return !equal(node, match->aggregate);
+	if (IsA(node, Var) || IsA(node, PlaceHolderVar) || IsA(node, GroupingFunc))
+		return true;
+	return expression_tree_walker(node, needs_more, match);
+}
+
+static bool
+fits(PlannerInfo *root, RelOptInfo *grouped, Match *match)
+{
+	Query	   *query = root->parse;
+	SortGroupClause *group;
+
+	if (query->groupingSets || list_length(query->groupClause) != 1 || IS_OTHER_REL(grouped) ||
+		!fits_aggregate(root, match))
+		return false;
+	group = linitial(query->groupClause);
+	match->sortgroupref = group->tleSortGroupRef;
+	match->key = get_sortgroupclause_tle(group, root->processed_tlist)->expr;
+	return fits_key(match->key, group->eqop) &&
+		!needs_more((Node *) grouped->reltarget->exprs, match) &&
+		!needs_more(query->havingQual, match);
+}
+
+Const *
+cdi_funnel_text_equality(Expr *condition, Expr **value)
+{
+	OpExpr	   *equality = (OpExpr *) condition;
+	Expr	   *right;
+
+	if (!IsA(condition, OpExpr) || equality->opno != TextEqualOperator ||
+		!get_collation_isdeterministic(equality->inputcollid))
+		return NULL;
+	*value = linitial(equality->args);
+	right = lsecond(equality->args);
+	if (!IsA(right, Const) || ((Const *) right)->constisnull)
+		return NULL;
+	return (Const *) right;
+}
+
+/*
+ * What the plan below delivers: the key and what the aggregate takes, of
+ * conditions that are text equalities the text.
+ */
+static PathTarget *
+target_below(PlannerInfo *root, const Match *match)
+{
+	PathTarget *target = create_empty_pathtarget();
+	ListCell   *cell;
+
+	add_column_to_pathtarget(target, match->key, match->sortgroupref);
+	foreach(cell, match->aggregate->args)
+	{
+		Expr	   *argument = ((TargetEntry *) lfirst(cell))->expr;
+		Expr	   *value;
+
+		if (cdi_funnel_text_equality(argument, &value))
+			argument = value;
+		add_column_to_pathtarget(target, argument, 0);
+	}
+	if (match->aggregate->aggfilter)
+		add_column_to_pathtarget(target, match->aggregate->aggfilter, 0);
+	return set_pathtarget_cost_width(root, target);
+}
+
+static Plan *
+plan_path(PlannerInfo *root, RelOptInfo *rel, CustomPath *path, List *tlist, List *clauses, List *plans)
+{
+	CustomScan *scan = makeNode(CustomScan);
+	Match	   *match = linitial(path->custom_private);
+
+	scan->scan.plan.targetlist = tlist;
+	scan->scan.plan.qual = (List *) root->parse->havingQual;
+	scan->flags = path->flags;
+	scan->custom_plans = plans;
+	scan->custom_private = list_make2_oid(match->transition, match->final);
+	scan->custom_scan_tlist = list_make2(makeTargetEntry(match->key, 1, NULL, false),
+										 makeTargetEntry((Expr *) match->aggregate, 2, NULL, false));
+	scan->methods = &cdi_funnel_scan_methods;
+	return &scan->scan.plan;
+}
+
+static const CustomPathMethods path_methods = {
+	.CustomName = CDI_FUNNEL_SCAN_NAME,
+	.PlanCustomPath = plan_path,
+};
+
+/*
+ * As much as hash aggregation for its groups and results, and for each row one
+ * operation: no hash table is asked while they come.  Rows beyond what a hash
+ * table may take are written and read once.
+ */
+static void
+cost_path(PlannerInfo *root, Path *path, const Path *input, double groups, const Match *match)
+{
+	Size		memory = get_hash_memory_limit();
+	double		row_bytes = CDI_FUNNEL_ROW_KEY + Max(get_typavgwidth(exprType((Node *) match->key), -1), 4);
+	double		bytes = input->rows * row_bytes;
+	QualCost	having;
+
+	path->startup_cost = input->total_cost + input->rows * cpu_operator_cost + cdi_funnel_store_parts(input->rows) * cpu_tuple_cost;
+	if (bytes > memory)
+		path->startup_cost += (bytes - memory) / BLCKSZ * (random_page_cost + seq_page_cost);
+	path->total_cost = path->startup_cost + groups * (cpu_operator_cost + cpu_tuple_cost);
+	path->rows = groups;
+	if (root->parse->havingQual)
+	{
+		cost_qual_eval(&having, (List *) root->parse->havingQual, root);
+		path->startup_cost += having.startup;
+		path->total_cost += having.startup + groups * having.per_tuple;
+		path->rows = clamp_row_est(groups * clauselist_selectivity(root, (List *) root->parse->havingQual, 0, JOIN_INNER, NULL));
+	}
+	path->startup_cost += path->pathtarget->cost.startup;
+	path->total_cost += path->pathtarget->cost.startup + path->rows * path->pathtarget->cost.per_tuple;
+}
+
+static Path *
+make_path(PlannerInfo *root, RelOptInfo *grouped, RelOptInfo *input_rel, Path *input, const Match *match, double groups)
+{
+	CustomPath *path = makeNode(CustomPath);
+	Path	   *below = (Path *) create_projection_path(root, input_rel, input, target_below(root, match));
+	Match	   *kept = palloc(sizeof(Match));
+
+	*kept = *match;
+	path->path.pathtype = T_CustomScan;
+	path->path.parent = grouped;
+	path->path.pathtarget = grouped->reltarget;
+	path->path.parallel_aware = input->parallel_workers > 0;
+	path->path.parallel_safe = grouped->consider_parallel && input->parallel_safe;
+	path->path.parallel_workers = input->parallel_workers;
+	path->flags = CUSTOMPATH_SUPPORT_PROJECTION;
+	path->custom_paths = list_make1(below);
+	path->custom_private = list_make1(kept);
+	path->methods = &path_methods;
+	cost_path(root, &path->path, below, groups, match);
+	return &path->path;
+}
+
+static void
+add_funnel_paths(PlannerInfo *root, UpperRelationKind stage, RelOptInfo *input_rel, RelOptInfo *output_rel, void *extra)
+{
+	Match		match;
+	double		groups;
+
+	if (previous_hook)
+		previous_hook(root, stage, input_rel, output_rel, extra);
+	if (stage != UPPERREL_GROUP_AGG || !cdi_enable_funnel_scan || !root->parse->hasAggs ||
+		!fits(root, output_rel, &match))
+		return;
+
+	groups = estimate_num_groups(root, list_make1(match.key), input_rel->cheapest_total_path->rows, NULL, NULL);
+	add_path(output_rel, make_path(root, output_rel, input_rel, input_rel->cheapest_total_path, &match, groups));
+	if (output_rel->consider_parallel && input_rel->partial_pathlist)
+	{
+		Path	   *input = linitial(input_rel->partial_pathlist);
+		Path	   *partial;
+		double		rows = groups;
+		double		participants = input_rel->cheapest_total_path->rows / Max(input->rows, 1);
+
+		partial = make_path(root, output_rel, input_rel, input, &match, clamp_row_est(groups / Max(participants, 1)));
+		add_partial_path(output_rel, partial);
+		add_path(output_rel, (Path *) create_gather_path(root, output_rel, partial, output_rel->reltarget, NULL, &rows));
+	}
+}
+
+void
+cdi_funnel_plan_init(void)
+{
+	RegisterCustomScanMethods(&cdi_funnel_scan_methods);
+	previous_hook = create_upper_paths_hook;
+	create_upper_paths_hook = add_funnel_paths;
+}

@@ -1,0 +1,130 @@
+-- The planner's node for funnels with GROUP BY: the plans it is in, and the same results as the server's aggregation.
+SET timezone = 'UTC';
+SET client_min_messages = warning;
+CREATE TABLE scan_visits AS
+SELECT n % 700 AS person, (n % 700)::bigint * 1000003 AS big, md5((n % 700)::text)::uuid AS id, CASE WHEN n % 700 > 3 THEN repeat('p', n % 50) || n % 700 END AS name,
+       CASE WHEN n % 97 > 0 THEN timestamptz '2026-01-01' + ('x' || left(md5(n::text), 7))::bit(28)::integer % 100000 * interval '1 second' END AS at,
+       (ARRAY['A', 'B', 'C', 'D', NULL])[1 + ('x' || right(md5(n::text), 7))::bit(28)::integer % 5] AS event, (n % 3)::numeric AS amount
+FROM generate_series(1, 20000) n;
+INSERT INTO scan_visits SELECT -1, -1, NULL, repeat('long', 5000), '2026-01-01', repeat(event, 3000) FROM unnest('{A,B}'::text[]) event;
+ANALYZE scan_visits;
+SET max_parallel_workers_per_gather = 0;
+EXPLAIN (COSTS OFF) SELECT id, cdi_window_funnel(interval '1 hour', at, event = 'A', event = 'B', event = 'C') AS level FROM scan_visits
+    GROUP BY id HAVING cdi_window_funnel(interval '1 hour', at, event = 'A', event = 'B', event = 'C') > 1;
+SET max_parallel_workers_per_gather = 2;
+SET parallel_setup_cost = 0;
+SET parallel_tuple_cost = 0;
+SET min_parallel_table_scan_size = 0;
+EXPLAIN (COSTS OFF) SELECT level, count(*) FROM (SELECT person, cdi_window_funnel('mixpanel', '1 hour', at, event = 'A', event = 'B') AS level FROM scan_visits GROUP BY person) f GROUP BY level;
+EXPLAIN (COSTS OFF) SELECT id, cdi_window_funnel(interval '1 hour', at, event = 'A', event = 'B') FROM scan_visits GROUP BY id;
+
+-- What is the server's: several keys, another aggregate, a window of the row, a key whose equal values differ, DISTINCT, no GROUP BY, a property held constant.
+CREATE FUNCTION scan_is_used(query text) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE line text; used boolean := false;
+BEGIN
+    FOR line IN EXECUTE 'EXPLAIN ' || query LOOP used := used OR line ~ 'Custom Scan \(cdi funnel\)'; END LOOP;
+    RETURN used;
+END $$;
+CREATE FUNCTION scan_in_files(query text) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE line text; files boolean := false;
+BEGIN
+    FOR line IN EXECUTE 'EXPLAIN (ANALYZE) ' || query LOOP files := files OR line ~ 'Disk Usage: [1-9]'; END LOOP;
+    RETURN files;
+END $$;
+SELECT what, scan_is_used('SELECT ' || query) FROM (VALUES
+    ('one key', 'cdi_window_funnel(interval ''1 hour'', at, event = ''A'') FROM scan_visits GROUP BY id'),
+    ('an expression', 'person / 2 + 1, cdi_window_funnel(interval ''1 hour'', at, event = ''A'') + 1 FROM scan_visits GROUP BY person / 2'),
+    ('several keys', 'cdi_window_funnel(interval ''1 hour'', at, event = ''A'') FROM scan_visits GROUP BY id, name'),
+    ('another aggregate', 'cdi_window_funnel(interval ''1 hour'', at, event = ''A''), count(*) FROM scan_visits GROUP BY id'),
+    ('two funnels', 'cdi_window_funnel(interval ''1 hour'', at, event = ''A''), cdi_window_funnel(interval ''2 hours'', at, event = ''A'') FROM scan_visits GROUP BY id'),
+    ('window of the row', 'cdi_window_funnel(interval ''1 hour'' * (person + 2), at, event = ''A'') FROM scan_visits GROUP BY person'),
+    ('numeric', 'cdi_window_funnel(interval ''1 hour'', at, event = ''A'') FROM scan_visits GROUP BY amount'),
+    ('DISTINCT', 'cdi_window_funnel(DISTINCT interval ''1 hour'', at, event = ''A'') FROM scan_visits GROUP BY id'),
+    ('grouping sets', 'cdi_window_funnel(interval ''1 hour'', at, event = ''A'') FROM scan_visits GROUP BY CUBE (id)'),
+    ('no key', 'cdi_window_funnel(interval ''1 hour'', at, event = ''A'') FROM scan_visits'),
+    ('held', 'cdi_funnel(''{"mode": "mixpanel", "window": "1 hour"}'', at, name, event = ''A'') FROM scan_visits GROUP BY id')) v (what, query);
+
+-- The same as the server's aggregation: rows that differ, of kinds of keys and calls, in one process and in several, in memory and in files.
+CREATE FUNCTION scan_differs(call text, key text) RETURNS TABLE (plan text, people bigint, differ bigint, as_meant boolean) LANGUAGE plpgsql AS $$
+DECLARE query text := format('SELECT %s AS key, %s AS result FROM scan_visits GROUP BY %1$s', key, call);
+BEGIN
+    SET LOCAL cdi.enable_funnel_scan = off;
+    SET LOCAL max_parallel_workers_per_gather = 0;
+    EXECUTE 'CREATE TEMP TABLE wanted AS ' || query;
+    SET LOCAL cdi.enable_funnel_scan = on;
+    FOREACH plan IN ARRAY '{one process,workers,without leader,files,files of workers}'::text[] LOOP
+        PERFORM set_config('max_parallel_workers_per_gather', CASE WHEN plan IN ('one process', 'files') THEN '0' ELSE '2' END, true),
+                set_config('parallel_leader_participation', CASE plan WHEN 'without leader' THEN 'off' ELSE 'on' END, true),
+                set_config('work_mem', CASE WHEN plan ~ 'files' THEN '64kB' ELSE '4MB' END, true);
+        as_meant := scan_is_used(query) AND scan_in_files(query) = (plan ~ 'files');
+        EXECUTE 'CREATE TEMP TABLE got AS ' || query;
+        SELECT count(*) INTO people FROM got;
+        SELECT count(*) INTO differ FROM ((TABLE got EXCEPT ALL TABLE wanted) UNION ALL (TABLE wanted EXCEPT ALL TABLE got)) d;
+        DROP TABLE got;
+        RETURN NEXT;
+    END LOOP;
+    DROP TABLE wanted;
+END $$;
+SET work_mem = '4MB';
+SELECT key, m AS call, count(*) AS plans, min(people) AS people, sum(differ) AS differ, bool_and(as_meant) AS as_meant
+FROM unnest('{person,big,id,name,person::smallint,person::text::varchar}'::text[]) WITH ORDINALITY k (key, n),
+     (VALUES (1, 'cdi_window_funnel(interval ''90 minutes'', at, event = ''A'', event = ''B'', event = ''C'')'),
+             (2, 'cdi_window_funnel(''strict_order'', ''1 day'', at, VARIADIC ARRAY[event = ''A'', event = ''B'', ''C'' = event])'),
+             (3, 'cdi_window_funnel(''amplitude exact_order'', ''1 day'', at, event = ''A'', event = ''B'', amount > 1) FILTER (WHERE person % 3 > 0)'),
+             (4, '(cdi_funnel(''{"mode": "mixpanel", "window": "1 day"}'', at, event = ''A'', event = ''B'', NULL)).reached_at'),
+             (5, '(cdi_funnel_paths(''{"mode": "amplitude", "window": "2 hours"}'', at, event = ''A'', event = repeat(''B'', 3000)))::text')) c (m, call),
+     scan_differs(call, key)
+GROUP BY key, n, m ORDER BY n, m;
+
+-- A cursor, a plan with parameters, again for each row of another table, and nobody.
+BEGIN;
+SET LOCAL max_parallel_workers_per_gather = 0;
+DECLARE levels CURSOR FOR SELECT person, cdi_window_funnel(interval '1 hour', at, event = 'A', event = 'B') FROM scan_visits GROUP BY person;
+SELECT scan_is_used('SELECT person, cdi_window_funnel(interval ''1 hour'', at, event = ''A'', event = ''B'') FROM scan_visits GROUP BY person');
+CREATE TEMP TABLE fetched (person integer, level integer) ON COMMIT DROP;
+DO $$
+DECLARE c refcursor := 'levels'; row record;
+BEGIN
+    LOOP FETCH c INTO row; EXIT WHEN NOT FOUND; INSERT INTO fetched VALUES (row.person, row.cdi_window_funnel); END LOOP;
+END $$;
+SELECT count(*), count(DISTINCT person) FROM fetched;
+COMMIT;
+PREPARE levels(text, interval, text) AS SELECT sum(level) FROM (SELECT cdi_window_funnel($1, $2, at, event = $3, event = 'B') AS level FROM scan_visits GROUP BY id) f;
+SET plan_cache_mode = force_generic_plan;
+SELECT scan_is_used('EXECUTE levels(''clickhouse'', ''1 hour'', ''A'')');
+EXECUTE levels('clickhouse', '1 hour', 'A');
+SELECT sum(level) FROM (SELECT cdi_window_funnel(interval '1 hour', at, event = 'A', event = 'B') AS level, count(*) FROM scan_visits GROUP BY id) f;
+-- One process, with a parameter; and workers, who begin anew each time.
+SET enable_sort = off;
+SET enable_hashagg = off;
+SET enable_material = off;
+EXPLAIN (COSTS OFF) SELECT d, (SELECT sum(level) FROM (SELECT cdi_window_funnel(interval '90 minutes', at, event = 'A', event = 'B') AS level FROM scan_visits WHERE at::date = d GROUP BY person) f)
+FROM (VALUES (date '2026-01-01'), ('2026-01-02'), ('2026-01-03')) v (d);
+SELECT d, (SELECT sum(level) FROM (SELECT cdi_window_funnel(interval '90 minutes', at, event = 'A', event = 'B') AS level FROM scan_visits WHERE at::date = d GROUP BY person) f) AS scanned,
+       (SELECT sum(level) FROM (SELECT cdi_window_funnel(interval '90 minutes', at, event = 'A', event = 'B') AS level, count(*) FROM scan_visits WHERE at::date = d GROUP BY person) f) AS aggregated
+FROM (VALUES (date '2026-01-01'), ('2026-01-02'), ('2026-01-03')) v (d);
+SET work_mem = '64kB';
+EXPLAIN (COSTS OFF) SELECT n, level FROM generate_series(1, 2) n LEFT JOIN (SELECT cdi_window_funnel(interval '90 minutes', at, event = 'A', event = 'B', event = 'C') AS level FROM scan_visits GROUP BY person) f ON level > n;
+SELECT count(*) FILTER (WHERE n = 1), count(*) FILTER (WHERE n = 2) FROM
+    (SELECT n, level FROM generate_series(1, 2) n LEFT JOIN (SELECT cdi_window_funnel(interval '90 minutes', at, event = 'A', event = 'B', event = 'C') AS level FROM scan_visits GROUP BY person) f ON level > n OFFSET 0) x;
+RESET enable_sort;
+RESET enable_hashagg;
+RESET enable_material;
+RESET work_mem;
+SELECT count(*) FILTER (WHERE level > 1), count(*) FILTER (WHERE level > 2) FROM
+    (SELECT cdi_window_funnel(interval '90 minutes', at, event = 'A', event = 'B', event = 'C') AS level, count(*) FROM scan_visits GROUP BY person) f;
+
+-- What is refused, as by the aggregate.
+SELECT cdi_window_funnel(interval '-1 day', at, event = 'A') FROM scan_visits GROUP BY id;
+SELECT cdi_window_funnel(NULL::interval, at, event = 'A') FROM scan_visits GROUP BY id;
+SELECT cdi_window_funnel(interval '1 day', at, event) FROM scan_visits GROUP BY id;
+SELECT cdi_window_funnel(interval '1 day', timestamptz 'infinity', event = 'A') FROM scan_visits GROUP BY id;
+SELECT count(*) FROM (SELECT cdi_window_funnel(interval '-1 day', at, event = 'A') FILTER (WHERE false) FROM scan_visits GROUP BY id) f;
+CREATE ROLE scan_nobody;
+GRANT SELECT ON scan_visits TO scan_nobody;
+SET ROLE scan_nobody;
+SELECT cdi_window_funnel(interval '1 day', at, event = 'A') FROM scan_visits GROUP BY id;
+RESET ROLE;
+DROP TABLE scan_visits;
+DROP FUNCTION scan_is_used, scan_in_files, scan_differs;
+DROP ROLE scan_nobody;

@@ -38,15 +38,7 @@
 #include "utils/snapmgr.h"
 
 #include "base/errors.h"
-#include "identity/identity.h"
-
-/* Columns of cdi.identity_map */
-#define MAP_IDENTIFIER	1
-#define MAP_PERSON		2
-#define MAP_FOLD		3
-#define MAP_POSITION	4
-#define MAP_TYPE		5
-#define MAP_COLUMNS		5
+#include "identity/map.h"
 
 /* Rows of an 8 kB page, for estimates */
 #define ROWS_PER_PAGE	107
@@ -56,6 +48,9 @@
 #define LOCK_RETRY_MS	10
 
 #define WRITE_BATCH		1000
+
+/* Rows that are inserted together: about as many as a batch of links brings */
+#define INSERT_BATCH	32768
 
 typedef struct MapScan
 {
@@ -393,35 +388,16 @@ cdi_map_each(CdiGraph *graph, Snapshot snapshot, CdiMapRow take, void *arg)
 	each_row(graph, snapshot, pass_row, &state);
 }
 
-typedef struct RowBuffer
+/* Persons that others have absorbed */
+typedef struct AbsorbedBuffer
 {
 	int			count;
-	Datum		columns[MAP_COLUMNS][WRITE_BATCH];
-} RowBuffer;
+	Datum		absorbed[WRITE_BATCH];
+	Datum		survivor[WRITE_BATCH];
+} AbsorbedBuffer;
 
 static void
-flush_new(RowBuffer *rows)
-{
-	static CdiPlan plan = {
-		.query = "INSERT INTO cdi.identity_map (identifier, person_id, fold, position, type_id)"
-		" SELECT * FROM unnest($1, $2, $3, $4, $5)",
-		.nargs = 5,.argtypes = {UUIDARRAYOID, UUIDARRAYOID, INT8ARRAYOID, INT8ARRAYOID, INT2ARRAYOID}
-	};
-
-	if (rows->count == 0)
-		return;
-	cdi_plan_execute(&plan, (Datum[]) {
-		cdi_uuid_array(rows->columns[0], rows->count),
-			cdi_uuid_array(rows->columns[1], rows->count),
-			cdi_int8_array(rows->columns[2], rows->count),
-			cdi_int8_array(rows->columns[3], rows->count),
-			PointerGetDatum(construct_array(rows->columns[4], rows->count, INT2OID, sizeof(int16), true, TYPALIGN_SHORT))
-	}, NULL);
-	rows->count = 0;
-}
-
-static void
-flush_absorbed(RowBuffer *rows)
+flush_absorbed(AbsorbedBuffer *rows)
 {
 	static CdiPlan plan = {
 		.query = "UPDATE cdi.identity_map m SET person_id = c.survivor"
@@ -432,8 +408,8 @@ flush_absorbed(RowBuffer *rows)
 	if (rows->count == 0)
 		return;
 	cdi_plan_execute(&plan, (Datum[]) {
-		cdi_uuid_array(rows->columns[0], rows->count),
-			cdi_uuid_array(rows->columns[1], rows->count)
+		cdi_uuid_array(rows->absorbed, rows->count),
+			cdi_uuid_array(rows->survivor, rows->count)
 	}, NULL);
 	rows->count = 0;
 }
@@ -455,8 +431,7 @@ cdi_force_index_plans(void)
 void
 cdi_map_update(CdiGraph *graph)
 {
-	RowBuffer  *fresh = palloc(sizeof(RowBuffer));
-	RowBuffer  *absorbed = palloc(sizeof(RowBuffer));
+	AbsorbedBuffer *absorbed = palloc(sizeof(AbsorbedBuffer));
 	MemoryContext batch_context = AllocSetContextCreate(CurrentMemoryContext,
 														"cdi identity map rows",
 														ALLOCSET_DEFAULT_SIZES);
@@ -464,8 +439,9 @@ cdi_map_update(CdiGraph *graph)
 	int			nestlevel = cdi_force_index_plans();
 	uint32		count;
 	uint32	   *order = key_order(graph, 0, &count);
+	uint32	   *fresh = MemoryContextAlloc(graph->context, sizeof(uint32) * Min(Max(count, 1), INSERT_BATCH));
+	int			nfresh = 0;
 
-	fresh->count = 0;
 	absorbed->count = 0;
 	for (uint32 i = 0; i < count; i++)
 	{
@@ -473,38 +449,34 @@ cdi_map_update(CdiGraph *graph)
 		CdiNode    *person = cdi_graph_node(graph, cdi_graph_find(graph, order[i]));
 
 		if ((node->flags & CDI_NODE_STORED) == 0 && node->fold != 0)
-		{
-			int			n = fresh->count++;
-
-			fresh->columns[0][n] = UUIDPGetDatum(&node->key);
-			fresh->columns[1][n] = UUIDPGetDatum(&person->key);
-			fresh->columns[2][n] = Int64GetDatum(node->fold);
-			fresh->columns[3][n] = Int64GetDatum(node->position);
-			fresh->columns[4][n] = Int16GetDatum(node->type);
-		}
+			fresh[nfresh++] = order[i];
 		if ((node->flags & CDI_NODE_PERSON) != 0 && person != node)
 		{
 			int			n = absorbed->count++;
 
-			absorbed->columns[0][n] = UUIDPGetDatum(&node->key);
-			absorbed->columns[1][n] = UUIDPGetDatum(&person->key);
+			absorbed->absorbed[n] = UUIDPGetDatum(&node->key);
+			absorbed->survivor[n] = UUIDPGetDatum(&person->key);
 		}
-		if (fresh->count == WRITE_BATCH || absorbed->count == WRITE_BATCH)
+		if (nfresh == INSERT_BATCH)
+		{
+			cdi_map_insert(graph, fresh, nfresh);
+			nfresh = 0;
+		}
+		if (absorbed->count == WRITE_BATCH)
 		{
 			CHECK_FOR_INTERRUPTS();
-			flush_new(fresh);
 			flush_absorbed(absorbed);
 			MemoryContextReset(batch_context);
 		}
 	}
-	flush_new(fresh);
+	cdi_map_insert(graph, fresh, nfresh);
 	flush_absorbed(absorbed);
 
 	AtEOXact_GUC(true, nestlevel);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(batch_context);
-	pfree(order);
 	pfree(fresh);
+	pfree(order);
 	pfree(absorbed);
 }
 
@@ -563,18 +535,8 @@ write_rows(CdiMapSource next, void *arg, Relation table)
 	{
 		CHECK_FOR_INTERRUPTS();
 		for (n = 0; n < WRITE_BATCH && next(arg, &entries[n]); n++)
-		{
-			TupleTableSlot *slot = slots[n];
-
-			ExecClearTuple(slot);
-			slot->tts_values[MAP_IDENTIFIER - 1] = UUIDPGetDatum(&entries[n].identifier);
-			slot->tts_values[MAP_PERSON - 1] = UUIDPGetDatum(&entries[n].person);
-			slot->tts_values[MAP_FOLD - 1] = Int64GetDatum(entries[n].fold);
-			slot->tts_values[MAP_POSITION - 1] = Int64GetDatum(entries[n].position);
-			slot->tts_values[MAP_TYPE - 1] = Int16GetDatum(entries[n].type);
-			memset(slot->tts_isnull, false, MAP_COLUMNS);
-			ExecStoreVirtualTuple(slot);
-		}
+			cdi_map_set_slot(slots[n], &entries[n].identifier, &entries[n].person, entries[n].fold,
+							 entries[n].position, entries[n].type);
 		MemoryContextSwitchTo(batch_context);
 		if (n > 0)
 			table_multi_insert(table, slots, n, command, options, state);

@@ -13,6 +13,10 @@ HERE = os.path.dirname(os.path.realpath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 BUILD = os.path.join(ROOT, "build")
 
+# The default configuration but for the memory, and autovacuum, which would
+# start at times of its own.  Commits are durable.
+SETTINGS = ["fsync=on", "synchronous_commit=on", "full_page_writes=on", "shared_buffers=512MB", "max_wal_size=4GB",
+            "maintenance_work_mem=256MB", "autovacuum=off"]
 
 TICK = 1.0 / os.sysconf("SC_CLK_TCK")
 
@@ -61,6 +65,23 @@ def empty_database(name):
     db('CREATE DATABASE "%s"' % name)
     db.close()
     return name
+
+
+def start_cluster(settings):
+    subprocess.run(["test/cluster", "stop", "bench"], cwd=ROOT, check=True)
+    subprocess.run(["test/cluster", "start", "bench"] + settings, cwd=ROOT, check=True)
+
+
+@contextlib.contextmanager
+def sized_memory():
+    """shared_buffers of a quarter of the machine's memory, as PostgreSQL's
+    manual has it for a server of its own; says how much that is."""
+    size = "%dMB" % (os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4 // 1024 // 1024)
+    start_cluster([setting for setting in SETTINGS if not setting.startswith("shared_buffers=")] + ["shared_buffers=" + size])
+    try:
+        yield size
+    finally:
+        start_cluster(SETTINGS)
 
 
 def remove_database(name):

@@ -116,6 +116,30 @@ SELECT batches.fold('bulk in halves', 1500);
 SELECT batches.same('expected', 'bulk in halves');
 SELECT bool_and(bulk) AS all_bulk FROM cdi.identity_runs;
 
+-- Nor who looks on: every index has every row, also one that somebody added,
+-- and a trigger sees each.
+SET cdi.identity_bulk_threshold = 1000000;
+CREATE EXTENSION amcheck;
+CREATE INDEX identity_map_extra ON cdi.identity_map (reverse(person_id::text)) WHERE fold % 2 = 0;
+SELECT batches.fold('with an index', 1000);
+SELECT batches.same('expected', 'with an index');
+SELECT indexrelid::regclass AS index, bt_index_check(indexrelid, true) FROM pg_index WHERE indrelid = 'cdi.identity_map'::regclass ORDER BY indexrelid::regclass::text;
+SET enable_seqscan = off;
+SELECT count(*) = (SELECT count(*) FROM batches.maps WHERE way = 'expected' AND fold % 2 = 0) AS all_are_found
+FROM cdi.identity_map WHERE fold % 2 = 0 AND reverse(person_id::text) > '';
+RESET enable_seqscan;
+DROP INDEX cdi.identity_map_extra;
+CREATE TABLE batches.seen AS SELECT identifier FROM cdi.identity_map WHERE false;
+CREATE FUNCTION batches.see() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO batches.seen VALUES (NEW.identifier); RETURN NULL; END';
+GRANT USAGE ON SCHEMA batches TO PUBLIC;
+GRANT INSERT ON batches.seen TO PUBLIC;
+CREATE TRIGGER see AFTER INSERT ON cdi.identity_map FOR EACH ROW EXECUTE FUNCTION batches.see();
+SELECT batches.fold('with a trigger', 1000);
+SELECT batches.same('expected', 'with a trigger');
+SELECT count(*) = (SELECT count(*) FROM cdi.identity_map) AS all_were_seen FROM batches.seen;
+DROP TRIGGER see ON cdi.identity_map;
+DELETE FROM batches.merges WHERE way LIKE 'with %';
+
 -- The record of merges is the same too.
 SELECT count(DISTINCT way) AS ways, count(DISTINCT merges) AS records
 FROM (SELECT way, array_agg((fold, survivor, absorbed, position)::text ORDER BY fold, absorbed) AS merges

@@ -143,6 +143,8 @@ cdi_sync_mapping(CdiModel *model, const json_t *action, const char *mapping, con
 					(errcode(ERRCODE_CDI_INVALID_SYNC),
 					 errmsg("null policy of sync \"%s\" cannot be used", model->sync),
 					 errdetail("Of \"%s\" it says neither \"send\" nor \"omit\".", key)));
+	model->rules = psprintf("%s %s %s", mapping ? mapping : "", nulls ? nulls : "",
+							cdi_json_string(action, "nulls") ? cdi_json_string(action, "nulls") : "");
 	model->send_nulls = cdi_json_string(action, "nulls") != NULL && strcmp(cdi_json_string(action, "nulls"), "send") == 0;
 }
 

@@ -351,6 +351,7 @@ BEGIN
         error text,
         attempts integer NOT NULL,
         replay boolean NOT NULL DEFAULT false,
+        row_hash uuid,
         PRIMARY KEY (position, sync_id),
         UNIQUE (sync_id, primary_key)
     );

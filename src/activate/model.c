@@ -199,6 +199,7 @@ typedef struct Columns
 	char	  **names;
 	int			n;
 	bool		all;
+	bool		clock;
 } Columns;
 
 static void
@@ -211,10 +212,16 @@ add_column(Columns *columns, const char *name, int len)
 	columns->names[columns->n++] = pnstrdup(name, len);
 }
 
-/* A path that begins with "$", and the characters that end a name in it */
+/* A path, and the characters that end a name in it */
 static void
 add_path(Columns *columns, const char *path, const char *end)
 {
+	size_t		root = strcspn(path, end);
+
+	if (root == strlen("now") && memcmp(path, "now", root) == 0)
+		columns->clock = true;
+	if (root != 1 || *path != '$')
+		return;
 	if (path[1] == '.')
 		add_column(columns, path + 2, strcspn(path + 2, end));
 	else if (path[1] == '[' && (path[2] == '"' || path[2] == '\''))
@@ -234,13 +241,11 @@ add_node(Columns *columns, const json_t *node)
 	{
 		const char *text = json_string_value(node);
 
-		if (*text == '$' && (text[1] == '.' || text[1] == '[' || text[1] == '\0'))
-			add_path(columns, text, ".[");
+		add_path(columns, text, ".[");
 		while ((text = strstr(text, "{{")) != NULL)
 		{
-			text += 2 + strspn(text + 2, " ");
-			if (*text == '$')
-				add_path(columns, text, ".[|} ");
+			text += 2 + strspn(text + 2, "| ");
+			add_path(columns, text, ".[|} ");
 		}
 	}
 	json_array_foreach(node, i, member)
@@ -251,12 +256,13 @@ add_node(Columns *columns, const json_t *node)
 }
 
 char **
-cdi_model_columns(const json_t *mapping, int *n)
+cdi_model_columns(const json_t *mapping, int *n, bool *clock)
 {
 	Columns		columns = {0};
 
 	add_node(&columns, mapping);
 	*n = columns.n;
+	*clock = columns.clock;
 	if (columns.all)
 		return NULL;
 	return columns.names ? columns.names : palloc(sizeof(char *));

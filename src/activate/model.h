@@ -23,6 +23,7 @@ typedef struct CdiModel
 	const char *change_column;	/* column to find the highest value of, or NULL */
 	char	  **columns;		/* those that anything is made of; NULL: all */
 	int			ncolumns;
+	bool		clock;			/* the mapping reads the time */
 	json_t	   *mapping;		/* what the destination gets of a row; NULL: the row */
 	json_t	   *nulls;			/* per member "send" or "omit", "*" for the others */
 	bool		send_nulls;		/* of members that nulls says nothing of */
@@ -45,8 +46,11 @@ typedef struct CdiModelRows
 
 #define CDI_MAX_PRIMARY_KEY 512
 
-/* Columns that a mapping reads, or NULL: the whole row; *n says how many. */
-extern char **cdi_model_columns(const json_t *mapping, int *n);
+/*
+ * Columns that a mapping reads, or NULL: the whole row; *n says how many.
+ * *clock: it reads the time, so the same row becomes another by itself.
+ */
+extern char **cdi_model_columns(const json_t *mapping, int *n, bool *clock);
 
 /*
  * Raises ZC407 unless the query is one SELECT that the role may run and that

@@ -14,12 +14,11 @@
  */
 #include "activate/row_hash.h"
 
-#include "access/htup_details.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
-#include "common/sha2.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "optimizer/cost.h"
 #include "port/pg_bitutils.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -195,14 +194,20 @@ cdi_row_hash(PG_FUNCTION_ARGS)
 
 /* ---- sums by bucket ---- */
 
+#define MIN_BUCKETS 64
 #define MAX_BUCKETS (1 << 25)
 
+/*
+ * A run is a bulk job as building an index is, and shares its memory in the
+ * same way among the processes that take part.
+ */
 int
-cdi_bucket_count(void)
+cdi_bucket_count(int64 wanted)
 {
-	size_t		n = get_hash_memory_limit() / sizeof(CdiBucketSum);
+	int64		n = (int64) maintenance_work_mem * 1024 / (max_parallel_workers_per_gather + 1) / sizeof(CdiBucketSum);
 
-	return n >= MAX_BUCKETS ? MAX_BUCKETS : (int) pg_prevpower2_32((uint32) Max(n, 1024));
+	n = Min(Min(n, wanted), MAX_BUCKETS);
+	return (int) pg_prevpower2_32((uint32) Max(n, MIN_BUCKETS));
 }
 
 static inline uint32
@@ -218,6 +223,34 @@ add(CdiBucketSum *sum, uint64 low, uint64 high)
 	sum->high += high + (sum->low < low);
 }
 
+/*
+ * Each row goes to another place of an array that no cache holds: the places
+ * are asked for ahead, and added to together.
+ */
+#define PENDING 64
+
+typedef struct SumState
+{
+	CdiBuckets *buckets;
+	int			npending;
+	struct
+	{
+		CdiBucketSum *sum;
+		uint64		low;
+		uint64		high;
+	}			pending[PENDING];
+} SumState;
+
+static SumState *
+make_state(MemoryContext context, CdiBuckets *buckets)
+{
+	SumState   *state = MemoryContextAlloc(context, sizeof(SumState));
+
+	state->buckets = buckets;
+	state->npending = 0;
+	return state;
+}
+
 static CdiBuckets *
 make_buckets(MemoryContext context, int n)
 {
@@ -227,6 +260,25 @@ make_buckets(MemoryContext context, int n)
 	SET_VARSIZE(buckets, size);
 	buckets->n = n;
 	return buckets;
+}
+
+static void
+flush(SumState *state)
+{
+	for (int i = 0; i < state->npending; i++)
+		add(state->pending[i].sum, state->pending[i].low, state->pending[i].high);
+	state->npending = 0;
+}
+
+static void
+defer(SumState *state, CdiBucketSum *sum, const uint64 *hash)
+{
+	if (state->npending == PENDING)
+		flush(state);
+	__builtin_prefetch(sum, 1);
+	state->pending[state->npending].sum = sum;
+	state->pending[state->npending].low = hash[0];
+	state->pending[state->npending++].high = hash[1];
 }
 
 static MemoryContext
@@ -245,29 +297,30 @@ PG_FUNCTION_INFO_V1(cdi_bucket_sums_transition);
 Datum
 cdi_bucket_sums_transition(PG_FUNCTION_ARGS)
 {
-	CdiBuckets *state = PG_ARGISNULL(0) ? NULL : (CdiBuckets *) PG_GETARG_POINTER(0);
+	SumState   *state = PG_ARGISNULL(0) ? NULL : (SumState *) PG_GETARG_POINTER(0);
 	text	   *primary_key;
 	uint64		hash[2] = {1, 0};	/* not known: as good as no row's */
 
 	if (state == NULL)
 	{
+		MemoryContext context = aggregate_context(fcinfo);
 		int			n = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT32(1);
 
 		if (n < 1 || n > MAX_BUCKETS || (n & (n - 1)) != 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 					 errmsg("the number of buckets must be a power of two up to %d", MAX_BUCKETS)));
-		state = make_buckets(aggregate_context(fcinfo), n);
+		state = make_state(context, make_buckets(context, n));
 	}
 	primary_key = PG_ARGISNULL(2) ? NULL : PG_GETARG_TEXT_PP(2);
 	if (primary_key == NULL || VARSIZE_ANY_EXHDR(primary_key) > CDI_MAX_PRIMARY_KEY)
-		state->invalid++;
+		state->buckets->invalid++;
 	else
 	{
 		if (!PG_ARGISNULL(3))
 			memcpy(hash, PG_GETARG_UUID_P(3)->data, sizeof(hash));
-		state->rows++;
-		add(&state->sums[bucket_of(primary_key, state->n)], hash[0], hash[1]);
+		state->buckets->rows++;
+		defer(state, &state->buckets->sums[bucket_of(primary_key, state->buckets->n)], hash);
 	}
 	PG_RETURN_POINTER(state);
 }
@@ -277,8 +330,8 @@ PG_FUNCTION_INFO_V1(cdi_bucket_sums_combine);
 Datum
 cdi_bucket_sums_combine(PG_FUNCTION_ARGS)
 {
-	CdiBuckets *state = PG_ARGISNULL(0) ? NULL : (CdiBuckets *) PG_GETARG_POINTER(0);
-	CdiBuckets *other = PG_ARGISNULL(1) ? NULL : (CdiBuckets *) PG_GETARG_POINTER(1);
+	SumState   *state = PG_ARGISNULL(0) ? NULL : (SumState *) PG_GETARG_POINTER(0);
+	SumState   *other = PG_ARGISNULL(1) ? NULL : (SumState *) PG_GETARG_POINTER(1);
 
 	if (other == NULL)
 	{
@@ -286,24 +339,33 @@ cdi_bucket_sums_combine(PG_FUNCTION_ARGS)
 			PG_RETURN_NULL();
 		PG_RETURN_POINTER(state);
 	}
+	flush(other);
 	if (state == NULL)
-		state = make_buckets(aggregate_context(fcinfo), other->n);
-	state->rows += other->rows;
-	state->invalid += other->invalid;
-	for (int i = 0; i < state->n; i++)
-		add(&state->sums[i], other->sums[i].low, other->sums[i].high);
+	{
+		MemoryContext context = aggregate_context(fcinfo);
+
+		state = make_state(context, make_buckets(context, other->buckets->n));
+	}
+	state->buckets->rows += other->buckets->rows;
+	state->buckets->invalid += other->buckets->invalid;
+	for (int i = 0; i < state->buckets->n; i++)
+		add(&state->buckets->sums[i], other->buckets->sums[i].low, other->buckets->sums[i].high);
 	PG_RETURN_POINTER(state);
 }
 
 PG_FUNCTION_INFO_V1(cdi_bucket_sums_bytes);
 
-/* The state is a bytea as it stands: serialised, and as the result. */
+/* The sums are a bytea as they stand: serialised, and as the result. */
 Datum
 cdi_bucket_sums_bytes(PG_FUNCTION_ARGS)
 {
+	SumState   *state;
+
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
-	PG_RETURN_DATUM(PG_GETARG_DATUM(0));
+	state = (SumState *) PG_GETARG_POINTER(0);
+	flush(state);
+	PG_RETURN_BYTEA_P((bytea *) state->buckets);
 }
 
 PG_FUNCTION_INFO_V1(cdi_bucket_sums_deserialise);
@@ -312,7 +374,9 @@ Datum
 cdi_bucket_sums_deserialise(PG_FUNCTION_ARGS)
 {
 	/* aligned */
-	PG_RETURN_POINTER(PG_GETARG_BYTEA_P_COPY(0));
+	CdiBuckets *buckets = (CdiBuckets *) PG_GETARG_BYTEA_P_COPY(0);
+
+	PG_RETURN_POINTER(make_state(CurrentMemoryContext, buckets));
 }
 
 bytea *

@@ -25,8 +25,8 @@ typedef struct CdiBuckets
 
 /* May cdi._row_hash() have values of this type, or only their JSON? */
 extern bool cdi_row_hash_takes(Oid type);
-/* As many as the memory of a hash table holds */
-extern int	cdi_bucket_count(void);
+/* A power of two: as many as are wanted, as far as the memory reaches */
+extern int	cdi_bucket_count(int64 wanted);
 /* A bit for each bucket, for cdi._in_buckets() */
 extern bytea *cdi_buckets_that_differ(const CdiBuckets *a, const CdiBuckets *b);
 

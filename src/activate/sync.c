@@ -34,7 +34,7 @@
 /* SQL's advisory locks use 1 and 2, positions of events 205 */
 #define SYNC_LOCK_CLASS 206
 
-/* A sync of fewer rows gets as many buckets. */
+/* A sync of fewer rows gets as many buckets as it needs. */
 #define FEW_ROWS 65536
 
 void
@@ -52,22 +52,6 @@ is_true(int column)
 	bool		isnull;
 
 	return DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column, &isnull));
-}
-
-/* May the path "now" be in it?  Then the same row becomes another by itself. */
-static bool
-names_clock(const char *mapping)
-{
-	for (const char *at = strstr(mapping, "now"); at != NULL; at = strstr(at + 1, "now"))
-	{
-		const char *before = at - 1;
-
-		while (*before == ' ')
-			before--;
-		if (*before == '"' || *before == '{')
-			return true;
-	}
-	return false;
 }
 
 CdiSync *
@@ -149,7 +133,7 @@ cdi_sync_load(const char *name, MemoryContext context)
 				 errmsg("the destination of sync \"%s\" has no action \"%s\" any more", name, action)));
 	hash_key = psprintf("%s %s", cdi_row_text(context, 19), cdi_row_text(context, 20));
 	cdi_sync_mapping(&sync->model, sync->action, mapping, nulls);
-	if (mapping == NULL || !names_clock(mapping))
+	if (!sync->model.clock)
 		sync->model.hash_key = hash_key;
 	return sync;
 }
@@ -295,7 +279,7 @@ expected_sums(const CdiSync *sync)
 	n = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull));
 	if (n == 0)
 		return NULL;
-	values[2] = Int32GetDatum(n < FEW_ROWS ? FEW_ROWS : cdi_bucket_count());
+	values[2] = Int32GetDatum(cdi_bucket_count(n < FEW_ROWS ? 2 * n : PG_INT32_MAX));
 	plan = SPI_prepare_cursor("SELECT cdi._bucket_sums($3, s.primary_key, s.row_hash) FROM ("
 							  "SELECT r.primary_key, r.row_hash FROM cdi.sync_rows r WHERE r.sync_id = $1"
 							  " UNION ALL SELECT o.primary_key, NULL FROM cdi.outbox o WHERE o.sync_id = $1 AND o.position > $2) s",

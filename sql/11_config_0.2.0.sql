@@ -103,12 +103,14 @@ CREATE TABLE cdi.syncs (
     paused_reason text,
     paused_at timestamptz,
     created_at timestamptz NOT NULL DEFAULT now(),
+    hash_key uuid NOT NULL DEFAULT gen_random_uuid(),
     CHECK (kind = 'events' OR (action IS NOT NULL AND model IS NOT NULL AND primary_key IS NOT NULL)),
     CHECK ((kind = 'events') = (rules IS NOT NULL))
 );
 COMMENT ON COLUMN cdi.syncs.kind IS 'rows: of a model, as they change. events: as they come (cdi_create_event_stream).';
 COMMENT ON COLUMN cdi.syncs.action IS 'Action of the destination; null for a stream of events that each go to the first action whose condition holds.';
 COMMENT ON COLUMN cdi.syncs.rules IS 'Which events go: types, events, sources, consent, sample, when, order.';
+COMMENT ON COLUMN cdi.syncs.hash_key IS 'Key of the row hashes of its runs.';
 COMMENT ON COLUMN cdi.syncs.mapping IS 'What the destination''s action gets of a row, in the specification language; null: the row itself.';
 COMMENT ON COLUMN cdi.syncs.nulls IS 'Per member "send" or "omit": what becomes of nulls; "*" for all that are not named.';
 COMMENT ON COLUMN cdi.syncs.change_column IS 'Column of the model that grows with every change: only rows from change_value on are looked at, and none counts as removed.';

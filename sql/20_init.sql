@@ -237,7 +237,8 @@ BEGIN
         primary_key text NOT NULL,
         hash uuid NOT NULL,
         idempotency_key uuid NOT NULL,
-        payload jsonb NOT NULL
+        payload jsonb NOT NULL,
+        row_hash uuid
     ) PARTITION BY RANGE (queued_at);
     CREATE INDEX outbox_sync ON cdi.outbox (sync_id, position);
     CREATE TABLE cdi.outbox_default PARTITION OF cdi.outbox DEFAULT;
@@ -296,8 +297,10 @@ BEGIN
         hash uuid NOT NULL,
         payload jsonb NOT NULL,
         acknowledged_at timestamptz NOT NULL,
+        row_hash uuid,
         PRIMARY KEY (sync_id, primary_key)
     );
+    COMMENT ON COLUMN cdi.sync_rows.row_hash IS 'Keyed hash over the columns of the model''s row from which the payload was made; null where it is not known.';
     COMMENT ON TABLE cdi.sync_rows IS 'What each destination has acknowledged: the state that syncs diff against.';
 
     CREATE TABLE cdi.deliveries (
@@ -348,6 +351,7 @@ BEGIN
         error text,
         attempts integer NOT NULL,
         replay boolean NOT NULL DEFAULT false,
+        row_hash uuid,
         PRIMARY KEY (position, sync_id),
         UNIQUE (sync_id, primary_key)
     );

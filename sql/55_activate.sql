@@ -1,5 +1,59 @@
 -- Destinations, syncs, the outbox and who may push (src/activate).
 
+CREATE OR REPLACE FUNCTION cdi._row_hash(key uuid, VARIADIC "any")
+RETURNS uuid
+LANGUAGE C IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_row_hash';
+COMMENT ON FUNCTION cdi._row_hash(uuid, "any") IS 'Internal: keyed hash over the columns of a row.';
+
+CREATE OR REPLACE FUNCTION cdi._bucket_sums_transition(state internal, buckets integer, primary_key text, hash uuid)
+RETURNS internal
+LANGUAGE C IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_bucket_sums_transition';
+COMMENT ON FUNCTION cdi._bucket_sums_transition(internal, integer, text, uuid) IS 'Internal: transition of cdi._bucket_sums().';
+
+CREATE OR REPLACE FUNCTION cdi._bucket_sums_combine(state internal, other internal)
+RETURNS internal
+LANGUAGE C IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_bucket_sums_combine';
+COMMENT ON FUNCTION cdi._bucket_sums_combine(internal, internal) IS 'Internal: adds the sums of a parallel worker.';
+
+CREATE OR REPLACE FUNCTION cdi._bucket_sums_serialise(state internal)
+RETURNS bytea
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_bucket_sums_bytes';
+COMMENT ON FUNCTION cdi._bucket_sums_serialise(internal) IS 'Internal: sums as bytes, for the leader of a parallel plan.';
+
+CREATE OR REPLACE FUNCTION cdi._bucket_sums_deserialise(bytes bytea, state internal)
+RETURNS internal
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_bucket_sums_deserialise';
+COMMENT ON FUNCTION cdi._bucket_sums_deserialise(bytea, internal) IS 'Internal: sums from the bytes of a parallel worker.';
+
+CREATE OR REPLACE FUNCTION cdi._bucket_sums_final(state internal)
+RETURNS bytea
+LANGUAGE C IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_bucket_sums_bytes';
+COMMENT ON FUNCTION cdi._bucket_sums_final(internal) IS 'Internal: result of cdi._bucket_sums().';
+
+CREATE OR REPLACE AGGREGATE cdi._bucket_sums(buckets integer, primary_key text, hash uuid) (
+    SFUNC = cdi._bucket_sums_transition,
+    STYPE = internal,
+    SSPACE = 1000000,
+    FINALFUNC = cdi._bucket_sums_final,
+    COMBINEFUNC = cdi._bucket_sums_combine,
+    SERIALFUNC = cdi._bucket_sums_serialise,
+    DESERIALFUNC = cdi._bucket_sums_deserialise,
+    PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE cdi._bucket_sums(integer, text, uuid) IS 'Internal: sums of row hashes by bucket of primary keys.';
+
+CREATE OR REPLACE FUNCTION cdi._in_buckets(primary_key text, buckets bytea)
+RETURNS boolean
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_in_buckets';
+COMMENT ON FUNCTION cdi._in_buckets(text, bytea) IS 'Internal: is the bit of the bucket of this primary key set?';
+
 CREATE OR REPLACE FUNCTION cdi_install_destination_spec(spec jsonb)
 RETURNS text
 LANGUAGE C VOLATILE

@@ -23,7 +23,7 @@
 #include "base/cage.h"
 #include "base/errors.h"
 
-#define FETCH_ROWS 1000
+#define BATCH_ROWS 1000
 
 #define INVALID_SYNC(...) \
 	ereport(ERROR, \
@@ -79,20 +79,84 @@ single_select(const CdiModel *model)
 }
 
 static SPIPlanPtr
-prepare(const CdiModel *model, const char *query)
+prepare(const CdiModel *model, const char *query, int nargs)
 {
-	SPIPlanPtr	plan = SPI_prepare(query, 0, NULL);
+	SPIPlanPtr	plan = SPI_prepare_cursor(query, nargs, (Oid[]) {UUIDOID, BYTEAOID}, CURSOR_OPT_PARALLEL_OK);
 
 	if (plan == NULL)
 		INVALID_SYNC("%s", SPI_result_code_string(SPI_result));
 	return plan;
 }
 
+static void
+digest_text(const StringInfo text, uint8 *digest)
+{
+	pg_cryptohash_ctx *context = pg_cryptohash_create(PG_SHA256);
+
+	if (context == NULL || pg_cryptohash_init(context) < 0 ||
+		pg_cryptohash_update(context, (const uint8 *) text->data, text->len) < 0 ||
+		pg_cryptohash_final(context, digest, PG_SHA256_DIGEST_LENGTH) < 0)
+		elog(ERROR, "could not compute SHA-256");
+	pg_cryptohash_free(context);
+}
+
+/*
+ * The hash of a row as it is, its primary key among it.  Its key changes with
+ * anything else that the payload depends on.  A function takes at most 100
+ * arguments: those beyond are hashed first.
+ */
+#define HASH_ARGUMENTS 64
+
+typedef struct RowHash
+{
+	char	   *sql;			/* $1 is the key */
+	pg_uuid_t	key;
+} RowHash;
+
+static char *
+row_hash(const CdiModel *model, TupleDesc desc, pg_uuid_t *key)
+{
+	StringInfoData rules;
+	StringInfoData sql;
+	uint8		digest[PG_SHA256_DIGEST_LENGTH];
+	int			n = 0;
+	int			depth = 1;
+
+	initStringInfo(&rules);
+	initStringInfo(&sql);
+	appendStringInfo(&rules, "%s %s %s", model->hash_key, PG_MAJORVERSION, model->rules);
+	appendStringInfoString(&sql, "cdi._row_hash($1");
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(desc, i);
+		const char *name = quote_identifier(NameStr(column->attname));
+		bool		takes = cdi_row_hash_takes(column->atttypid);
+		bool		used = model->columns == NULL || strcmp(NameStr(column->attname), model->primary_key) == 0;
+
+		for (int k = 0; !used && k < model->ncolumns; k++)
+			used = strcmp(NameStr(column->attname), model->columns[k]) == 0;
+		if (!used)
+			continue;
+		appendStringInfo(&rules, " %s %u", name, takes ? column->atttypid : InvalidOid);
+		if (++n % HASH_ARGUMENTS == 0)
+		{
+			appendStringInfoString(&sql, ", cdi._row_hash($1");
+			depth++;
+		}
+		appendStringInfo(&sql, takes ? ", model.%s" : ", pg_catalog.to_jsonb(model.%s)", name);
+	}
+	while (depth-- > 0)
+		appendStringInfoChar(&sql, ')');
+	digest_text(&rules, digest);
+	memcpy(key->data, digest, UUID_LEN);
+	return sql.data;
+}
+
 /* Forgets columns that an action may use and this model has not. */
 static void
-check_columns(CdiModel *model, const char *query)
+check_columns(CdiModel *model, const char *query, RowHash *hash)
 {
-	SPIPlanPtr	plan = prepare(model, query);
+	SPIPlanPtr	plan = prepare(model, query, 0);
 	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(plan));
 	TupleDesc	desc = source->resultDesc;
 	bool		found = false;
@@ -124,6 +188,7 @@ check_columns(CdiModel *model, const char *query)
 		else
 			model->columns[k] = model->columns[--model->ncolumns];
 	}
+	hash->sql = model->hash_key ? row_hash(model, desc, &hash->key) : "NULL::pg_catalog.uuid";
 	SPI_freeplan(plan);
 }
 
@@ -134,6 +199,7 @@ typedef struct Columns
 	char	  **names;
 	int			n;
 	bool		all;
+	bool		clock;
 } Columns;
 
 static void
@@ -146,10 +212,16 @@ add_column(Columns *columns, const char *name, int len)
 	columns->names[columns->n++] = pnstrdup(name, len);
 }
 
-/* A path that begins with "$", and the characters that end a name in it */
+/* A path, and the characters that end a name in it */
 static void
 add_path(Columns *columns, const char *path, const char *end)
 {
+	size_t		root = strcspn(path, end);
+
+	if (root == strlen("now") && memcmp(path, "now", root) == 0)
+		columns->clock = true;
+	if (root != 1 || *path != '$')
+		return;
 	if (path[1] == '.')
 		add_column(columns, path + 2, strcspn(path + 2, end));
 	else if (path[1] == '[' && (path[2] == '"' || path[2] == '\''))
@@ -169,13 +241,11 @@ add_node(Columns *columns, const json_t *node)
 	{
 		const char *text = json_string_value(node);
 
-		if (*text == '$' && (text[1] == '.' || text[1] == '[' || text[1] == '\0'))
-			add_path(columns, text, ".[");
+		add_path(columns, text, ".[");
 		while ((text = strstr(text, "{{")) != NULL)
 		{
-			text += 2 + strspn(text + 2, " ");
-			if (*text == '$')
-				add_path(columns, text, ".[|} ");
+			text += 2 + strspn(text + 2, "| ");
+			add_path(columns, text, ".[|} ");
 		}
 	}
 	json_array_foreach(node, i, member)
@@ -186,12 +256,13 @@ add_node(Columns *columns, const json_t *node)
 }
 
 char **
-cdi_model_columns(const json_t *mapping, int *n)
+cdi_model_columns(const json_t *mapping, int *n, bool *clock)
 {
 	Columns		columns = {0};
 
 	add_node(&columns, mapping);
 	*n = columns.n;
+	*clock = columns.clock;
 	if (columns.all)
 		return NULL;
 	return columns.names ? columns.names : palloc(sizeof(char *));
@@ -199,23 +270,35 @@ cdi_model_columns(const json_t *mapping, int *n)
 
 /* A subquery: data-modifying WITH is refused there by the parser. */
 static char *
-wrapped(const CdiModel *model, const char *query)
+wrapped(const CdiModel *model, const char *query, const char *columns)
 {
-	StringInfoData payload;
+	return psprintf("SELECT %s FROM (%s\n) AS model%s%s", columns, query,
+					model->condition ? " WHERE " : "", model->condition ? model->condition : "");
+}
 
-	initStringInfo(&payload);
+static char *
+rows_query(const CdiModel *model, const char *query, const RowHash *hash, bool buckets)
+{
+	const char *key = quote_identifier(model->primary_key);
+	StringInfoData columns;
+	char	   *statement;
+
+	initStringInfo(&columns);
+	appendStringInfo(&columns, "model.%s::pg_catalog.text, %s, ", key, hash->sql);
 	if (model->columns == NULL)
-		appendStringInfoString(&payload, "pg_catalog.to_jsonb(model)");
+		appendStringInfoString(&columns, "pg_catalog.to_jsonb(model)");
 	else
 	{
-		appendStringInfoString(&payload, "(SELECT pg_catalog.to_jsonb(c) FROM (SELECT ");
+		appendStringInfoString(&columns, "(SELECT pg_catalog.to_jsonb(c) FROM (SELECT ");
 		for (int i = 0; i < model->ncolumns; i++)
-			appendStringInfo(&payload, "%smodel.%s", i ? ", " : "", quote_identifier(model->columns[i]));
-		appendStringInfoString(&payload, ") AS c)");
+			appendStringInfo(&columns, "%smodel.%s", i ? ", " : "", quote_identifier(model->columns[i]));
+		appendStringInfoString(&columns, ") AS c)");
 	}
-	return psprintf("SELECT model.%s::pg_catalog.text, %s FROM (%s\n) AS model%s%s",
-					quote_identifier(model->primary_key), payload.data, query,
-					model->condition ? " WHERE " : "", model->condition ? model->condition : "");
+	statement = wrapped(model, query, columns.data);
+	if (buckets)
+		statement = psprintf("%s%s cdi._in_buckets(model.%s::pg_catalog.text, $2)", statement,
+							 model->condition ? " AND" : " WHERE", key);
+	return statement;
 }
 
 /* Without the members that are null and are not to be sent */
@@ -286,9 +369,10 @@ cdi_model_check(CdiModel *model)
 	{
 		Portal		portal;
 		SPIPlanPtr	plan;
+		RowHash		hash;
 
-		check_columns(model, query);
-		plan = prepare(model, wrapped(model, query));
+		check_columns(model, query, &hash);
+		plan = prepare(model, rows_query(model, query, &hash, false), 0);
 		/* Opening checks privileges; nothing is fetched. */
 		portal = SPI_cursor_open(NULL, plan, NULL, NULL, true);
 		SPI_cursor_close(portal);
@@ -302,81 +386,121 @@ cdi_model_check(CdiModel *model)
 	PG_END_TRY();
 }
 
-static void
-hash_payload(Jsonb *payload, StringInfo text, pg_uuid_t *hash)
+typedef struct ModelReceiver
 {
-	uint8		digest[PG_SHA256_DIGEST_LENGTH];
-	pg_cryptohash_ctx *context = pg_cryptohash_create(PG_SHA256);
+	DestReceiver pub;
+	const CdiModel *model;
+	CdiModelRows *rows;
+	MemoryContext batch;
+	StringInfoData text;
+	int			n;
+} ModelReceiver;
 
-	/* the text, not the bytes of jsonb: those may differ by version */
-	resetStringInfo(text);
-	(void) JsonbToCString(text, &payload->root, VARSIZE(payload));
-	if (context == NULL || pg_cryptohash_init(context) < 0 ||
-		pg_cryptohash_update(context, (const uint8 *) text->data, text->len) < 0 ||
-		pg_cryptohash_final(context, digest, sizeof(digest)) < 0)
-		elog(ERROR, "could not compute SHA-256");
-	pg_cryptohash_free(context);
-	memcpy(hash->data, digest, UUID_LEN);
+static bool
+receive_row(TupleTableSlot *slot, DestReceiver *receiver)
+{
+	ModelReceiver *self = (ModelReceiver *) receiver;
+	MemoryContext old = MemoryContextSwitchTo(self->batch);
+	uint8		digest[PG_SHA256_DIGEST_LENGTH];
+	pg_uuid_t	hash;
+	Jsonb	   *payload;
+
+	slot_getallattrs(slot);
+	if (slot->tts_isnull[0] || VARSIZE_ANY_EXHDR(DatumGetTextPP(slot->tts_values[0])) > CDI_MAX_PRIMARY_KEY)
+		self->rows->invalid++;
+	else
+	{
+		payload = wanted(self->model, TextDatumGetCString(slot->tts_values[0]), DatumGetJsonbP(slot->tts_values[2]));
+		/* the text, not the bytes of jsonb: those may differ by version */
+		resetStringInfo(&self->text);
+		(void) JsonbToCString(&self->text, &payload->root, VARSIZE(payload));
+		digest_text(&self->text, digest);
+		memcpy(hash.data, digest, UUID_LEN);
+		tuplestore_putvalues(self->rows->store, self->rows->desc,
+							 (Datum[]) {slot->tts_values[0], UUIDPGetDatum(&hash), JsonbPGetDatum(payload), slot->tts_values[1]},
+							 (bool[]) {false, false, false, slot->tts_isnull[1]});
+		self->rows->stored++;
+	}
+	MemoryContextSwitchTo(old);
+	if (++self->n % BATCH_ROWS == 0)
+		MemoryContextReset(self->batch);
+	return true;
 }
 
 static void
-stream(const CdiModel *model, const char *query, CdiModelRows *rows)
+start_receiving(DestReceiver *receiver, int operation, TupleDesc desc)
 {
-	SPIPlanPtr	plan = prepare(model, wrapped(model, query));
-	Portal		portal = SPI_cursor_open(NULL, plan, NULL, NULL, true);
-	MemoryContext batch = AllocSetContextCreate(CurrentMemoryContext, "cdi rows of a model",
-												ALLOCSET_DEFAULT_SIZES);
-	StringInfoData buffer;
+}
 
-	initStringInfo(&buffer);
-	for (;;)
-	{
-		MemoryContext old;
-		uint64		n;
+static void
+stop_receiving(DestReceiver *receiver)
+{
+}
 
-		SPI_cursor_fetch(portal, true, FETCH_ROWS);
-		n = SPI_processed;
-		if (n == 0)
-			break;
-		old = MemoryContextSwitchTo(batch);
-		for (uint64 i = 0; i < n; i++)
-		{
-			HeapTuple	tuple = SPI_tuptable->vals[i];
-			bool		nulls[3] = {false};
-			Datum		values[3];
-			pg_uuid_t	hash;
+/* Its plan may be parallel. */
+static void
+execute(const CdiModel *model, const char *query, const RowHash *hash, bytea *buckets, DestReceiver *receiver)
+{
+	ParamListInfo params = makeParamList(2);
+	SPIExecuteOptions options = {.params = params,.read_only = true,.dest = receiver};
+	SPIPlanPtr	plan = prepare(model, query, params->numParams);
+	int			result;
 
-			rows->queried++;
-			values[0] = SPI_getbinval(tuple, SPI_tuptable->tupdesc, 1, &nulls[0]);
-			if (nulls[0] || VARSIZE_ANY_EXHDR(DatumGetTextPP(values[0])) > CDI_MAX_PRIMARY_KEY)
-			{
-				rows->invalid++;
-				continue;
-			}
-			values[2] = SPI_getbinval(tuple, SPI_tuptable->tupdesc, 2, &nulls[2]);
-			values[2] = JsonbPGetDatum(wanted(model, TextDatumGetCString(values[0]), DatumGetJsonbP(values[2])));
-			hash_payload(DatumGetJsonbP(values[2]), &buffer, &hash);
-			values[1] = UUIDPGetDatum(&hash);
-			tuplestore_putvalues(rows->store, rows->desc, values, nulls);
-		}
-		MemoryContextSwitchTo(old);
-		MemoryContextReset(batch);
-		SPI_freetuptable(SPI_tuptable);
-	}
-	SPI_cursor_close(portal);
+	params->params[0] = (ParamExternData) {UUIDPGetDatum(&hash->key), false, PARAM_FLAG_CONST, UUIDOID};
+	params->params[1] = (ParamExternData) {PointerGetDatum(buckets), buckets == NULL, PARAM_FLAG_CONST, BYTEAOID};
+	result = SPI_execute_plan_extended(plan, &options);
+	if (result < 0)
+		elog(ERROR, "could not run a model: %s", SPI_result_code_string(result));
 	SPI_freeplan(plan);
-	MemoryContextDelete(batch);
-	pfree(buffer.data);
+}
+
+/* Counts the rows and finds out which buckets are not as they are expected to be. */
+static void
+compare_buckets(const CdiModel *model, const char *query, const RowHash *hash, CdiModelRows *rows, MemoryContext context)
+{
+	char	   *columns = psprintf("cdi._bucket_sums(%d, model.%s::pg_catalog.text, %s)",
+								   model->expected->n, quote_identifier(model->primary_key), hash->sql);
+	bool		isnull;
+	Datum		sums;
+
+	execute(model, wrapped(model, query, columns), hash, NULL, NULL);
+	sums = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	if (!isnull)
+	{
+		CdiBuckets *found = (CdiBuckets *) DatumGetByteaPCopy(sums);
+		MemoryContext old = MemoryContextSwitchTo(context);
+
+		rows->differ = cdi_buckets_that_differ(found, model->expected);
+		MemoryContextSwitchTo(old);
+		rows->same = found->rows;
+		rows->invalid = found->invalid;
+		pfree(found);
+	}
+	SPI_freetuptable(SPI_tuptable);
+}
+
+static void
+stream(const CdiModel *model, const char *query, const RowHash *hash, CdiModelRows *rows)
+{
+	ModelReceiver receiver = {
+		.pub = {.receiveSlot = receive_row,.rStartup = start_receiving,.rShutdown = stop_receiving,
+			.rDestroy = stop_receiving,.mydest = DestNone},
+		.model = model,.rows = rows
+	};
+
+	receiver.batch = AllocSetContextCreate(CurrentMemoryContext, "cdi rows of a model", ALLOCSET_DEFAULT_SIZES);
+	initStringInfo(&receiver.text);
+	execute(model, rows_query(model, query, hash, rows->differ != NULL), hash, rows->differ, &receiver.pub);
+	MemoryContextDelete(receiver.batch);
+	pfree(receiver.text.data);
 }
 
 /* In the snapshot of the rows themselves */
 static char *
 highest_value(const CdiModel *model, const char *query, MemoryContext context)
 {
-	char	   *statement = psprintf("SELECT pg_catalog.max(model.%s)::pg_catalog.text FROM (%s\n) AS model%s%s",
-									 quote_identifier(model->change_column), query,
-									 model->condition ? " WHERE " : "", model->condition ? model->condition : "");
-	SPIPlanPtr	plan = prepare(model, statement);
+	SPIPlanPtr	plan = prepare(model, wrapped(model, query, psprintf("pg_catalog.max(model.%s)::pg_catalog.text",
+																 quote_identifier(model->change_column))), 0);
 	char	   *value;
 
 	if (SPI_execute_plan(plan, NULL, NULL, true, 0) != SPI_OK_SELECT || SPI_processed != 1)
@@ -394,19 +518,26 @@ cdi_model_run(CdiModel *model)
 	char	   *query = single_select(model);
 	CdiCage		cage;
 
-	rows->desc = CreateTemplateTupleDesc(3);
+	rows->desc = CreateTemplateTupleDesc(4);
 	TupleDescInitEntry(rows->desc, 1, "primary_key", TEXTOID, -1, 0);
 	TupleDescInitEntry(rows->desc, 2, "hash", UUIDOID, -1, 0);
 	TupleDescInitEntry(rows->desc, 3, "payload", JSONBOID, -1, 0);
+	TupleDescInitEntry(rows->desc, 4, "row_hash", UUIDOID, -1, 0);
 	/* Made out here, its files outlive the subtransaction. */
 	rows->store = tuplestore_begin_heap(true, false, work_mem);
 	enter(&cage, model);
 	PG_TRY();
 	{
-		check_columns(model, query);
+		RowHash		hash;
+
+		check_columns(model, query, &hash);
 		if (model->change_column != NULL)
 			rows->change_value = highest_value(model, query, caller);
-		stream(model, query, rows);
+		if (model->expected != NULL)
+			compare_buckets(model, query, &hash, rows, caller);
+		stream(model, query, &hash, rows);
+		/* of all rows so far; another answer the second time is the query's own */
+		rows->same = Max(rows->same - rows->stored, 0);
 		cdi_cage_leave(&cage);
 	}
 	PG_CATCH();

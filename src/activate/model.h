@@ -10,6 +10,8 @@
 
 #include "utils/tuplestore.h"
 
+#include "activate/row_hash.h"
+
 typedef struct CdiModel
 {
 	const char *sync;			/* for messages */
@@ -21,25 +23,34 @@ typedef struct CdiModel
 	const char *change_column;	/* column to find the highest value of, or NULL */
 	char	  **columns;		/* those that anything is made of; NULL: all */
 	int			ncolumns;
+	bool		clock;			/* the mapping reads the time */
 	json_t	   *mapping;		/* what the destination gets of a row; NULL: the row */
 	json_t	   *nulls;			/* per member "send" or "omit", "*" for the others */
 	bool		send_nulls;		/* of members that nulls says nothing of */
+	const char *hash_key;		/* secret of hashes over rows as they are; NULL: none are made */
+	const char *rules;			/* all that what becomes of a row depends on, as text */
+	const CdiBuckets *expected; /* sums over the rows that are expected; NULL: look at all */
 } CdiModel;
 
 /* What a run of the model found */
 typedef struct CdiModelRows
 {
-	TupleDesc	desc;			/* primary_key text, hash uuid, payload jsonb */
+	TupleDesc	desc;			/* primary_key text, hash uuid, payload jsonb, row_hash uuid */
 	Tuplestorestate *store;
-	int64		queried;
+	int64		stored;
 	int64		invalid;		/* no usable primary key; not in the store */
+	int64		same;			/* in buckets that are as expected; not in the store */
+	bytea	   *differ;			/* the other buckets, or NULL: the store has all */
 	char	   *change_value;	/* highest value of the change column; NULL: none */
 } CdiModelRows;
 
 #define CDI_MAX_PRIMARY_KEY 512
 
-/* Columns that a mapping reads, or NULL: the whole row; *n says how many. */
-extern char **cdi_model_columns(const json_t *mapping, int *n);
+/*
+ * Columns that a mapping reads, or NULL: the whole row; *n says how many.
+ * *clock: it reads the time, so the same row becomes another by itself.
+ */
+extern char **cdi_model_columns(const json_t *mapping, int *n, bool *clock);
 
 /*
  * Raises ZC407 unless the query is one SELECT that the role may run and that

@@ -114,9 +114,9 @@ write_failed(CdiPushState *push, int nfailed)
 {
 	static CdiPlan plan = {
 		.query = "INSERT INTO cdi.failed_deliveries AS f (position, failed_at, sync_id, run_id, operation, primary_key, hash,"
-		" idempotency_key, payload, class, status, error, attempts)"
+		" idempotency_key, payload, class, status, error, attempts, row_hash)"
 		" SELECT DISTINCT ON (o.sync_id, o.primary_key) o.position, clock_timestamp(), o.sync_id, o.run_id, o.operation,"
-		" o.primary_key, o.hash, o.idempotency_key, o.payload, e.class, e.status, e.error, e.attempts"
+		" o.primary_key, o.hash, o.idempotency_key, o.payload, e.class, e.status, e.error, e.attempts, o.row_hash"
 		" FROM unnest($1, $2, $3, $4, $5, $6, $7) AS e (sync_id, position, class, status, error, attempts, queued_at)"
 		" JOIN cdi.outbox o ON o.sync_id = e.sync_id AND o.position = e.position AND o.queued_at = e.queued_at"
 		" JOIN cdi.syncs s ON s.sync_id = e.sync_id"
@@ -124,7 +124,7 @@ write_failed(CdiPushState *push, int nfailed)
 		" ON CONFLICT (sync_id, primary_key) DO UPDATE SET position = excluded.position, failed_at = excluded.failed_at,"
 		" run_id = excluded.run_id, operation = excluded.operation, hash = excluded.hash,"
 		" idempotency_key = excluded.idempotency_key, payload = excluded.payload, class = excluded.class,"
-		" status = excluded.status, error = excluded.error, attempts = excluded.attempts"
+		" status = excluded.status, error = excluded.error, attempts = excluded.attempts, row_hash = excluded.row_hash"
 		" WHERE excluded.position >= f.position",
 		.nargs = 7,
 		.argtypes = {INT4ARRAYOID, INT8ARRAYOID, TEXTARRAYOID, INT4ARRAYOID, TEXTARRAYOID, INT4ARRAYOID, TIMESTAMPTZARRAYOID}
@@ -171,10 +171,10 @@ write_accepted(CdiPushState *push, int naccepted)
 		"  JOIN cdi.syncs s ON s.sync_id = e.sync_id"
 		"  ORDER BY o.sync_id, o.primary_key, o.position DESC),"
 		" kept AS ("
-		"  INSERT INTO cdi.sync_rows (sync_id, primary_key, hash, payload, acknowledged_at)"
-		"  SELECT sync_id, primary_key, hash, payload, clock_timestamp() FROM latest WHERE NOT gone"
+		"  INSERT INTO cdi.sync_rows (sync_id, primary_key, hash, payload, acknowledged_at, row_hash)"
+		"  SELECT sync_id, primary_key, hash, payload, clock_timestamp(), row_hash FROM latest WHERE NOT gone"
 		"  ON CONFLICT (sync_id, primary_key) DO UPDATE"
-		"  SET hash = excluded.hash, payload = excluded.payload, acknowledged_at = excluded.acknowledged_at),"
+		"  SET hash = excluded.hash, payload = excluded.payload, acknowledged_at = excluded.acknowledged_at, row_hash = excluded.row_hash),"
 		" removed AS ("
 		"  DELETE FROM cdi.sync_rows r USING latest l"
 		"  WHERE l.gone AND r.sync_id = l.sync_id AND r.primary_key = l.primary_key),"

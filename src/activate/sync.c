@@ -34,6 +34,9 @@
 /* SQL's advisory locks use 1 and 2, positions of events 205 */
 #define SYNC_LOCK_CLASS 206
 
+/* A sync of fewer rows gets as many buckets as it needs. */
+#define FEW_ROWS 65536
+
 void
 cdi_sync_lock(int32 sync_id)
 {
@@ -42,7 +45,6 @@ cdi_sync_lock(int32 sync_id)
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, (uint32) sync_id, SYNC_LOCK_CLASS);
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 }
-
 
 static bool
 is_true(int column)
@@ -58,7 +60,8 @@ cdi_sync_load(const char *name, MemoryContext context)
 	static CdiPlan plan = {
 		.query = "SELECT s.sync_id, s.model, s.primary_key, s.run_as::text, s.search_path, s.action,"
 		" d.name, p.spec::text, s.enabled, d.enabled, s.mode, s.mapping::text, s.nulls::text, s.change_column,"
-		" s.change_value, s.paused_reason, d.settings::text, s.kind"
+		" s.change_value, s.paused_reason, d.settings::text, s.kind, s.hash_key::text,"
+		" (SELECT x.extversion FROM pg_catalog.pg_extension x WHERE x.extname = 'cdi')"
 		" FROM cdi.syncs s JOIN cdi.destinations d USING (destination_id)"
 		" LEFT JOIN cdi.destination_specs p ON (p.name, p.version) = (d.spec_name, d.spec_version)"
 		" WHERE s.name = $1",
@@ -71,6 +74,7 @@ cdi_sync_load(const char *name, MemoryContext context)
 	char	   *action;
 	char	   *mapping;
 	char	   *nulls;
+	char	   *hash_key;
 	char	   *error = NULL;
 
 	cdi_plan_execute(&plan, (Datum[]) {CStringGetTextDatum(name)}, NULL);
@@ -127,8 +131,26 @@ cdi_sync_load(const char *name, MemoryContext context)
 		ereport(ERROR,
 				(errcode(ERRCODE_CDI_INVALID_SYNC),
 				 errmsg("the destination of sync \"%s\" has no action \"%s\" any more", name, action)));
+	hash_key = psprintf("%s %s", cdi_row_text(context, 19), cdi_row_text(context, 20));
 	cdi_sync_mapping(&sync->model, sync->action, mapping, nulls);
+	if (!sync->model.clock)
+		sync->model.hash_key = hash_key;
 	return sync;
+}
+
+/* May the role that the model runs as call what compares rows quickly? */
+static bool
+may_hash(Oid role)
+{
+	static CdiPlan plan = {
+		.query = "SELECT pg_catalog.has_schema_privilege($1, n.oid, 'USAGE') AND bool_and(pg_catalog.has_function_privilege($1, p.oid, 'EXECUTE'))"
+		" FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_proc p ON p.pronamespace = n.oid"
+		" WHERE n.nspname = 'cdi' AND p.proname IN ('_row_hash', '_bucket_sums', '_in_buckets') GROUP BY n.oid",
+		.nargs = 1,.argtypes = {OIDOID}
+	};
+
+	cdi_plan_execute(&plan, (Datum[]) {ObjectIdGetDatum(role)}, NULL);
+	return is_true(1);
 }
 
 static int64
@@ -171,11 +193,12 @@ static const char *const diff_query =
 "expected AS (\n"
 "  SELECT coalesce(w.primary_key, r.primary_key) AS primary_key,\n"
 "         CASE WHEN w.primary_key IS NULL THEN r.hash WHEN w.operation <> 'delete' OR $10 THEN w.hash END AS hash,\n"
-"         w.payload\n"
-"  FROM (SELECT primary_key, hash FROM cdi.sync_rows WHERE sync_id = $1%s) r\n"
+"         w.payload, CASE WHEN w.primary_key IS NULL THEN r.row_hash END AS row_hash, w.primary_key IS NULL AS idle\n"
+"  FROM (SELECT primary_key, hash, row_hash FROM cdi.sync_rows WHERE sync_id = $1%s) r\n"
 "  FULL JOIN on_its_way w ON w.primary_key = r.primary_key),\n"
 "classified AS MATERIALIZED (\n"
 "  SELECT coalesce(m.primary_key, e.primary_key) AS primary_key, coalesce(m.hash, e.hash) AS hash, class,\n"
+"         m.row_hash, e.idle AND e.row_hash IS DISTINCT FROM m.row_hash AS other_row,\n"
 "         CASE class WHEN 'added' THEN $6 WHEN 'changed' THEN $7 WHEN 'removed' THEN $8 ELSE $9 END AS operation,\n"
 "         CASE class WHEN 'removed' THEN coalesce(e.payload, (SELECT r.payload FROM cdi.sync_rows r\n"
 "                                                 WHERE r.sync_id = $1 AND r.primary_key = e.primary_key))\n"
@@ -195,21 +218,26 @@ static const char *const diff_query =
 "  FROM classified c\n"
 "  WHERE c.operation = ANY ($3)),\n"
 "queued AS (\n"
-"  INSERT INTO cdi.outbox (position, queued_at, sync_id, run_id, operation, primary_key, hash, idempotency_key, payload)\n"
+"  INSERT INTO cdi.outbox (position, queued_at, sync_id, run_id, operation, primary_key, hash, idempotency_key, payload, row_hash)\n"
 "  SELECT q.position, clock_timestamp(), $1, $2, q.operation, q.primary_key, q.hash,\n"
 "         coalesce(f.idempotency_key,\n"
 "                  left(encode(sha256(convert_to(concat_ws('|', $1, q.operation, q.hash, q.position, q.primary_key), 'UTF8')), 'hex'), 32)::uuid),\n"
-"         q.payload\n"
+"         q.payload, q.row_hash\n"
 "  FROM queue q\n"
 "  LEFT JOIN cdi.failed_deliveries f ON f.sync_id = $1 AND f.primary_key = q.primary_key\n"
 "                                   AND f.hash = q.hash AND f.operation = q.operation\n"
 "  RETURNING 1),\n"
 "taken AS (\n"
-"  INSERT INTO cdi.sync_rows (sync_id, primary_key, hash, payload, acknowledged_at)\n"
-"  SELECT $1, c.primary_key, c.hash, c.payload, clock_timestamp() FROM classified c\n"
+"  INSERT INTO cdi.sync_rows (sync_id, primary_key, hash, payload, acknowledged_at, row_hash)\n"
+"  SELECT $1, c.primary_key, c.hash, c.payload, clock_timestamp(), c.row_hash FROM classified c\n"
 "  WHERE c.class IN ('added', 'changed') AND (c.operation = ANY ($3)) IS NOT TRUE\n"
 "  ON CONFLICT (sync_id, primary_key) DO UPDATE\n"
-"  SET hash = excluded.hash, payload = excluded.payload, acknowledged_at = excluded.acknowledged_at),\n"
+"  SET hash = excluded.hash, payload = excluded.payload, acknowledged_at = excluded.acknowledged_at,\n"
+"      row_hash = excluded.row_hash),\n"
+"seen AS (\n"
+"  UPDATE cdi.sync_rows r SET row_hash = c.row_hash FROM classified c\n"
+"  WHERE c.class = 'unchanged' AND c.operation IS NULL AND c.other_row\n"
+"    AND r.sync_id = $1 AND r.primary_key = c.primary_key AND r.hash = c.hash),\n"
 "forgotten AS (\n"
 "  DELETE FROM cdi.sync_rows r USING classified c\n"
 "  WHERE c.class = 'removed' AND (c.operation = ANY ($3)) IS NOT TRUE AND r.sync_id = $1 AND r.primary_key = c.primary_key),\n"
@@ -219,10 +247,52 @@ static const char *const diff_query =
 "  FROM classified)\n"
 "UPDATE cdi.sync_runs r\n"
 "SET finished_at = clock_timestamp(), queried = $4 + c.removed, added = c.added, changed = c.changed, removed = c.removed,\n"
-"    unchanged = c.unchanged, invalid = $5 + coalesce((SELECT sum(n) FROM duplicates), 0),\n"
+"    unchanged = c.unchanged + $13, invalid = $5 + coalesce((SELECT sum(n) FROM duplicates), 0),\n"
 "    queued = (SELECT count(*) FROM queued)\n"
 "FROM counts c WHERE r.run_id = $2\n"
 "RETURNING r.queued";
+
+/*
+ * Sums over what is expected, for the model to compare itself with; NULL where
+ * every row is to be looked at.  What is on its way has the sum of no row: those
+ * buckets are looked at.
+ */
+static CdiBuckets *
+expected_sums(const CdiSync *sync)
+{
+	static CdiPlan known = {
+		.query = "SELECT coalesce((SELECT c.position FROM cdi.push_cursor c WHERE c.sync_id = $1), 0),"
+		" (SELECT count(*) FROM (SELECT FROM cdi.sync_rows r WHERE r.sync_id = $1 LIMIT $2) r)",
+		.nargs = 2,.argtypes = {INT4OID, INT4OID}
+	};
+	static const Oid types[] = {INT4OID, INT8OID, INT4OID};
+	MemoryContext caller = CurrentMemoryContext;
+	CdiBuckets *sums;
+	SPIPlanPtr	plan;
+	Datum		values[] = {Int32GetDatum(sync->sync_id), (Datum) 0, (Datum) 0};
+	MemoryContext old;
+	int64		n;
+	bool		isnull;
+
+	cdi_plan_execute(&known, (Datum[]) {values[0], Int32GetDatum(FEW_ROWS)}, NULL);
+	values[1] = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	n = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull));
+	if (n == 0)
+		return NULL;
+	values[2] = Int32GetDatum(cdi_bucket_count(n < FEW_ROWS ? 2 * n : PG_INT32_MAX));
+	plan = SPI_prepare_cursor("SELECT cdi._bucket_sums($3, s.primary_key, s.row_hash) FROM ("
+							  "SELECT r.primary_key, r.row_hash FROM cdi.sync_rows r WHERE r.sync_id = $1"
+							  " UNION ALL SELECT o.primary_key, NULL FROM cdi.outbox o WHERE o.sync_id = $1 AND o.position > $2) s",
+							  lengthof(types), (Oid *) types, CURSOR_OPT_PARALLEL_OK);
+	if (plan == NULL || SPI_execute_plan(plan, values, NULL, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not add up the rows of a sync: %s", SPI_result_code_string(SPI_result));
+	old = MemoryContextSwitchTo(caller);
+	sums = (CdiBuckets *) DatumGetByteaPCopy(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	MemoryContextSwitchTo(old);
+	SPI_freetuptable(SPI_tuptable);
+	SPI_freeplan(plan);
+	return sums;
+}
 
 /* What each class of rows is sent as; NULL: not at all */
 static const char *const operations[][4] = {
@@ -240,19 +310,19 @@ static void
 queue_differences(const CdiSync *sync, int64 run_id, CdiModelRows *rows, bool part, bool everything)
 {
 	static const Oid types[] = {INT4OID, INT8OID, TEXTARRAYOID, INT8OID, INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID,
-	BOOLOID, BOOLOID};
+	BOOLOID, BOOLOID, BYTEAOID, INT8OID};
 	static const char *const all[] = {"insert", "update", "delete"};
 	EphemeralNamedRelation relation = palloc0(sizeof(EphemeralNamedRelationData));
 	Datum		served[lengthof(all)];
 	int			nserved = 0;
 	Datum		values[lengthof(types)];
-	char		nulls[lengthof(types) + 1] = "           ";
+	char		nulls[lengthof(types) + 1] = "             ";
 	int			result;
 
 	relation->md.name = pstrdup("cdi_model");
 	relation->md.tupdesc = rows->desc;
 	relation->md.enrtype = ENR_NAMED_TUPLESTORE;
-	relation->md.enrtuples = Max(rows->queried, 1);
+	relation->md.enrtuples = Max(rows->stored, 1);
 	relation->reldata = rows->store;
 	if (SPI_register_relation(relation) != SPI_OK_REL_REGISTER)
 		elog(ERROR, "could not register the rows of a model");
@@ -263,7 +333,7 @@ queue_differences(const CdiSync *sync, int64 run_id, CdiModelRows *rows, bool pa
 	values[0] = Int32GetDatum(sync->sync_id);
 	values[1] = Int64GetDatum(run_id);
 	values[2] = PointerGetDatum(construct_array(served, nserved, TEXTOID, -1, false, TYPALIGN_INT));
-	values[3] = Int64GetDatum(rows->queried);
+	values[3] = Int64GetDatum(rows->stored + rows->same + rows->invalid);
 	values[4] = Int64GetDatum(rows->invalid);
 	for (int i = 0; i < 4; i++)
 	{
@@ -276,8 +346,12 @@ queue_differences(const CdiSync *sync, int64 run_id, CdiModelRows *rows, bool pa
 	}
 	values[9] = BoolGetDatum(sync->mode == CDI_SYNC_DELETE);
 	values[10] = BoolGetDatum(part);
+	values[11] = PointerGetDatum(rows->differ);
+	nulls[11] = rows->differ ? ' ' : 'n';
+	values[12] = Int64GetDatum(rows->same);
 	/* Of a part only those keys are looked at: the others are not removed. */
-	result = SPI_execute_with_args(psprintf(diff_query, part ? " AND primary_key IN (SELECT primary_key FROM cdi_model)" : ""),
+	result = SPI_execute_with_args(psprintf(diff_query, part ? " AND primary_key IN (SELECT primary_key FROM cdi_model)" :
+										rows->differ ? " AND cdi._in_buckets(primary_key, $12)" : ""),
 								   lengthof(types), (Oid *) types, values, nulls, false, 0);
 	if (result != SPI_OK_UPDATE_RETURNING || SPI_processed != 1)
 		elog(ERROR, "could not queue the differences of a sync: %s", SPI_result_code_string(result));
@@ -318,6 +392,10 @@ cdi_sync_execute(CdiSync *sync, bool everything, const char *only_key)
 	}
 	cdi_owner_enter(&scope);
 	run_id = begin_run(sync->sync_id);
+	if (sync->model.hash_key != NULL && !may_hash(sync->model.run_as))
+		sync->model.hash_key = NULL;
+	if (sync->model.hash_key != NULL && !part && !everything && sync->mode != CDI_SYNC_FULL)
+		sync->model.expected = expected_sums(sync);
 	cdi_owner_leave(&scope);
 
 	/* What the model reads must not be older than the lock. */
@@ -325,7 +403,7 @@ cdi_sync_execute(CdiSync *sync, bool everything, const char *only_key)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	rows = cdi_model_run(&sync->model);
 	PopActiveSnapshot();
-	if (only_key != NULL && rows->queried == 0)
+	if (only_key != NULL && rows->stored + rows->invalid == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_NO_DATA_FOUND),
 				 errmsg("the model of sync \"%s\" returns no row with this primary key", sync->name)));

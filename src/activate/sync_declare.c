@@ -123,7 +123,7 @@ cdi_sync_mapping(CdiModel *model, const json_t *action, const char *mapping, con
 	{
 		model->mapping = parse(model, "mapping", mapping);
 		check_mapping(model);
-		model->columns = cdi_model_columns(model->mapping, &model->ncolumns);
+		model->columns = cdi_model_columns(model->mapping, &model->ncolumns, &model->clock);
 	}
 	else
 	{
@@ -133,7 +133,9 @@ cdi_sync_mapping(CdiModel *model, const json_t *action, const char *mapping, con
 		json_array_append(parts, json_object_get(action, "list"));
 		json_array_append(parts, json_object_get(action, "group_by"));
 		json_array_append(parts, json_object_get(action, "when"));
-		model->columns = cdi_model_columns(parts, &model->ncolumns);
+		/* The action maps when the row is sent: what it does with the time makes no difference. */
+		model->columns = cdi_model_columns(parts, &model->ncolumns, &model->clock);
+		model->clock = false;
 	}
 	model->nulls = nulls ? parse(model, "null policy", nulls) : NULL;
 	json_object_foreach(model->nulls, key, policy)
@@ -143,6 +145,8 @@ cdi_sync_mapping(CdiModel *model, const json_t *action, const char *mapping, con
 					(errcode(ERRCODE_CDI_INVALID_SYNC),
 					 errmsg("null policy of sync \"%s\" cannot be used", model->sync),
 					 errdetail("Of \"%s\" it says neither \"send\" nor \"omit\".", key)));
+	model->rules = psprintf("%s %s %s", mapping ? mapping : "", nulls ? nulls : "",
+							cdi_json_string(action, "nulls") ? cdi_json_string(action, "nulls") : "");
 	model->send_nulls = cdi_json_string(action, "nulls") != NULL && strcmp(cdi_json_string(action, "nulls"), "send") == 0;
 }
 

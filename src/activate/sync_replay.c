@@ -36,9 +36,9 @@ cdi_replay_delivery(PG_FUNCTION_ARGS)
 		"                        (SELECT c.position FROM cdi.push_cursor c WHERE c.sync_id = f.sync_id), 0)))"
 		"  RETURNING f.*),"
 		" sorted AS (SELECT * FROM chosen ORDER BY position)"
-		" INSERT INTO cdi.outbox (position, queued_at, sync_id, run_id, operation, primary_key, hash, idempotency_key, payload)"
+		" INSERT INTO cdi.outbox (position, queued_at, sync_id, run_id, operation, primary_key, hash, idempotency_key, payload, row_hash)"
 		" SELECT nextval('cdi.outbox_position'), clock_timestamp(), sync_id, run_id, operation, primary_key, hash,"
-		" idempotency_key, payload FROM sorted",
+		" idempotency_key, payload, row_hash FROM sorted",
 		.nargs = 2,.argtypes = {INT8ARRAYOID, INT4OID}
 	};
 	/* The push worker takes events from where they are. */

@@ -242,8 +242,8 @@ WITH open AS (
 newest AS (
     SELECT DISTINCT ON (primary_key) * FROM open ORDER BY primary_key, position DESC),
 accepted AS (
-    INSERT INTO cdi.sync_rows SELECT sync_id, primary_key, hash, payload, now() FROM newest WHERE primary_key = ANY (keys) AND operation <> 'delete'
-    ON CONFLICT (sync_id, primary_key) DO UPDATE SET hash = excluded.hash, payload = excluded.payload),
+    INSERT INTO cdi.sync_rows SELECT sync_id, primary_key, hash, payload, now(), row_hash FROM newest WHERE primary_key = ANY (keys) AND operation <> 'delete'
+    ON CONFLICT (sync_id, primary_key) DO UPDATE SET hash = excluded.hash, payload = excluded.payload, row_hash = excluded.row_hash),
 removed AS (
     DELETE FROM cdi.sync_rows r USING newest o WHERE o.primary_key = ANY (keys) AND o.operation = 'delete' AND (r.sync_id, r.primary_key) = (o.sync_id, o.primary_key)),
 settled AS (
@@ -314,7 +314,7 @@ SELECT cdi_replay_delivery('{1,2,3}');
 -- An action that does not serve deletions has none queued.
 SELECT cdi_create_sync('contacts', 'crm', 'SELECT * FROM customers', 'id') > 0 AS created;
 SELECT cdi_sync_run('contacts') > 0 AS ran;
-INSERT INTO cdi.sync_rows SELECT o.sync_id, o.primary_key, o.hash, o.payload, now() FROM cdi.outbox o JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'contacts';
+INSERT INTO cdi.sync_rows SELECT o.sync_id, o.primary_key, o.hash, o.payload, now(), o.row_hash FROM cdi.outbox o JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'contacts';
 INSERT INTO cdi.push_cursor SELECT sync_id, max(position) FROM cdi.outbox JOIN cdi.syncs USING (sync_id) WHERE name = 'contacts' GROUP BY 1;
 DELETE FROM customers WHERE id = 5;
 SELECT cdi_sync_run('contacts') > 0 AS ran;

@@ -1,0 +1,122 @@
+-- A run of a sync looks only at rows which sums of hashes say may differ.  Here
+-- generated changes show that it finds what a comparison of everything finds.
+SET TimeZone = 'UTC';
+SET IntervalStyle = 'iso_8601';
+SET client_min_messages = warning;
+SELECT setseed(0.2026);
+
+-- Sums of two sets of rows are the same where the sets are: by key, value and how
+-- often, whatever the order.  Row n is of the first set, of the second, or both.
+WITH drawn AS MATERIALIZED (
+  SELECT c, side, cdi._row_hash('00010203-0405-0607-0809-0a0b0c0d0e0f', key, value) AS hash, key, value, random() AS place
+  FROM (SELECT c, n, 'k' || (random() * 3)::int AS key, nullif((random() * 2)::int, 0) AS value, (random() * 8)::int AS kind
+        FROM generate_series(1, 20000) c, generate_series(1, 6) n) r
+  CROSS JOIN LATERAL (VALUES ('a', kind <> 0), ('b', kind <> 1)) s (side, there) WHERE there),
+compared AS (
+  SELECT c, cdi._bucket_sums(64, key, hash ORDER BY place) FILTER (WHERE side = 'a')
+         IS NOT DISTINCT FROM cdi._bucket_sums(64, key, hash ORDER BY place) FILTER (WHERE side = 'b') AS same_sums,
+         array_agg((key, value)::text ORDER BY (key, value)::text) FILTER (WHERE side = 'a')
+         IS NOT DISTINCT FROM array_agg((key, value)::text ORDER BY (key, value)::text) FILTER (WHERE side = 'b') AS same_rows
+  FROM drawn GROUP BY c)
+SELECT count(*) > 19000 AS many, count(*) FILTER (WHERE same_rows) > 1000 AS same, count(*) FILTER (WHERE NOT same_rows) > 1000 AS other,
+       count(*) FILTER (WHERE same_sums <> same_rows) AS wrong
+FROM compared;
+
+CREATE TYPE differ_plan AS ENUM ('free', 'pro');
+CREATE TABLE differ_rows (id text, flag boolean, small smallint, big bigint, ratio double precision, amount numeric, name text,
+  code char(4), doc jsonb, raw bytea, day date, at timestamptz, span interval, tags text[], plan differ_plan, unused text);
+CREATE VIEW differ_model AS SELECT id, flag, small, big, ratio, amount, name, code, doc, raw, day, at, span, tags, plan FROM differ_rows;
+-- values that are easily taken for one another
+CREATE FUNCTION differ_row(key text) RETURNS differ_rows LANGUAGE sql VOLATILE AS $$
+  SELECT ROW(key, ('{t,f,NULL}'::boolean[])[1 + floor(random() * 3)], ('{0,-1,NULL}'::smallint[])[1 + floor(random() * 3)], ('{0,4294967296,NULL}'::bigint[])[1 + floor(random() * 3)],
+    ('{0,-0,NULL}'::double precision[])[1 + floor(random() * 3)], ('{1.0,1.00,NULL}'::numeric[])[1 + floor(random() * 3)], ('{"",a,NULL}'::text[])[1 + floor(random() * 3)], ('{"",a,NULL}'::char(4)[])[1 + floor(random() * 3)],
+    ('{"{}",null,NULL}'::jsonb[])[1 + floor(random() * 3)], ('{"","\\x00",NULL}'::bytea[])[1 + floor(random() * 3)], ('{2026-01-01,infinity,NULL}'::date[])[1 + floor(random() * 3)],
+    ('{2026-01-01,-infinity,NULL}'::timestamptz[])[1 + floor(random() * 3)], ('{1 day,24 hours,NULL}'::interval[])[1 + floor(random() * 3)],
+    CASE floor(random() * 3) WHEN 1 THEN '{}'::text[] WHEN 2 THEN '{a,NULL}' END, ('{free,pro,NULL}'::differ_plan[])[1 + floor(random() * 3)], NULL)::differ_rows$$;
+SELECT cdi_create_destination('differ', settings => '{"url": "https://differ.example/rows"}') > 0 AS created;
+SELECT cdi_create_sync('differ', 'differ', 'SELECT * FROM differ_model', 'id') > 0 AS created;
+ALTER TABLE differ_rows SET (parallel_workers = 2);
+
+-- What the destination has once all that is queued has arrived
+CREATE TABLE differ_state (id text PRIMARY KEY, payload text);
+CREATE TABLE differ_found (round integer, found text, expected text);
+CREATE FUNCTION differ_change() RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+  a tid := (SELECT ctid FROM differ_rows ORDER BY random() LIMIT 1);
+  b tid := (SELECT ctid FROM differ_rows ORDER BY random() LIMIT 1);
+BEGIN
+  CASE floor(random() * 9)::int
+    WHEN 0 THEN INSERT INTO differ_rows SELECT * FROM differ_row('key ' || floor(random() * 1000));
+    WHEN 1, 2 THEN DELETE FROM differ_rows WHERE ctid = a;
+    WHEN 3 THEN INSERT INTO differ_rows SELECT r.* FROM differ_rows d, differ_row(d.id) r WHERE d.ctid = a; DELETE FROM differ_rows WHERE ctid = a;
+    WHEN 4, 5 THEN EXECUTE (SELECT format('UPDATE differ_rows SET %1$I = (SELECT r.%1$I FROM differ_row(NULL) r) WHERE ctid = $1', attname)
+      FROM pg_attribute WHERE attrelid = 'differ_model'::regclass AND attnum > 1 ORDER BY random() LIMIT 1) USING a;
+    WHEN 6 THEN INSERT INTO differ_rows SELECT * FROM differ_rows WHERE ctid = a OR random() < 0.001;
+    WHEN 7 THEN UPDATE differ_rows d SET id = (SELECT o.id FROM differ_rows o WHERE o.ctid IN (a, b) AND o.ctid <> d.ctid) WHERE ctid IN (a, b) AND a <> b;
+    WHEN 8 THEN UPDATE differ_rows SET unused = random()::text WHERE ctid = a; UPDATE differ_rows SET id = NULL WHERE ctid = b AND random() < 0.2;
+  END CASE;
+END $$;
+-- Everything compared; then the state is as if it had arrived.
+CREATE FUNCTION differ_expected() RETURNS text LANGUAGE sql AS $$
+  WITH m AS MATERIALIZED (SELECT id, to_jsonb(d)::text AS payload, count(*) OVER (PARTITION BY id) AS times FROM differ_model d),
+  valid AS (SELECT id, payload FROM m WHERE id IS NOT NULL AND times = 1),
+  compared AS MATERIALIZED (
+    SELECT coalesce(v.id, s.id) AS id, coalesce(v.payload, s.payload) AS payload,
+           CASE WHEN s.id IS NULL THEN 'insert' WHEN v.payload <> s.payload THEN 'update' WHEN v.id IS NULL THEN 'delete' END AS operation
+    FROM valid v FULL JOIN differ_state s ON s.id = v.id
+    WHERE v.id IS NOT NULL OR s.id NOT IN (SELECT m.id FROM m WHERE m.id IS NOT NULL)),
+  gone AS (DELETE FROM differ_state s USING compared c WHERE c.operation = 'delete' AND s.id = c.id),
+  kept AS (INSERT INTO differ_state SELECT id, payload FROM compared WHERE operation IN ('insert', 'update')
+           ON CONFLICT (id) DO UPDATE SET payload = excluded.payload)
+  SELECT concat_ws(' ', count(*) FILTER (WHERE operation = 'insert'), count(*) FILTER (WHERE operation = 'update'),
+                   count(*) FILTER (WHERE operation = 'delete'), count(*) FILTER (WHERE operation IS NULL),
+                   (SELECT count(*) FROM m) - (SELECT count(*) FROM valid),
+                   string_agg(operation || ' ' || id || ' ' || payload, E'\n' ORDER BY id) FILTER (WHERE operation IS NOT NULL))
+  FROM compared $$;
+CREATE FUNCTION differ_found(run bigint) RETURNS text LANGUAGE sql AS $$
+  SELECT concat_ws(' ', r.added, r.changed, r.removed, r.unchanged, r.invalid,
+                   (SELECT string_agg(o.operation || ' ' || o.primary_key || ' ' || o.payload::text, E'\n' ORDER BY o.primary_key) FROM cdi.outbox o WHERE o.run_id = r.run_id))
+         || CASE WHEN r.queried <> r.added + r.changed + r.removed + r.unchanged + r.invalid THEN ' does not add up' ELSE '' END
+  FROM cdi.sync_runs r WHERE r.run_id = run $$;
+-- All that is queued is accepted up to a position, as the push worker does it.
+CREATE FUNCTION differ_accept(until bigint) RETURNS void LANGUAGE sql AS $$
+  WITH latest AS (SELECT DISTINCT ON (o.primary_key) o.* FROM cdi.outbox o JOIN cdi.syncs s USING (sync_id) LEFT JOIN cdi.push_cursor c USING (sync_id)
+                  WHERE s.name = 'differ' AND o.position > coalesce(c.position, 0) AND o.position <= until ORDER BY o.primary_key, o.position DESC),
+  gone AS (DELETE FROM cdi.sync_rows r USING latest l WHERE l.operation = 'delete' AND r.sync_id = l.sync_id AND r.primary_key = l.primary_key),
+  kept AS (INSERT INTO cdi.sync_rows SELECT sync_id, primary_key, hash, payload, now(), row_hash FROM latest WHERE operation <> 'delete'
+           ON CONFLICT (sync_id, primary_key) DO UPDATE SET hash = excluded.hash, payload = excluded.payload, row_hash = excluded.row_hash)
+  INSERT INTO cdi.push_cursor SELECT sync_id, max(position) FROM latest GROUP BY sync_id
+  ON CONFLICT (sync_id) DO UPDATE SET position = excluded.position $$;
+
+INSERT INTO differ_rows SELECT r.* FROM generate_series(1, 200) n, differ_row('key ' || n) r;
+DO $$
+DECLARE
+  run bigint;
+  found text;
+  expected text;
+BEGIN
+  FOR round IN 1..250 LOOP
+    -- some with workers
+    PERFORM set_config('parallel_setup_cost', CASE WHEN round % 20 = 0 THEN '0' ELSE '1000' END, true),
+            set_config('parallel_tuple_cost', CASE WHEN round % 20 = 0 THEN '0' ELSE '0.1' END, true),
+            set_config('min_parallel_table_scan_size', CASE WHEN round % 20 = 0 THEN '0' ELSE '8MB' END, true);
+    PERFORM differ_change() FROM generate_series(1, floor(random() * 20)::int);
+    run := cdi_sync_run('differ');
+    found := differ_found(run);
+    expected := differ_expected();
+    INSERT INTO differ_found VALUES (round, found, expected);
+    -- all of it arrives, or a part, or nothing yet
+    IF random() < 0.8 THEN
+      PERFORM differ_accept((SELECT max(position) - floor(greatest(0, random() * 20 - 10))::bigint FROM cdi.outbox o JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'differ'));
+    END IF;
+  END LOOP;
+END $$;
+SELECT count(*) AS rounds, sum(split_part(found, ' ', 1)::int) > 300 AS many_added, sum(split_part(found, ' ', 2)::int) > 500 AS many_changed,
+       sum(split_part(found, ' ', 3)::int) > 100 AS many_removed, sum(split_part(found, ' ', 4)::int) > 10000 AS many_unchanged,
+       sum(split_part(found, ' ', 5)::int) > 500 AS many_invalid,
+       count(*) FILTER (WHERE found IS DISTINCT FROM expected) AS wrong FROM differ_found;
+SELECT round, found, expected FROM differ_found WHERE found IS DISTINCT FROM expected ORDER BY round LIMIT 1;
+DROP FUNCTION differ_row, differ_change, differ_expected, differ_found, differ_accept;
+DROP VIEW differ_model;
+DROP TABLE differ_rows, differ_state, differ_found;
+DROP TYPE differ_plan;

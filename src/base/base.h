@@ -45,7 +45,7 @@ extern char *cdi_collector_tls_key;
 extern char *cdi_collector_trusted_proxies;
 extern int	cdi_collector_workers;
 extern bool cdi_egress_allow_private;
-extern bool cdi_enable_funnel_scan;
+extern bool cdi_enable_people_scan;
 extern bool cdi_enabled;
 extern int	cdi_identity_bulk_threshold;
 extern int	cdi_identity_normaliser_timeout;

@@ -36,7 +36,7 @@ char	   *cdi_collector_tls_key = NULL;
 char	   *cdi_collector_trusted_proxies = NULL;
 int			cdi_collector_workers = 1;
 bool		cdi_egress_allow_private = false;
-bool		cdi_enable_funnel_scan = true;
+bool		cdi_enable_people_scan = true;
 bool		cdi_enabled = false;
 int			cdi_identity_bulk_threshold = 100000;
 int			cdi_identity_normaliser_timeout = 1000;
@@ -174,9 +174,9 @@ cdi_guc_define(void)
 							 "Addresses of cloud metadata services stay refused.",
 							 &cdi_egress_allow_private,
 							 false, PGC_SUSET, 0, NULL, NULL, NULL);
-	DefineCustomBoolVariable("cdi.enable_funnel_scan",
-							 "Lets the planner use cdi's own node for funnels with GROUP BY.",
-							 NULL, &cdi_enable_funnel_scan,
+	DefineCustomBoolVariable("cdi.enable_people_scan",
+							 "Lets the planner use cdi's own node for aggregates over the events of people.",
+							 NULL, &cdi_enable_people_scan,
 							 true, PGC_USERSET, GUC_EXPLAIN, NULL, NULL, NULL);
 	DefineCustomBoolVariable("cdi.enabled",
 							 "Lets the workers of cdi run in a database. Set by cdi_init().",

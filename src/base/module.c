@@ -26,7 +26,7 @@ _PG_init(void)
 	cdi_guc_define();
 	cdi_secret_init();
 	cdi_ingest_init();
-	cdi_funnel_plan_init();
+	cdi_people_plan_init();
 	if (process_shared_preload_libraries_in_progress && !IsBinaryUpgrade)
 		cdi_worker_init();
 }

@@ -22,8 +22,8 @@
  */
 extern char *cdi_predicate_canonical(const char *predicate, const char *alias, bool total);
 
-/* funnel_plan.c: the node of funnels, for the planner; from _PG_init */
-extern void cdi_funnel_plan_init(void);
+/* people_plan.c: the node of funnels, for the planner; from _PG_init */
+extern void cdi_people_plan_init(void);
 
 /* Name of the schema that the extension's functions are in. */
 extern char *cdi_extension_schema(void);

@@ -14,6 +14,7 @@
  * travel from a parallel worker.
  */
 #include "behaviour/funnel.h"
+#include "behaviour/people.h"
 
 #include "catalog/pg_type.h"
 #include "fmgr.h"
@@ -65,8 +66,9 @@ enlarge_state(CdiFunnelState *state, uint32 more)
 	return state;
 }
 
-CdiFunnelState *
-cdi_funnel_empty_state(CdiFunnelState *state, const CdiFunnelOptions *options, uint32 count)
+/* A state without entries that has room for so many; state may be NULL, and may move. */
+static CdiFunnelState *
+empty_state(CdiFunnelState *state, const CdiFunnelOptions *options, uint32 count)
 {
 	if (state == NULL)
 		state = make_state(CurrentMemoryContext, options, FIRST_ENTRIES);
@@ -373,15 +375,76 @@ cdi_funnel_hold_transition(PG_FUNCTION_ARGS)
 	return accumulate(fcinfo, &hold_arguments);
 }
 
-const CdiFunnelArguments *
-cdi_funnel_arguments_of(PGFunction transition)
+/* In the node of people.h */
+
+static const void *
+prepare_people(FunctionCallInfo fcinfo, const CdiFunnelArguments *arguments, Size *size, bool *unmatched)
 {
+	const CdiFunnelOptions *options = cdi_funnel_prepare(fcinfo, arguments)->options;
+
+	*size = options->size;
+	*unmatched = cdi_funnel_needs_unmatched(options);
+	return options;
+}
+
+static const void *
+prepare_window(FunctionCallInfo fcinfo, Size *size, bool *unmatched)
+{
+	return prepare_people(fcinfo, &window_arguments, size, unmatched);
+}
+
+static const void *
+prepare_mode(FunctionCallInfo fcinfo, Size *size, bool *unmatched)
+{
+	return prepare_people(fcinfo, &mode_arguments, size, unmatched);
+}
+
+static const void *
+prepare_json(FunctionCallInfo fcinfo, Size *size, bool *unmatched)
+{
+	return prepare_people(fcinfo, &json_arguments, size, unmatched);
+}
+
+/* The array is the last argument. */
+static uint32
+read_array(FunctionCallInfo fcinfo)
+{
+	return cdi_funnel_conditions(fcinfo, fcinfo->flinfo->fn_extra, PG_NARGS() - 1);
+}
+
+static void *
+make_person_state(void *last, const void *settings, const CdiPeopleEntry *entries, uint32 count)
+{
+	CdiFunnelState *state = empty_state(last, settings, count);
+
+	for (uint32 i = 0; i < count; i++)
+	{
+		CdiFunnelEntry entry = {.at = entries[i].at, .conditions = entries[i].conditions};
+
+		add_entry(state, &entry);
+	}
+	return state;
+}
+
+static void
+check_time(TimestampTz at)
+{
+	(void) cdi_funnel_time(at);
+}
+
+const CdiPeopleAggregate *
+cdi_people_funnel(PGFunction transition)
+{
+	static const CdiPeopleAggregate window = {2, 3, prepare_window, read_array, check_time, make_person_state};
+	static const CdiPeopleAggregate mode = {3, 4, prepare_mode, read_array, check_time, make_person_state};
+	static const CdiPeopleAggregate json = {2, 3, prepare_json, read_array, check_time, make_person_state};
+
 	if (transition == cdi_window_funnel_transition)
-		return &window_arguments;
+		return &window;
 	if (transition == cdi_window_funnel_mode_transition)
-		return &mode_arguments;
+		return &mode;
 	if (transition == cdi_funnel_transition)
-		return &json_arguments;
+		return &json;
 	return NULL;
 }
 
@@ -523,7 +586,7 @@ cdi_funnel_deserial(PG_FUNCTION_ARGS)
 	place += message.options_size;
 	if (reader->state == NULL)
 		reader->state = make_state(context, reader->options, FIRST_ENTRIES);
-	state = reader->state = cdi_funnel_empty_state(reader->state, reader->options, message.count);
+	state = reader->state = empty_state(reader->state, reader->options, message.count);
 	state->sorted = message.sorted;
 	state->count = message.count;
 	memcpy(state->entries, place, sizeof(CdiFunnelEntry) * (Size) message.count);

@@ -153,12 +153,6 @@ extern CdiFunnelCall *cdi_funnel_prepare(FunctionCallInfo fcinfo, const CdiFunne
 extern uint32 cdi_funnel_conditions(FunctionCallInfo fcinfo, const CdiFunnelCall *call, int argument);
 extern bool cdi_funnel_same_options(const CdiFunnelOptions *a, const CdiFunnelOptions *b);
 
-/* Of a transition function that holds nothing constant; NULL for any other. */
-extern const CdiFunnelArguments *cdi_funnel_arguments_of(PGFunction transition);
-
-/* A state without entries that has room for so many; state may be NULL, and may move. */
-extern CdiFunnelState *cdi_funnel_empty_state(CdiFunnelState *state, const CdiFunnelOptions *options, uint32 count);
-
 /* Raises 22008 for an infinite one. */
 extern TimestampTz cdi_funnel_time(TimestampTz at);
 

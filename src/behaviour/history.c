@@ -10,7 +10,7 @@
  * at few times stays small.  The value is for the reports of the same
  * statement, not for storage.
  */
-#include "behaviour/behaviour.h"
+#include "behaviour/people.h"
 
 #include "libpq/pqformat.h"
 #include "miscadmin.h"
@@ -132,6 +132,32 @@ cdi_history_transition(PG_FUNCTION_ARGS)
 	if (state == NULL)
 		PG_RETURN_NULL();
 	PG_RETURN_POINTER(state);
+}
+
+/* In the node of people.h: start and return are conditions 1 and 2, and their bits those of kinds. */
+StaticAssertDecl(CDI_HISTORY_START == 1 && CDI_HISTORY_RETURN == 2, "kinds are conditions");
+
+static void *
+make_person_state(void *last, const void *settings, const CdiPeopleEntry *entries, uint32 count)
+{
+	CdiHistoryState *state = last ? last : make_state(CurrentMemoryContext, count);
+
+	state->count = 0;
+	state->ordered = true;
+	for (uint32 i = 0; i < count; i++)
+		state = add(state, entries[i].at * 4 + entries[i].conditions);
+	return state;
+}
+
+const CdiPeopleAggregate *
+cdi_people_history(PGFunction transition, int arguments)
+{
+	static const CdiPeopleAggregate times = {1, 0, NULL, NULL, cdi_behaviour_check_time, make_person_state};
+	static const CdiPeopleAggregate kinds = {1, 2, NULL, NULL, cdi_behaviour_check_time, make_person_state};
+
+	if (transition != cdi_history_transition)
+		return NULL;
+	return arguments == 1 ? &times : &kinds;
 }
 
 PG_FUNCTION_INFO_V1(cdi_history_combine);

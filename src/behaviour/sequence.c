@@ -7,6 +7,7 @@
  * put them in order at the end.  Events that meet none are no part of the
  * sequence, as in ClickHouse.  pattern.c does the matching.
  */
+#include "behaviour/people.h"
 #include "behaviour/sequence.h"
 
 #include "catalog/pg_type.h"
@@ -111,6 +112,23 @@ check_same(const CdiPattern *pattern, const char *text, int length, int conditio
 				 errmsg("the pattern must be the same for all rows of a group")));
 }
 
+static void
+no_pattern(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+			 errmsg("the pattern must not be null")));
+}
+
+/* There must be room. */
+static inline void
+add_event(CdiSequenceState *state, const CdiSequenceEvent *event)
+{
+	if (state->count > 0 && cdi_sequence_compare(&state->events[state->count - 1], event) > 0)
+		state->ordered = false;
+	state->events[state->count++] = *event;
+}
+
 PG_FUNCTION_INFO_V1(cdi_sequence_transition);
 Datum
 cdi_sequence_transition(PG_FUNCTION_ARGS)
@@ -125,9 +143,7 @@ cdi_sequence_transition(PG_FUNCTION_ARGS)
 	if (!AggCheckCallContext(fcinfo, &context))
 		elog(ERROR, "cdi_sequence_match called in non-aggregate context");
 	if (PG_ARGISNULL(ARG_PATTERN))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("the pattern must not be null")));
+		no_pattern();
 	if (fcinfo->flinfo->fn_extra == NULL)
 		cdi_behaviour_check_conditions(fcinfo, ARG_CONDITIONS);
 	conditions = cdi_behaviour_conditions(fcinfo, ARG_CONDITIONS, &count);
@@ -143,11 +159,67 @@ cdi_sequence_transition(PG_FUNCTION_ARGS)
 	event.at = PG_GETARG_TIMESTAMPTZ(ARG_TIMESTAMP);
 	event.conditions = conditions;
 	cdi_behaviour_check_time(event.at);
-	if (state->count > 0 && cdi_sequence_compare(&state->events[state->count - 1], &event) > 0)
-		state->ordered = false;
 	state = make_room(state, 1);
-	state->events[state->count++] = event;
+	add_event(state, &event);
 	PG_RETURN_POINTER(state);
+}
+
+/* In the node of people.h */
+
+static const void *
+prepare_people(FunctionCallInfo fcinfo, Size *size, bool *unmatched)
+{
+	const CdiPattern *pattern;
+	text	   *given;
+	int			count;
+
+	if (PG_ARGISNULL(ARG_PATTERN))
+		no_pattern();
+	cdi_behaviour_check_conditions(fcinfo, ARG_CONDITIONS);
+	cdi_behaviour_conditions(fcinfo, ARG_CONDITIONS, &count);
+	given = PG_GETARG_TEXT_PP(ARG_PATTERN);
+	pattern = pattern_of(fcinfo->flinfo, VARDATA_ANY(given), VARSIZE_ANY_EXHDR(given), count);
+	*size = offsetof(CdiPattern, text) + pattern->length;
+	*unmatched = false;
+	return pattern;
+}
+
+static uint32
+read_array(FunctionCallInfo fcinfo)
+{
+	const CdiPattern *pattern = fcinfo->flinfo->fn_extra;
+	int			count;
+	uint32		conditions = cdi_behaviour_conditions(fcinfo, ARG_CONDITIONS, &count);
+
+	check_same(pattern, pattern->text, pattern->length, count);
+	return conditions;
+}
+
+static void *
+make_person_state(void *last, const void *settings, const CdiPeopleEntry *entries, uint32 count)
+{
+	CdiSequenceState *state = last ? last : make_state(CurrentMemoryContext, settings, count);
+
+	state->count = 0;
+	state->ordered = true;
+	state->pattern = settings;
+	state = make_room(state, count);
+	for (uint32 i = 0; i < count; i++)
+	{
+		CdiSequenceEvent event = {.at = entries[i].at, .conditions = entries[i].conditions};
+
+		add_event(state, &event);
+	}
+	return state;
+}
+
+const CdiPeopleAggregate *
+cdi_people_sequence(PGFunction transition)
+{
+	static const CdiPeopleAggregate sequence = {ARG_TIMESTAMP, ARG_CONDITIONS, prepare_people, read_array,
+	cdi_behaviour_check_time, make_person_state};
+
+	return transition == cdi_sequence_transition ? &sequence : NULL;
 }
 
 PG_FUNCTION_INFO_V1(cdi_sequence_combine);

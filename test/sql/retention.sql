@@ -177,6 +177,7 @@ CREATE TEMP TABLE answers AS SELECT pg_temp.answer() AS serial;
 SET max_parallel_workers_per_gather = 4;
 SET parallel_setup_cost = 0;
 SET parallel_tuple_cost = 0;
+SET cdi.enable_people_scan = off;	-- people_scan has the node
 SET min_parallel_table_scan_size = 0;
 EXPLAIN (COSTS OFF) SELECT cdi_retention_counts(h, '{}') FROM (SELECT cdi_history(at, kind = 0, kind = 1) AS h FROM retention_events GROUP BY person) p;
 SELECT pg_temp.answer() = serial AS parallel_is_serial FROM answers;

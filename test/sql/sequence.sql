@@ -151,6 +151,7 @@ CREATE TEMP TABLE answers AS SELECT pg_temp.answer() AS serial;
 SET max_parallel_workers_per_gather = 4;
 SET parallel_setup_cost = 0;
 SET parallel_tuple_cost = 0;
+SET cdi.enable_people_scan = off;	-- people_scan has the node
 SET min_parallel_table_scan_size = 0;
 SET parallel_leader_participation = off;
 EXPLAIN (COSTS OFF) SELECT person, cdi_sequence_match('(?1)(?t<=600)(?2).*(?3)', at, kind = 0, kind = 1, kind = 2) FROM sequence_events GROUP BY person;

@@ -72,10 +72,10 @@ class Cases:
         self.db("RESET ALL")
         self.db("SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0")
         serial = None
-        for node, workers, shown_in_plan in ((False, 0, ""), (False, 3, "Partial"), (True, 0, "Custom Scan (cdi funnel)"), (True, 3, "Parallel Custom Scan (cdi funnel)")):
+        for node, workers, shown_in_plan in ((False, 0, ""), (False, 3, "Partial"), (True, 0, "Custom Scan (cdi people)"), (True, 3, "Parallel Custom Scan (cdi people)")):
             if node and "at, hold" in call:
                 continue
-            self.db("SET cdi.enable_funnel_scan = %s; SET max_parallel_workers_per_gather = %d; SET parallel_leader_participation = %s; SET work_mem = '%s'" % (
+            self.db("SET cdi.enable_people_scan = %s; SET max_parallel_workers_per_gather = %d; SET parallel_leader_participation = %s; SET work_mem = '%s'" % (
                 node, workers, rng.choice(["on", "off"]), rng.choice(["64kB", "4MB"]) if node else "4MB"))
             plan = "\n".join(row[0] for row in self.db("EXPLAIN " + query))
             got = dict(self.db(query))

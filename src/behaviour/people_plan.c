@@ -1,15 +1,15 @@
 /*
- * funnel_plan.c
- *		Plans with the node of funnel_scan.c.
+ * people_plan.c
+ *		Plans with the node of people_scan.c.
  *
- * Where a query has cdi_window_funnel(), cdi_funnel() or cdi_funnel_paths() as
- * its only aggregate and one column or expression to GROUP BY, the planner gets
- * two more paths beside those of the server's own aggregation, and takes what
- * costs least.  Everything else is the server's as before: other aggregates
- * beside it, several keys, a property that is held constant, a window that
- * comes from a column, keys that can be equal with different bytes.
+ * Where a query has an aggregate over the events of people (cdi_people_aggregate()
+ * says which) as its only one, and one column or expression to GROUP BY, the
+ * planner gets two more paths beside those of the server's own aggregation, and
+ * takes what costs least.  Everything else is the server's as before: other
+ * aggregates beside it, several keys, settings that come from a column, keys
+ * that can be equal with different bytes.
  */
-#include "behaviour/funnel_store.h"
+#include "behaviour/people.h"
 
 #include "access/nbtree.h"
 #include "catalog/pg_operator.h"
@@ -41,8 +41,20 @@ typedef struct Match
 	Aggref	   *aggregate;
 	Oid			transition;
 	Oid			final;
-	const CdiFunnelArguments *arguments;
+	const CdiPeopleAggregate *kind;
 } Match;
+
+const CdiPeopleAggregate *
+cdi_people_aggregate(PGFunction transition, int arguments)
+{
+	const CdiPeopleAggregate *aggregate = cdi_people_funnel(transition);
+
+	if (aggregate == NULL)
+		aggregate = cdi_people_sequence(transition);
+	if (aggregate == NULL)
+		aggregate = cdi_people_history(transition, arguments);
+	return aggregate;
+}
 
 /* Equal values must have equal bytes: the type's B-tree says so. */
 static bool
@@ -57,7 +69,7 @@ fits_key(const Expr *key, Oid equality)
 	if (cache->eq_opr != equality || !OidIsValid(cache->btree_opf))
 		return false;
 	get_typlenbyval(type, &typlen, &typbyval);
-	if (typlen != -1 && (typlen <= 0 || typlen > CDI_FUNNEL_KEY_IMAGE))
+	if (typlen != -1 && (typlen <= 0 || typlen > CDI_PEOPLE_KEY_IMAGE))
 		return false;
 	equal_image = get_opfamily_proc(cache->btree_opf, cache->btree_opintype, cache->btree_opintype, BTEQUALIMAGE_PROC);
 	return OidIsValid(equal_image) &&
@@ -94,10 +106,10 @@ fits_aggregate(PlannerInfo *root, Match *match)
 	match->transition = transition->transfn_oid;
 	match->final = info->finalfn_oid;
 	fmgr_info(match->transition, &function);
-	match->arguments = cdi_funnel_arguments_of(function.fn_addr);
-	if (match->arguments == NULL)
+	match->kind = cdi_people_aggregate(function.fn_addr, list_length(match->aggregate->args));
+	if (match->kind == NULL)
 		return false;
-	for (int i = 1; i < match->arguments->timestamp; i++)
+	for (int i = 1; i < match->kind->timestamp; i++)
 		if (!is_settled((Node *) ((TargetEntry *) list_nth(match->aggregate->args, i - 1))->expr))
 			return false;
 	return true;
@@ -134,7 +146,7 @@ fits(PlannerInfo *root, RelOptInfo *grouped, Match *match)
 }
 
 Const *
-cdi_funnel_text_equality(Expr *condition, Expr **value)
+cdi_people_text_equality(Expr *condition, Expr **value)
 {
 	OpExpr	   *equality = (OpExpr *) condition;
 	Expr	   *right;
@@ -165,7 +177,7 @@ target_below(PlannerInfo *root, const Match *match)
 		Expr	   *argument = ((TargetEntry *) lfirst(cell))->expr;
 		Expr	   *value;
 
-		if (cdi_funnel_text_equality(argument, &value))
+		if (cdi_people_text_equality(argument, &value))
 			argument = value;
 		add_column_to_pathtarget(target, argument, 0);
 	}
@@ -187,12 +199,12 @@ plan_path(PlannerInfo *root, RelOptInfo *rel, CustomPath *path, List *tlist, Lis
 	scan->custom_private = list_make2_oid(match->transition, match->final);
 	scan->custom_scan_tlist = list_make2(makeTargetEntry(match->key, 1, NULL, false),
 										 makeTargetEntry((Expr *) match->aggregate, 2, NULL, false));
-	scan->methods = &cdi_funnel_scan_methods;
+	scan->methods = &cdi_people_scan_methods;
 	return &scan->scan.plan;
 }
 
 static const CustomPathMethods path_methods = {
-	.CustomName = CDI_FUNNEL_SCAN_NAME,
+	.CustomName = CDI_PEOPLE_SCAN_NAME,
 	.PlanCustomPath = plan_path,
 };
 
@@ -205,11 +217,11 @@ static void
 cost_path(PlannerInfo *root, Path *path, const Path *input, double groups, const Match *match)
 {
 	Size		memory = get_hash_memory_limit();
-	double		row_bytes = CDI_FUNNEL_ROW_KEY + Max(get_typavgwidth(exprType((Node *) match->key), -1), 4);
+	double		row_bytes = CDI_PEOPLE_ROW_KEY + Max(get_typavgwidth(exprType((Node *) match->key), -1), 4);
 	double		bytes = input->rows * row_bytes;
 	QualCost	having;
 
-	path->startup_cost = input->total_cost + input->rows * cpu_operator_cost + cdi_funnel_store_parts(input->rows) * cpu_tuple_cost;
+	path->startup_cost = input->total_cost + input->rows * cpu_operator_cost + cdi_people_store_parts(input->rows) * cpu_tuple_cost;
 	if (bytes > memory)
 		path->startup_cost += (bytes - memory) / BLCKSZ * (random_page_cost + seq_page_cost);
 	path->total_cost = path->startup_cost + groups * (cpu_operator_cost + cpu_tuple_cost);
@@ -248,14 +260,14 @@ make_path(PlannerInfo *root, RelOptInfo *grouped, RelOptInfo *input_rel, Path *i
 }
 
 static void
-add_funnel_paths(PlannerInfo *root, UpperRelationKind stage, RelOptInfo *input_rel, RelOptInfo *output_rel, void *extra)
+add_people_paths(PlannerInfo *root, UpperRelationKind stage, RelOptInfo *input_rel, RelOptInfo *output_rel, void *extra)
 {
 	Match		match;
 	double		groups;
 
 	if (previous_hook)
 		previous_hook(root, stage, input_rel, output_rel, extra);
-	if (stage != UPPERREL_GROUP_AGG || !cdi_enable_funnel_scan || !root->parse->hasAggs ||
+	if (stage != UPPERREL_GROUP_AGG || !cdi_enable_people_scan || !root->parse->hasAggs ||
 		!fits(root, output_rel, &match))
 		return;
 
@@ -265,19 +277,20 @@ add_funnel_paths(PlannerInfo *root, UpperRelationKind stage, RelOptInfo *input_r
 	{
 		Path	   *input = linitial(input_rel->partial_pathlist);
 		Path	   *partial;
-		double		rows = groups;
-		double		participants = input_rel->cheapest_total_path->rows / Max(input->rows, 1);
+		double		participants = Max(input_rel->cheapest_total_path->rows / Max(input->rows, 1), 1);
+		double		rows;
 
-		partial = make_path(root, output_rel, input_rel, input, &match, clamp_row_est(groups / Max(participants, 1)));
+		partial = make_path(root, output_rel, input_rel, input, &match, clamp_row_est(groups / participants));
+		rows = partial->rows * participants;
 		add_partial_path(output_rel, partial);
 		add_path(output_rel, (Path *) create_gather_path(root, output_rel, partial, output_rel->reltarget, NULL, &rows));
 	}
 }
 
 void
-cdi_funnel_plan_init(void)
+cdi_people_plan_init(void)
 {
-	RegisterCustomScanMethods(&cdi_funnel_scan_methods);
+	RegisterCustomScanMethods(&cdi_people_scan_methods);
 	previous_hook = create_upper_paths_hook;
-	create_upper_paths_hook = add_funnel_paths;
+	create_upper_paths_hook = add_people_paths;
 }

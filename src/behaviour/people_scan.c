@@ -1,18 +1,18 @@
 /*
- * funnel_scan.c
- *		The executor's node for cdi_window_funnel() and its like with GROUP BY.
+ * people_scan.c
+ *		The executor's node for aggregates over the events of each person.
  *
  * Stands where the server would put an aggregate over a hash table of people:
  * that misses the cache several times per row, and its groups cannot be divided
  * over workers without handing them from one to another.  Here rows are divided
- * by person (funnel_store.c), in a parallel plan by all processes together, and
+ * by person (people_store.c), in a parallel plan by all processes together, and
  * each person is then met once, by one of them.
  *
  * The plan below delivers the key and the arguments of the aggregate.  They are
  * read by the code of its transition function, and its final function makes the
  * result of the same state.
  */
-#include "behaviour/funnel_store.h"
+#include "behaviour/people.h"
 
 #include "access/parallel.h"
 #include "catalog/pg_collation.h"
@@ -32,28 +32,31 @@
 #include "utils/ruleutils.h"
 #include "utils/syscache.h"
 
-typedef struct FunnelScan
+typedef struct PeopleScan
 {
 	CustomScanState css;
-	CdiFunnelKey key;
-	const CdiFunnelArguments *arguments;
+	CdiPeopleKey key;
+	const CdiPeopleAggregate *aggregate;
 	int			narguments;
 	bool		filter;
 	FmgrInfo	transition;
 	FunctionCallInfo row;		/* arguments of the transition function */
-	const text *texts[CDI_FUNNEL_MAX_CONDITIONS];	/* what the column must be; NULL: it is the condition */
-	const CdiFunnelCall *call;		/* what it says about all rows; NULL: there was none */
+	int			nconditions;	/* -1: an array */
+	const text *texts[CDI_MAX_CONDITIONS];	/* what the column must be; NULL: it is the condition */
 	FmgrInfo	final;
 	FunctionCallInfo result;
 
 	double		rows;			/* that are expected, of all processes */
 	MemoryContext context;		/* of store and people */
-	CdiFunnelShared *shared;	/* NULL: this process only */
-	CdiFunnelStore *store;		/* NULL: nothing is collected yet */
-	CdiFunnelPeople *people;
-	const CdiFunnelOptions *options;
-	CdiFunnelUsage usage;
-} FunnelScan;
+	CdiPeopleShared *shared;	/* NULL: this process only */
+	CdiPeopleStore *store;		/* NULL: nothing is collected yet */
+	CdiPeople *people;
+	bool		prepared;		/* by the first row */
+	bool		unmatched;		/* rows that meet no condition are kept */
+	const void *settings;
+	Size		settings_size;
+	CdiPeopleUsage usage;
+} PeopleScan;
 
 static void
 check_executable(Oid function, Oid user)
@@ -81,13 +84,13 @@ owner_of(Oid function)
 static void
 begin_scan(CustomScanState *node, EState *estate, int eflags)
 {
-	FunnelScan *self = (FunnelScan *) node;
+	PeopleScan *self = (PeopleScan *) node;
 	CustomScan *plan = (CustomScan *) node->ss.ps.plan;
 	Aggref	   *aggregate = castNode(Aggref, ((TargetEntry *) lsecond(plan->custom_scan_tlist))->expr);
 	Expr	   *key = ((TargetEntry *) linitial(plan->custom_scan_tlist))->expr;
 	Plan	   *child = linitial(plan->custom_plans);
-	Oid			transition = list_nth_oid(plan->custom_private, CDI_FUNNEL_PLAN_TRANSITION);
-	Oid			final = list_nth_oid(plan->custom_private, CDI_FUNNEL_PLAN_FINAL);
+	Oid			transition = list_nth_oid(plan->custom_private, CDI_PEOPLE_PLAN_TRANSITION);
+	Oid			final = list_nth_oid(plan->custom_private, CDI_PEOPLE_PLAN_FINAL);
 	Oid			types[FUNC_MAX_ARGS];
 	Expr	   *expression;
 	Oid			owner;
@@ -106,9 +109,9 @@ begin_scan(CustomScanState *node, EState *estate, int eflags)
 								 aggregate->inputcollid, transition, InvalidOid, &expression, NULL);
 	fmgr_info(transition, &self->transition);
 	fmgr_info_set_expr((Node *) expression, &self->transition);
-	self->arguments = cdi_funnel_arguments_of(self->transition.fn_addr);
-	if (self->arguments == NULL)
-		elog(ERROR, "function %u is no transition function of a funnel", transition);
+	self->aggregate = cdi_people_aggregate(self->transition.fn_addr, self->narguments);
+	if (self->aggregate == NULL)
+		elog(ERROR, "function %u is no transition function of an aggregate over people", transition);
 	self->row = palloc0(SizeForFunctionCallInfo(self->narguments + 1));
 	InitFunctionCallInfoData(*self->row, &self->transition, self->narguments + 1, aggregate->inputcollid, NULL, NULL);
 
@@ -118,27 +121,27 @@ begin_scan(CustomScanState *node, EState *estate, int eflags)
 	self->result = palloc0(SizeForFunctionCallInfo(1));
 	InitFunctionCallInfoData(*self->result, &self->final, 1, aggregate->inputcollid, NULL, NULL);
 
-	for (int i = 0; i < self->narguments + 1 - self->arguments->conditions && i < CDI_FUNNEL_MAX_CONDITIONS; i++)
+	if (self->aggregate->conditions > 0)
+		self->nconditions = aggregate->aggvariadic ? -1 : self->narguments + 1 - self->aggregate->conditions;
+	/* More than there may be is refused when the first row comes. */
+	for (int i = 0; i < Min(self->nconditions, CDI_MAX_CONDITIONS); i++)
 	{
-		TargetEntry *condition = list_nth(aggregate->args, self->arguments->conditions - 1 + i);
+		TargetEntry *condition = list_nth(aggregate->args, self->aggregate->conditions - 1 + i);
 		Expr	   *value;
-		Const	   *wanted = cdi_funnel_text_equality(condition->expr, &value);
+		Const	   *wanted = cdi_people_text_equality(condition->expr, &value);
 
 		if (wanted)
 			self->texts[i] = DatumGetTextPP(wanted->constvalue);
 	}
 
 	self->rows = child->plan_rows;
-	self->context = AllocSetContextCreate(CurrentMemoryContext, "cdi funnel", ALLOCSET_DEFAULT_SIZES);
+	self->context = AllocSetContextCreate(CurrentMemoryContext, "cdi people", ALLOCSET_DEFAULT_SIZES);
 	node->custom_ps = list_make1(ExecInitNode(child, estate, eflags & ~(EXEC_FLAG_REWIND | EXEC_FLAG_BACKWARD | EXEC_FLAG_MARK)));
 }
 
-/*
- * Options and the kinds of the conditions, of the first row: they are the same
- * for all.  Raises what the aggregate would.
- */
-static const CdiFunnelCall *
-prepare(FunnelScan *self, const TupleTableSlot *slot)
+/* What the first row says about all.  Raises what the transition function would. */
+static void
+prepare(PeopleScan *self, const TupleTableSlot *slot)
 {
 	/* column 0 is the key, and arguments are numbered from 1 */
 	for (int i = 1; i <= self->narguments; i++)
@@ -146,7 +149,9 @@ prepare(FunnelScan *self, const TupleTableSlot *slot)
 		self->row->args[i].value = slot->tts_values[i];
 		self->row->args[i].isnull = slot->tts_isnull[i];
 	}
-	return cdi_funnel_prepare(self->row, self->arguments);
+	if (self->aggregate->prepare)
+		self->settings = self->aggregate->prepare(self->row, &self->settings_size, &self->unmatched);
+	self->prepared = true;
 }
 
 /* As texteq() says, which looks its collation up every time. */
@@ -162,18 +167,20 @@ is_text(Datum value, const text *wanted)
 }
 
 static inline uint32
-read_conditions(FunnelScan *self, const TupleTableSlot *slot, const CdiFunnelCall *call)
+read_conditions(PeopleScan *self, const TupleTableSlot *slot)
 {
-	int			first = self->arguments->conditions;
+	int			first = self->aggregate->conditions;
 	uint32		conditions = 0;
 
-	if (call->array)
+	if (first == 0)
+		return 1;
+	if (self->nconditions < 0)
 	{
 		self->row->args[first].value = slot->tts_values[first];
 		self->row->args[first].isnull = slot->tts_isnull[first];
-		return cdi_funnel_conditions(self->row, call, first);
+		return self->aggregate->read_array(self->row);
 	}
-	for (int i = 0; i < call->nconditions; i++)
+	for (int i = 0; i < self->nconditions; i++)
 	{
 		Datum		value = slot->tts_values[first + i];
 
@@ -186,40 +193,41 @@ read_conditions(FunnelScan *self, const TupleTableSlot *slot, const CdiFunnelCal
 
 /* False where the row only says that there is the person. */
 static inline bool
-read_row(FunnelScan *self, const TupleTableSlot *slot, CdiFunnelEntry *entry)
+read_row(PeopleScan *self, const TupleTableSlot *slot, CdiPeopleEntry *entry)
 {
 	int			filter = self->narguments + 1;
-	int			timestamp = self->arguments->timestamp;
+	int			timestamp = self->aggregate->timestamp;
 
 	if (self->filter && (slot->tts_isnull[filter] || !DatumGetBool(slot->tts_values[filter])))
 		return false;
-	if (self->call == NULL)
-		self->call = prepare(self, slot);
-	entry->conditions = read_conditions(self, slot, self->call);
-	if (slot->tts_isnull[timestamp] ||
-		(entry->conditions == 0 && !cdi_funnel_needs_unmatched(self->call->options)))
+	if (!self->prepared)
+		prepare(self, slot);
+	entry->conditions = read_conditions(self, slot);
+	if (slot->tts_isnull[timestamp] || (entry->conditions == 0 && !self->unmatched))
 		return false;
-	entry->at = cdi_funnel_time(DatumGetTimestampTz(slot->tts_values[timestamp]));
+	entry->at = DatumGetTimestampTz(slot->tts_values[timestamp]);
+	self->aggregate->check_time(entry->at);
 	return true;
 }
 
 static void
-collect(FunnelScan *self)
+collect(PeopleScan *self)
 {
 	PlanState  *child = linitial(self->css.custom_ps);
 	ExprContext *econtext = self->css.ss.ps.ps_ExprContext;
 	MemoryContext previous = CurrentMemoryContext;
 
-	self->call = NULL;
-	self->store = cdi_funnel_store_open(self->context, &self->key, self->rows, self->shared,
+	self->prepared = false;
+	self->settings = NULL;
+	self->store = cdi_people_store_open(self->context, &self->key, self->rows, self->shared,
 										self->css.ss.ps.state->es_query_dsa, ParallelWorkerNumber + 1);
-	self->people = cdi_funnel_people_open(self->context, &self->key);
-	if (cdi_funnel_store_begin(self->store))
+	self->people = cdi_people_open(self->context, &self->key, self->aggregate);
+	if (cdi_people_store_begin(self->store))
 	{
 		for (;;)
 		{
 			TupleTableSlot *slot = ExecProcNode(child);
-			CdiFunnelEntry entry;
+			CdiPeopleEntry entry;
 
 			if (TupIsNull(slot))
 				break;
@@ -228,28 +236,28 @@ collect(FunnelScan *self)
 			MemoryContextSwitchTo(econtext->ecxt_per_tuple_memory);
 			if (!read_row(self, slot, &entry))
 			{
-				entry.at = CDI_FUNNEL_NO_TIME;
+				entry.at = CDI_PEOPLE_NO_TIME;
 				entry.conditions = 0;
 			}
-			cdi_funnel_store_add(self->store, slot->tts_values[0], slot->tts_isnull[0], &entry);
+			cdi_people_store_add(self->store, slot->tts_values[0], slot->tts_isnull[0], &entry);
 			MemoryContextSwitchTo(previous);
 		}
 	}
-	self->options = cdi_funnel_store_finish(self->store, self->call ? self->call->options : NULL);
+	self->settings = cdi_people_store_finish(self->store, self->settings, self->settings_size);
 }
 
 static TupleTableSlot *
 next_person(ScanState *ss)
 {
-	FunnelScan *self = (FunnelScan *) ss;
+	PeopleScan *self = (PeopleScan *) ss;
 	TupleTableSlot *slot = ss->ss_ScanTupleSlot;
-	CdiFunnelState *state;
+	void	   *state;
 	MemoryContext previous;
 
 	ExecClearTuple(slot);
 	if (self->store == NULL)
 		collect(self);
-	if (!cdi_funnel_people_next(self->people, self->store, self->options,
+	if (!cdi_people_next(self->people, self->store, self->settings,
 								&slot->tts_values[0], &slot->tts_isnull[0], &state))
 		return slot;
 	self->result->args[0].value = PointerGetDatum(state);
@@ -275,23 +283,22 @@ exec_scan(CustomScanState *node)
 }
 
 static void
-close_store(FunnelScan *self)
+close_store(PeopleScan *self)
 {
 	if (self->store)
 	{
-		cdi_funnel_store_usage(self->store, &self->usage);
-		cdi_funnel_store_close(self->store);
+		cdi_people_store_usage(self->store, &self->usage);
+		cdi_people_store_close(self->store);
 	}
 	self->store = NULL;
 	self->people = NULL;
-	self->options = NULL;
 	MemoryContextReset(self->context);
 }
 
 static void
 end_scan(CustomScanState *node)
 {
-	close_store((FunnelScan *) node);
+	close_store((PeopleScan *) node);
 	ExecEndNode(linitial(node->custom_ps));
 }
 
@@ -300,7 +307,7 @@ rescan(CustomScanState *node)
 {
 	PlanState  *child = linitial(node->custom_ps);
 
-	close_store((FunnelScan *) node);
+	close_store((PeopleScan *) node);
 	if (node->ss.ps.chgParam)
 		UpdateChangedParamSet(child, node->ss.ps.chgParam);
 	if (child->chgParam == NULL)
@@ -313,46 +320,46 @@ rescan(CustomScanState *node)
 static Size
 estimate_dsm(CustomScanState *node, ParallelContext *pcxt)
 {
-	return cdi_funnel_shared_size(pcxt->nworkers + 1);
+	return cdi_people_shared_size(pcxt->nworkers + 1);
 }
 
 static void
 initialize_dsm(CustomScanState *node, ParallelContext *pcxt, void *coordinate)
 {
-	FunnelScan *self = (FunnelScan *) node;
+	PeopleScan *self = (PeopleScan *) node;
 
 	/* Without a segment there are no workers. */
 	if (pcxt->seg == NULL)
 		return;
 	self->shared = coordinate;
-	cdi_funnel_shared_init(self->shared, pcxt->nworkers + 1, self->rows * (pcxt->nworkers + 1), pcxt->seg);
+	cdi_people_shared_init(self->shared, pcxt->nworkers + 1, self->rows * (pcxt->nworkers + 1), pcxt->seg);
 }
 
 static void
 reinitialize_dsm(CustomScanState *node, ParallelContext *pcxt, void *coordinate)
 {
-	FunnelScan *self = (FunnelScan *) node;
+	PeopleScan *self = (PeopleScan *) node;
 
 	if (pcxt->seg == NULL)
 		return;
 	self->shared = coordinate;
-	cdi_funnel_shared_reset(self->shared, node->ss.ps.state->es_query_dsa);
+	cdi_people_shared_reset(self->shared, node->ss.ps.state->es_query_dsa);
 }
 
 static void
 initialize_worker(CustomScanState *node, shm_toc *toc, void *coordinate)
 {
-	FunnelScan *self = (FunnelScan *) node;
+	PeopleScan *self = (PeopleScan *) node;
 
 	self->shared = coordinate;
-	cdi_funnel_shared_attach(self->shared);
+	cdi_people_shared_attach(self->shared);
 }
 
 /* Before shared memory goes.  A cursor comes here after each FETCH, without workers. */
 static void
 shutdown_scan(CustomScanState *node)
 {
-	FunnelScan *self = (FunnelScan *) node;
+	PeopleScan *self = (PeopleScan *) node;
 
 	if (self->shared)
 		close_store(self);
@@ -362,7 +369,7 @@ shutdown_scan(CustomScanState *node)
 static void
 explain_scan(CustomScanState *node, List *ancestors, ExplainState *es)
 {
-	FunnelScan *self = (FunnelScan *) node;
+	PeopleScan *self = (PeopleScan *) node;
 	CustomScan *plan = (CustomScan *) node->ss.ps.plan;
 	TargetEntry *key = linitial(plan->custom_scan_tlist);
 	List	   *context = set_deparse_context_plan(es->deparse_cxt, (Plan *) plan, ancestors);
@@ -371,7 +378,7 @@ explain_scan(CustomScanState *node, List *ancestors, ExplainState *es)
 	if (!es->analyze)
 		return;
 	if (self->store)
-		cdi_funnel_store_usage(self->store, &self->usage);
+		cdi_people_store_usage(self->store, &self->usage);
 	ExplainPropertyUInteger("Parts", NULL, self->usage.parts, es);
 	ExplainPropertyUInteger("Memory Usage", "kB", self->usage.memory / 1024, es);
 	if (self->usage.disk > 0)
@@ -379,7 +386,7 @@ explain_scan(CustomScanState *node, List *ancestors, ExplainState *es)
 }
 
 static const CustomExecMethods exec_methods = {
-	.CustomName = CDI_FUNNEL_SCAN_NAME,
+	.CustomName = CDI_PEOPLE_SCAN_NAME,
 	.BeginCustomScan = begin_scan,
 	.ExecCustomScan = exec_scan,
 	.EndCustomScan = end_scan,
@@ -395,14 +402,14 @@ static const CustomExecMethods exec_methods = {
 static Node *
 create_state(CustomScan *plan)
 {
-	FunnelScan *self = palloc0(sizeof(FunnelScan));
+	PeopleScan *self = palloc0(sizeof(PeopleScan));
 
 	NodeSetTag(self, T_CustomScanState);
 	self->css.methods = &exec_methods;
 	return (Node *) self;
 }
 
-const CustomScanMethods cdi_funnel_scan_methods = {
-	.CustomName = CDI_FUNNEL_SCAN_NAME,
+const CustomScanMethods cdi_people_scan_methods = {
+	.CustomName = CDI_PEOPLE_SCAN_NAME,
 	.CreateCustomScanState = create_state,
 };

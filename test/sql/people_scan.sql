@@ -1,4 +1,4 @@
--- The planner's node for funnels with GROUP BY: the plans it is in, and the same results as the server's aggregation.
+-- The planner's node for aggregates over the events of people: the plans it is in, and the same results as the server's aggregation.
 SET timezone = 'UTC';
 SET client_min_messages = warning;
 CREATE TABLE scan_visits AS
@@ -11,46 +11,18 @@ ANALYZE scan_visits;
 SET max_parallel_workers_per_gather = 0;
 EXPLAIN (COSTS OFF) SELECT id, cdi_window_funnel(interval '1 hour', at, event = 'A', event = 'B', event = 'C') AS level FROM scan_visits
     GROUP BY id HAVING cdi_window_funnel(interval '1 hour', at, event = 'A', event = 'B', event = 'C') > 1;
-                                                          QUERY PLAN                                                          
-------------------------------------------------------------------------------------------------------------------------------
- Custom Scan (cdi funnel)
-   Filter: ((cdi_window_funnel('@ 1 hour'::interval, at, (event = 'A'::text), (event = 'B'::text), (event = 'C'::text))) > 1)
-   Group Key: id
-   ->  Seq Scan on scan_visits
-(4 rows)
-
 SET max_parallel_workers_per_gather = 2;
 SET parallel_setup_cost = 0;
 SET parallel_tuple_cost = 0;
 SET min_parallel_table_scan_size = 0;
 EXPLAIN (COSTS OFF) SELECT level, count(*) FROM (SELECT person, cdi_window_funnel('mixpanel', '1 hour', at, event = 'A', event = 'B') AS level FROM scan_visits GROUP BY person) f GROUP BY level;
-                        QUERY PLAN                        
-----------------------------------------------------------
- HashAggregate
-   Group Key: f.level
-   ->  Gather
-         Workers Planned: 2
-         ->  Subquery Scan on f
-               ->  Parallel Custom Scan (cdi funnel)
-                     Group Key: scan_visits.person
-                     ->  Parallel Seq Scan on scan_visits
-(8 rows)
-
 EXPLAIN (COSTS OFF) SELECT id, cdi_window_funnel(interval '1 hour', at, event = 'A', event = 'B') FROM scan_visits GROUP BY id;
-                  QUERY PLAN                  
-----------------------------------------------
- Gather
-   Workers Planned: 2
-   ->  Parallel Custom Scan (cdi funnel)
-         Group Key: id
-         ->  Parallel Seq Scan on scan_visits
-(5 rows)
 
 -- What is the server's: several keys, another aggregate, a window of the row, a key whose equal values differ, DISTINCT, no GROUP BY, a property held constant.
 CREATE FUNCTION scan_is_used(query text) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE line text; used boolean := false;
 BEGIN
-    FOR line IN EXECUTE 'EXPLAIN ' || query LOOP used := used OR line ~ 'Custom Scan \(cdi funnel\)'; END LOOP;
+    FOR line IN EXECUTE 'EXPLAIN ' || query LOOP used := used OR line ~ 'Custom Scan \(cdi people\)'; END LOOP;
     RETURN used;
 END $$;
 CREATE FUNCTION scan_in_files(query text) RETURNS boolean LANGUAGE plpgsql AS $$
@@ -71,29 +43,15 @@ SELECT what, scan_is_used('SELECT ' || query) FROM (VALUES
     ('grouping sets', 'cdi_window_funnel(interval ''1 hour'', at, event = ''A'') FROM scan_visits GROUP BY CUBE (id)'),
     ('no key', 'cdi_window_funnel(interval ''1 hour'', at, event = ''A'') FROM scan_visits'),
     ('held', 'cdi_funnel(''{"mode": "mixpanel", "window": "1 hour"}'', at, name, event = ''A'') FROM scan_visits GROUP BY id')) v (what, query);
-       what        | scan_is_used 
--------------------+--------------
- one key           | t
- an expression     | t
- several keys      | f
- another aggregate | f
- two funnels       | f
- window of the row | f
- numeric           | f
- DISTINCT          | f
- grouping sets     | f
- no key            | f
- held              | f
-(11 rows)
 
 -- The same as the server's aggregation: rows that differ, of kinds of keys and calls, in one process and in several, in memory and in files.
 CREATE FUNCTION scan_differs(call text, key text) RETURNS TABLE (plan text, people bigint, differ bigint, as_meant boolean) LANGUAGE plpgsql AS $$
 DECLARE query text := format('SELECT %s AS key, %s AS result FROM scan_visits GROUP BY %1$s', key, call);
 BEGIN
-    SET LOCAL cdi.enable_funnel_scan = off;
+    SET LOCAL cdi.enable_people_scan = off;
     SET LOCAL max_parallel_workers_per_gather = 0;
     EXECUTE 'CREATE TEMP TABLE wanted AS ' || query;
-    SET LOCAL cdi.enable_funnel_scan = on;
+    SET LOCAL cdi.enable_people_scan = on;
     FOREACH plan IN ARRAY '{one process,workers,without leader,files,files of workers}'::text[] LOOP
         PERFORM set_config('max_parallel_workers_per_gather', CASE WHEN plan IN ('one process', 'files') THEN '0' ELSE '2' END, true),
                 set_config('parallel_leader_participation', CASE plan WHEN 'without leader' THEN 'off' ELSE 'on' END, true),
@@ -114,53 +72,19 @@ FROM unnest('{person,big,id,name,person::smallint,person::text::varchar}'::text[
              (2, 'cdi_window_funnel(''strict_order'', ''1 day'', at, VARIADIC ARRAY[event = ''A'', event = ''B'', ''C'' = event])'),
              (3, 'cdi_window_funnel(''amplitude exact_order'', ''1 day'', at, event = ''A'', event = ''B'', amount > 1) FILTER (WHERE person % 3 > 0)'),
              (4, '(cdi_funnel(''{"mode": "mixpanel", "window": "1 day"}'', at, event = ''A'', event = ''B'', NULL)).reached_at'),
-             (5, '(cdi_funnel_paths(''{"mode": "amplitude", "window": "2 hours"}'', at, event = ''A'', event = repeat(''B'', 3000)))::text')) c (m, call),
+             (5, '(cdi_funnel_paths(''{"mode": "amplitude", "window": "2 hours"}'', at, event = ''A'', event = repeat(''B'', 3000)))::text'),
+             (6, 'cdi_sequence_match(''(?1)(?t<=3600)(?2).*(?1)'', at, event = ''A'', event = ''B'')'),
+             (7, 'cdi_sequence_count(''(?1)(?2)'', at, VARIADIC ARRAY[event = ''A'', event = ''B''])'),
+             (8, 'cdi_sequence_events(''(?1).*(?3)'', at, event = ''A'', event = ''B'', amount > 1) FILTER (WHERE person % 3 > 0)'),
+             (9, 'cdi_history(at)'), (10, 'cdi_history(at, event = ''A'', amount > 1)')) c (m, call),
      scan_differs(call, key)
 GROUP BY key, n, m ORDER BY n, m;
-          key          | call | plans | people | differ | as_meant 
------------------------+------+-------+--------+--------+----------
- person                |    1 |     5 |    701 |      0 | t
- person                |    2 |     5 |    701 |      0 | t
- person                |    3 |     5 |    701 |      0 | t
- person                |    4 |     5 |    701 |      0 | t
- person                |    5 |     5 |    701 |      0 | t
- big                   |    1 |     5 |    701 |      0 | t
- big                   |    2 |     5 |    701 |      0 | t
- big                   |    3 |     5 |    701 |      0 | t
- big                   |    4 |     5 |    701 |      0 | t
- big                   |    5 |     5 |    701 |      0 | t
- id                    |    1 |     5 |    701 |      0 | t
- id                    |    2 |     5 |    701 |      0 | t
- id                    |    3 |     5 |    701 |      0 | t
- id                    |    4 |     5 |    701 |      0 | t
- id                    |    5 |     5 |    701 |      0 | t
- name                  |    1 |     5 |    698 |      0 | t
- name                  |    2 |     5 |    698 |      0 | t
- name                  |    3 |     5 |    698 |      0 | t
- name                  |    4 |     5 |    698 |      0 | t
- name                  |    5 |     5 |    698 |      0 | t
- person::smallint      |    1 |     5 |    701 |      0 | t
- person::smallint      |    2 |     5 |    701 |      0 | t
- person::smallint      |    3 |     5 |    701 |      0 | t
- person::smallint      |    4 |     5 |    701 |      0 | t
- person::smallint      |    5 |     5 |    701 |      0 | t
- person::text::varchar |    1 |     5 |    701 |      0 | t
- person::text::varchar |    2 |     5 |    701 |      0 | t
- person::text::varchar |    3 |     5 |    701 |      0 | t
- person::text::varchar |    4 |     5 |    701 |      0 | t
- person::text::varchar |    5 |     5 |    701 |      0 | t
-(30 rows)
 
 -- A cursor, a plan with parameters, again for each row of another table, and nobody.
 BEGIN;
 SET LOCAL max_parallel_workers_per_gather = 0;
 DECLARE levels CURSOR FOR SELECT person, cdi_window_funnel(interval '1 hour', at, event = 'A', event = 'B') FROM scan_visits GROUP BY person;
 SELECT scan_is_used('SELECT person, cdi_window_funnel(interval ''1 hour'', at, event = ''A'', event = ''B'') FROM scan_visits GROUP BY person');
- scan_is_used 
---------------
- t
-(1 row)
-
 CREATE TEMP TABLE fetched (person integer, level integer) ON COMMIT DROP;
 DO $$
 DECLARE c refcursor := 'levels'; row record;
@@ -168,113 +92,50 @@ BEGIN
     LOOP FETCH c INTO row; EXIT WHEN NOT FOUND; INSERT INTO fetched VALUES (row.person, row.cdi_window_funnel); END LOOP;
 END $$;
 SELECT count(*), count(DISTINCT person) FROM fetched;
- count | count 
--------+-------
-   701 |   701
-(1 row)
-
 COMMIT;
 PREPARE levels(text, interval, text) AS SELECT sum(level) FROM (SELECT cdi_window_funnel($1, $2, at, event = $3, event = 'B') AS level FROM scan_visits GROUP BY id) f;
 SET plan_cache_mode = force_generic_plan;
 SELECT scan_is_used('EXECUTE levels(''clickhouse'', ''1 hour'', ''A'')');
- scan_is_used 
---------------
- t
-(1 row)
-
 EXECUTE levels('clickhouse', '1 hour', 'A');
- sum  
-------
- 1126
-(1 row)
-
 SELECT sum(level) FROM (SELECT cdi_window_funnel(interval '1 hour', at, event = 'A', event = 'B') AS level, count(*) FROM scan_visits GROUP BY id) f;
- sum  
-------
- 1126
-(1 row)
-
 -- One process, with a parameter; and workers, who begin anew each time.
 SET enable_sort = off;
 SET enable_hashagg = off;
 SET enable_material = off;
 EXPLAIN (COSTS OFF) SELECT d, (SELECT sum(level) FROM (SELECT cdi_window_funnel(interval '90 minutes', at, event = 'A', event = 'B') AS level FROM scan_visits WHERE at::date = d GROUP BY person) f)
 FROM (VALUES (date '2026-01-01'), ('2026-01-02'), ('2026-01-03')) v (d);
-                           QUERY PLAN                            
------------------------------------------------------------------
- Values Scan on "*VALUES*"
-   SubPlan 1
-     ->  Aggregate
-           ->  Custom Scan (cdi funnel)
-                 Group Key: scan_visits.person
-                 ->  Seq Scan on scan_visits
-                       Filter: ((at)::date = "*VALUES*".column1)
-(7 rows)
-
 SELECT d, (SELECT sum(level) FROM (SELECT cdi_window_funnel(interval '90 minutes', at, event = 'A', event = 'B') AS level FROM scan_visits WHERE at::date = d GROUP BY person) f) AS scanned,
        (SELECT sum(level) FROM (SELECT cdi_window_funnel(interval '90 minutes', at, event = 'A', event = 'B') AS level, count(*) FROM scan_visits WHERE at::date = d GROUP BY person) f) AS aggregated
 FROM (VALUES (date '2026-01-01'), ('2026-01-02'), ('2026-01-03')) v (d);
-     d      | scanned | aggregated 
-------------+---------+------------
- 01-01-2026 |    1186 |       1186
- 01-02-2026 |     491 |        491
- 01-03-2026 |         |           
-(3 rows)
-
 SET work_mem = '64kB';
 EXPLAIN (COSTS OFF) SELECT n, level FROM generate_series(1, 2) n LEFT JOIN (SELECT cdi_window_funnel(interval '90 minutes', at, event = 'A', event = 'B', event = 'C') AS level FROM scan_visits GROUP BY person) f ON level > n;
-                        QUERY PLAN                        
-----------------------------------------------------------
- Nested Loop Left Join
-   Join Filter: (f.level > n.n)
-   ->  Function Scan on generate_series n
-   ->  Gather
-         Workers Planned: 2
-         ->  Subquery Scan on f
-               ->  Parallel Custom Scan (cdi funnel)
-                     Group Key: scan_visits.person
-                     ->  Parallel Seq Scan on scan_visits
-(9 rows)
-
 SELECT count(*) FILTER (WHERE n = 1), count(*) FILTER (WHERE n = 2) FROM
     (SELECT n, level FROM generate_series(1, 2) n LEFT JOIN (SELECT cdi_window_funnel(interval '90 minutes', at, event = 'A', event = 'B', event = 'C') AS level FROM scan_visits GROUP BY person) f ON level > n OFFSET 0) x;
- count | count 
--------+-------
-   524 |   118
-(1 row)
-
 RESET enable_sort;
 RESET enable_hashagg;
 RESET enable_material;
 RESET work_mem;
 SELECT count(*) FILTER (WHERE level > 1), count(*) FILTER (WHERE level > 2) FROM
     (SELECT cdi_window_funnel(interval '90 minutes', at, event = 'A', event = 'B', event = 'C') AS level, count(*) FROM scan_visits GROUP BY person) f;
- count | count 
--------+-------
-   524 |   118
-(1 row)
+
+-- Retention in one statement: histories of people, and counts over them.
+SET max_parallel_workers_per_gather = 2;
+EXPLAIN (COSTS OFF) SELECT cdi_retention_counts(h, '{"as_of": "2026-02-01"}') FROM (SELECT cdi_history(at, event = 'A', event = 'B') AS h FROM scan_visits GROUP BY id) p;
 
 -- What is refused, as by the aggregate.
 SELECT cdi_window_funnel(interval '-1 day', at, event = 'A') FROM scan_visits GROUP BY id;
-ERROR:  the window of a funnel must be longer than zero and at most 100 years
 SELECT cdi_window_funnel(NULL::interval, at, event = 'A') FROM scan_visits GROUP BY id;
-ERROR:  the window of a funnel cannot be null
 SELECT cdi_window_funnel(interval '1 day', at, event) FROM scan_visits GROUP BY id;
-ERROR:  condition 1 of a funnel is of type text, not boolean
 SELECT cdi_window_funnel(interval '1 day', timestamptz 'infinity', event = 'A') FROM scan_visits GROUP BY id;
-ERROR:  an event of a funnel cannot happen at infinity
-HINT:  Leave such events out with FILTER (WHERE isfinite("timestamp")).
+SELECT cdi_sequence_match('(?3)', at, event = 'A', event = 'B') FROM scan_visits GROUP BY id;
+SELECT cdi_sequence_match(NULL, at, event = 'A') FROM scan_visits GROUP BY id;
+SELECT cdi_sequence_match('(?1)', at, VARIADIC array_fill(true, ARRAY[2 + person % 2])) FROM scan_visits GROUP BY id;
+SELECT cdi_history(timestamptz '-infinity') FROM scan_visits GROUP BY id;
 SELECT count(*) FROM (SELECT cdi_window_funnel(interval '-1 day', at, event = 'A') FILTER (WHERE false) FROM scan_visits GROUP BY id) f;
- count 
--------
-   701
-(1 row)
-
 CREATE ROLE scan_nobody;
 GRANT SELECT ON scan_visits TO scan_nobody;
 SET ROLE scan_nobody;
 SELECT cdi_window_funnel(interval '1 day', at, event = 'A') FROM scan_visits GROUP BY id;
-ERROR:  permission denied for function cdi_window_funnel
 RESET ROLE;
 DROP TABLE scan_visits;
 DROP FUNCTION scan_is_used, scan_in_files, scan_differs;

@@ -1,12 +1,12 @@
 /*
- * funnel_people.c
- *		The people of one part of the rows of a funnel.
+ * people_part.c
+ *		The people of one part of the rows.
  *
  * A part has a few thousand rows, so a hash table of its people and their
  * entries stay in the cache.  Each person's entries are chained while they are
  * read, and put together when it is that person's turn.
  */
-#include "behaviour/funnel_store.h"
+#include "behaviour/people.h"
 
 #include "access/tupmacs.h"
 #include "common/hashfn.h"
@@ -26,7 +26,7 @@ typedef struct Person
 {
 	union
 	{
-		uint64		image[CDI_FUNNEL_KEY_IMAGE / sizeof(uint64)];
+		uint64		image[CDI_PEOPLE_KEY_IMAGE / sizeof(uint64)];
 		struct varlena *value;
 	}			key;
 	uint32		hash;
@@ -34,9 +34,9 @@ typedef struct Person
 	uint32		count;			/* of entries */
 } Person;
 
-struct CdiFunnelPeople
+struct CdiPeople
 {
-	CdiFunnelKey key;
+	CdiPeopleKey key;
 	uint32		key_size;
 	MemoryContext context;
 	MemoryContext values;		/* keys of this part whose size varies */
@@ -50,32 +50,38 @@ struct CdiFunnelPeople
 	uint32		person_space;	/* half of slots */
 	uint32	   *slots;			/* number of a person; NOTHING: free */
 	uint32		next;			/* person to be returned */
-	CdiFunnelState *state;
+	const CdiPeopleAggregate *aggregate;
+	CdiPeopleEntry *events;		/* of one person */
+	uint32		event_space;
+	void	   *state;
 };
 
 static void
-clear_slots(CdiFunnelPeople *people)
+clear_slots(CdiPeople *people)
 {
 	memset(people->slots, 0xff, sizeof(uint32) * 2 * (Size) people->person_space);
 }
 
 static void
-make_slots(CdiFunnelPeople *people, uint32 space)
+make_slots(CdiPeople *people, uint32 space)
 {
 	people->person_space = space;
 	people->slots = MemoryContextAllocHuge(people->context, sizeof(uint32) * 2 * (Size) space);
 	clear_slots(people);
 }
 
-CdiFunnelPeople *
-cdi_funnel_people_open(MemoryContext context, const CdiFunnelKey *key)
+CdiPeople *
+cdi_people_open(MemoryContext context, const CdiPeopleKey *key, const CdiPeopleAggregate *aggregate)
 {
-	CdiFunnelPeople *people = MemoryContextAllocZero(context, sizeof(CdiFunnelPeople));
+	CdiPeople *people = MemoryContextAllocZero(context, sizeof(CdiPeople));
 
 	people->key = *key;
-	people->key_size = cdi_funnel_key_size(key);
+	people->aggregate = aggregate;
+	people->key_size = cdi_people_key_size(key);
 	people->context = context;
-	people->values = AllocSetContextCreate(context, "cdi funnel keys", ALLOCSET_DEFAULT_SIZES);
+	people->values = AllocSetContextCreate(context, "cdi people keys", ALLOCSET_DEFAULT_SIZES);
+	people->event_space = 64;
+	people->events = MemoryContextAlloc(context, sizeof(CdiPeopleEntry) * people->event_space);
 	people->entry_space = 1024;
 	people->entries = MemoryContextAlloc(context, sizeof(Entry) * people->entry_space);
 	make_slots(people, 1024);
@@ -85,13 +91,13 @@ cdi_funnel_people_open(MemoryContext context, const CdiFunnelKey *key)
 
 /* Twice as many people; they keep their numbers. */
 static void
-enlarge_people(CdiFunnelPeople *people)
+enlarge_people(CdiPeople *people)
 {
 	if (people->person_space > PG_UINT32_MAX / 4)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("a funnel has too many people for the plan that was chosen for it"),
-				 errhint("SET cdi.enable_funnel_scan = off.")));
+				 errmsg("there are too many people for the plan that was chosen"),
+				 errhint("SET cdi.enable_people_scan = off.")));
 	pfree(people->slots);
 	make_slots(people, people->person_space * 2);
 	people->people = repalloc_huge(people->people, sizeof(Person) * (Size) people->person_space);
@@ -107,7 +113,7 @@ enlarge_people(CdiFunnelPeople *people)
 }
 
 static inline bool
-is_person(const CdiFunnelPeople *people, const Person *person, uint32 hash,
+is_person(const CdiPeople *people, const Person *person, uint32 hash,
 		  const uint64 *image, const char *value, uint32 size)
 {
 	if (people->key_size > 0)
@@ -118,30 +124,30 @@ is_person(const CdiFunnelPeople *people, const Person *person, uint32 hash,
 
 /* The person of a row; *size is what the row takes. */
 static inline Person *
-find_person(CdiFunnelPeople *people, const char *row, uint32 *size)
+find_person(CdiPeople *people, const char *row, uint32 *size)
 {
-	uint64		image[CDI_FUNNEL_KEY_IMAGE / sizeof(uint64)] = {0};
-	const char *value = row + CDI_FUNNEL_ROW_KEY;
+	uint64		image[CDI_PEOPLE_KEY_IMAGE / sizeof(uint64)] = {0};
+	const char *value = row + CDI_PEOPLE_ROW_KEY;
 	uint32		value_size = people->key_size;
 	uint32		mask;
 	uint32		hash;
 	uint32		slot;
 	Person	   *person;
 
-	*size = TYPEALIGN(sizeof(uint32), CDI_FUNNEL_ROW_KEY + people->key_size);
+	*size = TYPEALIGN(sizeof(uint32), CDI_PEOPLE_ROW_KEY + people->key_size);
 	if (people->null_key)
 		hash = 0;
 	else if (people->key_size > 0)
 	{
 		memcpy(image, value, people->key_size);
 		/* The low bits chose the part. */
-		hash = cdi_funnel_hash_image(image) >> 32;
+		hash = cdi_people_hash_image(image) >> 32;
 	}
 	else
 	{
 		memcpy(&value_size, value, sizeof(uint32));
 		value += sizeof(uint32);
-		*size = TYPEALIGN(sizeof(uint32), CDI_FUNNEL_ROW_KEY + sizeof(uint32) + value_size);
+		*size = TYPEALIGN(sizeof(uint32), CDI_PEOPLE_ROW_KEY + sizeof(uint32) + value_size);
 		hash = hash_bytes_extended((const unsigned char *) value, value_size, 0) >> 32;
 	}
 
@@ -174,7 +180,7 @@ find_person(CdiFunnelPeople *people, const char *row, uint32 *size)
 }
 
 static void
-add_entry(CdiFunnelPeople *people, Person *person, const char *row, TimestampTz at)
+add_entry(CdiPeople *people, Person *person, const char *row, TimestampTz at)
 {
 	Entry	   *entry;
 
@@ -183,14 +189,14 @@ add_entry(CdiFunnelPeople *people, Person *person, const char *row, TimestampTz 
 		if (people->entry_space > PG_UINT32_MAX / 2)
 			ereport(ERROR,
 					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-					 errmsg("a funnel has too many events for the plan that was chosen for it"),
-					 errhint("SET cdi.enable_funnel_scan = off.")));
+					 errmsg("there are too many events for the plan that was chosen"),
+					 errhint("SET cdi.enable_people_scan = off.")));
 		people->entry_space *= 2;
 		people->entries = repalloc_huge(people->entries, sizeof(Entry) * (Size) people->entry_space);
 	}
 	entry = &people->entries[people->nentries];
 	entry->at = at;
-	memcpy(&entry->conditions, row + CDI_FUNNEL_ROW_CONDITIONS, sizeof(uint32));
+	memcpy(&entry->conditions, row + CDI_PEOPLE_ROW_CONDITIONS, sizeof(uint32));
 	entry->before = person->last;
 	person->last = people->nentries++;
 	person->count++;
@@ -198,7 +204,7 @@ add_entry(CdiFunnelPeople *people, Person *person, const char *row, TimestampTz 
 
 /* Reads the next part that has people. */
 static bool
-read_part(CdiFunnelPeople *people, CdiFunnelStore *store)
+read_part(CdiPeople *people, CdiPeopleStore *store)
 {
 	const char *row;
 	const char *end;
@@ -207,12 +213,12 @@ read_part(CdiFunnelPeople *people, CdiFunnelStore *store)
 	people->npeople = 0;
 	while (people->npeople == 0)
 	{
-		if (!cdi_funnel_store_next_part(store, &people->null_key))
+		if (!cdi_people_store_next_part(store, &people->null_key))
 			return false;
 		people->nentries = 0;
 		clear_slots(people);
 		MemoryContextReset(people->values);
-		while (cdi_funnel_store_next_chunk(store, &row, &end))
+		while (cdi_people_store_next_chunk(store, &row, &end))
 		{
 			while (row < end)
 			{
@@ -221,7 +227,7 @@ read_part(CdiFunnelPeople *people, CdiFunnelStore *store)
 				Person	   *person = find_person(people, row, &size);
 
 				memcpy(&at, row, sizeof(TimestampTz));
-				if (at != CDI_FUNNEL_NO_TIME)
+				if (at != CDI_PEOPLE_NO_TIME)
 					add_entry(people, person, row, at);
 				row += size;
 			}
@@ -230,12 +236,28 @@ read_part(CdiFunnelPeople *people, CdiFunnelStore *store)
 	return true;
 }
 
+/* A person's events in one piece, the first to come first. */
+static const CdiPeopleEntry *
+events_of(CdiPeople *people, const Person *person)
+{
+	if (person->count > people->event_space)
+	{
+		people->event_space = Max(person->count, Min(people->event_space, PG_UINT32_MAX / 2) * 2);
+		people->events = repalloc_huge(people->events, sizeof(CdiPeopleEntry) * (Size) people->event_space);
+	}
+	for (uint32 i = person->count, from = person->last; i-- > 0; from = people->entries[from].before)
+	{
+		people->events[i].at = people->entries[from].at;
+		people->events[i].conditions = people->entries[from].conditions;
+	}
+	return people->events;
+}
+
 bool
-cdi_funnel_people_next(CdiFunnelPeople *people, CdiFunnelStore *store, const CdiFunnelOptions *options,
-					   Datum *key, bool *isnull, CdiFunnelState **state)
+cdi_people_next(CdiPeople *people, CdiPeopleStore *store, const void *settings,
+				Datum *key, bool *isnull, void **state)
 {
 	Person	   *person;
-	CdiFunnelEntry *entries;
 	MemoryContext previous;
 
 	if (people->next == people->npeople && !read_part(people, store))
@@ -253,21 +275,12 @@ cdi_funnel_people_next(CdiFunnelPeople *people, CdiFunnelStore *store, const Cdi
 		*key = PointerGetDatum(person->key.image);
 
 	*state = NULL;
-	if (person->count == 0)
-		return true;
-	previous = MemoryContextSwitchTo(people->context);
-	people->state = cdi_funnel_empty_state(people->state, options, person->count);
-	MemoryContextSwitchTo(previous);
-	entries = people->state->entries;
-	people->state->count = person->count;
-	for (uint32 i = person->count, from = person->last; i-- > 0; from = people->entries[from].before)
+	if (person->count > 0)
 	{
-		entries[i].at = people->entries[from].at;
-		entries[i].conditions = people->entries[from].conditions;
-		entries[i].hold = 0;
-		if (i + 1 < person->count && cdi_funnel_entry_is_before(&entries[i + 1], &entries[i]))
-			people->state->sorted = false;
+		previous = MemoryContextSwitchTo(people->context);
+		people->state = people->aggregate->make_state(people->state, settings, events_of(people, person), person->count);
+		MemoryContextSwitchTo(previous);
+		*state = people->state;
 	}
-	*state = people->state;
 	return true;
 }

@@ -1,6 +1,6 @@
 /*
- * funnel_store.c
- *		Rows of a funnel, divided by person while they come.
+ * people_store.c
+ *		Rows, divided by person while they come.
  *
  * A row goes to the part that the hash of its person says, into the part's open
  * chunk.  Full chunks are chained, in memory as long as that lasts (what a hash
@@ -12,7 +12,7 @@
  * Nobody waits here after it has returned a row: a process whose queue is full
  * would keep the others waiting forever.
  */
-#include "behaviour/funnel_store.h"
+#include "behaviour/people.h"
 
 #include "access/tupmacs.h"
 #include "common/hashfn.h"
@@ -29,8 +29,6 @@
 #define PART_ROWS		8192	/* what a part should have: it fits the cache */
 #define MIN_PARTS		64
 #define MAX_PARTS		1024
-#define MAX_OPTIONS		(offsetof(CdiFunnelOptions, step_windows) + \
-						 CDI_FUNNEL_MAX_CONDITIONS * (sizeof(int64) + sizeof(CdiFunnelExclusion)))
 
 /*
  * Where a chunk is: its address (a dsa_pointer where it is shared), or the
@@ -58,7 +56,7 @@ typedef struct Share
 	uint64		blocks;
 } Share;
 
-struct CdiFunnelShared
+struct CdiPeopleShared
 {
 	dsm_handle	segment;
 	int			participants;
@@ -67,8 +65,8 @@ struct CdiFunnelShared
 	SharedFileSet files;
 	pg_atomic_uint32 next_part;
 	slock_t		mutex;
-	bool		has_options;
-	char		options[MAX_OPTIONS];
+	dsa_pointer settings;		/* 0: nobody has any */
+	Size		settings_size;
 	Share		shares[FLEXIBLE_ARRAY_MEMBER];
 };
 
@@ -78,9 +76,9 @@ typedef struct Open
 	Link		link;
 } Open;
 
-struct CdiFunnelStore
+struct CdiPeopleStore
 {
-	CdiFunnelKey key;
+	CdiPeopleKey key;
 	uint32		key_size;
 	uint32		row_size;
 	uint32		nparts;			/* a power of two; one more for null */
@@ -89,7 +87,7 @@ struct CdiFunnelStore
 	Open	   *open;
 	Link	   *heads;
 	MemoryContext context;
-	CdiFunnelShared *shared;
+	CdiPeopleShared *shared;
 	dsa_area   *area;
 	int			participant;
 
@@ -111,20 +109,20 @@ struct CdiFunnelStore
 	Link		chain;
 	BufFile   **files;			/* of the others */
 	Chunk	   *buffer;			/* out of a file */
-	CdiFunnelOptions *options;	/* from another process */
+	void	   *settings;		/* from another process */
 };
 
 /* What the processes share */
 
 Size
-cdi_funnel_shared_size(int participants)
+cdi_people_shared_size(int participants)
 {
-	return offsetof(CdiFunnelShared, shares) + sizeof(Share) * participants;
+	return offsetof(CdiPeopleShared, shares) + sizeof(Share) * participants;
 }
 
 /* Parts for so many rows, of which the open chunks take half of the memory at most. */
 uint32
-cdi_funnel_store_parts(double rows)
+cdi_people_store_parts(double rows)
 {
 	Size		most = get_hash_memory_limit() / CHUNK_SIZE / 2;
 	uint32		nparts = 1;
@@ -136,12 +134,12 @@ cdi_funnel_store_parts(double rows)
 }
 
 void
-cdi_funnel_shared_init(CdiFunnelShared *shared, int participants, double rows, dsm_segment *seg)
+cdi_people_shared_init(CdiPeopleShared *shared, int participants, double rows, dsm_segment *seg)
 {
-	memset(shared, 0, cdi_funnel_shared_size(participants));
+	memset(shared, 0, cdi_people_shared_size(participants));
 	shared->segment = dsm_segment_handle(seg);
 	shared->participants = participants;
-	shared->nparts = cdi_funnel_store_parts(rows);
+	shared->nparts = cdi_people_store_parts(rows);
 	BarrierInit(&shared->barrier, 0);
 	SharedFileSetInit(&shared->files, seg);
 	pg_atomic_init_u32(&shared->next_part, 0);
@@ -150,14 +148,14 @@ cdi_funnel_shared_init(CdiFunnelShared *shared, int participants, double rows, d
 
 /* In a worker: files stay as long as it is there. */
 void
-cdi_funnel_shared_attach(CdiFunnelShared *shared)
+cdi_people_shared_attach(CdiPeopleShared *shared)
 {
 	SharedFileSetAttach(&shared->files, dsm_find_mapping(shared->segment));
 }
 
 /* Everything anew, when the workers of the last time are gone. */
 void
-cdi_funnel_shared_reset(CdiFunnelShared *shared, dsa_area *area)
+cdi_people_shared_reset(CdiPeopleShared *shared, dsa_area *area)
 {
 	for (int i = 0; i < shared->participants; i++)
 	{
@@ -177,14 +175,16 @@ cdi_funnel_shared_reset(CdiFunnelShared *shared, dsa_area *area)
 	SharedFileSetDeleteAll(&shared->files);
 	BarrierInit(&shared->barrier, 0);
 	pg_atomic_write_u32(&shared->next_part, 0);
-	shared->has_options = false;
+	if (DsaPointerIsValid(shared->settings))
+		dsa_free(area, shared->settings);
+	shared->settings = InvalidDsaPointer;
 }
 
 /* Chunks */
 
 /* Memory for whole chunks; NULL where the limit forbids it. */
 static Chunk *
-take_memory(CdiFunnelStore *store, Size size, bool must, Link *link)
+take_memory(CdiPeopleStore *store, Size size, bool must, Link *link)
 {
 	Chunk	   *chunk;
 
@@ -210,7 +210,7 @@ take_memory(CdiFunnelStore *store, Size size, bool must, Link *link)
 
 /* A chunk in memory, or NULL where none is left. */
 static Chunk *
-take_chunk(CdiFunnelStore *store, bool must, Link *link)
+take_chunk(CdiPeopleStore *store, bool must, Link *link)
 {
 	Chunk	   *chunk;
 
@@ -233,12 +233,12 @@ take_chunk(CdiFunnelStore *store, bool must, Link *link)
 static void
 file_name(char *name, int participant)
 {
-	snprintf(name, MAXPGPATH, "funnel.%d", participant);
+	snprintf(name, MAXPGPATH, "people.%d", participant);
 }
 
 /* Into the file; returns where. */
 static Link
-write_chunk(CdiFunnelStore *store, Chunk *chunk)
+write_chunk(CdiPeopleStore *store, Chunk *chunk)
 {
 	Link		link = BLOCK_LINK(store->blocks);
 
@@ -263,7 +263,7 @@ write_chunk(CdiFunnelStore *store, Chunk *chunk)
 }
 
 static void
-chain(CdiFunnelStore *store, uint32 part, Chunk *chunk, Link link, bool in_memory)
+chain(CdiPeopleStore *store, uint32 part, Chunk *chunk, Link link, bool in_memory)
 {
 	chunk->next = store->heads[part];
 	store->heads[part] = in_memory ? link : write_chunk(store, chunk);
@@ -271,7 +271,7 @@ chain(CdiFunnelStore *store, uint32 part, Chunk *chunk, Link link, bool in_memor
 
 /* A row that is longer than a chunk has one of its own, which stays in memory. */
 static char *
-add_long_row(CdiFunnelStore *store, uint32 part, Size row_size)
+add_long_row(CdiPeopleStore *store, uint32 part, Size row_size)
 {
 	Link		link;
 	Chunk	   *chunk = take_memory(store, sizeof(Chunk) + row_size, true, &link);
@@ -283,7 +283,7 @@ add_long_row(CdiFunnelStore *store, uint32 part, Size row_size)
 
 /* Where a row goes whose part's open chunk has no room for it. */
 static char *
-add_chunk(CdiFunnelStore *store, uint32 part, Size row_size)
+add_chunk(CdiPeopleStore *store, uint32 part, Size row_size)
 {
 	Open	   *open = &store->open[part];
 	Link		link;
@@ -312,7 +312,7 @@ add_chunk(CdiFunnelStore *store, uint32 part, Size row_size)
 }
 
 static inline char *
-add_row(CdiFunnelStore *store, uint32 part, Size row_size)
+add_row(CdiPeopleStore *store, uint32 part, Size row_size)
 {
 	char	   *place = store->places[part];
 
@@ -323,21 +323,21 @@ add_row(CdiFunnelStore *store, uint32 part, Size row_size)
 	return place;
 }
 
-CdiFunnelStore *
-cdi_funnel_store_open(MemoryContext context, const CdiFunnelKey *key, double rows,
-					  CdiFunnelShared *shared, dsa_area *area, int participant)
+CdiPeopleStore *
+cdi_people_store_open(MemoryContext context, const CdiPeopleKey *key, double rows,
+					  CdiPeopleShared *shared, dsa_area *area, int participant)
 {
-	CdiFunnelStore *store = MemoryContextAllocZero(context, sizeof(CdiFunnelStore));
+	CdiPeopleStore *store = MemoryContextAllocZero(context, sizeof(CdiPeopleStore));
 
 	store->key = *key;
-	store->key_size = cdi_funnel_key_size(key);
-	store->row_size = TYPEALIGN(sizeof(uint32), CDI_FUNNEL_ROW_KEY + store->key_size);
+	store->key_size = cdi_people_key_size(key);
+	store->row_size = TYPEALIGN(sizeof(uint32), CDI_PEOPLE_ROW_KEY + store->key_size);
 	store->context = context;
 	store->shared = shared;
 	store->area = area;
 	store->participant = participant;
 	store->limit = get_hash_memory_limit();
-	store->nparts = shared ? shared->nparts : cdi_funnel_store_parts(rows);
+	store->nparts = shared ? shared->nparts : cdi_people_store_parts(rows);
 	store->heads = MemoryContextAllocZero(context, sizeof(Link) * (store->nparts + 1));
 	store->buffer = MemoryContextAlloc(context, CHUNK_SIZE);
 	if (shared)
@@ -346,7 +346,7 @@ cdi_funnel_store_open(MemoryContext context, const CdiFunnelKey *key, double row
 }
 
 void
-cdi_funnel_store_close(CdiFunnelStore *store)
+cdi_people_store_close(CdiPeopleStore *store)
 {
 	if (store->file)
 		BufFileClose(store->file);
@@ -360,7 +360,7 @@ cdi_funnel_store_close(CdiFunnelStore *store)
 }
 
 bool
-cdi_funnel_store_begin(CdiFunnelStore *store)
+cdi_people_store_begin(CdiPeopleStore *store)
 {
 	uint32		nparts = store->nparts + 1;
 
@@ -376,14 +376,14 @@ cdi_funnel_store_begin(CdiFunnelStore *store)
 }
 
 static inline void
-write_entry(char *place, const CdiFunnelEntry *entry)
+write_entry(char *place, const CdiPeopleEntry *entry)
 {
 	memcpy(place, &entry->at, sizeof(TimestampTz));
-	memcpy(place + CDI_FUNNEL_ROW_CONDITIONS, &entry->conditions, sizeof(uint32));
+	memcpy(place + CDI_PEOPLE_ROW_CONDITIONS, &entry->conditions, sizeof(uint32));
 }
 
 void
-cdi_funnel_store_add(CdiFunnelStore *store, Datum key, bool isnull, const CdiFunnelEntry *entry)
+cdi_people_store_add(CdiPeopleStore *store, Datum key, bool isnull, const CdiPeopleEntry *entry)
 {
 	uint32		mask = store->nparts - 1;
 	char	   *place;
@@ -395,14 +395,14 @@ cdi_funnel_store_add(CdiFunnelStore *store, Datum key, bool isnull, const CdiFun
 	}
 	else if (store->key_size > 0)
 	{
-		uint64		image[CDI_FUNNEL_KEY_IMAGE / sizeof(uint64)] = {0};
+		uint64		image[CDI_PEOPLE_KEY_IMAGE / sizeof(uint64)] = {0};
 
 		if (store->key.typbyval)
 			store_att_byval(image, key, store->key.typlen);
 		else
 			memcpy(image, DatumGetPointer(key), store->key_size);
-		place = add_row(store, cdi_funnel_hash_image(image) & mask, store->row_size);
-		memcpy(place + CDI_FUNNEL_ROW_KEY, image, store->key_size);
+		place = add_row(store, cdi_people_hash_image(image) & mask, store->row_size);
+		memcpy(place + CDI_PEOPLE_ROW_KEY, image, store->key_size);
 	}
 	else
 	{
@@ -410,9 +410,9 @@ cdi_funnel_store_add(CdiFunnelStore *store, Datum key, bool isnull, const CdiFun
 		uint32		size = VARSIZE_ANY_EXHDR(value);
 		uint64		hash = hash_bytes_extended((unsigned char *) VARDATA_ANY(value), size, 0);
 
-		place = add_row(store, hash & mask, TYPEALIGN(sizeof(uint32), CDI_FUNNEL_ROW_KEY + sizeof(uint32) + size));
-		memcpy(place + CDI_FUNNEL_ROW_KEY, &size, sizeof(uint32));
-		memcpy(place + CDI_FUNNEL_ROW_KEY + sizeof(uint32), VARDATA_ANY(value), size);
+		place = add_row(store, hash & mask, TYPEALIGN(sizeof(uint32), CDI_PEOPLE_ROW_KEY + sizeof(uint32) + size));
+		memcpy(place + CDI_PEOPLE_ROW_KEY, &size, sizeof(uint32));
+		memcpy(place + CDI_PEOPLE_ROW_KEY + sizeof(uint32), VARDATA_ANY(value), size);
 		if ((Pointer) value != DatumGetPointer(key))
 			pfree(value);
 	}
@@ -421,11 +421,12 @@ cdi_funnel_store_add(CdiFunnelStore *store, Datum key, bool isnull, const CdiFun
 
 /* What was collected, for everybody. */
 static void
-publish(CdiFunnelStore *store, const CdiFunnelOptions *options)
+publish(CdiPeopleStore *store, const void *settings, Size settings_size)
 {
-	CdiFunnelShared *shared = store->shared;
+	CdiPeopleShared *shared = store->shared;
 	Share	   *share = &shared->shares[store->participant];
 	Size		size = sizeof(Link) * (store->nparts + 1);
+	dsa_pointer copy;
 
 	share->memory = store->memory;
 	share->blocks = store->blocks;
@@ -433,20 +434,26 @@ publish(CdiFunnelStore *store, const CdiFunnelOptions *options)
 		BufFileExportFileSet(store->file);
 	share->heads = dsa_allocate(store->area, size);
 	memcpy(dsa_get_address(store->area, share->heads), store->heads, size);
-	if (options)
+	if (settings == NULL)
+		return;
+	copy = dsa_allocate(store->area, settings_size);
+	memcpy(dsa_get_address(store->area, copy), settings, settings_size);
+	SpinLockAcquire(&shared->mutex);
+	if (!DsaPointerIsValid(shared->settings))
 	{
-		Assert(options->size <= MAX_OPTIONS);
-		SpinLockAcquire(&shared->mutex);
-		memcpy(shared->options, options, options->size);
-		shared->has_options = true;
-		SpinLockRelease(&shared->mutex);
+		shared->settings = copy;
+		shared->settings_size = settings_size;
+		copy = InvalidDsaPointer;
 	}
+	SpinLockRelease(&shared->mutex);
+	if (DsaPointerIsValid(copy))
+		dsa_free(store->area, copy);
 }
 
-const CdiFunnelOptions *
-cdi_funnel_store_finish(CdiFunnelStore *store, const CdiFunnelOptions *options)
+const void *
+cdi_people_store_finish(CdiPeopleStore *store, const void *settings, Size size)
 {
-	CdiFunnelShared *shared = store->shared;
+	CdiPeopleShared *shared = store->shared;
 
 	if (store->open)
 	{
@@ -462,26 +469,24 @@ cdi_funnel_store_finish(CdiFunnelStore *store, const CdiFunnelOptions *options)
 		}
 		if (shared)
 		{
-			publish(store, options);
+			publish(store, settings, size);
 			BarrierArriveAndWait(&shared->barrier, PG_WAIT_EXTENSION);
 			BarrierDetach(&shared->barrier);
 		}
 	}
-	if (options == NULL && shared && shared->has_options)
+	if (settings == NULL && shared && DsaPointerIsValid(shared->settings))
 	{
-		Size		size = ((CdiFunnelOptions *) shared->options)->size;
-
-		store->options = MemoryContextAlloc(store->context, size);
-		memcpy(store->options, shared->options, size);
-		options = store->options;
+		store->settings = MemoryContextAlloc(store->context, shared->settings_size);
+		memcpy(store->settings, dsa_get_address(store->area, shared->settings), shared->settings_size);
+		settings = store->settings;
 	}
-	return options;
+	return settings;
 }
 
 /* Reading */
 
 bool
-cdi_funnel_store_next_part(CdiFunnelStore *store, bool *null_key)
+cdi_people_store_next_part(CdiPeopleStore *store, bool *null_key)
 {
 	store->part = store->shared ?
 		pg_atomic_fetch_add_u32(&store->shared->next_part, 1) : store->next_part++;
@@ -502,7 +507,7 @@ cdi_funnel_store_next_part(CdiFunnelStore *store, bool *null_key)
 
 /* The chain of the next process that has one of this part. */
 static bool
-next_chain(CdiFunnelStore *store)
+next_chain(CdiPeopleStore *store)
 {
 	if (store->shared == NULL)
 	{
@@ -527,7 +532,7 @@ next_chain(CdiFunnelStore *store)
 
 /* A chunk from the file of whose chain is read. */
 static Chunk *
-read_chunk(CdiFunnelStore *store, uint64 block)
+read_chunk(CdiPeopleStore *store, uint64 block)
 {
 	BufFile    *file = store->file;
 
@@ -548,12 +553,12 @@ read_chunk(CdiFunnelStore *store, uint64 block)
 		BufFileRead(file, store->buffer, CHUNK_SIZE) != CHUNK_SIZE)
 		ereport(ERROR,
 				(errcode_for_file_access(),
-				 errmsg("could not read block %llu of a temporary file of a funnel", (unsigned long long) block)));
+				 errmsg("could not read block %llu of a temporary file of people", (unsigned long long) block)));
 	return store->buffer;
 }
 
 bool
-cdi_funnel_store_next_chunk(CdiFunnelStore *store, const char **rows, const char **end)
+cdi_people_store_next_chunk(CdiPeopleStore *store, const char **rows, const char **end)
 {
 	Chunk	   *chunk;
 
@@ -573,7 +578,7 @@ cdi_funnel_store_next_chunk(CdiFunnelStore *store, const char **rows, const char
 }
 
 void
-cdi_funnel_store_usage(const CdiFunnelStore *store, CdiFunnelUsage *usage)
+cdi_people_store_usage(const CdiPeopleStore *store, CdiPeopleUsage *usage)
 {
 	usage->parts = store->nparts;
 	usage->memory = store->memory;

@@ -589,9 +589,9 @@ BEGIN
     END IF;
 
     PERFORM cdi._ensure_partitions();
+    PERFORM cdi._create_virtual_event_view();
     PERFORM cdi._create_views();
     PERFORM cdi._create_identity_views();
-    PERFORM cdi._create_virtual_event_view();
     PERFORM cdi._create_bi_views();
     PERFORM cdi._grant_storage();
     IF current_setting('cdi.enabled', true) IS DISTINCT FROM 'on' THEN

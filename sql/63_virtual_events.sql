@@ -26,9 +26,11 @@ END
 $$;
 COMMENT ON FUNCTION cdi._unknown_virtual_event(text, integer) IS 'Internal: raises ZC360.';
 
--- The view over the current versions, and their indexes.  A declaration that
+-- The views over the current versions, and their indexes.  A declaration that
 -- this server does not understand any more must not keep cdi_init() from its
 -- work, nor others from being declared; the one that changed now must succeed.
+-- Conversions have a view of their own, so that a reader's times reach the
+-- events and a virtual event that no conversion is declared for is not looked at.
 CREATE OR REPLACE FUNCTION cdi._create_virtual_event_view(changed text DEFAULT NULL)
 RETURNS void
 LANGUAGE plpgsql
@@ -38,7 +40,11 @@ DECLARE
     columns text := 'e.event_id, e."timestamp", e.position, e.received_at, e.source_id, e.type, e.event, e.subject, e.user_id, e.anonymous_id, e.group_id, '
         'e.campaign_source, e.campaign_medium, e.campaign_name, e.campaign_term, e.campaign_content, e.click_id_type, e.referrer_host, e.page_host, '
         'e.properties, e.traits, e.context';
+    conversion_columns text := 'e.event_id, c.name AS conversion, e.subject, e."timestamp", e.properties, c.value_property, c.currency, c.currency_property, '
+        'c.reporting_currency, c.unique_property, c.unique_scope, c.unique_within, e.position, e.source_id';
     branches text[] := '{}';
+    conversion_branches text[] := '{}';
+    source text;
     declared record;
     condition text;
     index_name text;
@@ -46,6 +52,7 @@ BEGIN
     FOR declared IN
         SELECT DISTINCT ON (v.name) v.* FROM cdi.virtual_events v ORDER BY v.name, v.version DESC
     LOOP
+        source := format('@extschema@.cdi_virtual_event_rows(%L) e WHERE true', declared.name);   -- says what is wrong
         BEGIN
             condition := cdi._canonical_predicate(declared.expression, 'e', declared.indexed);
             index_name := format('virtual_event_%s', declared.version_id);
@@ -57,6 +64,7 @@ BEGIN
                 'SELECT %L::text AS virtual_event, %s::integer AS version, coalesce(m.person_id, e.subject) AS person_id, %s'
                 ' FROM cdi.events e LEFT JOIN cdi.identity_map m ON m.identifier = e.subject WHERE %s',
                 declared.name, declared.version, columns, condition);
+            source := format('cdi.events e WHERE (%s)', condition);
         EXCEPTION
             WHEN query_canceled OR lock_not_available OR deadlock_detected THEN
                 RAISE;
@@ -67,17 +75,25 @@ BEGIN
                 RAISE WARNING 'virtual event "%" is left out: %', declared.name, SQLERRM
                     USING HINT = 'Declare it anew with cdi_alter_virtual_event().';
         END;
+        conversion_branches := conversion_branches || format(
+            'SELECT %s FROM cdi.conversions c CROSS JOIN %s AND c.event = %L AND c.value_expression IS NULL',
+            conversion_columns, source, declared.name);
     END LOOP;
     IF branches = '{}' THEN
         branches := ARRAY[format('SELECT NULL::text AS virtual_event, NULL::integer AS version, NULL::uuid AS person_id, %s FROM cdi.events e WHERE false', columns)];
     END IF;
+    IF conversion_branches = '{}' THEN
+        conversion_branches := ARRAY[format('SELECT %s FROM cdi.conversions c CROSS JOIN cdi.events e WHERE false', conversion_columns)];
+    END IF;
+    EXECUTE 'CREATE OR REPLACE VIEW cdi.virtual_event_conversions WITH (security_invoker = true) AS ' || array_to_string(conversion_branches, ' UNION ALL ');
+    COMMENT ON VIEW cdi.virtual_event_conversions IS 'Occurrences of virtual events, by their current versions, once for each conversion without a value expression that is declared on them: what cdi.conversion_candidates reads of them.';
     EXECUTE 'CREATE OR REPLACE VIEW cdi.virtual_event_occurrences WITH (security_invoker = true) AS ' || array_to_string(branches, ' UNION ALL ');
     COMMENT ON VIEW cdi.virtual_event_occurrences IS 'Events that are occurrences of a virtual event, by its current version. Ask for one with WHERE virtual_event = ''NAME'': the others are then not evaluated.';
     COMMENT ON COLUMN cdi.virtual_event_occurrences.virtual_event IS 'Name of the virtual event. An event may be an occurrence of several.';
     COMMENT ON COLUMN cdi.virtual_event_occurrences.event IS 'Name that the event was tracked by.';
 END
 $$;
-COMMENT ON FUNCTION cdi._create_virtual_event_view(text) IS 'Internal: make cdi.virtual_event_occurrences, and indexes that are missing.';
+COMMENT ON FUNCTION cdi._create_virtual_event_view(text) IS 'Internal: make cdi.virtual_event_occurrences and cdi.virtual_event_conversions, and indexes that are missing.';
 
 -- After the view, which readers lock before the events.
 CREATE OR REPLACE FUNCTION cdi._drop_virtual_event_index(version_id integer)

@@ -314,13 +314,11 @@ BEGIN
         JOIN cdi.events v ON v.type = 'track' AND v.event = c.event
         WHERE c.value_expression IS NULL AND NOT EXISTS (SELECT FROM cdi.virtual_events w WHERE w.name = c.event)
         UNION ALL
-        SELECT v.event_id, c.name, v.subject, v."timestamp", v.properties,
-               @extschema@.cdi_property_number(v.properties, c.value_property),
-               c.currency, c.currency_property, c.reporting_currency, c.unique_property, c.unique_scope, c.unique_within,
+        SELECT v.event_id, v.conversion, v.subject, v."timestamp", v.properties,
+               @extschema@.cdi_property_number(v.properties, v.value_property),
+               v.currency, v.currency_property, v.reporting_currency, v.unique_property, v.unique_scope, v.unique_within,
                v.position, v.source_id
-        FROM (SELECT DISTINCT w.name FROM cdi.virtual_events w) w
-        JOIN cdi.conversions c ON c.event = w.name AND c.value_expression IS NULL
-        CROSS JOIN LATERAL @extschema@.cdi_virtual_event_rows(w.name) v
+        FROM cdi.virtual_event_conversions v
         UNION ALL
         SELECT v.event_id, c.name, v.subject, v."timestamp", v.properties, v.value,
                c.currency, c.currency_property, c.reporting_currency, c.unique_property, c.unique_scope, c.unique_within,

@@ -39,16 +39,6 @@ typedef struct State
 	int64		touch_space;
 } State;
 
-static MemoryContext
-aggregate_context(FunctionCallInfo fcinfo)
-{
-	MemoryContext context;
-
-	if (!AggCheckCallContext(fcinfo, &context))
-		elog(ERROR, "cdi_hazard called in non-aggregate context");
-	return context;
-}
-
 static State *
 create_state(MemoryContext context)
 {
@@ -105,22 +95,16 @@ days_of(const Interval *age)
 	return days;
 }
 
-static double
-number_argument(FunctionCallInfo fcinfo, int n)
-{
-	return PG_ARGISNULL(n) ? 0.0 : PG_GETARG_FLOAT8(n);
-}
-
 /* (state, path, ages, conversions, value, nulls [, options]) */
 PG_FUNCTION_INFO_V1(cdi_hazard_transition);
 Datum
 cdi_hazard_transition(PG_FUNCTION_ARGS)
 {
-	MemoryContext context = aggregate_context(fcinfo);
+	MemoryContext context = cdi_paths_aggregate_context(fcinfo);
 	State	   *state = PG_ARGISNULL(ARG_STATE) ? create_state(context) : (State *) PG_GETARG_POINTER(ARG_STATE);
-	double		conversions = number_argument(fcinfo, ARG_CONVERSIONS);
-	double		value = number_argument(fcinfo, ARG_VALUE);
-	double		nulls = number_argument(fcinfo, ARG_NULLS);
+	double		conversions = cdi_paths_number(fcinfo, ARG_CONVERSIONS);
+	double		value = cdi_paths_number(fcinfo, ARG_VALUE);
+	double		nulls = cdi_paths_number(fcinfo, ARG_NULLS);
 	const int32 *touches;
 	Datum	   *ages = NULL;
 	bool	   *unknown = NULL;
@@ -158,7 +142,7 @@ PG_FUNCTION_INFO_V1(cdi_hazard_combine);
 Datum
 cdi_hazard_combine(PG_FUNCTION_ARGS)
 {
-	MemoryContext context = aggregate_context(fcinfo);
+	MemoryContext context = cdi_paths_aggregate_context(fcinfo);
 	State	   *state = PG_ARGISNULL(0) ? NULL : (State *) PG_GETARG_POINTER(0);
 	State	   *other;
 	int32	   *numbers;
@@ -195,14 +179,10 @@ Datum
 cdi_hazard_serialise(PG_FUNCTION_ARGS)
 {
 	State	   *state = (State *) PG_GETARG_POINTER(0);
-	const Jsonb *options = state->labels->options;
 	StringInfoData buffer;
 
-	aggregate_context(fcinfo);
+	cdi_paths_aggregate_context(fcinfo);
 	pq_begintypsend(&buffer);
-	pq_sendint32(&buffer, options == NULL ? 0 : VARSIZE(options));
-	if (options != NULL)
-		pq_sendbytes(&buffer, (const char *) options, VARSIZE(options));
 	cdi_paths_send(state->labels, &buffer);
 	pq_sendint64(&buffer, state->npaths);
 	for (int64 p = 0; p < state->npaths; p++)
@@ -224,20 +204,13 @@ cdi_hazard_deserialise(PG_FUNCTION_ARGS)
 	bytea	   *bytes = PG_GETARG_BYTEA_PP(0);
 	State	   *state;
 	StringInfoData buffer;
-	int			length;
 	int64		npaths;
 
-	aggregate_context(fcinfo);
+	cdi_paths_aggregate_context(fcinfo);
 	buffer.data = VARDATA_ANY(bytes);
 	buffer.len = buffer.maxlen = VARSIZE_ANY_EXHDR(bytes);
 	buffer.cursor = 0;
 	state = create_state(CurrentMemoryContext);
-	length = pq_getmsgint(&buffer, 4);
-	if (length > 0)
-	{
-		state->labels->options = palloc(length);
-		pq_copymsgbytes(&buffer, (char *) state->labels->options, length);
-	}
 	cdi_paths_receive(state->labels, &buffer);
 	npaths = pq_getmsgint64(&buffer);
 	for (int64 p = 0; p < npaths; p++)
@@ -299,7 +272,7 @@ PG_FUNCTION_INFO_V1(cdi_hazard_final);
 Datum
 cdi_hazard_final(PG_FUNCTION_ARGS)
 {
-	MemoryContext context = aggregate_context(fcinfo);
+	MemoryContext context = cdi_paths_aggregate_context(fcinfo);
 	State	   *state = PG_ARGISNULL(0) ? create_state(context) : (State *) PG_GETARG_POINTER(0);
 	CdiHazardOptions options = CDI_HAZARD_DEFAULT;
 	CdiBootstrap bootstrap = CDI_BOOTSTRAP_DEFAULT;

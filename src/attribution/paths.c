@@ -317,6 +317,9 @@ cdi_paths_merge(CdiPaths *paths, const CdiPaths *other)
 void
 cdi_paths_send(const CdiPaths *paths, StringInfo buffer)
 {
+	pq_sendint32(buffer, paths->options == NULL ? 0 : VARSIZE(paths->options));
+	if (paths->options != NULL)
+		pq_sendbytes(buffer, (const char *) paths->options, VARSIZE(paths->options));
 	pq_sendint32(buffer, paths->nlabels);
 	for (int i = 0; i < paths->nlabels; i++)
 	{
@@ -342,6 +345,12 @@ cdi_paths_receive(CdiPaths *paths, StringInfo buffer)
 {
 	int			n = pq_getmsgint(buffer, 4);
 
+	if (n > 0)
+	{
+		paths->options = MemoryContextAlloc(paths->context, n);
+		pq_copymsgbytes(buffer, (char *) paths->options, n);
+	}
+	n = pq_getmsgint(buffer, 4);
 	for (int i = 0; i < n; i++)
 	{
 		CdiText		label;

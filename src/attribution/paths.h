@@ -84,6 +84,7 @@ extern void cdi_paths_count(CdiPaths *paths, int entry, double conversions, doub
 extern int32 *cdi_paths_touches(CdiPaths *paths, ArrayType *path, int32 *length);
 /* Adds all of another's, with what rounding took from its sums. */
 extern void cdi_paths_merge(CdiPaths *paths, const CdiPaths *other);
+/* With options, for the leader of a parallel plan */
 extern void cdi_paths_send(const CdiPaths *paths, StringInfo buffer);
 extern void cdi_paths_receive(CdiPaths *paths, StringInfo buffer);
 extern void cdi_paths_sort(CdiPaths *paths);
@@ -99,6 +100,10 @@ extern void cdi_paths_check_outcome(double conversions, double value, double nul
 
 /* The sorted paths of an aggregate's state; empty ones where there was no row. */
 extern CdiPaths *cdi_paths_of_state(FunctionCallInfo fcinfo);
+
+/* What every such function asks of its call: it is within an aggregate; a number, null being 0. */
+extern MemoryContext cdi_paths_aggregate_context(FunctionCallInfo fcinfo);
+extern double cdi_paths_number(FunctionCallInfo fcinfo, int argument);
 
 /* Keeps the options of the first row; raises 22023 where another row has others. */
 extern void cdi_paths_keep_options(CdiPaths *paths, const Jsonb *options);

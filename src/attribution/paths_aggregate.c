@@ -30,8 +30,8 @@ enum
 	ARG_STATE, ARG_PATH, ARG_CONVERSIONS, ARG_VALUE, ARG_NULLS, ARG_OPTIONS
 };
 
-static MemoryContext
-aggregate_context(FunctionCallInfo fcinfo)
+MemoryContext
+cdi_paths_aggregate_context(FunctionCallInfo fcinfo)
 {
 	MemoryContext context;
 
@@ -58,10 +58,10 @@ cdi_paths_keep_options(CdiPaths *paths, const Jsonb *options)
 				 errhint("Write them as a constant.")));
 }
 
-static double
-number_argument(FunctionCallInfo fcinfo, int n)
+double
+cdi_paths_number(FunctionCallInfo fcinfo, int argument)
 {
-	return PG_ARGISNULL(n) ? 0.0 : PG_GETARG_FLOAT8(n);
+	return PG_ARGISNULL(argument) ? 0.0 : PG_GETARG_FLOAT8(argument);
 }
 
 /* (state, path, conversions, value, nulls [, options]) */
@@ -69,7 +69,7 @@ PG_FUNCTION_INFO_V1(cdi_paths_transition);
 Datum
 cdi_paths_transition(PG_FUNCTION_ARGS)
 {
-	MemoryContext context = aggregate_context(fcinfo);
+	MemoryContext context = cdi_paths_aggregate_context(fcinfo);
 	CdiPaths   *paths = PG_ARGISNULL(ARG_STATE) ? cdi_paths_create(context) :
 		(CdiPaths *) PG_GETARG_POINTER(ARG_STATE);
 	const int32 *touches;
@@ -79,9 +79,9 @@ cdi_paths_transition(PG_FUNCTION_ARGS)
 		cdi_paths_keep_options(paths, PG_GETARG_JSONB_P(ARG_OPTIONS));
 	touches = cdi_paths_touches(paths, PG_ARGISNULL(ARG_PATH) ? NULL : PG_GETARG_ARRAYTYPE_P(ARG_PATH), &length);
 	cdi_paths_add(paths, touches, length,
-				  number_argument(fcinfo, ARG_CONVERSIONS),
-				  number_argument(fcinfo, ARG_VALUE),
-				  number_argument(fcinfo, ARG_NULLS));
+				  cdi_paths_number(fcinfo, ARG_CONVERSIONS),
+				  cdi_paths_number(fcinfo, ARG_VALUE),
+				  cdi_paths_number(fcinfo, ARG_NULLS));
 	PG_RETURN_POINTER(paths);
 }
 
@@ -89,7 +89,7 @@ PG_FUNCTION_INFO_V1(cdi_paths_combine);
 Datum
 cdi_paths_combine(PG_FUNCTION_ARGS)
 {
-	MemoryContext context = aggregate_context(fcinfo);
+	MemoryContext context = cdi_paths_aggregate_context(fcinfo);
 	CdiPaths   *paths = PG_ARGISNULL(0) ? NULL : (CdiPaths *) PG_GETARG_POINTER(0);
 	CdiPaths   *other;
 
@@ -114,11 +114,8 @@ cdi_paths_serialise(PG_FUNCTION_ARGS)
 	CdiPaths   *paths = (CdiPaths *) PG_GETARG_POINTER(0);
 	StringInfoData buffer;
 
-	aggregate_context(fcinfo);
+	cdi_paths_aggregate_context(fcinfo);
 	pq_begintypsend(&buffer);
-	pq_sendint32(&buffer, paths->options == NULL ? 0 : VARSIZE(paths->options));
-	if (paths->options != NULL)
-		pq_sendbytes(&buffer, (char *) paths->options, VARSIZE(paths->options));
 	cdi_paths_send(paths, &buffer);
 	PG_RETURN_BYTEA_P(pq_endtypsend(&buffer));
 }
@@ -130,19 +127,12 @@ cdi_paths_deserialise(PG_FUNCTION_ARGS)
 	bytea	   *bytes = PG_GETARG_BYTEA_PP(0);
 	CdiPaths   *paths;
 	StringInfoData buffer;
-	int			length;
 
-	aggregate_context(fcinfo);
+	cdi_paths_aggregate_context(fcinfo);
 	buffer.data = VARDATA_ANY(bytes);
 	buffer.len = buffer.maxlen = VARSIZE_ANY_EXHDR(bytes);
 	buffer.cursor = 0;
 	paths = cdi_paths_create(CurrentMemoryContext);
-	length = pq_getmsgint(&buffer, 4);
-	if (length > 0)
-	{
-		paths->options = MemoryContextAlloc(paths->context, length);
-		pq_copymsgbytes(&buffer, (char *) paths->options, length);
-	}
 	cdi_paths_receive(paths, &buffer);
 	pq_getmsgend(&buffer);
 	PG_RETURN_POINTER(paths);
@@ -151,7 +141,7 @@ cdi_paths_deserialise(PG_FUNCTION_ARGS)
 CdiPaths *
 cdi_paths_of_state(FunctionCallInfo fcinfo)
 {
-	MemoryContext context = aggregate_context(fcinfo);
+	MemoryContext context = cdi_paths_aggregate_context(fcinfo);
 	CdiPaths   *paths = PG_ARGISNULL(0) ? cdi_paths_create(context) : (CdiPaths *) PG_GETARG_POINTER(0);
 
 	cdi_paths_sort(paths);

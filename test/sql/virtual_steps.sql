@@ -55,6 +55,21 @@ SELECT conversion, count(*), sum(value) FROM cdi.conversion_events WHERE convers
 SELECT (SELECT sum(credit) FROM cdi_attribution('linear', 'step_virtual'))::numeric(20, 6) = (SELECT count(*) FROM cdi.conversion_events WHERE conversion = 'step_virtual') AS credits_sum,
        (SELECT sum(credited_value) FROM cdi_attribution('linear', 'step_virtual')) = (SELECT sum(value) FROM cdi.conversion_events WHERE conversion = 'step_tracked') AS values_sum;
 
+-- What is asked for a period reads its events: the times reach the predicate, whose other occurrences do not come up
+CREATE FUNCTION pg_temp.occurrences_read(period text) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    plan json;
+BEGIN
+    EXECUTE 'EXPLAIN (ANALYZE, FORMAT json, TIMING off) SELECT * FROM cdi.conversion_events WHERE conversion = $1' || period INTO plan USING 'step_virtual';
+    RETURN (SELECT sum((n ->> 'Actual Rows')::numeric * (n ->> 'Actual Loops')::numeric)
+            FROM jsonb_path_query(plan::jsonb, 'strict $.**') n
+            WHERE jsonb_typeof(n) = 'object' AND (n ->> 'Node Type' IN ('Function Scan', 'ProjectSet') OR n ->> 'Relation Name' LIKE 'events%'));
+END
+$$;
+SELECT pg_temp.occurrences_read('') >= (SELECT count(*) FROM cdi.conversion_events WHERE conversion = 'step_virtual') AS all_of_them,
+       pg_temp.occurrences_read(format(' AND converted_at >= %L AND converted_at < %L', at, at + interval '1 second')) < 5 AS of_one_second
+FROM (SELECT min(converted_at) FROM cdi.conversion_events WHERE conversion = 'step_virtual') m (at);
+
 -- A reader needs no more than cdi_grant_reader() gives
 CREATE ROLE cdi_test_steps_reader;
 SELECT cdi_grant_reader('cdi_test_steps_reader');

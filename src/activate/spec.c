@@ -349,7 +349,7 @@ check_stages(const json_t *stages, const char *where)
 static void
 check_batch(const json_t *batch, const char *where)
 {
-	static const char *const members[] = {"max_items", "max_bytes", NULL};
+	static const char *const members[] = {"max_items", "max_bytes", "order_key", NULL};
 	const char *key;
 	json_t	   *value;
 
@@ -358,6 +358,11 @@ check_batch(const json_t *batch, const char *where)
 	{
 		bool		by_row = json_is_object(value) && strcmp(key, "max_items") == 0;
 
+		if (strcmp(key, "order_key") == 0)
+		{
+			cdi_map_check(value, row_rules, psprintf("%s.%s", where, key));
+			continue;
+		}
 		if (!json_is_string(value) && !by_row && !(json_is_integer(value) && json_integer_value(value) > 0))
 			INVALID("%s.%s must be a positive integer or a template.", where, key);
 		cdi_map_check(value, by_row ? row_rules : (CdiMapRules) {0}, psprintf("%s.%s", where, key));

@@ -58,7 +58,8 @@ cdi_sync_load(const char *name, MemoryContext context)
 	static CdiPlan plan = {
 		.query = "SELECT s.sync_id, s.model, s.primary_key, s.run_as::text, s.search_path, s.action,"
 		" d.name, p.spec::text, s.enabled, d.enabled, s.mode, s.mapping::text, s.nulls::text, s.change_column,"
-		" s.change_value, s.paused_reason, d.settings::text, s.kind"
+		" s.change_value, s.paused_reason, d.settings::text, s.kind,"
+		" s.order_key::text"
 		" FROM cdi.syncs s JOIN cdi.destinations d USING (destination_id)"
 		" LEFT JOIN cdi.destination_specs p ON (p.name, p.version) = (d.spec_name, d.spec_version)"
 		" WHERE s.name = $1",
@@ -71,6 +72,7 @@ cdi_sync_load(const char *name, MemoryContext context)
 	char	   *action;
 	char	   *mapping;
 	char	   *nulls;
+	char	   *order_key;
 	char	   *error = NULL;
 
 	cdi_plan_execute(&plan, (Datum[]) {CStringGetTextDatum(name)}, NULL);
@@ -119,6 +121,7 @@ cdi_sync_load(const char *name, MemoryContext context)
 	sync->change_column = cdi_row_text(context, 14);
 	sync->change_value = cdi_row_text(context, 15);
 	settings = cdi_row_text(context, 17);
+	order_key = cdi_row_text(context, 19);
 	sync->target.spec = cdi_spec_load(context, spec, false);
 	sync->target.settings = cdi_settings_check(sync->target.spec, cdi_json_parse(context, settings, strlen(settings), &error),
 											   context);
@@ -127,7 +130,7 @@ cdi_sync_load(const char *name, MemoryContext context)
 		ereport(ERROR,
 				(errcode(ERRCODE_CDI_INVALID_SYNC),
 				 errmsg("the destination of sync \"%s\" has no action \"%s\" any more", name, action)));
-	cdi_sync_mapping(&sync->model, sync->action, mapping, nulls);
+	sync->order = cdi_sync_mapping(&sync->model, sync->action, mapping, nulls, order_key);
 	return sync;
 }
 

@@ -328,6 +328,13 @@ cdi_sync_execute(CdiSync *sync, bool everything, const char *only_key)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	rows = cdi_model_run(&sync->model);
 	PopActiveSnapshot();
+	/* It would take everything away. */
+	if (!part && rows->queried > 0 && rows->invalid == rows->queried)
+		ereport(ERROR,
+				(errcode(ERRCODE_CDI_INVALID_SYNC),
+				 errmsg("model of sync \"%s\" cannot be used", sync->name),
+				 errdetail("None of its " INT64_FORMAT " rows has a primary key: \"%s\" is null, or longer than %d bytes.",
+						   rows->queried, sync->model.primary_key, CDI_MAX_PRIMARY_KEY)));
 	if (only_key != NULL && rows->queried == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_NO_DATA_FOUND),

@@ -342,6 +342,7 @@ cdi_create_sync(PG_FUNCTION_ARGS)
 	CdiModel	model = model_of_caller();
 	int32		sync_id;
 
+	cdi_prevent_in_recovery("cdi_create_sync");
 	SPI_connect();
 	check(&sync, &model);
 	if (!save(&sync, &model, true))
@@ -375,6 +376,7 @@ cdi_alter_sync(PG_FUNCTION_ARGS)
 	CdiOwnerScope scope;
 	bool		same_sql = PG_ARGISNULL(1);
 
+	cdi_prevent_in_recovery("cdi_alter_sync");
 	SPI_connect();
 	cdi_owner_enter(&scope);
 	cdi_plan_execute(&find, (Datum[]) {CStringGetTextDatum(sync.name)}, NULL);
@@ -432,6 +434,7 @@ cdi_drop_sync(PG_FUNCTION_ARGS)
 	CdiOwnerScope scope;
 	int32		sync_id;
 
+	cdi_prevent_in_recovery("cdi_drop_sync");
 	cdi_require_storage();
 	cdi_worker_wake_at_commit(CDI_WAKE_PUSH);
 	cdi_owner_enter(&scope);
@@ -487,6 +490,7 @@ cdi_sync_pause(PG_FUNCTION_ARGS)
 		.nargs = 2,.argtypes = {TEXTOID, TEXTOID}
 	};
 
+	cdi_prevent_in_recovery("cdi_sync_pause");
 	change(&plan, cdi_text_argument(fcinfo, 0, "sync"), cdi_optional_text(fcinfo, 1));
 	PG_RETURN_VOID();
 }
@@ -501,6 +505,7 @@ cdi_sync_resume(PG_FUNCTION_ARGS)
 		.nargs = 2,.argtypes = {TEXTOID, TEXTOID}
 	};
 
+	cdi_prevent_in_recovery("cdi_sync_resume");
 	change(&plan, cdi_text_argument(fcinfo, 0, "sync"), NULL);
 	PG_RETURN_VOID();
 }
@@ -624,6 +629,7 @@ cdi_sync_schedule(PG_FUNCTION_ARGS)
 	bool		isnull;
 	char		nulls[] = {' ', PG_ARGISNULL(1) ? 'n' : ' ', after ? ' ' : 'n', ' ', '\0'};
 
+	cdi_prevent_in_recovery("cdi_sync_schedule");
 	cdi_require_storage();
 	if (!PG_ARGISNULL(1) + (after != NULL) + on_change + (cron != NULL) > 1)
 		ereport(ERROR,

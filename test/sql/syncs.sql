@@ -123,6 +123,11 @@ SELECT cdi_create_sync('bad', 'syncs', 'SELECT id FROM sync_people', 'id', mappi
 SELECT cdi_create_sync('bad', 'syncs', 'SELECT id FROM sync_people', 'id', mapping => '{"a": {"@magic": 1}}');
 SELECT cdi_create_sync('bad', 'syncs', 'SELECT id FROM sync_people', 'id', nulls => '{"a": "keep"}');
 SELECT cdi_create_sync('fragile', 'syncs', 'SELECT id, note FROM sync_people', 'id', mapping => '{"n": "{{$.note}}"}') > 0 AS created;
+-- A key that is null everywhere takes nothing away.
+SELECT cdi_create_sync('keyless', 'syncs', 'SELECT nullif(id, seen) AS id, name FROM sync_people', 'id') > 0 AS created;
+SELECT cdi_sync_run('keyless') > 0 AS ran;
+UPDATE sync_people SET seen = id;
+SELECT cdi_sync_run('keyless');
 ALTER TABLE sync_people DROP COLUMN note;
 SELECT cdi_sync_run('fragile');
 SELECT cdi_sync_run('mapped') > 0 AS others_run;

@@ -166,7 +166,9 @@ for my $server ([ 'down', '/fail?down', q(open_reason = 'its authorization serve
 		{ type => 'oauth2', grant => 'client_credentials', token_url => "{{settings.base}}$path", client_id => 'us', client_secret => '{{secret.secret}}' });
 	ok($node->poll_query_until('shop', "SELECT $shown FROM cdi.stat_destinations WHERE destination = 'oauth_$name'"), "an authorization server that is $name: is shown");
 }
-sql("SELECT cdi_disable_destination('$_')") for qw(tired oauth_down oauth_scope);
+sql("SELECT cdi_disable_destination('$_')") for qw(oauth_down oauth_scope);
+sql(q(SELECT cdi_drop_sync('tired'), cdi_drop_destination('tired')));
+is(sql('SELECT count(*) FROM cdi.destination_pauses WHERE destination_id NOT IN (SELECT destination_id FROM cdi.destinations)'), '0', 'a destination that is dropped has no pause');
 
 # ---- stages ----
 

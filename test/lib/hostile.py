@@ -13,6 +13,9 @@ Usage: hostile.py PORT REQUESTS_FILE
     /echo      422 with what the request was authorized by
     /tired     500 for the first five requests, then 401
     /scope     a token is refused: invalid_scope
+    /wait      429, come again in an hour
+    /denied    401
+    /hours     200, after an hour
     /fine      200
 
 One JSON line per request goes to REQUESTS_FILE.
@@ -41,7 +44,7 @@ class Hostile(http.server.BaseHTTPRequestHandler):
                 file.write(json.dumps({"path": self.path, "method": self.command, "headers": dict(self.headers),
                                        "body": body.decode()}) + "\n")
             status, headers, answer = self.act(self.path.split("?")[0])
-        time.sleep({"/token": 2, "/late": 3}.get(self.path.split("?")[0], 3 if status == 299 else 0))
+        time.sleep({"/token": 2, "/late": 3, "/hours": 3600}.get(self.path.split("?")[0], 3 if status == 299 else 0))
         self.send_response(status)
         for name, value in headers:
             self._headers_buffer.append(name + b": " + value + b"\r\n")
@@ -64,6 +67,10 @@ class Hostile(http.server.BaseHTTPRequestHandler):
         if path == "/tired":
             self.server.tired += 1
             return 500 if self.server.tired <= 5 else 401, [], b"no"
+        if path == "/wait":
+            return 429, [(b"Retry-After", b"3600")], b"{}"
+        if path == "/denied":
+            return 401, [], b"{}"
         if path == "/scope":
             return 400, [], b'{"error": "invalid_scope"}'
         if path == "/fail":

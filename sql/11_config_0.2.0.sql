@@ -94,6 +94,7 @@ CREATE TABLE cdi.syncs (
     nulls jsonb NOT NULL DEFAULT '{}',
     change_column text,
     change_value text,
+    order_key jsonb,
     schedule_every interval CHECK (schedule_every > interval '0'),
     schedule_after integer,
     schedule_on_change boolean NOT NULL DEFAULT false,
@@ -115,6 +116,7 @@ COMMENT ON COLUMN cdi.syncs.mapping IS 'What the destination''s action gets of a
 COMMENT ON COLUMN cdi.syncs.nulls IS 'Per member "send" or "omit": what becomes of nulls; "*" for all that are not named.';
 COMMENT ON COLUMN cdi.syncs.change_column IS 'Column of the model that grows with every change: only rows from change_value on are looked at, and none counts as removed.';
 COMMENT ON COLUMN cdi.syncs.change_value IS 'Highest value of the change column that a run has seen.';
+COMMENT ON COLUMN cdi.syncs.order_key IS 'Of rows for which this expression has the same value one is sent after the other; null: as the destination''s action says.';
 COMMENT ON COLUMN cdi.syncs.schedule_every IS 'Runs that long after the start of its last scheduled run.';
 COMMENT ON COLUMN cdi.syncs.schedule_after IS 'Runs when a run of that sync has been delivered.';
 COMMENT ON COLUMN cdi.syncs.schedule_on_change IS 'Runs when the watermark has passed events, at most once a second.';

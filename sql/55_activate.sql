@@ -101,13 +101,13 @@ AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION cdi_drop_destination(text) IS 'Drops a destination that has no syncs.';
 
 CREATE OR REPLACE FUNCTION cdi_create_sync(name text, destination text, model text, primary_key text, action text DEFAULT NULL,
-    mode text DEFAULT 'mirror', mapping jsonb DEFAULT NULL, nulls jsonb DEFAULT NULL, change_column text DEFAULT NULL)
+    mode text DEFAULT 'mirror', mapping jsonb DEFAULT NULL, nulls jsonb DEFAULT NULL, change_column text DEFAULT NULL, order_key jsonb DEFAULT NULL)
 RETURNS integer
 LANGUAGE C VOLATILE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION cdi_create_sync(text, text, text, text, text, text, jsonb, jsonb, text) IS
+COMMENT ON FUNCTION cdi_create_sync(text, text, text, text, text, text, jsonb, jsonb, text, jsonb) IS
 'Declares which rows go to a destination and returns the sync''s id. The model is one SELECT; it runs as the role that calls this function, read-only, with this session''s search_path, in time zone UTC. The primary key is one of its columns. mode: mirror (added, changed and removed rows), upsert (added and changed), insert (added), update (added and changed, as updates), append (added and changed, as insertions), delete (rows that the model returns are deleted there), full (every row in every run).
-mapping says what the destination gets of a row, in the specification language; nulls, per member, whether nulls are sent or omitted. With a change column only rows are looked at whose value is at least the highest seen, and none counts as removed. Raises ZC407 where the model or the mapping cannot be used.';
+mapping says what the destination gets of a row, in the specification language; nulls, per member, whether nulls are sent or omitted. With a change column only rows are looked at whose value is at least the highest seen, and none counts as removed. order_key is an expression over the row as it is sent: rows for which it has the same value go one after the other, in the order of the runs that queued them. Raises ZC407 where the model, the mapping or the action cannot be used.';
 
 CREATE OR REPLACE FUNCTION cdi_create_event_stream(name text, destination text, action text DEFAULT NULL, rules jsonb DEFAULT '{}',
     mapping jsonb DEFAULT NULL, start text DEFAULT 'now')
@@ -125,12 +125,12 @@ COMMENT ON FUNCTION cdi_alter_event_stream(text, text, jsonb, jsonb) IS
 'Changes an event stream; what is null stays, an empty action or mapping takes it away. Events that were not sent yet are judged anew.';
 
 CREATE OR REPLACE FUNCTION cdi_alter_sync(name text, model text DEFAULT NULL, primary_key text DEFAULT NULL, action text DEFAULT NULL,
-    mode text DEFAULT NULL, mapping jsonb DEFAULT NULL, nulls jsonb DEFAULT NULL, change_column text DEFAULT NULL)
+    mode text DEFAULT NULL, mapping jsonb DEFAULT NULL, nulls jsonb DEFAULT NULL, change_column text DEFAULT NULL, order_key jsonb DEFAULT NULL)
 RETURNS void
 LANGUAGE C VOLATILE
 AS 'MODULE_PATHNAME';
-COMMENT ON FUNCTION cdi_alter_sync(text, text, text, text, text, jsonb, jsonb, text) IS
-'Changes a sync; what is null stays, an empty mapping or change column takes it away. The model then runs as the role that calls this function, with this session''s search_path. The next run compares with what was acknowledged.';
+COMMENT ON FUNCTION cdi_alter_sync(text, text, text, text, text, jsonb, jsonb, text, jsonb) IS
+'Changes a sync; what is null stays, an empty mapping, order key or change column takes it away. The model then runs as the role that calls this function, with this session''s search_path. The next run compares with what was acknowledged.';
 
 CREATE OR REPLACE FUNCTION cdi_sync_pause(sync text, reason text DEFAULT NULL)
 RETURNS void

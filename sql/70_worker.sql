@@ -19,6 +19,13 @@ LANGUAGE C VOLATILE
 AS 'MODULE_PATHNAME', 'cdi_workers';
 COMMENT ON FUNCTION cdi._workers() IS 'Internal: the launcher and the workers of this database. No rows where cdi is not in shared_preload_libraries.';
 
+-- See src/activate/push_flight.c.
+CREATE OR REPLACE FUNCTION cdi._push_in_flight(OUT destination_id integer, OUT requests bigint, OUT rows bigint)
+RETURNS SETOF record
+LANGUAGE C VOLATILE
+AS 'MODULE_PATHNAME', 'cdi_push_in_flight';
+COMMENT ON FUNCTION cdi._push_in_flight() IS 'Internal: destinations of this database that have requests in flight.';
+
 -- See src/collect/limit.c.
 CREATE OR REPLACE FUNCTION cdi._source_activity(
     OUT source_id integer, OUT requests bigint, OUT body_bytes bigint, OUT accepted bigint, OUT refused bigint,

@@ -374,6 +374,8 @@ BEGIN
            r.median_milliseconds,
            coalesce(w.waiting, 0)::bigint AS waiting,
            w.oldest_waiting_at,
+           coalesce(n.requests, 0) AS in_flight_requests,
+           coalesce(n.rows, 0) AS in_flight_rows,
            coalesce(f.dead_letters, 0) AS dead_letters,
            CASE WHEN p.failures = 0 THEN p.reason END AS paused_reason,
            CASE WHEN p.failures > 0 THEN p.since END AS open_since,
@@ -401,10 +403,12 @@ BEGIN
         SELECT s.destination_id, count(*) AS dead_letters FROM cdi.failed_deliveries l JOIN cdi.syncs s USING (sync_id)
         GROUP BY s.destination_id
     ) f ON f.destination_id = d.destination_id
+    LEFT JOIN cdi._push_in_flight() n ON n.destination_id = d.destination_id
     LEFT JOIN cdi.destination_pauses p ON p.destination_id = d.destination_id;
-    COMMENT ON VIEW cdi.stat_destinations IS 'How each destination is doing: requests and rows of the last hour, what waits, and whether it is held back.';
+    COMMENT ON VIEW cdi.stat_destinations IS 'How each destination is doing: requests and rows of the last hour, what waits, what is in flight, and whether it is held back.';
     COMMENT ON COLUMN cdi.stat_destinations.requests IS 'Requests sent in the last hour, with rows rows; of those ok were accepted, rejected were refused for good, and retryable are sent again while they have attempts left.';
     COMMENT ON COLUMN cdi.stat_destinations.waiting IS 'Rows queued beyond the position up to which the push worker is done with their sync, those in flight among them.';
+    COMMENT ON COLUMN cdi.stat_destinations.in_flight_requests IS 'Requests that were sent, with in_flight_rows rows, and are not answered yet.';
     COMMENT ON COLUMN cdi.stat_destinations.dead_letters IS 'Rows in cdi.failed_deliveries.';
     COMMENT ON COLUMN cdi.stat_destinations.paused_reason IS 'What is wrong with its settings or credentials; null: nothing that is known.';
     COMMENT ON COLUMN cdi.stat_destinations.open_since IS 'When its circuit opened: five requests in a row had failed, and now it gets one at a time, later and later.';

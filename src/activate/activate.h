@@ -104,6 +104,7 @@ typedef struct CdiItem
 	char	   *list;			/* which array of the body it goes to, or NULL */
 	char	   *group;			/* rows of one request have the same */
 	int			max_items;		/* of a request with it; 0: as all others */
+	char	   *order;			/* of those that have the same one goes after the other; NULL: by primary key alone */
 	char	   *error;			/* why it can never be sent, or NULL */
 } CdiItem;
 
@@ -218,6 +219,10 @@ typedef struct CdiBatchLimits
 
 /* Maps one row; an item that cannot be sent has its error set.  No ereport. */
 extern void cdi_item_map(const CdiTarget *target, const json_t *action, CdiItem *item);
+/* What the item is to be ordered by, as an expression over the row says; NULL: nothing.  No ereport. */
+extern char *cdi_item_order(const CdiTarget *target, const json_t *expression, const CdiItem *item);
+/* Of an action; NULL: it does not ask for an order */
+extern const json_t *cdi_action_order(const json_t *action);
 /* Does the item go into a request that begins with first and has n items? */
 extern bool cdi_batch_takes(const CdiBatchLimits *limits, const CdiItem *first, int n, int64 bytes, const CdiItem *item);
 /* Has the request no room for it, or for anything? */
@@ -241,7 +246,7 @@ extern CdiRequest *cdi_request_build(const CdiTarget *target, const json_t *stag
 									 CdiItem **items, int nitems, Jsonb *steps);
 /* Raises where name or value would break the request. */
 extern void cdi_request_add_header(CdiRequest *request, const char *name, const char *value);
-extern void cdi_request_check_url(const CdiRequest *request);
+extern void cdi_request_check_url(const CdiRequest *request, const CdiTarget *target);
 
 /* body.c */
 extern void cdi_body_build(CdiRequest *request, const CdiScope *scope, const json_t *body);
@@ -258,8 +263,9 @@ typedef struct CdiToken
 	char	   *access_token;	/* NULL: refused */
 	char	   *refresh_token;	/* a new one, or NULL */
 	int			expires_in;		/* s; 0: not said */
-	bool		revoked;		/* only a person can help */
-	char	   *error;
+	bool		revoked;		/* only a person can help: access was taken back */
+	bool		refused;		/* or what is asked for is wrong */
+	char	   *error;			/* safe to show */
 } CdiToken;
 
 /* The part of "auth" that needs a token, with the secrets as they are; or NULL */
@@ -299,6 +305,7 @@ typedef struct CdiAnswer
 	const char *error;			/* text to that */
 	const char *body;
 	size_t		body_len;
+	bool		cut;			/* there was more of it */
 	int			retry_after;	/* s; 0: not said */
 	double		milliseconds;
 } CdiAnswer;

@@ -97,8 +97,10 @@ cdi_install_destination_spec(PG_FUNCTION_ARGS)
 		.nargs = 3,.argtypes = {TEXTOID, TEXTOID, JSONBOID}
 	};
 	Jsonb	   *text = jsonb_argument(fcinfo, 0, "spec");
-	CdiSpec    *spec = cdi_spec_load(CurrentMemoryContext, text_of_jsonb(text), true);
+	CdiSpec    *spec;
 
+	cdi_prevent_in_recovery("cdi_install_destination_spec");
+	spec = cdi_spec_load(CurrentMemoryContext, text_of_jsonb(text), true);
 	cdi_worker_wake_at_commit(CDI_WAKE_PUSH);
 	if (run_as_owner(&plan, (Datum[])
 					 {
@@ -186,12 +188,15 @@ cdi_create_destination(PG_FUNCTION_ARGS)
 		.nargs = 4,.argtypes = {TEXTOID, TEXTOID, TEXTOID, JSONBOID}
 	};
 	char	   *name = cdi_text_argument(fcinfo, 0, "name");
-	CdiSpec    *spec = load_spec(cdi_text_argument(fcinfo, 1, "spec"));
+	char	   *spec_name = cdi_text_argument(fcinfo, 1, "spec");
+	CdiSpec    *spec;
 	Jsonb	   *settings = jsonb_argument(fcinfo, 2, "settings");
 	CdiOwnerScope scope;
 	int32		id = 0;
 	bool		isnull;
 
+	cdi_prevent_in_recovery("cdi_create_destination");
+	spec = load_spec(spec_name);
 	check_settings(spec, settings);
 	cdi_owner_enter(&scope);
 	SPI_connect();
@@ -231,6 +236,7 @@ cdi_alter_destination(PG_FUNCTION_ARGS)
 	CdiOwnerScope scope;
 	CdiSpec    *spec;
 
+	cdi_prevent_in_recovery("cdi_alter_destination");
 	if (spec_name == NULL)
 	{
 		cdi_owner_enter(&scope);
@@ -255,7 +261,7 @@ cdi_alter_destination(PG_FUNCTION_ARGS)
 }
 
 static Datum
-set_enabled(FunctionCallInfo fcinfo, bool enabled)
+set_enabled(FunctionCallInfo fcinfo, bool enabled, const char *function)
 {
 	static CdiPlan plan = {
 		.query = "UPDATE cdi.destinations SET enabled = $2 WHERE name = $1",
@@ -263,6 +269,7 @@ set_enabled(FunctionCallInfo fcinfo, bool enabled)
 	};
 	char	   *name = cdi_text_argument(fcinfo, 0, "name");
 
+	cdi_prevent_in_recovery(function);
 	cdi_worker_wake_at_commit(CDI_WAKE_PUSH);
 	if (run_as_owner(&plan, (Datum[]) {CStringGetTextDatum(name), BoolGetDatum(enabled)}) == 0)
 		unknown(ERRCODE_CDI_UNKNOWN_DESTINATION, "destination", name);
@@ -274,7 +281,7 @@ PG_FUNCTION_INFO_V1(cdi_enable_destination);
 Datum
 cdi_enable_destination(PG_FUNCTION_ARGS)
 {
-	return set_enabled(fcinfo, true);
+	return set_enabled(fcinfo, true, "cdi_enable_destination");
 }
 
 PG_FUNCTION_INFO_V1(cdi_disable_destination);
@@ -282,7 +289,7 @@ PG_FUNCTION_INFO_V1(cdi_disable_destination);
 Datum
 cdi_disable_destination(PG_FUNCTION_ARGS)
 {
-	return set_enabled(fcinfo, false);
+	return set_enabled(fcinfo, false, "cdi_disable_destination");
 }
 
 PG_FUNCTION_INFO_V1(cdi_drop_destination);
@@ -298,10 +305,16 @@ cdi_drop_destination(PG_FUNCTION_ARGS)
 		.query = "SELECT name FROM cdi.syncs WHERE destination_id = $1",
 		.nargs = 1,.argtypes = {INT4OID}
 	};
+	static CdiPlan pause = {
+		.query = "DELETE FROM cdi.destination_pauses WHERE destination_id = $1",
+		.nargs = 1,.argtypes = {INT4OID}
+	};
 	char	   *name = cdi_text_argument(fcinfo, 0, "name");
 	CdiOwnerScope scope;
 	bool		isnull;
+	Datum		destination_id;
 
+	cdi_prevent_in_recovery("cdi_drop_destination");
 	cdi_worker_wake_at_commit(CDI_WAKE_PUSH);
 	cdi_owner_enter(&scope);
 	SPI_connect();
@@ -309,12 +322,15 @@ cdi_drop_destination(PG_FUNCTION_ARGS)
 	if (SPI_processed == 0)
 		unknown(ERRCODE_CDI_UNKNOWN_DESTINATION, "destination", name);
 	/* Only now, when whoever declares a sync for it has ended or waits for us */
-	cdi_plan_execute(&syncs, (Datum[]) {SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)}, NULL);
+	destination_id = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	cdi_plan_execute(&syncs, &destination_id, NULL);
 	if (SPI_processed > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
 				 errmsg("destination \"%s\" has syncs", name),
 				 errhint("Drop them first with cdi_drop_sync(), or turn the destination off with cdi_disable_destination().")));
+	if (OidIsValid(cdi_relation_oid("destination_pauses")))
+		cdi_plan_execute(&pause, &destination_id, NULL);
 	SPI_finish();
 	cdi_owner_leave(&scope);
 	PG_RETURN_VOID();

@@ -28,6 +28,7 @@
 /* Of an answer; what is longer is cut, and its status still counts. */
 #define MAX_ANSWER (1024 * 1024)
 #define MAX_ANSWER_HEADERS (64 * 1024)
+#define KEEP_ANSWER (64 * 1024)
 #define MAX_EVENTS 64
 #define CONNECT_TIMEOUT 10000
 
@@ -49,7 +50,7 @@ typedef struct Transfer
 	Buffer		lines;			/* headers of the answer, and a zero byte */
 	bool		refused;		/* by the egress guard */
 	bool		cut;
-	bool		host_refused;
+	const char *host_refused;	/* why the address is not even looked up, or NULL */
 	CURLcode	result;
 	char		error[CURL_ERROR_SIZE];
 } Transfer;
@@ -333,18 +334,21 @@ host_of(const char *address)
  * A host of the specification's list, or that of the setting by which an
  * administrator has sent the destination elsewhere.
  */
-static bool
-host_allowed(const char *address, const CdiTarget *target)
+const char *
+cdi_client_refuses(const char *address, const CdiTarget *target)
 {
 	const char *elsewhere = cdi_egress_setting(target);
 	char	   *host = host_of(address);
 	char	   *other = elsewhere ? host_of(elsewhere) : NULL;
-	bool		allowed = host != NULL &&
-		(cdi_host_allowed(target->spec, host) || (other != NULL && pg_strcasecmp(host, other) == 0));
+	const char *refusal = NULL;
 
+	if (host == NULL)
+		refusal = "the address of the request is none that can be used";
+	else if (!cdi_host_allowed(target->spec, host) && (other == NULL || pg_strcasecmp(host, other) != 0))
+		refusal = "the destination's specification does not allow this host";
 	curl_free(host);
 	curl_free(other);
-	return allowed;
+	return refusal;
 }
 
 static bool
@@ -398,7 +402,8 @@ set_options(Transfer *transfer, const CdiRequest *request)
 	curl_easy_setopt(easy, CURLOPT_USERAGENT, "cdi");
 	curl_easy_setopt(easy, CURLOPT_HTTPHEADER, transfer->headers);
 	curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long) CURL_HTTP_VERSION_2TLS);
-	curl_easy_setopt(easy, CURLOPT_PIPEWAIT, 1L);
+	/* Whether a connection can be shared is known once TLS is agreed on; without, only after an answer. */
+	curl_easy_setopt(easy, CURLOPT_PIPEWAIT, (long) (pg_strncasecmp(request->url, "https:", 6) == 0));
 	curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
 	curl_easy_setopt(easy, CURLOPT_ACCEPT_ENCODING, "");
 	curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long) request->timeout);
@@ -429,12 +434,12 @@ cdi_client_start(CdiHttp *http, const CdiRequest *request, const CdiTarget *targ
 		out_of_memory();
 	transfer->owner = owner;
 	transfer->body.len = transfer->lines.len = 0;
-	transfer->refused = transfer->cut = transfer->host_refused = false;
+	transfer->refused = transfer->cut = false;
 	transfer->error[0] = '\0';
 	transfer->result = CURLE_OK;
-	if (!host_allowed(request->url, target))
+	transfer->host_refused = cdi_client_refuses(request->url, target);
+	if (transfer->host_refused)
 	{
-		transfer->host_refused = true;
 		dlist_push_tail(&http->done, &transfer->node);
 		return;
 	}
@@ -523,7 +528,7 @@ explain_failure(Transfer *transfer, CdiAnswer *answer)
 	if (transfer->host_refused)
 	{
 		answer->failure = "refused";
-		answer->error = "the destination's specification does not allow this host";
+		answer->error = transfer->host_refused;
 		return;
 	}
 	if (transfer->refused)
@@ -557,6 +562,12 @@ cdi_client_result(CdiHttp *http, CdiAnswer *answer, void **owner)
 	{
 		curl_slist_free_all(http->taken->headers);
 		http->taken->headers = NULL;
+		/* A long answer is no reason to keep that much for each request in flight. */
+		if (http->taken->body.size > KEEP_ANSWER)
+		{
+			free(http->taken->body.data);
+			memset(&http->taken->body, 0, sizeof(Buffer));
+		}
 		dlist_push_head(&http->idle, &http->taken->node);
 		http->taken = NULL;
 	}
@@ -582,6 +593,7 @@ cdi_client_result(CdiHttp *http, CdiAnswer *answer, void **owner)
 	answer->status = (int) status;
 	answer->body = transfer->body.data;
 	answer->body_len = transfer->body.len;
+	answer->cut = transfer->cut;
 	if (append(&transfer->lines, "", 1))
 		answer->headers = transfer->lines.data;
 	value = 0;

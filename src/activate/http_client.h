@@ -25,6 +25,9 @@ extern int	cdi_client_fd(const CdiHttp *http);
  */
 extern void cdi_client_start(CdiHttp *http, const CdiRequest *request, const CdiTarget *target, void *owner);
 
+/* Why the address is not even looked up, or NULL: no address, or a host that the specification does not list */
+extern const char *cdi_client_refuses(const char *address, const CdiTarget *target);
+
 /* Does what can be done without waiting. */
 extern void cdi_client_step(CdiHttp *http);
 

@@ -83,6 +83,7 @@ typedef struct CdiSync
 	const char *change_value;	/* up to here they were looked at; NULL: never yet */
 	CdiTarget	target;
 	const json_t *action;
+	const json_t *order;		/* expression by which rows go one after the other; NULL: none */
 } CdiSync;
 
 /* sync_declare.c: columns of the first row that SPI has returned; the text is copied. */
@@ -90,8 +91,9 @@ extern char *cdi_row_text(MemoryContext context, int column);
 extern int32 cdi_row_int(int column);
 /* Raises 22023 where there is no such mode */
 extern CdiSyncMode cdi_sync_mode(const char *name);
-/* What the model of a sync has to bring; texts may be NULL.  Raises ZC407. */
-extern void cdi_sync_mapping(CdiModel *model, const json_t *action, const char *mapping, const char *nulls);
+/* What the model of a sync has to bring; texts may be NULL.  Returns its order, or NULL; raises ZC407. */
+extern const json_t *cdi_sync_mapping(CdiModel *model, const json_t *action, const char *mapping, const char *nulls,
+									  const char *order_key);
 extern void cdi_sync_unknown(const char *name) pg_attribute_noreturn();
 /* What is wanted is for syncs of rows. */
 extern void cdi_sync_is_stream(const char *name) pg_attribute_noreturn();

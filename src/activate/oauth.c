@@ -89,7 +89,7 @@ cdi_oauth_request(const CdiTarget *target)
 	request->url = text_of(&scope, auth, "token_url");
 	request->timeout = TOKEN_TIMEOUT;
 	request->key = "";
-	cdi_request_check_url(request);
+	cdi_request_check_url(request, target);
 	if (strcmp(grant, "jwt_bearer") == 0)
 	{
 		add(form, "grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer");
@@ -133,31 +133,38 @@ answer_text(const CdiTarget *target, Jsonb *body, const char *path)
 
 /*
  * "invalid_grant" is the RFC's word for a consent that was taken back or ran
- * out; a client that is not known is a wrong setting, and no less final.
+ * out; a client that is not known is a wrong setting, and no less final.  Only
+ * the words of the RFC (6749, 5.2) are repeated: anything else that the server
+ * says could be what we have sent.
  */
 CdiToken *
 cdi_oauth_answer(const CdiTarget *target, const CdiAnswer *answer)
 {
+	static const char *const words[] = {"invalid_grant", "invalid_client", "unauthorized_client",
+	"invalid_request", "unsupported_grant_type", "invalid_scope"};
 	CdiToken   *token = palloc0(sizeof(CdiToken));
 	Jsonb	   *body = cdi_answer_json(answer);
+	int			status = answer->status;
 
 	if (body != NULL && JB_ROOT_IS_OBJECT(body))
 	{
 		char	   *expires = answer_text(target, body, "$.expires_in");
 		char	   *code = answer_text(target, body, "$.error");
 
-		token->access_token = answer->status / 100 == 2 ? answer_text(target, body, "$.access_token") : NULL;
+		token->access_token = status / 100 == 2 ? answer_text(target, body, "$.access_token") : NULL;
 		token->refresh_token = answer_text(target, body, "$.refresh_token");
 		token->expires_in = expires ? Max(atoi(expires), 0) : 0;
-		if (token->access_token == NULL && answer->status / 100 == 4 && code != NULL)
-		{
-			token->revoked = strcmp(code, "invalid_grant") == 0 || strcmp(code, "invalid_client") == 0 ||
-				strcmp(code, "unauthorized_client") == 0;
-			token->error = code;
-		}
+		for (int i = 0; status / 100 == 4 && code != NULL && i < lengthof(words); i++)
+			if (strcmp(code, words[i]) == 0)
+			{
+				token->error = pstrdup(words[i]);
+				token->revoked = i < 3;
+			}
 	}
-	if (token->access_token == NULL && token->error == NULL)
-		token->error = answer->failure ? pstrdup(answer->failure) : psprintf("HTTP %d", answer->status);
+	token->refused = status / 100 == 3 || (status / 100 == 4 && status != 408 && status != 425 && status != 429);
+	if (token->error == NULL)
+		token->error = answer->failure ? cdi_answer_text(answer->error, strlen(answer->error)) :
+			status / 100 == 2 ? "no token in its answer" : psprintf("HTTP %d", status);
 	return token;
 }
 

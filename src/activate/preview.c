@@ -226,6 +226,15 @@ show_stage(Preview *preview, const json_t *stage, const char *name, CdiItem **it
 		show(preview, name, items, nitems, request, failure);
 }
 
+static bool
+has_order(CdiItem **items, int nitems, const char *order)
+{
+	for (int i = 0; order != NULL && i < nitems; i++)
+		if (items[i]->order != NULL && strcmp(items[i]->order, order) == 0)
+			return true;
+	return false;
+}
+
 /* Rows that share a request, as the push worker puts them together */
 static void
 show_batch(Preview *preview, const json_t *action)
@@ -239,7 +248,7 @@ show_batch(Preview *preview, const json_t *action)
 	{
 		CdiItem    *item = preview->items[i];
 
-		if (item == NULL || preview->actions[i] != action)
+		if (item == NULL || preview->actions[i] != action || has_order(items, n, item->order))
 			continue;
 		if (!cdi_batch_takes(&limits, n > 0 ? items[0] : NULL, n, bytes, item))
 		{
@@ -363,6 +372,8 @@ take_events(Preview *preview, StreamPreview *of, int limit, MemoryContext contex
 		{
 			item->row = event;
 			item->error = error;
+			item->order = of->stream->by_person ? SPI_getvalue(row, desc, 3) :
+				cdi_item_order(of->target, cdi_action_order(of->actions[action]), item);
 			preview->actions[preview->nitems] = of->actions[action];
 			preview->items[preview->nitems++] = item;
 		}
@@ -415,7 +426,10 @@ cdi_sync_preview(PG_FUNCTION_ARGS)
 		run_and_undo(&preview, name, limit);
 		preview.actions = palloc(sizeof(json_t *) * Max(preview.nitems, 1));
 		for (int i = 0; i < preview.nitems; i++)
+		{
 			preview.actions[i] = preview.sync->action;
+			preview.items[i]->order = cdi_item_order(&preview.sync->target, preview.sync->order, preview.items[i]);
+		}
 	}
 	preview.target = is_stream ? of.target : &preview.sync->target;
 	preview.target->secrets = masked_secrets(preview.target);

@@ -24,10 +24,9 @@
 #include "utils/wait_event.h"
 
 #include "base/errors.h"
+#include "worker/slot.h"
 #include "worker/worker.h"
 
-/* Requests in flight over all destinations */
-#define MAX_INFLIGHT 512
 #define SECRETS_FOR (10 * USECS_PER_SEC)
 #define WRITE_ATTEMPTS 3
 
@@ -72,8 +71,63 @@ map_row(PushLane *lane, PushRow *row)
 }
 
 /*
- * Build the request as it is sent, and send it.  Where it cannot be built the
- * destination pauses and the request waits.
+ * A request that cannot be built: would it be, of rows of which nothing is
+ * known?  Then it is for what they hold, and not for the settings.
+ */
+static bool
+rows_at_fault(const PushRequest *request, const json_t *stage)
+{
+	MemoryContext context = CurrentMemoryContext;
+	CdiItem   **items = palloc(sizeof(CdiItem *) * request->nrows);
+	volatile bool built = false;
+
+	for (int i = 0; i < request->nrows; i++)
+	{
+		items[i] = palloc0(sizeof(CdiItem));
+		items[i]->operation = "insert";
+		items[i]->primary_key = "1";
+		items[i]->key = request->rows[i]->key;
+		items[i]->json = "{}";
+		items[i]->len = 2;
+	}
+	PG_TRY();
+	{
+		(void) cdi_request_build(&request->lane->destination->target, stage, items, request->nrows, request->steps);
+		built = true;
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	return built;
+}
+
+/* One row of them is bad: alone it is a dead letter, else the halves show which. */
+static void
+give_up_rows(PushRequest *request, const char *error)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int			half = request->nrows / 2;
+
+	if (request->nrows == 1)
+	{
+		push_delivery_add_record(push, request->rows[0], request->attempts, NULL, "invalid", error);
+		push_row_end(push, request->rows[0], PUSH_FAILED, "invalid", 0, request->attempts, error);
+	}
+	else
+	{
+		push_request_wait(push_request_create(request->lane, request->rows, half, request->attempts, now), now);
+		push_request_wait(push_request_create(request->lane, request->rows + half, request->nrows - half,
+											  request->attempts, now), now);
+	}
+	push_request_free(request);
+}
+
+/*
+ * Build the request as it is sent, and send it.  Where it cannot be built for
+ * its settings the destination pauses and the request waits.
  */
 static void
 send_request(PushRequest *request, CdiItem **items)
@@ -82,7 +136,7 @@ send_request(PushRequest *request, CdiItem **items)
 	PushDestination *destination = lane->destination;
 	const json_t *action = push_request_action(request);
 	bool		first = request->stage == 0 && request->asked_since == 0;
-	volatile bool built = false;
+	ErrorData  *volatile error = NULL;
 
 	PG_TRY();
 	{
@@ -94,20 +148,22 @@ send_request(PushRequest *request, CdiItem **items)
 			if (request->request != NULL || request->stage >= cdi_action_stages(action) - 1)
 				break;
 		}
-		built = true;
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
-
 		MemoryContextSwitchTo(request->context);
 		error = CopyErrorData();
 		FlushErrorState();
-		push_pause_for_settings(destination, error->sqlerrcode, error->message);
 	}
 	PG_END_TRY();
-	if (!built)
+	if (error != NULL && rows_at_fault(request, cdi_action_stage(action, request->stage)))
 	{
+		give_up_rows(request, error->message);
+		return;
+	}
+	if (error != NULL)
+	{
+		push_pause_for_settings(destination, error->sqlerrcode, error->message);
 		push_request_forget(request);
 		push_request_wait(request, destination->resume_at);
 		return;
@@ -120,9 +176,7 @@ send_request(PushRequest *request, CdiItem **items)
 	if (first || request->attempts == 0)
 		request->attempts++;
 	request->sent_at = GetCurrentTimestamp();
-	destination->inflight++;
-	lane->inflight++;
-	push->inflight++;
+	push_flight_start(push, destination, lane, request->nrows);
 	request->items = items;
 	cdi_client_start(push->http, request->request, &destination->target, request);
 }
@@ -198,7 +252,7 @@ send_pending(PushLane *lane)
 
 		if (n > 0 && n >= Min(most, limits->max_items))
 			break;
-		if (!push_row_first_of_key(row) || (n > 0 && row->action != rows[0]->action))
+		if (!push_row_is_next(row) || (n > 0 && row->action != rows[0]->action))
 			continue;
 		item = map_row(lane, row);
 		if (item->error)
@@ -240,7 +294,7 @@ send_from_lane(PushLane *lane, bool careful, TimestampTz now)
 {
 	bool		waiting = false;
 
-	if (!lane->enabled || lane->nactions == 0 || (lane->stream && (lane->stream->stale || lane->stream->rules_text)))
+	if (!push_lane_sends(lane))
 		return false;
 	if (!dlist_is_empty(&lane->waiting))
 		waiting = dlist_container(PushRequest, node, dlist_head_node(&lane->waiting))->due <= now;
@@ -272,7 +326,7 @@ static bool
 may_send(const PushDestination *destination)
 {
 	return destination->enabled && destination->usable && destination->settings_text == NULL &&
-		push->inflight < MAX_INFLIGHT && destination->inflight < allowed_inflight(destination);
+		push->inflight < CDI_PUSH_INFLIGHT && destination->inflight < allowed_inflight(destination);
 }
 
 static bool
@@ -310,7 +364,7 @@ has_work(PushDestination *destination)
 	{
 		PushLane   *lane = dlist_container(PushLane, node, it.cur);
 
-		if (lane->enabled && (!dlist_is_empty(&lane->pending) || !dlist_is_empty(&lane->waiting)))
+		if (push_lane_sends(lane) && (!dlist_is_empty(&lane->pending) || !dlist_is_empty(&lane->waiting)))
 			return true;
 	}
 	return false;
@@ -434,7 +488,7 @@ write_due(void)
 	return results_since + Min(Max(write_took, WRITE_DELAY_MIN), WRITE_DELAY_MAX);
 }
 
-/* Lanes that may have more than is in memory */
+/* Lanes that may have more than is in memory, or are to go */
 static bool
 want_rows(void)
 {
@@ -446,7 +500,7 @@ want_rows(void)
 	{
 		PushLane   *lane = dlist_container(PushLane, node, inner.cur);
 
-		if ((lane->behind && lane->inflight == 0) || push_lane_wants(lane))
+		if (((lane->behind || !lane->seen) && push_lane_idle(lane)) || push_lane_wants(lane))
 			return true;
 	}
 	return false;
@@ -518,7 +572,7 @@ time_to_wait(void)
 		{
 			PushLane   *lane = dlist_container(PushLane, node, inner.cur);
 
-			if (!lane->enabled || lane->nactions == 0)
+			if (!push_lane_sends(lane))
 				continue;
 			if (!dlist_is_empty(&lane->waiting))
 				next = Min(next, Max(resume_at,
@@ -555,6 +609,7 @@ initialise(void)
 	push_record_reset(push);
 	push->http = cdi_client_create(context);
 	push_schedule_init(push);
+	push_flight_init();
 	for (int i = 0; i < lengthof(settings); i++)
 		SetConfigOption(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_OVERRIDE);
 }

@@ -55,6 +55,7 @@ typedef struct PushDestination
 	TimestampTz rate_next;		/* when the next is due at the limit */
 
 	int			inflight;
+	struct CdiInFlight *flight; /* what people see of that; NULL: nothing is */
 	int			failures;		/* in a row; nothing else came through */
 	TimestampTz resume_at;		/* sent nothing before */
 	TimestampTz opened_at;		/* the circuit, and it is not closed again; else 0 */
@@ -106,6 +107,10 @@ typedef struct PushLane
 	int			nactions;		/* 0 until compiled, or where they are unknown */
 	json_t	   *stages_of;		/* copy of those that what waits has begun with */
 	PushStream *stream;			/* NULL: rows of the outbox */
+	char	   *order_text;		/* key that the sync asks to be in order by, as declared; or NULL */
+	MemoryContext order_context;
+	json_t	   *order;			/* the same, parsed */
+	bool		order_stale;	/* what is in memory is in the order of before */
 	bool		enabled;
 	bool		latest_only;	/* a newer row of a key takes the place of one that failed */
 	bool		seen;
@@ -122,6 +127,7 @@ typedef struct PushLane
 	int			nrows;
 	int64		bytes;
 	int			inflight;
+	int			unrecorded;		/* rows that have ended, and that is not written yet */
 } PushLane;
 
 /* Why a row ended */
@@ -138,6 +144,7 @@ typedef struct PushRow
 	dlist_node	node;			/* in lane->rows */
 	dlist_node	queue;			/* in lane->pending, or in the ended rows */
 	dlist_node	by_key;
+	dlist_node	by_order;		/* where it has an order */
 	PushLane   *lane;
 	int			action;			/* of the lane's */
 	bool		replayed;
@@ -147,6 +154,9 @@ typedef struct PushRow
 	TimestampTz queued_at;		/* which partition it is in */
 	int64		run_id;
 	uint64		key_hash;
+	uint64		order_hash;
+	bool		placed;			/* among those that it is in order with */
+	bool		has_order;
 	PushEnd		end;
 	const char *class;			/* of a failed row */
 	int			status;
@@ -240,11 +250,19 @@ extern PushLane *push_lane_create(CdiPushState *push, PushDestination *destinati
 extern void push_lane_reset(PushLane *lane, int64 cursor);
 extern void push_lane_drop(PushLane *lane);
 extern PushRow *push_row_add(PushLane *lane, int64 position, int64 run_id, const char *operation,
-							 const char *primary_key, const char *key, Jsonb *payload, const char *order_key);
+							 const char *primary_key, const char *key, Jsonb *payload);
+/* It goes after the rows of the same order that are there; NULL: of none */
+extern void push_row_place(PushRow *row, const char *order);
+extern void push_row_displace(PushRow *row);
 /* May more be read? */
 extern bool push_lane_wants(const PushLane *lane);
+/* Nothing refers to its rows: it may begin anew, or go. */
+extern bool push_lane_idle(const PushLane *lane);
+/* May what it has be sent? */
+extern bool push_lane_sends(const PushLane *lane);
 extern const json_t *push_request_action(const PushRequest *request);
-extern bool push_row_first_of_key(PushRow *row);
+/* Is no row left that it has to wait for? */
+extern bool push_row_is_next(PushRow *row);
 extern void push_row_end(CdiPushState *push, PushRow *row, PushEnd end, const char *class, int status,
 						 int attempts, const char *error);
 /* The row was sent: it was accepted, has failed for good, or will be sent again. */
@@ -264,6 +282,11 @@ extern void push_delivery_add_record(CdiPushState *push, const PushRow *row, int
 extern int	push_request_supersede(CdiPushState *push, PushRequest *request);
 extern void push_record_reset(CdiPushState *push);
 
+/* push_flight.c: requests on the network */
+extern void push_flight_init(void);
+extern void push_flight_start(CdiPushState *push, PushDestination *destination, PushLane *lane, int rows);
+extern void push_flight_end(CdiPushState *push, PushDestination *destination, PushLane *lane, int rows);
+
 /* push_health.c: when a destination may be sent something */
 extern TimestampTz push_later(int64 milliseconds);
 extern int64 push_backoff(int attempt);
@@ -271,6 +294,8 @@ extern void push_pause(PushDestination *destination, int64 milliseconds);
 /* The destination's settings are at fault: no row is, so none pays for it. */
 extern void push_pause_for_settings(PushDestination *destination, int sqlstate, const char *error);
 extern void push_clear_reason(PushDestination *destination);
+/* It did not answer, or not well: why, should this be the one that opens the circuit */
+extern void push_note_failure(PushDestination *destination, const char *reason);
 extern bool push_reasons_changed(const CdiPushState *push);
 /* asked: the receiver said how long */
 extern void push_note_health(PushDestination *destination, const CdiAnswer *answer,

@@ -196,9 +196,7 @@ push_take_answer(CdiPushState *push, PushRequest *request, const CdiAnswer *answ
 	bool		halve;
 	Tally		tally = {0};
 
-	destination->inflight--;
-	lane->inflight--;
-	push->inflight--;
+	push_flight_end(push, destination, lane, request->nrows);
 	push_note_health(destination, answer, verdict, wait, named_wait > 0);
 	if (verdict->class == CDI_CLASS_OK && go_on(push, request, answer, verdict))
 	{

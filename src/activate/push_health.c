@@ -40,20 +40,27 @@ set_reason(PushDestination *destination, const char *reason)
 	destination->reason = MemoryContextStrdup(TopMemoryContext, reason);
 }
 
-/* The circuit is open: one request at a time, later and later, shows when it may be closed. */
-static void
-open_circuit(PushDestination *destination, const CdiAnswer *answer)
+/*
+ * It failed once more.  From the fifth time in a row on the circuit is open:
+ * one request at a time, later and later, shows when it may be closed.
+ */
+void
+push_note_failure(PushDestination *destination, const char *reason)
 {
+	if (++destination->failures < PUSH_OPEN_AFTER)
+		return;
 	if (destination->opened_at == 0)
 		destination->opened_at = GetCurrentTimestamp();
-	set_reason(destination, answer->failure ? psprintf("it does not answer: %s", answer->error) :
-			   psprintf("it answers with HTTP status %d", answer->status));
+	set_reason(destination, reason);
 }
 
 void
 push_pause_for_settings(PushDestination *destination, int sqlstate, const char *error)
 {
 	push_pause(destination, cdi_activate_retry_max_delay);
+	/* one thing at a time is wrong with it */
+	destination->failures = 0;
+	destination->opened_at = 0;
 	set_reason(destination, error);
 	if (destination->warned)
 		return;
@@ -91,13 +98,12 @@ push_note_health(PushDestination *destination, const CdiAnswer *answer, const Cd
 	switch (verdict->class)
 	{
 		case CDI_CLASS_RETRYABLE:
-			destination->failures++;
+			push_note_failure(destination, answer->failure ? psprintf("it does not answer: %s", verdict->error) :
+							  psprintf("it answers with HTTP status %d", answer->status));
 			if (asked)
 				push_pause(destination, wait);
 			else if (destination->failures >= PUSH_OPEN_AFTER)
 				push_pause(destination, push_backoff(destination->failures - PUSH_OPEN_AFTER + 1));
-			if (destination->failures >= PUSH_OPEN_AFTER)
-				open_circuit(destination, answer);
 			break;
 		case CDI_CLASS_THROTTLED:
 			push_pause(destination, wait);
@@ -115,7 +121,7 @@ push_note_health(PushDestination *destination, const CdiAnswer *answer, const Cd
 			destination->secrets_read = 0;	/* perhaps it was changed */
 			/* not the answer's text: this goes to the server's log */
 			if (answer->failure)
-				push_pause_for_settings(destination, ERRCODE_CDI_EGRESS_REFUSED, answer->error);
+				push_pause_for_settings(destination, ERRCODE_CDI_EGRESS_REFUSED, verdict->error);
 			else
 				push_pause_for_settings(destination, ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
 								   psprintf("It answered with HTTP status %d", answer->status));

@@ -41,11 +41,26 @@ push_lane_create(CdiPushState *push, PushDestination *destination, int32 sync_id
 	return lane;
 }
 
-/* Start from a cursor that is not the lane's own; nothing is in flight. */
+bool
+push_lane_idle(const PushLane *lane)
+{
+	return lane->inflight == 0 && lane->unrecorded == 0;
+}
+
+bool
+push_lane_sends(const PushLane *lane)
+{
+	const PushStream *stream = lane->stream;
+
+	return lane->enabled && lane->nactions > 0 &&
+		(stream == NULL || (stream->stream != NULL && !stream->stale && stream->rules_text == NULL));
+}
+
+/* Start from a cursor that is not the lane's own; it is idle. */
 void
 push_lane_reset(PushLane *lane, int64 cursor)
 {
-	Assert(lane->inflight == 0);
+	Assert(push_lane_idle(lane));
 	MemoryContextReset(lane->context);
 	make_empty(lane);
 	lane->cursor = lane->read = cursor;
@@ -60,28 +75,62 @@ push_lane_reset(PushLane *lane, int64 cursor)
 void
 push_lane_drop(PushLane *lane)
 {
-	Assert(lane->inflight == 0);
+	Assert(push_lane_idle(lane));
 	dlist_delete(&lane->node);
 	MemoryContextDelete(lane->context);
 	if (lane->action_name)
 		pfree(lane->action_name);
+	if (lane->order_text)
+		pfree(lane->order_text);
+	if (lane->order_context)
+		MemoryContextDelete(lane->order_context);
 	if (lane->stream)
 		push_stream_free(lane->stream);
 	json_decref(lane->stages_of);
 	pfree(lane);
 }
 
+/* Behind what waits under the same key.  Two keys with one hash only wait for each other. */
+static uint64
+queue_up(PushLane *lane, const char *key, uint64 seed, dlist_node *node)
+{
+	uint64		hash = hash_bytes_extended((const unsigned char *) key, strlen(key), seed);
+	bool		found;
+	KeyEntry   *entry = hash_search(lane->keys, &hash, HASH_ENTER, &found);
+
+	if (!found)
+		dlist_init(&entry->rows);
+	dlist_push_tail(&entry->rows, node);
+	return hash;
+}
+
+static bool
+is_first(const PushLane *lane, uint64 hash, const dlist_node *node)
+{
+	KeyEntry   *entry = hash_search(lane->keys, &hash, HASH_FIND, NULL);
+
+	return dlist_head_node(&entry->rows) == node;
+}
+
+static void
+leave(PushLane *lane, uint64 hash, dlist_node *node)
+{
+	KeyEntry   *entry = hash_search(lane->keys, &hash, HASH_FIND, NULL);
+
+	dlist_delete(node);
+	if (dlist_is_empty(&entry->rows))
+		hash_search(lane->keys, &hash, HASH_REMOVE, NULL);
+}
+
 PushRow *
 push_row_add(PushLane *lane, int64 position, int64 run_id, const char *operation, const char *primary_key,
-			 const char *key, Jsonb *payload, const char *order_key)
+			 const char *key, Jsonb *payload)
 {
 	int			operation_size = strlen(operation) + 1;
 	int			key_size = strlen(primary_key) + 1;
 	Size		header = MAXALIGN(sizeof(PushRow));
 	Size		size = header + MAXALIGN(VARSIZE(payload)) + operation_size + key_size;
 	PushRow    *row = MemoryContextAllocZero(lane->context, size);
-	KeyEntry   *entry;
-	bool		found;
 
 	/* one piece of memory for all of it */
 	row->payload = (Jsonb *) ((char *) row + header);
@@ -95,14 +144,7 @@ push_row_add(PushLane *lane, int64 position, int64 run_id, const char *operation
 	row->position = position;
 	row->run_id = run_id;
 	row->size = size;
-	/* two keys with one hash only wait for each other */
-	if (order_key == NULL)
-		order_key = primary_key;
-	row->key_hash = hash_bytes_extended((const unsigned char *) order_key, strlen(order_key), 0);
-	entry = hash_search(lane->keys, &row->key_hash, HASH_ENTER, &found);
-	if (!found)
-		dlist_init(&entry->rows);
-	dlist_push_tail(&entry->rows, &row->by_key);
+	row->key_hash = queue_up(lane, primary_key, 0, &row->by_key);
 	dlist_push_tail(&lane->rows, &row->node);
 	dlist_push_tail(&lane->pending, &row->queue);
 	lane->nrows++;
@@ -110,12 +152,28 @@ push_row_add(PushLane *lane, int64 position, int64 run_id, const char *operation
 	return row;
 }
 
-bool
-push_row_first_of_key(PushRow *row)
+void
+push_row_place(PushRow *row, const char *order)
 {
-	KeyEntry   *entry = hash_search(row->lane->keys, &row->key_hash, HASH_FIND, NULL);
+	row->placed = true;
+	row->has_order = order != NULL;
+	if (row->has_order)
+		row->order_hash = queue_up(row->lane, order, 1, &row->by_order);
+}
 
-	return dlist_head_node(&entry->rows) == &row->by_key;
+void
+push_row_displace(PushRow *row)
+{
+	if (row->has_order)
+		leave(row->lane, row->order_hash, &row->by_order);
+	row->placed = row->has_order = false;
+}
+
+bool
+push_row_is_next(PushRow *row)
+{
+	return is_first(row->lane, row->key_hash, &row->by_key) &&
+		(!row->has_order || is_first(row->lane, row->order_hash, &row->by_order));
 }
 
 /*
@@ -126,12 +184,9 @@ void
 push_row_end(CdiPushState *push, PushRow *row, PushEnd end, const char *class, int status,
 			 int attempts, const char *error)
 {
-	KeyEntry   *entry = hash_search(row->lane->keys, &row->key_hash, HASH_FIND, NULL);
-
 	Assert(row->end == PUSH_OPEN);
-	dlist_delete(&row->by_key);
-	if (dlist_is_empty(&entry->rows))
-		hash_search(row->lane->keys, &row->key_hash, HASH_REMOVE, NULL);
+	leave(row->lane, row->key_hash, &row->by_key);
+	push_row_displace(row);
 	row->end = end;
 	row->class = class;
 	row->status = status;
@@ -139,6 +194,7 @@ push_row_end(CdiPushState *push, PushRow *row, PushEnd end, const char *class, i
 	row->error = error ? MemoryContextStrdup(push->record.context, error) : NULL;
 	dlist_push_tail(&push->record.ended, &row->queue);
 	push->record.nended++;
+	row->lane->unrecorded++;
 }
 
 void
@@ -187,6 +243,7 @@ push_row_forget(PushRow *row)
 		next->matched += row->before.matched + 1;
 	}
 	dlist_delete(&row->node);
+	lane->unrecorded--;
 	lane->nrows--;
 	lane->bytes -= row->size;
 	pfree(row);
@@ -198,15 +255,15 @@ push_lane_wants(const PushLane *lane)
 	const PushStream *stream = lane->stream;
 	bool		more = lane->more;
 
-	if (!lane->enabled || !lane->destination->enabled)
+	/* The specification says what is in order, and what events go to. */
+	if (!lane->enabled || !lane->destination->enabled || lane->nactions == 0 || lane->destination->settings_text)
 		return false;
 	if (stream)
 	{
-		/* Events are judged, and given to actions, when they are read. */
-		if (stream->stream == NULL || stream->rules_text || lane->nactions == 0 || lane->destination->settings_text)
+		if (stream->stream == NULL || stream->rules_text)
 			return false;
 		if (stream->stale)
-			return lane->inflight == 0;
+			return push_lane_idle(lane);
 		more |= stream->replays && dlist_is_empty((dlist_head *) &lane->replayed);
 	}
 	return more && lane->nrows <= CDI_LANE_ROWS / 2 && lane->bytes <= CDI_LANE_BYTES / 2;

@@ -118,7 +118,8 @@ read_configuration(CdiPushState *push)
 	static CdiPlan plan = {
 		.query = "SELECT s.sync_id, s.action, s.enabled, d.destination_id, d.name, d.enabled,"
 		" concat_ws('/', d.xmin, p.xmin, d.ctid, p.ctid), coalesce(c.position, 0), s.mode NOT IN ('append', 'delete'),"
-		" CASE WHEN s.kind = 'events' THEN concat_ws('/', s.xmin, s.ctid) END, s.name, s.rules::text, s.mapping::text"
+		" CASE WHEN s.kind = 'events' THEN concat_ws('/', s.xmin, s.ctid) END, s.name, s.rules::text, s.mapping::text,"
+		" s.order_key::text"
 		" FROM cdi.syncs s JOIN cdi.destinations d USING (destination_id)"
 		" LEFT JOIN cdi.destination_specs p ON (p.name, p.version) = (d.spec_name, d.spec_version)"
 		" LEFT JOIN cdi.push_cursor c USING (sync_id)"
@@ -145,6 +146,7 @@ read_configuration(CdiPushState *push)
 		PushLane   *lane = find_lane(push, destination, (int32) int_column(row, desc, 1));
 		char	   *version = text_column(row, desc, 7);
 		int64		cursor = int_column(row, desc, 8);
+		char	   *order = text_column(row, desc, 14);
 
 		if (!destination->seen)
 		{
@@ -169,13 +171,18 @@ read_configuration(CdiPushState *push)
 		lane->latest_only = bool_column(row, desc, 9);
 		lane->behind = false;
 		lane->action_name = keep(push->context, lane->action_name, text_column(row, desc, 2));
+		if (strcmp(lane->order_text ? lane->order_text : "", order ? order : "") != 0)
+		{
+			lane->order_text = keep(push->context, lane->order_text, order);
+			lane->order_stale = true;
+		}
 		/* ours is where it was, unless somebody set it forward */
 		if (lane->stream)
 			lane->stream->stale |= cursor > lane->cursor;
-		else if (cursor > lane->read && lane->inflight > 0)
+		else if (cursor > lane->read && !push_lane_idle(lane))
 		{
 			lane->behind = true;
-			lane->enabled = false;	/* what is in flight ends first */
+			lane->enabled = false;	/* what is in flight ends, and is written, first */
 		}
 		else if (cursor > lane->read)
 			push_lane_reset(lane, cursor);
@@ -183,10 +190,35 @@ read_configuration(CdiPushState *push)
 	}
 }
 
-/* What is no longer there; what is in flight ends first. */
+/*
+ * cdi_drop_sync() could not see what we were writing meanwhile.  Nobody writes
+ * of these any more.
+ */
+static void
+forget_dropped(List *sync_ids)
+{
+	static CdiPlan plans[] = {
+		{.query = "DELETE FROM cdi.sync_rows r WHERE sync_id = $1 AND NOT EXISTS (SELECT FROM cdi.syncs s WHERE s.sync_id = $1)",.nargs = 1,.argtypes = {INT4OID}},
+		{.query = "DELETE FROM cdi.failed_deliveries f WHERE sync_id = $1 AND NOT EXISTS (SELECT FROM cdi.syncs s WHERE s.sync_id = $1)",.nargs = 1,.argtypes = {INT4OID}},
+		{.query = "DELETE FROM cdi.push_cursor c WHERE sync_id = $1 AND NOT EXISTS (SELECT FROM cdi.syncs s WHERE s.sync_id = $1)",.nargs = 1,.argtypes = {INT4OID}},
+		{.query = "DELETE FROM cdi.event_stream_counts c WHERE sync_id = $1 AND NOT EXISTS (SELECT FROM cdi.syncs s WHERE s.sync_id = $1)",.nargs = 1,.argtypes = {INT4OID}},
+	};
+	ListCell   *cell;
+
+	if (sync_ids == NIL)
+		return;
+	cdi_worker_begin("cdi: forget dropped syncs");
+	foreach(cell, sync_ids)
+		for (int i = 0; i < lengthof(plans); i++)
+			cdi_plan_execute(&plans[i], (Datum[]) {Int32GetDatum(lfirst_int(cell))}, NULL);
+	cdi_worker_commit();
+}
+
+/* What is no longer there; what is in flight ends, and is written, first. */
 static void
 drop_unseen(CdiPushState *push)
 {
+	List	   *dropped = NIL;
 	dlist_mutable_iter it;
 	dlist_mutable_iter inner;
 
@@ -201,8 +233,10 @@ drop_unseen(CdiPushState *push)
 			if (lane->seen)
 				continue;
 			lane->enabled = false;
-			if (lane->inflight == 0)
-				push_lane_drop(lane);
+			if (!push_lane_idle(lane))
+				continue;
+			dropped = lappend_int(dropped, lane->sync_id);
+			push_lane_drop(lane);
 		}
 		/* a request for a token is of no lane */
 		if (destination->seen || !dlist_is_empty(&destination->lanes) || destination->inflight > 0)
@@ -212,10 +246,15 @@ drop_unseen(CdiPushState *push)
 			MemoryContextDelete(destination->context);
 		if (destination->reason)
 			pfree(destination->reason);
+		if (destination->settings_text)
+			pfree(destination->settings_text);
+		if (destination->spec_text)
+			pfree(destination->spec_text);
 		pfree(destination->name);
 		pfree(destination->version);
 		pfree(destination);
 	}
+	forget_dropped(dropped);
 }
 
 /*
@@ -310,6 +349,7 @@ find_actions(PushLane *lane, bool changed)
 		if (lane->inflight > 0)
 			return;
 	}
+	lane->order_stale = true;
 	old = MemoryContextSwitchTo(destination->context);
 	lane->actions = palloc0(sizeof(PushAction) * Max(n, 1));
 	lane->nactions = n;
@@ -320,6 +360,48 @@ find_actions(PushLane *lane, bool changed)
 		lane->actions[i].limits = cdi_request_limits(target, lane->actions[i].spec);
 	}
 	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Rows that are to be sent one after the other.  Outside of the transaction
+ * they were read in, and again where it is said otherwise meanwhile.
+ */
+static void
+put_in_order(CdiPushState *push, PushLane *lane)
+{
+	const CdiTarget *target = &lane->destination->target;
+	char	   *error = NULL;
+	bool		asked = lane->order_text != NULL;
+	bool		anew = lane->order_stale;
+	dlist_iter	it;
+
+	/* A stream that is stale is read again, and one by person says so itself. */
+	if (lane->stream && (lane->stream->stale || lane->stream->stream == NULL || lane->stream->stream->by_person))
+		return;
+
+	if (anew)
+	{
+		if (lane->order_context)
+			MemoryContextDelete(lane->order_context);
+		lane->order_context = AllocSetContextCreate(push->context, "cdi order of a sync", ALLOCSET_SMALL_SIZES);
+		lane->order = asked ? cdi_json_parse(lane->order_context, lane->order_text, strlen(lane->order_text), &error) : NULL;
+	}
+	lane->order_stale = false;
+	for (int i = 0; i < lane->nactions; i++)
+		asked |= cdi_action_order(lane->actions[i].spec) != NULL;
+	if (!asked && !anew)
+		return;
+	dlist_foreach(it, &lane->rows)
+	{
+		PushRow    *row = dlist_container(PushRow, node, it.cur);
+		const json_t *action = lane->actions[row->action].spec;
+		CdiItem		item = {.operation = row->operation,.primary_key = row->primary_key,.key = row->key,.row = row->payload};
+
+		if (row->end != PUSH_OPEN || (row->placed && !anew))
+			continue;
+		push_row_displace(row);
+		push_row_place(row, cdi_item_order(target, lane->order ? lane->order : cdi_action_order(action), &item));
+	}
 }
 
 void
@@ -363,6 +445,7 @@ push_compile(CdiPushState *push)
 				json_decref(lane->stages_of);
 				lane->stages_of = json_deep_copy(now);
 			}
+			put_in_order(push, lane);
 		}
 	}
 }
@@ -400,7 +483,7 @@ read_rows(PushLane *lane)
 
 			lane->read = int_column(row, desc, 1);
 			push_row_add(lane, lane->read, int_column(row, desc, 6), text_column(row, desc, 2), text_column(row, desc, 3),
-						 text_column(row, desc, 4), DatumGetJsonbP(SPI_getbinval(row, desc, 5, &isnull)), NULL)->queued_at =
+						 text_column(row, desc, 4), DatumGetJsonbP(SPI_getbinval(row, desc, 5, &isnull)))->queued_at =
 				int_column(row, desc, 7);
 			read++;
 		}

@@ -147,9 +147,10 @@ take_event(CdiPushState *push, PushLane *lane, HeapTuple tuple, TupleDesc desc)
 	if (fate != CDI_EVENT_MATCHED)
 		return false;
 	cdi_stream_key(lane->sync_id, event_id, key);
-	row = push_row_add(lane, lane->read, 0, "insert", event_id, key, event,
-					   stream->stream->by_person ? person : NULL);
+	row = push_row_add(lane, lane->read, 0, "insert", event_id, key, event);
 	row->action = action;
+	if (stream->stream->by_person)
+		push_row_place(row, person);
 	row->before = stream->after;
 	memset(&stream->after, 0, sizeof(PushPassed));
 	if (error)
@@ -187,7 +188,8 @@ read_replays(PushLane *lane)
 		for (int k = 0; k < Min(lane->nactions, lengthof(specs)); k++)
 			specs[k] = lane->actions[k].spec;
 		row = push_row_add(lane, position, 0, "insert", SPI_getvalue(tuple, table->tupdesc, 2),
-						   SPI_getvalue(tuple, table->tupdesc, 3), event, NULL);
+						   SPI_getvalue(tuple, table->tupdesc, 3), event);
+		push_row_place(row, NULL);	/* takes no part in any order */
 		row->action = Max(cdi_stream_action(&lane->destination->target, specs, Min(lane->nactions, lengthof(specs)), event, &error), 0);
 		row->replayed = true;
 		dlist_delete(&row->node);

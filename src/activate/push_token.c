@@ -78,8 +78,7 @@ ask(CdiPushState *push, PushDestination *destination)
 		return;
 	}
 	destination->token_asked = true;
-	destination->inflight++;
-	push->inflight++;
+	push_flight_start(push, destination, NULL, 0);
 	cdi_client_start(push->http, request->request, &destination->target, request);
 }
 
@@ -152,8 +151,7 @@ push_token_take(CdiPushState *push, PushRequest *request, const CdiAnswer *answe
 	int64		life;
 
 	destination->token_asked = false;
-	destination->inflight--;
-	push->inflight--;
+	push_flight_end(push, destination, NULL, 0);
 	if (token->access_token != NULL)
 	{
 		if (token->refresh_token != NULL)
@@ -165,20 +163,19 @@ push_token_take(CdiPushState *push, PushRequest *request, const CdiAnswer *answe
 		destination->token_works = false;
 		destination->failures = 0;
 	}
-	else if (token->revoked)
+	else if (token->revoked || token->refused)
 	{
 		destination->secrets_read = 0;
 		push_pause_for_settings(destination, ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
-								psprintf("The authorization server refuses to give access (%s): the connection was revoked or has expired and must be authorized again",
-										 token->error));
+								psprintf("The authorization server refuses to give access (%s)%s", token->error, token->revoked ?
+										 ": the connection was revoked or has expired and must be authorized again" : ""));
 	}
 	else if (answer->failure != NULL && strcmp(answer->failure, "refused") == 0)
-		push_pause_for_settings(destination, ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
-								psprintf("The authorization server's address is not allowed: %s",
-										 answer->error ? answer->error : "refused"));
+		push_pause_for_settings(destination, ERRCODE_CDI_EGRESS_REFUSED,
+								psprintf("The authorization server's address is not allowed: %s", token->error));
 	else
 	{
-		destination->failures++;
+		push_note_failure(destination, psprintf("its authorization server gives no token: %s", token->error));
 		push_pause(destination, Max(push_backoff(destination->failures), (int64) answer->retry_after * 1000));
 	}
 	MemoryContextSwitchTo(old);

@@ -301,10 +301,11 @@ static void
 write_reasons(CdiPushState *push)
 {
 	static CdiPlan set = {
-		.query = "INSERT INTO cdi.destination_pauses (destination_id, since, reason, failures, next_try_at)"
+		.query = "INSERT INTO cdi.destination_pauses AS p (destination_id, since, reason, failures, next_try_at)"
 		" SELECT d.destination_id, coalesce($5, clock_timestamp()), $2, $3, $4 FROM cdi.destinations d WHERE d.destination_id = $1"
-		" ON CONFLICT (destination_id) DO UPDATE"
-		" SET reason = excluded.reason, failures = excluded.failures, next_try_at = excluded.next_try_at",
+		" ON CONFLICT (destination_id) DO UPDATE SET reason = excluded.reason, failures = excluded.failures,"
+		" next_try_at = excluded.next_try_at,"
+		" since = CASE WHEN (p.failures = 0) = (excluded.failures = 0) THEN p.since ELSE excluded.since END",
 		.nargs = 5,.argtypes = {INT4OID, TEXTOID, INT4OID, TIMESTAMPTZOID, TIMESTAMPTZOID}
 	};
 	static CdiPlan clear = {

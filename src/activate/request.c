@@ -6,7 +6,7 @@
  * and whoever wants to see a request before it is sent all come through
  * cdi_request_build().
  */
-#include "activate/activate.h"
+#include "activate/http_client.h"
 
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -68,6 +68,21 @@ map_item(const CdiTarget *target, const json_t *action, CdiItem *item)
 	}
 }
 
+/* In a PG_CATCH block: the message, where the row is at fault and not the server */
+static char *
+fault_of_row(MemoryContext context)
+{
+	ErrorData  *error;
+
+	MemoryContextSwitchTo(context);
+	error = CopyErrorData();
+	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION ||
+		ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_INSUFFICIENT_RESOURCES)
+		PG_RE_THROW();
+	FlushErrorState();
+	return error->message;
+}
+
 void
 cdi_item_map(const CdiTarget *target, const json_t *action, CdiItem *item)
 {
@@ -84,17 +99,39 @@ cdi_item_map(const CdiTarget *target, const json_t *action, CdiItem *item)
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION ||
-			ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_INSUFFICIENT_RESOURCES)
-			PG_RE_THROW();
-		FlushErrorState();
-		item->error = error->message;
+		item->error = fault_of_row(context);
 	}
 	PG_END_TRY();
+}
+
+const json_t *
+cdi_action_order(const json_t *action)
+{
+	return json_object_get(json_object_get(action, "batch"), "order_key");
+}
+
+char *
+cdi_item_order(const CdiTarget *target, const json_t *expression, const CdiItem *item)
+{
+	MemoryContext context = CurrentMemoryContext;
+	CdiScope	scope = {.target = target,.item = item,.row = &item->row->root};
+	char	   *volatile order = NULL;
+
+	if (expression == NULL)
+		return NULL;
+	PG_TRY();
+	{
+		CdiValue	value = cdi_map_evaluate(&scope, expression);
+
+		if (!cdi_value_empty(&value))
+			order = cdi_value_text(&value);
+	}
+	PG_CATCH();
+	{
+		(void) fault_of_row(context);	/* it will be said when the row is mapped */
+	}
+	PG_END_TRY();
+	return order;
 }
 
 static int64
@@ -247,13 +284,52 @@ cdi_target_now(const CdiTarget *target)
 	return target->now != 0 ? target->now : GetCurrentTimestamp();
 }
 
-void
-cdi_request_check_url(const CdiRequest *request)
+/*
+ * Does the path of an address have "." or ".." for a part?  It would be another
+ * path by the time that it arrives.
+ */
+static bool
+has_dot_segment(const char *url)
 {
+	const char *path = strstr(url, "://") + 3;
+
+	path += strcspn(path, "/?#");
+	while (*path == '/')
+	{
+		int			dots = 0;
+
+		path++;
+		while (*path == '.' || pg_strncasecmp(path, "%2e", 3) == 0)
+		{
+			path += *path == '.' ? 1 : 3;
+			dots++;
+		}
+		if ((dots == 1 || dots == 2) && (*path == '\0' || strchr("/?#", *path) != NULL))
+			return true;
+		path += strcspn(path, "/?#");
+	}
+	return false;
+}
+
+/* Where it may not go to, it is refused before there is a connection, too. */
+void
+cdi_request_check_url(const CdiRequest *request, const CdiTarget *target)
+{
+	const char *refusal;
+
 	if (pg_strncasecmp(request->url, "https://", 8) != 0 && pg_strncasecmp(request->url, "http://", 7) != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_CDI_INVALID_SPEC),
 				 errmsg("address of the destination must begin with https:// or http://")));
+	if (has_dot_segment(request->url))
+		ereport(ERROR,
+				(errcode(ERRCODE_CDI_EGRESS_REFUSED),
+				 errmsg("a part of the address would be \".\" or \"..\"")));
+	refusal = cdi_client_refuses(request->url, target);
+	if (refusal != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_CDI_EGRESS_REFUSED),
+				 errmsg("%s", refusal)));
 }
 
 CdiRequest *
@@ -280,7 +356,7 @@ cdi_request_build(const CdiTarget *target, const json_t *stage, CdiItem **items,
 				(errcode(ERRCODE_CDI_INVALID_SPEC),
 				 errmsg("method of the request is not valid")));
 	if (!target->mask_secrets)
-		cdi_request_check_url(request);
+		cdi_request_check_url(request, target);
 	if (json_object_get(spec, "body") != NULL)
 		cdi_body_build(request, &scope, json_object_get(spec, "body"));
 	add_headers(request, &scope, json_object_get(spec, "headers"));

@@ -151,7 +151,27 @@ replaced(const char *text, const char *secret)
 	return out.data;
 }
 
-/* As it is, as it stands in an address, and as it stands in JSON */
+/*
+ * As it stands in base64, such as the pair of name and password that a request
+ * has: what the secret alone makes of the text, at each place it can begin.
+ */
+static char *
+without_base64(char *text, const char *secret)
+{
+	for (int before = 0; before < 3; before++)
+	{
+		char	   *padded = psprintf("%.*s%s", before, "  ", secret);
+		size_t		len = strlen(padded);
+		char	   *encoded = cdi_base64(padded, (int) len);
+
+		/* six bits each; those at the ends are shared with what stands beside */
+		encoded[len * 8 / 6] = '\0';
+		text = replaced(text, encoded + (before * 8 + 5) / 6);
+	}
+	return text;
+}
+
+/* As it is, as it stands in an address, in JSON, and in base64 */
 static char *
 without_secret(char *text, const char *secret)
 {
@@ -168,14 +188,15 @@ without_secret(char *text, const char *secret)
 	value = cdi_map_function("urlencode", 9)->call(&value, NULL);
 	text = replaced(text, secret);
 	text = replaced(text, pnstrdup(value.data, value.len));
-	return replaced(text, quoted.data + 1);
+	text = replaced(text, quoted.data + 1);
+	return without_base64(text, secret);
 }
 
 /* What goes into a table: no secret that was echoed, one valid line */
 static char *
 presentable(const CdiTarget *target, const char *data, size_t len)
 {
-	char	   *text = pnstrdup(data, Min(len, 16 * 1024));
+	char	   *text = pnstrdup(data, len);
 	const char *name;
 	const char *inner;
 	json_t	   *secret;
@@ -516,14 +537,28 @@ apply_rule(const json_t *rule, const CdiScope *scope, CdiVerdict *verdict, CdiIt
 	}
 }
 
-static Jsonb *
-answer_body(const json_t *response, const CdiAnswer *answer)
+static bool
+reads_table(const json_t *response)
 {
 	const char *format = cdi_json_string(response, "format");
 
-	if (format != NULL && strcmp(format, "csv") == 0)
-		return cdi_answer_csv(answer);
-	return cdi_answer_json(answer);
+	return format != NULL && strcmp(format, "csv") == 0;
+}
+
+static Jsonb *
+answer_body(const json_t *response, const CdiAnswer *answer)
+{
+	return reads_table(response) ? cdi_answer_csv(answer) : cdi_answer_json(answer);
+}
+
+static bool
+begins_json(const CdiAnswer *answer)
+{
+	size_t		i = 0;
+
+	while (i < answer->body_len && strchr(" \t\r\n", answer->body[i]) != NULL)
+		i++;
+	return i < answer->body_len && (answer->body[i] == '{' || answer->body[i] == '[');
 }
 
 static CdiVerdict *
@@ -535,6 +570,7 @@ read_answer(const CdiTarget *target, const json_t *stage, const CdiAnswer *answe
 	json_t	   *extract = json_object_get(stage, "extract");
 	json_t	   *until = json_object_get(json_object_get(stage, "poll"), "until");
 	CdiScope	scope = {.target = target,.answer = answer,.items = items,.nitems = nitems,.steps = steps};
+	bool		reads_body = extract != NULL || until != NULL;
 	json_t	   *rule;
 	size_t		i;
 
@@ -555,11 +591,21 @@ read_answer(const CdiTarget *target, const json_t *stage, const CdiAnswer *answe
 
 		json_array_foreach(statuses, k, status)
 			matches |= status_matches(status, answer);
-		if (!matches || (when != NULL && !cdi_map_condition(&scope, when)))
+		if (!matches)
 			continue;
+		reads_body |= when != NULL;
+		if (when != NULL && !cdi_map_condition(&scope, when))
+			continue;
+		reads_body |= json_object_get(rule, "rows") || json_object_get(rule, "failed") || json_object_get(rule, "accepted");
 		apply_rule(rule, &scope, verdict, items, nitems);
 		break;
 	}
+	/* What it says of rows may be in the part that nobody has read. */
+	if (verdict->class == CDI_CLASS_OK && answer->cut && reads_body &&
+		(reads_table(response) || begins_json(answer)))
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("it is longer than 1 MB")));
 	if (verdict->class == CDI_CLASS_OK)
 	{
 		verdict->unfinished = until != NULL && !cdi_map_condition(&scope, until);

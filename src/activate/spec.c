@@ -143,7 +143,7 @@ check_secret_setting(const CdiSpec *spec, const char *name, const json_t *value)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("setting \"%s\" must refer to a secret", name),
 				 errdetail("Secrets are not stored in the database."),
-				 errhint("Put it into a file below cdi.secret_directory and write \"file:NAME\", or into the server's environment and write \"env:CDI_NAME\".")));
+				 errhint("Put it into cdi.secrets and write \"secret:NAME\", into a file below cdi.secret_directory (\"file:NAME\"), or into the server's environment (\"env:CDI_NAME\").")));
 }
 
 /* Headers that carry credentials must not stand in plain settings. */
@@ -169,6 +169,18 @@ allowed_values(const json_t *values)
 	return out.data;
 }
 
+/* "https://name:password@host/" */
+static bool
+has_password(const char *address)
+{
+	const char *authority = strstr(address, "://");
+
+	if (authority == NULL)
+		return false;
+	authority += 3;
+	return memchr(authority, '@', strcspn(authority, "/?#")) != NULL;
+}
+
 static void
 check_setting(const CdiSpec *spec, const char *name, const json_t *property, const json_t *value)
 {
@@ -182,6 +194,11 @@ check_setting(const CdiSpec *spec, const char *name, const json_t *property, con
 		check_secret_setting(spec, name, value);
 	if (!has_type(value, type))
 		BAD_SETTING("Setting \"%s\" must be of type %s.", name, type);
+	if (json_is_string(value) && has_password(json_string_value(value)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("setting \"%s\" holds what looks like a credential before the \"@\"", name),
+				 errhint("Take it out of the address, and use a setting that takes references to secrets.")));
 	if (json_is_object(value))
 		json_object_foreach((json_t *) value, inner, member)
 		{
@@ -349,7 +366,7 @@ check_stages(const json_t *stages, const char *where)
 static void
 check_batch(const json_t *batch, const char *where)
 {
-	static const char *const members[] = {"max_items", "max_bytes", NULL};
+	static const char *const members[] = {"max_items", "max_bytes", "order_key", NULL};
 	const char *key;
 	json_t	   *value;
 
@@ -358,6 +375,11 @@ check_batch(const json_t *batch, const char *where)
 	{
 		bool		by_row = json_is_object(value) && strcmp(key, "max_items") == 0;
 
+		if (strcmp(key, "order_key") == 0)
+		{
+			cdi_map_check(value, row_rules, psprintf("%s.%s", where, key));
+			continue;
+		}
 		if (!json_is_string(value) && !by_row && !(json_is_integer(value) && json_integer_value(value) > 0))
 			INVALID("%s.%s must be a positive integer or a template.", where, key);
 		cdi_map_check(value, by_row ? row_rules : (CdiMapRules) {0}, psprintf("%s.%s", where, key));

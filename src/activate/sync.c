@@ -60,7 +60,7 @@ cdi_sync_load(const char *name, MemoryContext context)
 	static CdiPlan plan = {
 		.query = "SELECT s.sync_id, s.model, s.primary_key, s.run_as::text, s.search_path, s.action,"
 		" d.name, p.spec::text, s.enabled, d.enabled, s.mode, s.mapping::text, s.nulls::text, s.change_column,"
-		" s.change_value, s.paused_reason, d.settings::text, s.kind, s.hash_key::text,"
+		" s.change_value, s.paused_reason, d.settings::text, s.kind, s.order_key::text, s.hash_key::text,"
 		" (SELECT x.extversion FROM pg_catalog.pg_extension x WHERE x.extname = 'cdi')"
 		" FROM cdi.syncs s JOIN cdi.destinations d USING (destination_id)"
 		" LEFT JOIN cdi.destination_specs p ON (p.name, p.version) = (d.spec_name, d.spec_version)"
@@ -74,6 +74,7 @@ cdi_sync_load(const char *name, MemoryContext context)
 	char	   *action;
 	char	   *mapping;
 	char	   *nulls;
+	char	   *order_key;
 	char	   *hash_key;
 	char	   *error = NULL;
 
@@ -123,6 +124,7 @@ cdi_sync_load(const char *name, MemoryContext context)
 	sync->change_column = cdi_row_text(context, 14);
 	sync->change_value = cdi_row_text(context, 15);
 	settings = cdi_row_text(context, 17);
+	order_key = cdi_row_text(context, 19);
 	sync->target.spec = cdi_spec_load(context, spec, false);
 	sync->target.settings = cdi_settings_check(sync->target.spec, cdi_json_parse(context, settings, strlen(settings), &error),
 											   context);
@@ -131,8 +133,8 @@ cdi_sync_load(const char *name, MemoryContext context)
 		ereport(ERROR,
 				(errcode(ERRCODE_CDI_INVALID_SYNC),
 				 errmsg("the destination of sync \"%s\" has no action \"%s\" any more", name, action)));
-	hash_key = psprintf("%s %s", cdi_row_text(context, 19), cdi_row_text(context, 20));
-	cdi_sync_mapping(&sync->model, sync->action, mapping, nulls);
+	hash_key = psprintf("%s %s", cdi_row_text(context, 20), cdi_row_text(context, 21));
+	sync->order = cdi_sync_mapping(&sync->model, sync->action, mapping, nulls, order_key);
 	if (!sync->model.clock)
 		sync->model.hash_key = hash_key;
 	return sync;
@@ -403,6 +405,13 @@ cdi_sync_execute(CdiSync *sync, bool everything, const char *only_key)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	rows = cdi_model_run(&sync->model);
 	PopActiveSnapshot();
+	/* It would take everything away. */
+	if (!part && rows->invalid > 0 && rows->stored + rows->same == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_CDI_INVALID_SYNC),
+				 errmsg("model of sync \"%s\" cannot be used", sync->name),
+				 errdetail("None of its " INT64_FORMAT " rows has a primary key: \"%s\" is null, or longer than %d bytes.",
+						   rows->invalid, sync->model.primary_key, CDI_MAX_PRIMARY_KEY)));
 	if (only_key != NULL && rows->stored + rows->invalid == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_NO_DATA_FOUND),

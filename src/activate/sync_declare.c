@@ -86,14 +86,15 @@ parse(const CdiModel *model, const char *what, const char *text)
 }
 
 /* What is wrong with it is said of the sync, not of a specification. */
-static void
-check_mapping(const CdiModel *model)
+static json_t *
+parse_expression(const CdiModel *model, const char *what, const char *text)
 {
 	MemoryContext context = CurrentMemoryContext;
+	json_t	   *expression = parse(model, what, text);
 
 	PG_TRY();
 	{
-		cdi_map_check(model->mapping, (CdiMapRules) {.row = true}, "mapping");
+		cdi_map_check(expression, (CdiMapRules) {.row = true}, what);
 	}
 	PG_CATCH();
 	{
@@ -106,23 +107,30 @@ check_mapping(const CdiModel *model)
 			ReThrowError(error);
 		ereport(ERROR,
 				(errcode(ERRCODE_CDI_INVALID_SYNC),
-				 errmsg("mapping of sync \"%s\" cannot be used", model->sync),
+				 errmsg("%s of sync \"%s\" cannot be used", what, model->sync),
 				 errdetail("%s", error->detail)));
 	}
 	PG_END_TRY();
+	return expression;
 }
 
-void
-cdi_sync_mapping(CdiModel *model, const json_t *action, const char *mapping, const char *nulls)
+const json_t *
+cdi_sync_mapping(CdiModel *model, const json_t *action, const char *mapping, const char *nulls, const char *order_key)
 {
 	const char *key;
 	json_t	   *policy;
 	json_t	   *parts;
+	const json_t *order = order_key ? parse_expression(model, "order key", order_key) : cdi_action_order(action);
 
+	if (json_object_get(action, "when") != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_CDI_INVALID_SYNC),
+				 errmsg("the action of sync \"%s\" is for streams of events", model->sync),
+				 errdetail("It has a condition (\"when\"), which says which events it is for."),
+				 errhint("Use an action without one, and let the model choose the rows; or send events with cdi_create_event_stream().")));
 	if (mapping != NULL)
 	{
-		model->mapping = parse(model, "mapping", mapping);
-		check_mapping(model);
+		model->mapping = parse_expression(model, "mapping", mapping);
 		model->columns = cdi_model_columns(model->mapping, &model->ncolumns, &model->clock);
 	}
 	else
@@ -132,7 +140,7 @@ cdi_sync_mapping(CdiModel *model, const json_t *action, const char *mapping, con
 		json_array_append(parts, json_object_get(action, "meta"));
 		json_array_append(parts, json_object_get(action, "list"));
 		json_array_append(parts, json_object_get(action, "group_by"));
-		json_array_append(parts, json_object_get(action, "when"));
+		json_array_append(parts, (json_t *) order);
 		/* The action maps when the row is sent: what it does with the time makes no difference. */
 		model->columns = cdi_model_columns(parts, &model->ncolumns, &model->clock);
 		model->clock = false;
@@ -148,6 +156,7 @@ cdi_sync_mapping(CdiModel *model, const json_t *action, const char *mapping, con
 	model->rules = psprintf("%s %s %s", mapping ? mapping : "", nulls ? nulls : "",
 							cdi_json_string(action, "nulls") ? cdi_json_string(action, "nulls") : "");
 	model->send_nulls = cdi_json_string(action, "nulls") != NULL && strcmp(cdi_json_string(action, "nulls"), "send") == 0;
+	return order;
 }
 
 /* What is declared of a sync */
@@ -162,8 +171,41 @@ typedef struct Declaration
 	char	   *mapping;		/* JSON, or NULL */
 	char	   *nulls;			/* JSON, or NULL */
 	char	   *change_column;
+	char	   *order_key;		/* JSON, or NULL */
 	int32		destination_id; /* found by check() */
 } Declaration;
+
+/* What the order key reads must be there: else it would be the same of all rows, and no order at all. */
+static void
+check_order(const CdiModel *model, const json_t *order)
+{
+	CdiModel	alone = *model;
+	bool		clock;
+	const char *first = json_object_iter_key(json_object_iter(model->mapping));
+	char	  **columns = order ? cdi_model_columns(order, &alone.ncolumns, &clock) : NULL;
+	int			n = alone.ncolumns;
+
+	/* a mapping that is one expression can make any member */
+	if (columns == NULL || (first != NULL && *first == '@'))
+		return;
+	for (int i = 0; i < n; i++)
+	{
+		bool		there = json_object_get(model->mapping, columns[i]) != NULL;
+
+		if (model->mapping == NULL)
+		{
+			alone.columns = &columns[i];
+			alone.ncolumns = 1;
+			cdi_model_check(&alone);
+			there = alone.ncolumns == 1;	/* it takes away what is not there */
+		}
+		if (!there)
+			ereport(ERROR,
+					(errcode(ERRCODE_CDI_INVALID_SYNC),
+					 errmsg("order key of sync \"%s\" cannot be used", model->sync),
+					 errdetail("The %s has no \"%s\".", model->mapping ? "mapping" : "model", columns[i])));
+	}
+}
 
 /*
  * Is this a sync that can run?  As the caller, who will be the model's role;
@@ -182,6 +224,7 @@ check(Declaration *sync, CdiModel *model)
 	CdiOwnerScope scope;
 	char	   *text;
 	CdiSpec    *spec;
+	const json_t *order;
 
 	(void) cdi_sync_mode(sync->mode);
 	cdi_owner_enter(&scope);
@@ -220,9 +263,11 @@ check(Declaration *sync, CdiModel *model)
 	model->sync = sync->name;
 	model->query = sync->model;
 	model->primary_key = sync->primary_key;
-	cdi_sync_mapping(model, cdi_spec_action(spec, sync->action), sync->mapping, sync->nulls);
+	order = cdi_sync_mapping(model, cdi_spec_action(spec, sync->action), sync->mapping, sync->nulls, sync->order_key);
 	model->change_column = sync->change_column;
 	cdi_model_check(model);
+	if (sync->order_key != NULL)
+		check_order(model, order);
 }
 
 /* The row of cdi.syncs; false where it is not there (to change) or is (to create). */
@@ -231,22 +276,25 @@ save(const Declaration *sync, const CdiModel *model, bool create)
 {
 	static CdiPlan insert = {
 		.query = "INSERT INTO cdi.syncs (name, destination_id, action, model, primary_key, run_as, search_path, mode,"
-		" mapping, nulls, change_column)"
-		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::jsonb, coalesce($10::jsonb, '{}'), $11)"
+		" mapping, nulls, change_column, order_key)"
+		" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::jsonb, coalesce($10::jsonb, '{}'), $11, $12::jsonb)"
 		" ON CONFLICT (name) DO NOTHING RETURNING sync_id",
-		.nargs = 11,
-		.argtypes = {TEXTOID, INT4OID, TEXTOID, TEXTOID, TEXTOID, NAMEOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}
+		.nargs = 12,
+		.argtypes = {TEXTOID, INT4OID, TEXTOID, TEXTOID, TEXTOID, NAMEOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID,
+		TEXTOID}
 	};
 	static CdiPlan update = {
 		.query = "UPDATE cdi.syncs SET destination_id = $2, action = $3, model = $4, primary_key = $5, run_as = $6,"
-		" search_path = $7, mode = $8, mapping = $9::jsonb, nulls = coalesce($10::jsonb, '{}'), change_column = $11"
+		" search_path = $7, mode = $8, mapping = $9::jsonb, nulls = coalesce($10::jsonb, '{}'), change_column = $11,"
+		" order_key = $12::jsonb"
 		" WHERE name = $1 RETURNING sync_id",
-		.nargs = 11,
-		.argtypes = {TEXTOID, INT4OID, TEXTOID, TEXTOID, TEXTOID, NAMEOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID}
+		.nargs = 12,
+		.argtypes = {TEXTOID, INT4OID, TEXTOID, TEXTOID, TEXTOID, NAMEOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, TEXTOID,
+		TEXTOID}
 	};
-	char		nulls[] = "           ";
-	const char *optional[] = {sync->mapping, sync->nulls, sync->change_column};
-	Datum		values[11];
+	char		nulls[] = "            ";
+	const char *optional[] = {sync->mapping, sync->nulls, sync->change_column, sync->order_key};
+	Datum		values[12];
 	CdiOwnerScope scope;
 
 	values[0] = CStringGetTextDatum(sync->name);
@@ -293,11 +341,13 @@ cdi_create_sync(PG_FUNCTION_ARGS)
 		.mode = cdi_text_argument(fcinfo, 5, "mode"),
 		.mapping = cdi_optional_json(fcinfo, 6),
 		.nulls = cdi_optional_json(fcinfo, 7),
-		.change_column = cdi_optional_text(fcinfo, 8)
+		.change_column = cdi_optional_text(fcinfo, 8),
+		.order_key = cdi_optional_json(fcinfo, 9)
 	};
 	CdiModel	model = model_of_caller();
 	int32		sync_id;
 
+	cdi_prevent_in_recovery("cdi_create_sync");
 	SPI_connect();
 	check(&sync, &model);
 	if (!save(&sync, &model, true))
@@ -321,7 +371,7 @@ cdi_alter_sync(PG_FUNCTION_ARGS)
 {
 	static CdiPlan find = {
 		.query = "SELECT d.name, s.model, s.primary_key, s.action, s.mode, s.mapping::text, s.nulls::text, s.change_column,"
-		" s.kind = 'events'"
+		" s.kind = 'events', s.order_key::text"
 		" FROM cdi.syncs s JOIN cdi.destinations d USING (destination_id) WHERE s.name = $1",
 		.nargs = 1,.argtypes = {TEXTOID}
 	};
@@ -331,6 +381,7 @@ cdi_alter_sync(PG_FUNCTION_ARGS)
 	CdiOwnerScope scope;
 	bool		same_sql = PG_ARGISNULL(1);
 
+	cdi_prevent_in_recovery("cdi_alter_sync");
 	SPI_connect();
 	cdi_owner_enter(&scope);
 	cdi_plan_execute(&find, (Datum[]) {CStringGetTextDatum(sync.name)}, NULL);
@@ -346,10 +397,13 @@ cdi_alter_sync(PG_FUNCTION_ARGS)
 	sync.mapping = PG_ARGISNULL(5) ? cdi_row_text(caller, 6) : cdi_optional_json(fcinfo, 5);
 	sync.nulls = PG_ARGISNULL(6) ? cdi_row_text(caller, 7) : cdi_optional_json(fcinfo, 6);
 	sync.change_column = PG_ARGISNULL(7) ? cdi_row_text(caller, 8) : cdi_optional_text(fcinfo, 7);
+	sync.order_key = PG_ARGISNULL(8) ? cdi_row_text(caller, 10) : cdi_optional_json(fcinfo, 8);
 	cdi_owner_leave(&scope);
-	/* "{}" and the empty text take a mapping and a change column away. */
+	/* "{}" and the empty text take a mapping, an order and a change column away. */
 	if (sync.mapping != NULL && strcmp(sync.mapping, "{}") == 0)
 		sync.mapping = NULL;
+	if (sync.order_key != NULL && strcmp(sync.order_key, "{}") == 0)
+		sync.order_key = NULL;
 	if (sync.change_column != NULL && *sync.change_column == '\0')
 		sync.change_column = NULL;
 	check(&sync, &model);
@@ -385,6 +439,7 @@ cdi_drop_sync(PG_FUNCTION_ARGS)
 	CdiOwnerScope scope;
 	int32		sync_id;
 
+	cdi_prevent_in_recovery("cdi_drop_sync");
 	cdi_require_storage();
 	cdi_worker_wake_at_commit(CDI_WAKE_PUSH);
 	cdi_owner_enter(&scope);
@@ -440,6 +495,7 @@ cdi_sync_pause(PG_FUNCTION_ARGS)
 		.nargs = 2,.argtypes = {TEXTOID, TEXTOID}
 	};
 
+	cdi_prevent_in_recovery("cdi_sync_pause");
 	change(&plan, cdi_text_argument(fcinfo, 0, "sync"), cdi_optional_text(fcinfo, 1));
 	PG_RETURN_VOID();
 }
@@ -454,6 +510,7 @@ cdi_sync_resume(PG_FUNCTION_ARGS)
 		.nargs = 2,.argtypes = {TEXTOID, TEXTOID}
 	};
 
+	cdi_prevent_in_recovery("cdi_sync_resume");
 	change(&plan, cdi_text_argument(fcinfo, 0, "sync"), NULL);
 	PG_RETURN_VOID();
 }
@@ -577,6 +634,7 @@ cdi_sync_schedule(PG_FUNCTION_ARGS)
 	bool		isnull;
 	char		nulls[] = {' ', PG_ARGISNULL(1) ? 'n' : ' ', after ? ' ' : 'n', ' ', '\0'};
 
+	cdi_prevent_in_recovery("cdi_sync_schedule");
 	cdi_require_storage();
 	if (!PG_ARGISNULL(1) + (after != NULL) + on_change + (cron != NULL) > 1)
 		ereport(ERROR,

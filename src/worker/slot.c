@@ -93,6 +93,11 @@ cdi_slot_create(void)
 			pg_atomic_init_u32(&database->watch, 0);
 			for (int k = 0; k < CDI_SLOTS; k++)
 				init_slot(&database->slots[k]);
+			for (int k = 0; k < CDI_PUSH_INFLIGHT; k++)
+			{
+				pg_atomic_init_u32(&database->in_flight[k].destination_id, 0);
+				pg_atomic_init_u64(&database->in_flight[k].counts, 0);
+			}
 		}
 	}
 	cdi_limit_shmem_create(&locks[CDI_LOCK_LIMIT].lock);

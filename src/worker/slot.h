@@ -81,6 +81,16 @@ typedef struct CdiSlot
 	pg_atomic_uint64 stats[CDI_WORKER_STATS];
 } CdiSlot;
 
+/* Requests that a push worker has on the network at a time, to all destinations together */
+#define CDI_PUSH_INFLIGHT 512
+
+/* Of one destination; no lock, only the push worker writes */
+typedef struct CdiInFlight
+{
+	pg_atomic_uint32 destination_id;	/* 0: free */
+	pg_atomic_uint64 counts;	/* requests, and rows in the lower half */
+} CdiInFlight;
+
 typedef struct CdiDatabase
 {
 	Oid			oid;			/* InvalidOid: free */
@@ -92,6 +102,7 @@ typedef struct CdiDatabase
 	pg_atomic_uint64 commits;	/* that woke the keeper; no lock */
 	pg_atomic_uint32 watch;		/* push waits for events; no lock */
 	CdiSlot		slots[CDI_SLOTS];
+	CdiInFlight in_flight[CDI_PUSH_INFLIGHT];	/* destinations that have some */
 } CdiDatabase;
 
 typedef struct CdiWorkerShared

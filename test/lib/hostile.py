@@ -7,6 +7,15 @@ Usage: hostile.py PORT REQUESTS_FILE
     /busy      {"state": "busy"}, always
     /fail      500
     /token     an access token, after two seconds (whatever was asked)
+    /late      200, after three seconds
+    /first     the first request as /late, all others 500 at once
+    /long      200 with two megabytes, the last of which name row 0 as bad
+    /echo      422 with what the request was authorized by
+    /tired     500 for the first five requests, then 401
+    /scope     a token is refused: invalid_scope
+    /wait      429, come again in an hour
+    /denied    401
+    /hours     200, after an hour
     /fine      200
 
 One JSON line per request goes to REQUESTS_FILE.
@@ -35,8 +44,7 @@ class Hostile(http.server.BaseHTTPRequestHandler):
                 file.write(json.dumps({"path": self.path, "method": self.command, "headers": dict(self.headers),
                                        "body": body.decode()}) + "\n")
             status, headers, answer = self.act(self.path.split("?")[0])
-        if self.path.split("?")[0] == "/token":
-            time.sleep(2)
+        time.sleep({"/token": 2, "/late": 3, "/hours": 3600}.get(self.path.split("?")[0], 3 if status == 299 else 0))
         self.send_response(status)
         for name, value in headers:
             self._headers_buffer.append(name + b": " + value + b"\r\n")
@@ -49,6 +57,22 @@ class Hostile(http.server.BaseHTTPRequestHandler):
             return 200, [], b"o\0k"
         if path == "/busy":
             return 200, [], b'{"state": "busy"}'
+        if path == "/first":
+            self.server.firsts += 1
+            return 299 if self.server.firsts == 1 else 500, [], b"{}"
+        if path == "/long":
+            return 200, [], b'{"padding": "' + b"x" * 2000000 + b'", "errors": [{"index": 0}]}'
+        if path == "/echo":
+            return 422, [], self.headers["Authorization"].encode()
+        if path == "/tired":
+            self.server.tired += 1
+            return 500 if self.server.tired <= 5 else 401, [], b"no"
+        if path == "/wait":
+            return 429, [(b"Retry-After", b"3600")], b"{}"
+        if path == "/denied":
+            return 401, [], b"{}"
+        if path == "/scope":
+            return 400, [], b'{"error": "invalid_scope"}'
         if path == "/fail":
             return 500, [], b"no"
         if path == "/token":
@@ -68,6 +92,7 @@ class Hostile(http.server.BaseHTTPRequestHandler):
 class Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
+    firsts = tired = 0
 
 
 Server(("127.0.0.1", port), Hostile).serve_forever()

@@ -167,6 +167,7 @@ SELECT cdi_create_destination('x', 'crm', '{"token": 7}');
 SELECT cdi_create_destination('x', 'crm', '{"token": "env:CDI_CRM", "region": "mars"}');
 SELECT cdi_create_destination('x', 'crm', '{"token": "env:CDI_CRM", "colour": "red"}');
 SELECT cdi_create_destination('x', settings => '{"url": "https://example.com", "headers": {"Authorization": "Bearer x"}}');
+SELECT cdi_create_destination('x', settings => '{"url": "https://ada:secret@example.com/"}');
 SELECT cdi_create_destination('x', settings => '{"url": "https://example.com", "batch_size": 0}');
 SELECT cdi_create_destination(NULL);
 SELECT cdi_alter_destination('crm', '{"token": "env:CDI_CRM2"}');

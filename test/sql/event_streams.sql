@@ -43,6 +43,8 @@ SELECT cdi_create_event_stream('es-bad', 'es-hook', rules => '{"events": "Order"
 SELECT cdi_create_event_stream('es-bad', 'es-hook', rules => '{"when": {"equals": [1, 2]}}');
 SELECT cdi_create_event_stream('es-bad', 'es-hook', mapping => '{"a": {"@nothing": 1}}');
 SELECT cdi_create_event_stream('es-bad', 'es-crm', 'gone');
+-- What has a condition is for events.
+SELECT cdi_create_sync('es-bad', 'es-crm', 'SELECT 1 AS id', 'id', 'event');
 SELECT cdi_create_event_stream('es-bad', 'es-crm', 'nothing');
 SELECT cdi_create_event_stream('es-bad', 'es-hook', start => 'yesteryear');
 SELECT cdi_create_event_stream('es-bad', 'nowhere');

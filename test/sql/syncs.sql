@@ -108,11 +108,26 @@ SELECT cdi_sync_schedule('m-full', cron => '* * * * *');
 SELECT cdi_drop_sync('m-insert');
 SELECT cdi_sync_schedule('m-update'), cdi_drop_sync('m-insert'), cdi_sync_schedule('m-full');
 
+-- Rows in order by a key: what it reads is part of the row, and a preview has one row of each in a request.
+SELECT cdi_create_sync('ordered', 'syncs', 'SELECT id, name, id % 2 AS half FROM sync_people', 'id', order_key => '{"@path": "$.half"}') > 0 AS created;
+SELECT max(cardinality(primary_keys)) AS rows, count(*) = (SELECT max(n) FROM (SELECT count(*) AS n FROM sync_people GROUP BY id % 2) h) AS requests FROM cdi_sync_preview('ordered');
+SELECT cdi_alter_sync('ordered', order_key => '{}');
+SELECT count(*) AS requests FROM cdi_sync_preview('ordered');
+SELECT cdi_create_sync('bad', 'syncs', 'SELECT id FROM sync_people', 'id', order_key => '"half"');
+SELECT cdi_create_sync('bad', 'syncs', 'SELECT id FROM sync_people', 'id', order_key => '{"@magic": 1}');
+SELECT cdi_create_sync('bad', 'syncs', 'SELECT id FROM sync_people', 'id', order_key => '{"@path": "$.half"}');
+SELECT cdi_create_sync('bad', 'syncs', 'SELECT id FROM sync_people', 'id', mapping => '{"a": {"@path": "$.id"}}', order_key => '{"@path": "$.id"}');
+
 -- What cannot be used says why, when it is declared and when it runs.
 SELECT cdi_create_sync('bad', 'syncs', 'SELECT id FROM sync_people', 'id', mapping => '{"a": {"@path": "$.mail"}}');
 SELECT cdi_create_sync('bad', 'syncs', 'SELECT id FROM sync_people', 'id', mapping => '{"a": {"@magic": 1}}');
 SELECT cdi_create_sync('bad', 'syncs', 'SELECT id FROM sync_people', 'id', nulls => '{"a": "keep"}');
 SELECT cdi_create_sync('fragile', 'syncs', 'SELECT id, note FROM sync_people', 'id', mapping => '{"n": "{{$.note}}"}') > 0 AS created;
+-- A key that is null everywhere takes nothing away.
+SELECT cdi_create_sync('keyless', 'syncs', 'SELECT nullif(id, seen) AS id, name FROM sync_people', 'id') > 0 AS created;
+SELECT cdi_sync_run('keyless') > 0 AS ran;
+UPDATE sync_people SET seen = id;
+SELECT cdi_sync_run('keyless');
 ALTER TABLE sync_people DROP COLUMN note;
 SELECT cdi_sync_run('fragile');
 SELECT cdi_sync_run('mapped') > 0 AS others_run;

@@ -125,8 +125,32 @@ ok($node->poll_query_until('shop', q(SELECT count(*) > 0 FROM cdi.deliveries WHE
 	'a loopback address is refused');
 is(scalar(requests('/ok/first')), 0, 'and was not connected to');
 is(dead('first'), '', 'no row pays for that');
+
+# The networks that IANA's registries of special addresses call not globally
+# reachable, multicast, metadata services, and other ways to write them
+my @never = qw(0.0.0.0 0 0.1.2.3 224.0.0.1 255.255.255.255 169.254.169.254 0xa9fea9fe 169.254.170.2 100.100.100.200 168.63.129.16 192.0.0.192
+	[::] [ff02::1] [fd00:ec2::254] [fd20:ce::254] [::ffff:169.254.169.254] [::169.254.169.254] [64:ff9b::a9fe:a9fe] [64:ff9b:1::a9fe:a9fe] [2002:a9fe:a9fe::1] [::ffff:0:a9fe:a9fe]);
+my @private = qw(127.0.0.1 127.1 2130706433 0x7f.1 017700000001 localhost 10.0.0.1 100.64.0.1 169.254.1.1 172.16.0.1 172.31.255.255 192.0.0.1 192.0.2.1 192.88.99.1
+	192.168.1.1 198.18.0.1 198.19.255.255 198.51.100.1 203.0.113.1 [::1] [fc00::1] [fdff::1] [fe80::1] [fec0::1] [::ffff:127.0.0.1] [::ffff:10.0.0.1] [::127.0.0.1]
+	[64:ff9b::7f00:1] [64:ff9b:1::1] [2002:7f00:1::1] [100::1] [100:0:0:1::1] [2001::1] [2001:2::1] [2001:db8::1] [3fff::1] [5f00::1]);
+
+sub refused_addresses
+{
+	my ($prefix, $what, @hosts) = @_;
+	my $list = join ',', map { "\$\$$_\$\$" } @hosts;
+	my $n = @hosts;
+	sql(qq(SELECT cdi_create_destination('$prefix' || n, settings => jsonb_build_object('url', format('http://%s:$port/ok/refused', host))), cdi_create_sync('$prefix' || n, '$prefix' || n, 'SELECT 1 AS id', 'id'), cdi_sync_run('$prefix' || n)
+		FROM unnest(ARRAY[$list]) WITH ORDINALITY h (host, n)));
+	ok($node->poll_query_until('shop', qq(SELECT count(*) = $n FROM cdi.stat_destinations WHERE destination ~ '^$prefix\\d' AND paused_reason LIKE 'the address is private%')), $what)
+		or diag(sql(qq(SELECT d.settings ->> 'url' FROM cdi.destinations d JOIN cdi.stat_destinations t ON t.destination = d.name WHERE d.name ~ '^$prefix\\d' AND coalesce(t.paused_reason, '') NOT LIKE 'the address is private%')));
+	is(scalar(requests('/ok/refused')), 0, 'and nothing arrives');
+	sql(qq(SELECT cdi_drop_sync('$prefix' || n), cdi_drop_destination('$prefix' || n) FROM generate_series(1, $n) n));
+}
+refused_addresses('none', 'addresses that are not public are refused, however they are written', @never, @private);
 $node->append_conf('postgresql.conf', 'cdi.egress_allow_private = on');
 $node->reload;
+sleep 0.3;
+refused_addresses('never', 'and some of them though private ones are allowed', @never);
 acknowledged('first', 500, 'every row is acknowledged once the address is allowed');
 
 # ---- what was sent ----

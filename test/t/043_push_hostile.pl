@@ -28,7 +28,11 @@ cdi.activate_retry_limit = 3
 cdi.secret_directory = '$secrets'
 cdi.egress_allow_private = on
 ));
-$node->start;
+# Memory that was freed reads as something else from then on.
+{
+	local $ENV{MALLOC_PERTURB_} = 165;
+	$node->start;
+}
 my ($in, $out, $err) = ('', '', '');
 my $vendor = IPC::Run::start([ 'python3', "$ENV{CDI_ROOT}/test/lib/hostile.py", $port, $requests_file ],
 	'<', \$in, '>', \$out, '2>', \$err);
@@ -52,10 +56,10 @@ sub push_pid
 # A destination and a sync of one action, run
 sub start
 {
-	my ($name, $action, $model, $auth) = @_;
+	my ($name, $action, $model, $auth, %more) = @_;
 	my $spec = $json->encode({ '$schema' => 'cdi-dest-1', name => $name, version => '1', limits => { concurrency => 2 }, ($auth ? (auth => $auth) : ()),
 			settings => { type => 'object', properties => { base => { type => 'string' }, secret => { type => 'string', secret => JSON::PP::true } } },
-			actions => { a => { ops => [ 'insert', 'update' ], map => { '@path' => '$' }, %$action } } });
+			%more, actions => { a => { ops => [ 'insert', 'update' ], map => { '@path' => '$' }, %$action } } });
 	my $settings = $json->encode({ base => "http://127.0.0.1:$port", ($auth ? (secret => 'file:client') : ()) });
 	sql("SELECT cdi_install_destination_spec(\$json\$$spec\$json\$::jsonb)");
 	sql("SELECT cdi_create_destination('$name', '$name', '$settings')");
@@ -67,6 +71,13 @@ sub request
 {
 	my ($path, %more) = @_;
 	return { method => 'POST', url => "{{settings.base}}$path", body => { format => 'json', template => { '@items' => '*' } }, %more };
+}
+
+# Of the worker, in ticks of 10 ms
+sub cpu
+{
+	my @stat = split / /, slurp_file("/proc/@{[ push_pid() ]}/stat");
+	return $stat[13] + $stat[14];
 }
 
 # Accepted and dead rows of a sync
@@ -85,6 +96,16 @@ sql('SELECT cdi_arm()');
 ok($node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'cdi push' AND datname = 'shop')), 'the worker is there');
 my $pid = push_pid();
 
+# ---- the first answer of a host takes long ----
+
+start('late', { request => request('/late') }, 'SELECT 1 AS id');
+sleep(0.05) until requests('/late');
+start('prompt', { request => request('/fine') }, 'SELECT 1 AS id');
+ended('prompt', 1, 'a destination of the same host');
+is(sql(q(SELECT count(*) FROM cdi.sync_rows r JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'late')), '0', 'does not wait for it');
+is(sql(q(SELECT string_agg(in_flight_requests || '|' || in_flight_rows, ' ' ORDER BY destination) FROM cdi.stat_destinations)), '1|1 0|0', 'what is in flight is shown');
+ended('late', 1, 'and it comes');
+
 # ---- answers ----
 
 start('nul', { request => request('/nul'), response => { rules => [ { when => { eq => [ 'text', 'ok' ] }, class => 'ok' }, { class => 'rejected', message => 'text' } ] } }, 'SELECT 1 AS id');
@@ -101,7 +122,53 @@ ended('random', 150, 'whatever the answers, every row ends');
 start('table', { batch => { max_items => 2 }, request => request('/random'),
 		response => { format => 'csv', rules => [ { class => 'ok', rows => { each => '$', match => { value => '@.x', to => 'mapped.id' } } } ] } }, 'SELECT n AS id FROM generate_series(1, 40) n');
 ended('table', 40, 'also where they are read as tables');
+start('long', { request => request('/long'), response => { rules => [ { status => [200], class => 'ok', rows => { each => '$.errors', index => '@.index' } } ] } }, 'SELECT 1 AS id');
+ended('long', 1, 'an answer that is too long to find the bad rows in');
+is(sql(q(SELECT class || ': ' || error FROM cdi.failed_deliveries f JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'long')), 'retryable: the answer cannot be read: it is longer than 1 MB', 'is not taken for acceptance');
+start('long_ok', { request => request('/long') }, 'SELECT 1 AS id');
+ended('long_ok', 1, 'where nobody looks into it');
+is(sql(q(SELECT count(*) FROM cdi.sync_rows r JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'long_ok')), '1', 'it is one');
+start('echo', { request => request('/echo') }, 'SELECT 1 AS id', { type => 'basic', username => 'us', password => '{{secret.secret}}' });
+ended('echo', 1, 'credentials that come back');
+is(sql(q(SELECT string_agg(DISTINCT error, ' / ') FROM cdi.deliveries d JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'echo')), 'HTTP 422: Basic dXM6***A==', 'are not recorded');
 is(push_pid(), $pid, 'and the worker is the same');
+
+# ---- rows that make a request impossible ----
+
+my $people = q(SELECT row_number() OVER ()::int AS id, v FROM unnest(ARRAY[$$ann$$, $$b b$$, $$c$$ || chr(10) || $$c$$, $$..$$, $$%2E%2e$$, $$dora$$, $$/$$, $$.eve$$]) v);
+start('path', { request => request('/fine/{{mapped.v}}') }, $people);
+ended('path', 8, 'every row ends');
+is(sql(q(SELECT string_agg(f.class || ' ' || (f.payload ->> 'id'), ', ' ORDER BY f.payload ->> 'id') FROM cdi.failed_deliveries f JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'path')),
+	'invalid 2, invalid 3, invalid 4, invalid 5', 'those that make no address, or another one, are dead letters');
+start('header', { batch => { max_items => 8 }, meta => { v => { '@path' => '$.v' } }, group_by => { '@path' => '$.v' }, request => request('/fine?header', headers => { 'X-V' => '{{meta.v}}' }) }, $people);
+ended('header', 8, 'or no header');
+is(sql(q(SELECT string_agg(f.class || ' ' || (f.payload ->> 'id') || ' ' || f.error, ', ') FROM cdi.failed_deliveries f JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'header')),
+	'invalid 3 header of the request is not valid', 'with the reason');
+start('host', { request => { method => 'POST', url => 'http://{{mapped.v}}127.0.0.1/' } }, 'SELECT 1 AS id, $$evil.$$ AS v', undef, egress => { allow_hosts => ['127.0.0.1'] });
+ended('host', 1, 'or lead it elsewhere');
+is(sql(q(SELECT f.class || ': ' || error FROM cdi.failed_deliveries f JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'host')), q(invalid: the destination's specification does not allow this host), 'which says so');
+is(sql(q(SELECT count(*) FROM cdi.stat_destinations WHERE destination IN ('path', 'header', 'host') AND paused_reason IS NOT NULL)), '0', 'and the destination goes on');
+
+# ---- why it waits ----
+
+start('tired', { request => request('/tired') }, 'SELECT n AS id FROM generate_series(1, 20) n');
+ok($node->poll_query_until('shop', q(SELECT paused_reason = 'It answered with HTTP status 401' AND open_since IS NULL FROM cdi.stat_destinations WHERE destination = 'tired')), 'a destination that is tired, then closed: pauses for its settings');
+my $pauses = sql(q(SELECT since FROM cdi.destination_pauses JOIN cdi.destinations USING (destination_id) WHERE name = 'tired'));
+my $tries = sub { sql(q(SELECT count(*) FROM cdi.deliveries d JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'tired')) };
+my $tried = $tries->();
+ok($node->poll_query_until('shop', "SELECT count(*) > $tried + 3 FROM cdi.deliveries d JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'tired'"), 'it is tried again and again');
+is(sql(q(SELECT count(*) || ' ' || min(since) FROM cdi.destination_pauses JOIN cdi.destinations USING (destination_id) WHERE name = 'tired')), "1 $pauses", 'which is one pause');
+for my $server ([ 'down', '/fail?down', q(open_reason = 'its authorization server gives no token: HTTP 500' AND open_since IS NOT NULL) ],
+	[ 'scope', '/scope', q(paused_reason = 'The authorization server refuses to give access (invalid_scope)') ])
+{
+	my ($name, $path, $shown) = @$server;
+	start("oauth_$name", { request => request('/fine') }, 'SELECT 1 AS id',
+		{ type => 'oauth2', grant => 'client_credentials', token_url => "{{settings.base}}$path", client_id => 'us', client_secret => '{{secret.secret}}' });
+	ok($node->poll_query_until('shop', "SELECT $shown FROM cdi.stat_destinations WHERE destination = 'oauth_$name'"), "an authorization server that is $name: is shown");
+}
+sql("SELECT cdi_disable_destination('$_')") for qw(oauth_down oauth_scope);
+sql(q(SELECT cdi_drop_sync('tired'), cdi_drop_destination('tired')));
+is(sql('SELECT count(*) FROM cdi.destination_pauses WHERE destination_id NOT IN (SELECT destination_id FROM cdi.destinations)'), '0', 'a destination that is dropped has no pause');
 
 # ---- stages ----
 
@@ -140,6 +207,32 @@ cmp_ok(scalar(requests('/token?reset')), '<=', 3, 'what was queued before a rese
 sql(q(SELECT cdi_alter_sync('reset', model => 'SELECT 51 AS id', mode => 'upsert'), cdi_sync_run('reset')));
 ok($node->poll_query_until('shop', q(SELECT count(*) = 1 FROM cdi.sync_rows r JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'reset' AND r.primary_key = '51')), 'what comes then is');
 
+# Rows that have ended, and of which that is not written yet
+start('held', { request => request('/late') }, 'SELECT n AS id FROM generate_series(1, 40) n');
+start("gone$_", { batch => { max_items => 20 }, request => request('/fine') }, q(SELECT n AS id, repeat($$x$$, 1000) AS v FROM generate_series(1, 4000) n)) for 1 .. 8;
+for (1 .. 8)
+{
+	sql("SELECT cdi_drop_sync('gone$_')");
+	sleep(0.03);
+}
+ok($node->poll_query_until('shop', q(SELECT count(*) = 40 FROM cdi.sync_rows r JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'held')), 'syncs that are dropped while they send');
+is(push_pid(), $pid, 'harm nobody');
+ok($node->poll_query_until('shop', q(SELECT count(*) = 0 FROM (SELECT sync_id FROM cdi.sync_rows UNION ALL SELECT sync_id FROM cdi.push_cursor) r WHERE sync_id NOT IN (SELECT sync_id FROM cdi.syncs))), 'and leave nothing');
+
+# ---- rules that change while a request is in flight ----
+
+sql(q(SELECT cdi_install_destination_spec('{"$schema": "cdi-dest-1", "name": "first_events", "version": "1", "limits": {"concurrency": 2}, "settings": {"type": "object", "properties": {"base": {"type": "string"}}},
+	"actions": {"a": {"ops": ["insert"], "map": {"@path": "$"}, "request": {"method": "POST", "url": "{{settings.base}}/first", "body": {"format": "ndjson"}}}}}')));
+sql(qq(SELECT cdi_create_destination('first_events', 'first_events', '{"base": "http://127.0.0.1:$port"}')));
+sql(q(SELECT cdi_create_event_stream('first_events', 'first_events')));
+sql(q(SELECT cdi_track('u' || n, 'E') FROM generate_series(1, 2) n));
+sleep(0.05) until requests('/first') >= 2;
+sql(q(SELECT cdi_alter_event_stream('first_events', rules => '{"events": ["F"]}')));
+sleep(0.3);
+my $used = cpu();
+sleep(1.5);
+cmp_ok(cpu() - $used, '<', 50, 'the worker waits for its answer, and does nothing meanwhile');
+
 # ---- schedules ----
 
 start('first', { request => request('/fine') }, 'SELECT 1 AS id');
@@ -162,15 +255,10 @@ ok($node->poll_query_until('shop', q(SELECT count(*) = 1 FROM cdi.destination_pa
 
 # ---- idle ----
 
-sub cpu
-{
-	my @stat = split / /, slurp_file("/proc/$pid/stat");
-	return $stat[13] + $stat[14];
-}
 sleep(2);
 my $ticks = cpu();
 sleep(4);
-cmp_ok(cpu() - $ticks, '<=', 8, 'and the worker rests');
+cmp_ok(cpu() - $ticks, '<=', 8, 'and the worker rests') or diag(sql(q(SELECT s.name, d.class, count(*) FROM cdi.deliveries d JOIN cdi.syncs s USING (sync_id) WHERE sent_at > now() - interval '4 s' GROUP BY 1, 2)), sql('TABLE cdi.destination_pauses'));
 
 $vendor->kill_kill;
 $node->stop;

@@ -1,0 +1,99 @@
+# The push worker sleeps while there is nothing that it may send, however much
+# waits: how often it wakes is counted by the kernel.
+use strict;
+use warnings;
+
+use JSON::PP;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(sleep);
+
+my $json = JSON::PP->new->utf8;
+my $port = PostgreSQL::Test::Cluster::get_free_port();
+my $node = PostgreSQL::Test::Cluster->new('rest');
+$node->init;
+my $requests_file = $node->basedir . '/requests.jsonl';
+append_to_file($requests_file, '');
+$node->append_conf('postgresql.conf', q(
+shared_preload_libraries = 'cdi'
+fsync = off
+autovacuum = off
+max_worker_processes = 32
+cdi.activate_retry_delay = '50ms'
+cdi.activate_retry_max_delay = '10min'
+cdi.egress_allow_private = on
+));
+$node->start;
+my ($in, $out, $err) = ('', '', '');
+my $receiver = IPC::Run::start([ 'python3', "$ENV{CDI_ROOT}/test/lib/hostile.py", $port, $requests_file ],
+	'<', \$in, '>', \$out, '2>', \$err);
+
+sub sql
+{
+	return $node->safe_psql('shop', $_[0]);
+}
+
+# How often the worker has gone to sleep
+sub sleeps
+{
+	my $pid = $node->safe_psql('postgres', q(SELECT pid FROM pg_stat_activity WHERE application_name = 'cdi push' AND datname = 'shop'));
+	return (slurp_file("/proc/$pid/status") =~ /^voluntary_ctxt_switches:\s+(\d+)/m)[0];
+}
+
+# A destination with a backlog; it sends once it is enabled
+sub backlog
+{
+	my ($name, $url, $spec) = @_;
+	sql(sprintf(q{SELECT cdi_create_destination('%s', '%s', '%s')}, $name, $spec // 'webhook', $json->encode({ url => $url, $spec ? () : (batch_size => 10) })));
+	sql(qq(SELECT cdi_create_sync('$name', '$name', 'SELECT 1 AS id', 'id', mode => 'append'), cdi_disable_destination('$name');
+		INSERT INTO cdi.outbox SELECT nextval('cdi.outbox_position'), now(), s.sync_id, 0, 'insert', n::text, md5(n::text)::uuid, md5(n::text)::uuid, '{"id": 1}' FROM cdi.syncs s, generate_series(1, 20000) n WHERE s.name = '$name';
+		SELECT cdi_enable_destination('$name')));
+}
+
+sub until_true
+{
+	my ($query, $what) = @_;
+	ok($node->poll_query_until('shop', "SELECT $query FROM cdi.stat_destinations"), $what) or diag(sql('TABLE cdi.stat_destinations'));
+}
+
+sub rests
+{
+	my ($what) = @_;
+	sleep(1.5);
+	my $before = sleeps();
+	sleep(3);
+	cmp_ok(sleeps() - $before, '<=', 2, $what);
+}
+
+$node->safe_psql('postgres', 'CREATE DATABASE shop');
+sql('CREATE EXTENSION cdi');
+sql('SELECT cdi_init()');
+sql('SELECT cdi_arm()');
+ok($node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'cdi push' AND datname = 'shop')), 'the worker is there');
+rests('with nothing to do it rests');
+
+backlog('open', 'http://127.0.0.1:1/');
+until_true(q(bool_or(open_since IS NOT NULL AND next_try_at > now() + interval '8 s') FILTER (WHERE destination = 'open')), 'a circuit is open');
+rests('until it is tried again');
+backlog('wait', "http://127.0.0.1:$port/wait");
+until_true(q(bool_or(requests > 0 AND in_flight_requests = 0) FILTER (WHERE destination = 'wait')), 'a destination asks to be left alone');
+backlog('denied', "http://127.0.0.1:$port/denied");
+until_true(q(bool_or(paused_reason IS NOT NULL) FILTER (WHERE destination = 'denied')), 'one pauses for its settings');
+sql(q(SELECT cdi_install_destination_spec('{"$schema": "cdi-dest-1", "name": "hourly", "version": "1", "limits": {"rate": {"requests": 1, "per": "1h"}}, "settings": {"type": "object", "properties": {"url": {"type": "string"}}},
+	"actions": {"a": {"ops": ["insert"], "map": {"@path": "$"}, "request": {"method": "POST", "url": "{{settings.url}}", "body": {"format": "ndjson"}}}}}')));
+backlog('hourly', "http://127.0.0.1:$port/fine", 'hourly');
+until_true(q(bool_or(ok = 1) FILTER (WHERE destination = 'hourly')), 'one gets a request in an hour');
+backlog('paused', "http://127.0.0.1:$port/fine");
+sql(q(SELECT cdi_sync_pause('paused')));
+backlog('late', "http://127.0.0.1:$port/hours");
+until_true(q(bool_or(in_flight_requests = 8) FILTER (WHERE destination = 'late')), 'one does not answer');
+sql(q(SELECT cdi_create_event_stream('held', 'paused'), cdi_sync_pause('held'); SELECT count(cdi_track('u', 'E')) FROM generate_series(1, 1000)));
+# the circuit has been tried a few times more
+until_true(q(bool_or(next_try_at > now() + interval '8 s') FILTER (WHERE destination = 'open')), 'all at once');
+rests('and it rests');
+is(sql('SELECT bool_and(waiting > 10000) FROM cdi.stat_destinations WHERE NOT destination = $$late$$'), 't', 'before a backlog of each');
+
+$receiver->kill_kill;
+$node->stop;
+done_testing();

@@ -7,6 +7,13 @@ AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION cdi_property_number(jsonb, text) IS
 'Value of a property that is a JSON number or a string with a decimal number, exactly; null where it is missing or anything else.';
 
+-- Events come from anybody, and one of 1e131071 would fail every sum.
+CREATE OR REPLACE FUNCTION cdi._usable_value(value numeric)
+RETURNS numeric
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN value > -1e30 AND value < 1e30 THEN CASE WHEN scale(value) > 30 THEN round(value, 30) ELSE value END END;
+COMMENT ON FUNCTION cdi._usable_value(numeric) IS 'Internal: the value of a conversion, to 30 digits before and after the point; null where it is larger, NaN or infinite.';
+
 CREATE OR REPLACE FUNCTION cdi._require_value_expression(expression text, functions_schema text)
 RETURNS void
 LANGUAGE C STRICT

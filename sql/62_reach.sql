@@ -182,6 +182,22 @@ $$;
 COMMENT ON FUNCTION cdi_incremental_reach(text[], text, timestamptz, timestamptz, text[]) IS
 'What each channel adds, in the given order, to the people whom those before it reached, over cdi.touchpoints; arguments as cdi_channel_reach(), at most 64 channels (54000). Without an order the channel that reached most people comes first.';
 
+-- A touch may claim any time: one of the year 1 shall not make a row for each hour since.
+CREATE OR REPLACE FUNCTION cdi._reach_periods(first timestamptz, last timestamptz, step interval)
+RETURNS SETOF timestamptz
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF extract(epoch FROM last - first) / extract(epoch FROM step) > 40000 THEN
+        RAISE EXCEPTION 'from % to % are more than 40000 periods', first, last
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Ask for a shorter time with from_time and to_time, or for longer periods.';
+    END IF;
+    RETURN QUERY SELECT generate_series(first, last, step);
+END
+$$;
+COMMENT ON FUNCTION cdi._reach_periods(timestamptz, timestamptz, interval) IS 'Internal: the periods of a curve; raises where they are too many.';
+
 CREATE OR REPLACE FUNCTION cdi_reach_curve(
     dimension text DEFAULT 'channel',
     period text DEFAULT 'day',
@@ -204,7 +220,7 @@ firsts AS (
     GROUP BY f.value, f.period_start),
 periods AS (
     SELECT p.period_start FROM (SELECT min(t.period_start) AS first, max(t.period_start) AS last FROM t) b,
-         generate_series(b.first, b.last, $4) p (period_start)),
+         cdi._reach_periods(b.first, b.last, $4) p (period_start)),
 named AS (SELECT DISTINCT f.value FROM firsts f)
 SELECT p.period_start, n.value, coalesce(f.people, 0),
        (sum(coalesce(f.people, 0)) OVER (PARTITION BY n.value ORDER BY p.period_start))::bigint

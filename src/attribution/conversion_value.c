@@ -23,7 +23,6 @@
 #include "utils/datum.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/numeric.h"
 #include "utils/typcache.h"
 #include "windowapi.h"
 
@@ -226,9 +225,6 @@ evaluate(const Expression *expression, Datum *rows, int n, Datum *results, Memor
 				ereport(ERROR,
 						(errcode(ERRCODE_DATA_EXCEPTION),
 						 errmsg("the expression must give one value per event, not a set")));
-			/* what is no amount would make every sum of it none */
-			if (!isnull && (numeric_is_nan(DatumGetNumeric(value)) || numeric_is_inf(DatumGetNumeric(value))))
-				isnull = true;
 			results[i] = isnull ? (Datum) 0 : datumCopy(value, false, -1);
 		}
 		SPI_freetuptable(SPI_tuptable);

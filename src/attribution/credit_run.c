@@ -446,6 +446,7 @@ visit_paths(void *arg, const CdiJourney *journey)
 
 			if (conversion->kind != CDI_COUNTED)
 				continue;
+			CHECK_FOR_INTERRUPTS();
 			credit.n = select_path(self, m, journey, conversion, &credit.touches);
 			self->sink(self->arg, &credit);
 		}

@@ -28,7 +28,6 @@
 #include "utils/datum.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/numeric.h"
 
 #include "attribution/attribution.h"
 #include "attribution/journeys_private.h"
@@ -306,15 +305,10 @@ receive_conversion(TupleTableSlot *slot, DestReceiver *receiver)
 		self->seen_until = Max(self->seen_until, conversion->at);
 	if (!slot->tts_isnull[CDI_CONVERSION_VALUE])
 	{
-		Numeric		value = DatumGetNumeric(slot->tts_values[CDI_CONVERSION_VALUE]);
+		MemoryContext previous = MemoryContextSwitchTo(self->value_context);
 
-		if (!numeric_is_nan(value) && !numeric_is_inf(value))
-		{
-			MemoryContext previous = MemoryContextSwitchTo(self->value_context);
-
-			conversion->value = datumCopy(NumericGetDatum(value), false, -1);
-			MemoryContextSwitchTo(previous);
-		}
+		conversion->value = datumCopy(slot->tts_values[CDI_CONVERSION_VALUE], false, -1);
+		MemoryContextSwitchTo(previous);
 	}
 	if (conversion->person >= 0)
 		widen(self, conversion);

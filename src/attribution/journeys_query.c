@@ -225,7 +225,7 @@ cdi_journeys_conversion_query(CdiJourneys *self)
 	const char *relation = self->request->options->conversion_events;
 	Oid			relid = relation_oid(relation);
 
-	return psprintf("SELECT %s, %s, %s, %s, %s, %s FROM %s r"
+	return psprintf("SELECT %s, %s, %s, %s, %s, cdi._usable_value(%s) FROM %s r"
 					" WHERE ($1 IS NULL OR r.conversion = $1)"
 					" AND ($2 IS NULL OR r.converted_at >= $2) AND ($3 IS NULL OR r.converted_at < $3)",
 					column(relid, relation, "person_id", UUIDOID, true),

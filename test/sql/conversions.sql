@@ -101,6 +101,19 @@ INSERT INTO cdi.conversions (name, event, value_expression) VALUES ('by_hand', '
 SELECT sum(value) FROM cdi.conversion_events WHERE conversion = 'by_hand';
 SELECT cdi_drop_conversion('halves'), cdi_drop_conversion('by_hand');
 
+-- Anybody may send an event: one of 1e400 is no value, and what others have in
+-- common with it can still be summed and compared with spend.
+SELECT cdi_create_conversion('huge', 'Sold Huge');
+SELECT stored FROM cdi_ingest(jsonb_build_array(
+    pg_temp.track('h1', '2026-05-02', 'Sold Huge', '{"revenue": 1e400}'), pg_temp.track('h2', '2026-05-02', 'Sold Huge', '{"revenue": -9e131071}'),
+    pg_temp.track('h3', '2026-05-02', 'Sold Huge', '{"revenue": "999999999999999999999999999999.5"}'), pg_temp.track('h4', '2026-05-02', 'Sold Huge', '{"revenue": 1e-400}'),
+    pg_temp.track('h5', '2026-05-02', 'Sold Huge', '{"revenue": 1.50}')), 'conversions');
+SELECT who, value FROM counted WHERE conversion = 'huge' ORDER BY who;
+INSERT INTO cdi.spend (day, channel, currency, amount) VALUES ('2026-05-02', 'direct', 'EUR', 0.01);
+SELECT model, dimension, conversions, value, unvalued, roas FROM cdi_attribution_report('{linear,markov}', 'huge');
+DELETE FROM cdi.spend;
+SELECT cdi_drop_conversion('huge');
+
 -- An expression runs as who declared it, over rows that the caller reads, and
 -- can write nothing.
 CREATE ROLE cdi_test_declarer;

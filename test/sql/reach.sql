@@ -130,6 +130,14 @@ SELECT * FROM cdi_channel_reach(NULL);
 SELECT * FROM cdi_channel_reach(period => 'fortnight');
 SELECT * FROM cdi_channel_reach(frequencies => 0);
 SELECT * FROM cdi_reach_curve(period => NULL);
+-- One touch that claims to be of the year 1
+BEGIN;
+SELECT stored FROM cdi_ingest('[{"type": "page", "userId": "reach-old", "timestamp": "0001-01-01T00:00:00Z", "messageId": "reach-old"}]', 'reach');
+SAVEPOINT old;
+SELECT count(*) FROM cdi_reach_curve(to_time => '2012-04-01+00');
+ROLLBACK TO old;
+SELECT count(*) AS years FROM cdi_reach_curve(period => 'year', to_time => '2012-04-01+00') WHERE value IS NULL;
+ROLLBACK;
 SELECT cdi_frequency(md5('a')::uuid, -1, 2);
 SELECT cdi_frequency(md5('a')::uuid, 1, NULL);
 SELECT cdi_frequency(md5('a')::uuid, 9223372036854775807, 2) FROM generate_series(1, 2);

@@ -1,4 +1,4 @@
-"""Salesforce, HubSpot, Braze, BigQuery and S3 as their documentation says they answer.
+"""Salesforce, HubSpot, Braze, BigQuery, S3 and Marketo as their documentation says they answer.
 
 Usage: crm_vendor.py PORT PUBLIC_KEY
 
@@ -26,7 +26,8 @@ import urllib.parse
 port, public_key = int(sys.argv[1]), sys.argv[2]
 lock = threading.RLock()
 state = {"wrong": [], "tokens": [], "sf": {}, "jobs": {}, "hubspot": {}, "hubspot_calls": [], "hubspot_list": [], "braze": {"attributes": [], "events": [], "purchases": []},
-         "braze_sizes": [], "deleted": [], "bigquery": {}, "s3": {}, "locked": 0, "session": 0}
+         "braze_sizes": [], "deleted": [], "bigquery": {}, "s3": {}, "locked": 0, "session": 0,
+         "marketo": {}, "marketo_list": [], "marketo_token": 0}
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 
 
@@ -118,6 +119,12 @@ class Vendor(http.server.BaseHTTPRequestHandler):
             text = gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body
             state["s3"].setdefault(name, []).append(text.decode())
             return 200, ""
+        if path == "/identity/oauth/token":
+            assert dict(urllib.parse.parse_qsl(body.decode())) == {"grant_type": "client_credentials", "client_id": "us", "client_secret": "mk-s3cret"}, body
+            state["marketo_token"] += 1
+            return 200, {"access_token": "mk-%d" % state["marketo_token"], "token_type": "bearer", "expires_in": 3599}
+        if path.startswith("/rest/v1/"):
+            return 200, dict({"requestId": "e42b#14272d07d78", "success": True}, **self.marketo(path[len("/rest/v1/"):], body))
         raise ValueError("nothing is here")
 
     # ---- Salesforce ----
@@ -252,6 +259,39 @@ class Vendor(http.server.BaseHTTPRequestHandler):
                 else:
                     state["braze"][name].append(row)
         return 201, dict({"message": "success"}, **({"errors": errors} if errors else {}))
+
+    # ---- Marketo ----
+
+    # Leads by their address, each with an id; whatever fails does so within a 200.
+    def marketo(self, path, body):
+        leads = state["marketo"]
+        if self.headers["Authorization"] != "Bearer mk-%d" % state["marketo_token"]:
+            return {"success": False, "errors": [{"code": "602", "message": "Access token expired"}]}
+        query = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(self.path).query))
+        if path == "leads.json" and self.command == "GET":
+            assert query["filterType"] == "email" and query["fields"] == "id" and not body, (query, body)
+            return {"result": [{"id": leads[email]["id"]} for email in query["filterValues"].split(",") if email in leads]}
+        if path == "leads.json":
+            body = json.loads(body)
+            assert self.command == "POST" and body["action"] == "createOrUpdate" and body["lookupField"] == "email" and len(body["input"]) <= 300
+            result = []
+            for lead in body["input"]:
+                if "@" not in lead["email"]:
+                    result.append({"status": "skipped", "reasons": [{"code": "1003", "message": "Value for field email is not valid"}]})
+                    continue
+                lead["id"] = leads.get(lead["email"], {}).get("id", 1000 + len(leads))
+                result.append({"id": lead["id"], "status": "updated" if lead["email"] in leads else "created"})
+                leads[lead["email"]] = lead
+            return {"result": result}
+        if path == "leads/delete.json":
+            gone = {lead["id"] for lead in json.loads(body)["input"]}
+            assert self.command == "POST" and gone and gone <= {lead["id"] for lead in leads.values()}, gone
+            state["marketo"] = {email: lead for email, lead in leads.items() if lead["id"] not in gone}
+            return {"result": [{"id": one, "status": "deleted"} for one in gone]}
+        assert path == "lists/1001/leads.json"
+        ids, members = {int(one) for one in query["id"].split(",")}, set(state["marketo_list"])
+        state["marketo_list"] = sorted({"POST": members | ids, "DELETE": members - ids}[self.command])
+        return {"result": [{"id": one, "status": "added" if self.command == "POST" else "removed"} for one in ids]}
 
     # ---- BigQuery ----
 

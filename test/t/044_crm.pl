@@ -16,7 +16,7 @@ my $node = PostgreSQL::Test::Cluster->new('crm');
 $node->init;
 my $secrets = $node->basedir . '/secrets';
 mkdir $secrets;
-my %secret = (sfs => 'sf-s3cret', sfr => 'sf-r3fresh', hs => 'pat-s3cret', braze => 'braze-s3cret', s3 => 'wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY');
+my %secret = (sfs => 'sf-s3cret', sfr => 'sf-r3fresh', hs => 'pat-s3cret', braze => 'braze-s3cret', mk => 'mk-s3cret', s3 => 'wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY');
 append_to_file("$secrets/$_", "$secret{$_}\n") for keys %secret;
 run_log([ 'openssl', 'genpkey', '-quiet', '-algorithm', 'RSA', '-pkeyopt', 'rsa_keygen_bits:2048', '-out', "$secrets/bq" ]);
 run_log([ 'openssl', 'pkey', '-in', "$secrets/bq", '-pubout', '-out', $node->basedir . '/bq.pub' ]);
@@ -167,6 +167,25 @@ sync('s3z', 's3', { %$s3, gzip => JSON::PP::true, prefix => 'z/' }, 'csv', q(SEL
 my ($object) = grep { m{/z/} } keys %{ $objects = state()->{s3} };
 like($object, qr/\.csv\.gz$/, 'compressed');
 is((split /\n/, $objects->{$object}[0])[0], 'id,last_name', 'CSV with names');
+
+# ---- Marketo: every failure is within a 200 ----
+
+sql(q(CREATE TABLE leads AS SELECT CASE n WHEN 9 THEN 'nobody' ELSE 'm' || n || '@example.com' END AS email FROM generate_series(1, 10) n));
+my $marketo = { api_url => $vendor_url, client_id => 'us', client_secret => 'file:mk', list_id => '1001' };
+sync('mk', 'marketo', $marketo, 'lead', 'SELECT email FROM leads', 'email');
+is(failed('mk'), 'nobody rejected 1003: Value for field email is not valid', 'a lead that is skipped is a dead letter');
+is(acknowledged('mk'), '9', 'the others are acknowledged');
+run_command([ 'curl', '-s', '-d', 'grant_type=client_credentials&client_id=us&client_secret=mk-s3cret', "$vendor_url/identity/oauth/token" ]);
+sync('mklist', 'marketo', $marketo, 'list', 'SELECT email FROM leads', 'email');
+is(failed('mklist'), 'nobody rejected 1003: Value for field email is not valid', 'nor can it become a member');
+is(scalar(@{ state()->{marketo_list} }), 9, 'the others do');
+run_command([ 'curl', '-s', '-d', 'grant_type=client_credentials&client_id=us&client_secret=mk-s3cret', "$vendor_url/identity/oauth/token" ]);
+sql(q(DELETE FROM leads WHERE email IN ('m1@example.com', 'm2@example.com')));
+done('mklist');
+is(scalar(@{ state()->{marketo_list} }), 7, 'members whose rows are gone are taken out, with a new access token');
+is(scalar(keys %{ state()->{marketo} }), 9, 'and stay leads');
+done('mk');
+is(join(' ', sort keys %{ state()->{marketo} }), join(' ', sort map { "m$_\@example.com" } 3 .. 8, 10), 'until they are deleted, by their ids');
 
 # ---- an access token that is refused after it had worked ----
 

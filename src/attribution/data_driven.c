@@ -17,14 +17,15 @@
 #include "attribution/logistic.h"
 #include "attribution/shapley.h"
 
+/* drawn: options for the replicates */
 static Datum
 credit_result(FunctionCallInfo fcinfo, const CdiPaths *paths, CdiPathModel model, const void *options,
-			  const CdiBootstrap *bootstrap)
+			  const void *drawn, const CdiBootstrap *bootstrap)
 {
 	CdiPathCredit *credits = cdi_paths_credits(paths->nlabels);
 
 	model(paths, options, credits);
-	cdi_paths_bootstrap(paths, model, options, bootstrap, paths->nlabels, credits);
+	cdi_paths_bootstrap(paths, model, drawn, bootstrap, paths->nlabels, credits);
 	return cdi_paths_result(fcinfo, paths, credits);
 }
 
@@ -48,7 +49,7 @@ cdi_shapley_final(PG_FUNCTION_ARGS)
 	cdi_paths_options(paths, known, lengthof(known));
 	options.game = (CdiShapleyGame) game;
 	options.seed = bootstrap.seed;
-	return credit_result(fcinfo, paths, cdi_shapley_credit, &options, &bootstrap);
+	return credit_result(fcinfo, paths, cdi_shapley_credit, &options, &options, &bootstrap);
 }
 
 PG_FUNCTION_INFO_V1(cdi_logistic_final);
@@ -57,6 +58,7 @@ cdi_logistic_final(PG_FUNCTION_ARGS)
 {
 	CdiPaths   *paths = cdi_paths_of_state(fcinfo);
 	CdiLogisticOptions options = CDI_LOGISTIC_DEFAULT;
+	CdiLogisticOptions drawn;
 	CdiBootstrap bootstrap = CDI_BOOTSTRAP_DEFAULT;
 	const CdiPathOption known[] = {
 		{"ridge", CDI_OPTION_NUMBER, &options.ridge, 0, 1e15},
@@ -65,7 +67,9 @@ cdi_logistic_final(PG_FUNCTION_ARGS)
 	};
 
 	cdi_paths_options(paths, known, lengthof(known));
-	return credit_result(fcinfo, paths, cdi_logistic_credit, &options, &bootstrap);
+	drawn = options;
+	drawn.replicate = true;
+	return credit_result(fcinfo, paths, cdi_logistic_credit, &options, &drawn, &bootstrap);
 }
 
 #define ORDERED_COLUMNS	8

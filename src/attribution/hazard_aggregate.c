@@ -299,6 +299,7 @@ cdi_hazard_final(PG_FUNCTION_ARGS)
 		.conversions = path->conversions,.value = path->value,.nulls = path->nulls};
 		ages[p] = &state->ages[path->first];
 	}
+	cdi_paths_check_sums(&paths);
 	options.ages = ages;
 
 	credits = cdi_paths_credits(paths.nlabels);

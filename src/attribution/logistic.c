@@ -325,6 +325,7 @@ cdi_logistic_credit(const CdiPaths *paths, const void *options, CdiPathCredit *c
 {
 	Model		model = {.paths = paths, .options = options};
 	double	   *shares;
+	double		nulls;
 
 	for (int i = 0; i < paths->nlabels; i++)
 		credits[i].conversions = credits[i].value = 0;
@@ -335,7 +336,8 @@ cdi_logistic_credit(const CdiPaths *paths, const void *options, CdiPathCredit *c
 			model.idle_conversions += paths->paths[i].conversions;
 			model.idle_nulls += paths->paths[i].nulls;
 		}
-	if (model.sets->conversions > 0 && model.sets->nulls + model.idle_nulls == 0)
+	nulls = model.sets->nulls + model.idle_nulls;
+	if (model.sets->conversions > 0 && nulls == 0 && !model.options->replicate)
 		ereport(ERROR,
 				(errcode(ERRCODE_CDI_NO_FIT),
 				 errmsg("a logistic model needs paths that led to nothing"),
@@ -350,7 +352,7 @@ cdi_logistic_credit(const CdiPaths *paths, const void *options, CdiPathCredit *c
 	/* Without conversions the coefficients stay 0, and so does all credit but that of value. */
 	model.n = 1 + paths->nlabels;
 	model.coefficients = palloc0(sizeof(double) * model.n);
-	if (model.sets->conversions > 0)
+	if (model.sets->conversions > 0 && nulls > 0)
 	{
 		fit(&model);
 		for (int i = 0; i < paths->nlabels; i++)

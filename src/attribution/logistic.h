@@ -14,9 +14,11 @@ typedef struct CdiLogisticOptions
 {
 	double		ridge;			/* penalty: half of it times the sum of squared coefficients */
 	bool		counts;			/* x is how often the label was touched, not whether */
+	bool		replicate;		/* of paths, among which by chance none may have led to nothing:
+								 * no label then makes a conversion likelier */
 } CdiLogisticOptions;
 
-#define CDI_LOGISTIC_DEFAULT	{1, false}
+#define CDI_LOGISTIC_DEFAULT	{1, false, false}
 
 /*
  * A CdiPathModel.  effect is the label's coefficient.  Credits sum to the

@@ -14,16 +14,14 @@
  * path's labels sum to these totals, as far as the paths allow that.
  *
  * For intervals a corpus is drawn and fitted anew: as many paths as there were,
- * of conversions with their values and of those that led to nothing.
+ * of conversions and of those that led to nothing.
  */
 #include "attribution/path_credit.h"
 
 #include <math.h>
 
 #include "miscadmin.h"
-#include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/numeric.h"
 
 #include "attribution/hazard.h"
 #include "attribution/logistic.h"
@@ -39,7 +37,7 @@ typedef struct TimedPath
 	double	   *ages;
 } TimedPath;
 
-/* Paths of one model and conversion, and what became of them */
+/* Paths of one model and conversion, and whether they led to one; no value decides about credit. */
 typedef struct Corpus
 {
 	CdiPaths   *paths;			/* NULL: there are none.  Of additive hazard: one of each TimedPath */
@@ -55,7 +53,6 @@ typedef struct Corpus
 	/* by rank of the conversion */
 	int32		nconversions;
 	int32	   *places;			/* number of its path */
-	double	   *values;
 
 	/* of a replicate */
 	CdiPath    *outcomes;
@@ -90,12 +87,6 @@ cdi_path_credits_needs_corpus(const CdiCreditModel *model)
 {
 	return model->kind == CDI_MODEL_PATHS &&
 		(model->path_model != CDI_PATH_SHAPLEY || model->rate) && model->path_model != CDI_PATH_SHAPLEY_ORDERED;
-}
-
-static double
-value_of(Datum value)
-{
-	return value == (Datum) 0 ? 0 : DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow, value));
 }
 
 /* Days from a touch to the end; known to the second at best */
@@ -139,7 +130,6 @@ begin_corpus(CdiPathCredits *self, Corpus *corpus, int definition)
 	corpus->paths = cdi_paths_create(self->context);
 	corpus->nconversions = (int32) self->definitions[definition].nconversions;
 	corpus->places = palloc_extended(sizeof(int32) * corpus->nconversions, MCXT_ALLOC_HUGE);
-	corpus->values = palloc_extended(sizeof(double) * corpus->nconversions, MCXT_ALLOC_HUGE);
 }
 
 /* Room for the numbers of a path. */
@@ -165,7 +155,6 @@ add_path(void *arg, const CdiCredit *credit)
 	const CdiCreditModel *model = &self->models[credit->model];
 	Corpus	   *corpus = corpus_of(self, credit->model, credit->definition);
 	const CdiConversion *conversion = credit->conversion;
-	double		value = conversion ? value_of(conversion->value) : 0;
 	MemoryContext previous;
 	int32	   *numbers;
 	int32		place = 0;
@@ -181,12 +170,9 @@ add_path(void *arg, const CdiCredit *credit)
 	if (model->path_model == CDI_PATH_HAZARD)
 		add_timed(corpus, credit, numbers);
 	else
-		place = cdi_paths_add(corpus->paths, numbers, credit->n, conversion ? 1 : 0, value, conversion ? 0 : 1);
+		place = cdi_paths_add(corpus->paths, numbers, credit->n, conversion ? 1 : 0, 0, conversion ? 0 : 1);
 	if (conversion)
-	{
 		corpus->places[conversion->rank] = place;
-		corpus->values[conversion->rank] = value;
-	}
 	MemoryContextSwitchTo(previous);
 }
 
@@ -232,7 +218,7 @@ sort_timed(CdiPathCredits *self, Corpus *corpus)
 		if (converted)
 			corpus->places[timed->rank] = p;
 		paths[p] = (CdiPath) {.length = timed->length,.touches = timed->touches,
-		.conversions = converted,.value = converted ? corpus->values[timed->rank] : 0,.nulls = !converted};
+		.conversions = converted,.nulls = !converted};
 		corpus->ages[p] = timed->ages;
 		corpus->shares[p] = MemoryContextAllocExtended(self->context, sizeof(double) * Max(timed->length, 1), MCXT_ALLOC_HUGE);
 	}
@@ -312,6 +298,7 @@ fit_corpus(CdiPathCredits *self, const CdiCreditModel *model, Corpus *corpus, co
 		case CDI_PATH_LOGISTIC:
 			logistic.ridge = model->ridge;
 			logistic.counts = model->counts;
+			logistic.replicate = paths->paths == corpus->outcomes;
 			cdi_logistic_credit(paths, &logistic, credits);
 			break;
 		case CDI_PATH_HAZARD:
@@ -398,7 +385,7 @@ draw_outcomes(CdiPathCredits *self, Corpus *corpus, pg_prng_state *prng)
 		CdiPath    *outcome = &corpus->outcomes[p];
 
 		*outcome = paths->paths[p];
-		outcome->conversions = outcome->value = 0;
+		outcome->conversions = 0;
 		if (outcome->nulls == 0)
 			continue;
 		outcome->nulls = cdi_bootstrap_binomial(prng, left, outcome->nulls / nulls);
@@ -406,12 +393,7 @@ draw_outcomes(CdiPathCredits *self, Corpus *corpus, pg_prng_state *prng)
 		nulls -= paths->paths[p].nulls;
 	}
 	for (int32 rank = 0; rank < corpus->nconversions; rank++)
-	{
-		CdiPath    *outcome = &corpus->outcomes[corpus->places[rank]];
-
-		outcome->conversions += corpus->drawn[rank];
-		outcome->value += corpus->drawn[rank] * corpus->values[rank];
-	}
+		corpus->outcomes[corpus->places[rank]].conversions += corpus->drawn[rank];
 }
 
 void

@@ -176,6 +176,15 @@ cdi_paths_check_outcome(double conversions, double value, double nulls)
 	check_outcome("nulls", nulls, false);
 }
 
+static void
+refuse_sums(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+			 errmsg("sum of the paths' conversions, values or nulls is out of range"),
+			 errhint("State them in a larger unit.")));
+}
+
 void
 cdi_paths_count(CdiPaths *paths, int entry, double conversions, double value, double nulls)
 {
@@ -186,9 +195,22 @@ cdi_paths_count(CdiPaths *paths, int entry, double conversions, double value, do
 	add_exactly(&path->value, &rest->value, value);
 	add_exactly(&path->nulls, &rest->nulls, nulls);
 	if (!isfinite(path->conversions) || !isfinite(path->value) || !isfinite(path->nulls))
-		ereport(ERROR,
-				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-				 errmsg("sum of a path's conversions, value or nulls is out of range")));
+		refuse_sums();
+}
+
+void
+cdi_paths_check_sums(const CdiPaths *paths)
+{
+	double		counts = 0;
+	double		values = 0;
+
+	for (int p = 0; p < paths->npaths; p++)
+	{
+		counts += paths->paths[p].conversions + paths->paths[p].nulls;
+		values += fabs(paths->paths[p].value);
+	}
+	if (!isfinite(counts) || !isfinite(values))
+		refuse_sums();
 }
 
 int

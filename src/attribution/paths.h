@@ -91,6 +91,8 @@ extern void cdi_paths_sort(CdiPaths *paths);
 /* The first half of it, for paths that are kept elsewhere: the new number of each label. */
 extern int32 *cdi_paths_sort_labels(CdiPaths *paths);
 extern void cdi_paths_check_outcome(double conversions, double value, double nulls);
+/* Raises 22003 where there are more of all paths together than a number can say. */
+extern void cdi_paths_check_sums(const CdiPaths *paths);
 
 /*
  * paths_aggregate.c: aggregates over (path text[], conversions, value, nulls)

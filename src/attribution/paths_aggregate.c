@@ -145,6 +145,7 @@ cdi_paths_of_state(FunctionCallInfo fcinfo)
 	CdiPaths   *paths = PG_ARGISNULL(0) ? cdi_paths_create(context) : (CdiPaths *) PG_GETARG_POINTER(0);
 
 	cdi_paths_sort(paths);
+	cdi_paths_check_sums(paths);
 	return paths;
 }
 
@@ -308,6 +309,9 @@ cdi_paths_result(FunctionCallInfo fcinfo, const CdiPaths *paths, const CdiPathCr
 		{
 			credit.conversions += rest.conversions;
 			credit.value += rest.value;
+			/* the bounds are those of the channel alone */
+			if (rest.conversions != 0 || rest.value != 0)
+				credit.conversions_low = credit.conversions_high = credit.value_low = credit.value_high = nan;
 			rest.conversions = rest.value = 0;
 		}
 		rows[nrows++] = credit_row(desc, paths->labels[i], &credit);

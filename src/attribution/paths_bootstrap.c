@@ -151,7 +151,9 @@ resample(pg_prng_state *prng, const CdiPaths *paths, double total, CdiPaths *rep
 		drawn->nulls = mass > 0 ? cdi_bootstrap_binomial(prng, left, path->nulls / mass) : 0;
 		left -= drawn->nulls;
 		mass -= path->nulls;
-		drawn->value = path->conversions > 0 ? path->value * (drawn->conversions / path->conversions) : 0;
+		/* a value of no conversion is no observation, and stays */
+		if (path->conversions > 0)
+			drawn->value = path->value * (drawn->conversions / path->conversions);
 	}
 }
 

@@ -106,6 +106,14 @@ FROM (SELECT cdi_shapley_ordered(path, 10, 20, 0, '{"bootstrap": 20000, "seed": 
      unnest(x.ordered) o JOIN unnest(x.plain) s USING (channel);
 SELECT cdi_shapley_ordered(path, conversions, value, nulls, '{"game": "rate"}') FROM paths;
 
+-- Among the replicates are some where by chance no path led to nothing; a channel called unattributed has no bounds that leave the others out; a value of no conversion stays
+SELECT s.channel, s.conversions_low <= s.conversions AND s.conversions <= s.conversions_high AS inside FROM unnest((SELECT cdi_logistic(path, c, c, n, '{"bootstrap": 50}') FROM (VALUES ('{a}'::text[], 5, 1), ('{b}', 2, 0)) p(path, c, n))) s;
+SELECT s.* FROM unnest((SELECT cdi_shapley(path, 3, 6, 1, '{"bootstrap": 20}') FROM (VALUES ('{unattributed}'::text[]), ('{}')) p(path))) s;
+SELECT s.* FROM unnest((SELECT cdi_shapley('{a}', 0, 5, 1, '{"bootstrap": 20}'))) s;
+-- Sums beyond double precision are refused, by models that would otherwise lose them, too
+SELECT cdi_markov(path, 1e308, 1, 0) FROM (VALUES ('{a}'::text[]), ('{b}')) p(path);
+SELECT cdi_hazard(path, '{1 day}', 1, 1e308, 0) FROM (VALUES ('{a}'::text[]), ('{b}')) p(path);
+
 -- One state serves several aggregates of the same paths
 SELECT cdi_shapley(path, conversions, value, nulls) IS NOT NULL AND cdi_shapley_ordered(path, conversions, value, nulls) IS NOT NULL AND cdi_logistic(path, conversions, value, nulls) IS NOT NULL AS all_three FROM paths;
 -- Not as window functions: the result makes the state final

@@ -309,19 +309,23 @@ is_tallied(CdiGraph *graph, CdiTallies *tallies, uint32 root)
 	return true;
 }
 
-/* How many of a limited type the component has, as defined above */
+/*
+ * How many of a limited type the component has, as defined above.  When they
+ * were named may have to be looked up for each: where more than slack of them
+ * are too old, nobody wants to know how many there are of the others.
+ */
 static int
-count_tallied(CdiGraph *graph, Tally *tally, int number, uint32 since)
+count_tallied(CdiGraph *graph, Tally *tally, int number, uint32 since, int slack)
 {
 	TallyList  *list = &tally->lists[number];
-	int			count = 0;
+	int			old = 0;
 
 	if (since == 0)
 		return list->count;
-	for (int i = 0; i < list->count; i++)
-		if (named_at(graph, &list->entries[i].named, list->entries[i].position) > since)
-			count++;
-	return count;
+	for (int i = 0; i < list->count && old <= slack; i++)
+		if (named_at(graph, &list->entries[i].named, list->entries[i].position) <= since)
+			old++;
+	return list->count - old;
 }
 
 static int
@@ -360,26 +364,33 @@ count_walked(CdiGraph *graph, uint32 root, const CdiLimit *limit, uint32 since)
 	return count;
 }
 
-/* since: start of the window; 0: whenever they were named */
+/*
+ * since: start of the window; 0: whenever they were named.  Where more than
+ * slack are older, it may stop at slack + 1 and count the rest as if in it.
+ */
 static int
-count_type(CdiGraph *graph, CdiTallies *tallies, uint32 root, int number, uint32 since)
+count_type(CdiGraph *graph, CdiTallies *tallies, uint32 root, int number, uint32 since, int slack)
 {
 	const CdiLimit *limit = &tallies->limits->limits[number];
 
 	if (is_tallied(graph, tallies, root))
-		return count_tallied(graph, find_tally(tallies, root), number, since);
+		return count_tallied(graph, find_tally(tallies, root), number, since, slack);
 	return count_walked(graph, root, limit, since);
 }
 
-/* Would there be too many?  Counts them into the refusal. */
+/*
+ * Would there be too many?  Counts them into the refusal.  slack: by how many
+ * there would be more than too many without a window; once more than these are
+ * older than the window, the answer is no.
+ */
 static bool
 exceeds(CdiGraph *graph, CdiTallies *tallies, const uint32 *accepted, int naccepted,
-		uint32 candidate, int number, uint32 since, CdiLimitRefusal *refusal)
+		uint32 candidate, int number, uint32 since, int slack, CdiLimitRefusal *refusal)
 {
-	refusal->brings = count_type(graph, tallies, candidate, number, since);
+	refusal->brings = count_type(graph, tallies, candidate, number, since, slack);
 	refusal->has = 0;
 	for (int k = 0; k < naccepted && refusal->brings > 0; k++)
-		refusal->has += count_type(graph, tallies, accepted[k], number, since);
+		refusal->has += count_type(graph, tallies, accepted[k], number, since, slack);
 	return refusal->has > 0 && refusal->has + refusal->brings > tallies->limits->limits[number].max;
 }
 
@@ -438,10 +449,11 @@ is_allowed(CdiGraph *graph, const CdiLimits *limits, const CdiLink *link, const 
 
 		/* when they were named may have to be looked up: first without */
 		if ((common & LIMIT_BIT(i)) == 0 ||
-			!exceeds(graph, tallies, accepted, naccepted, candidate, i, 0, refusal))
+			!exceeds(graph, tallies, accepted, naccepted, candidate, i, 0, 0, refusal))
 			continue;
 		if (limit->window > 0 && (int64) time > limit->window &&
-			!exceeds(graph, tallies, accepted, naccepted, candidate, i, time - limit->window, refusal))
+			!exceeds(graph, tallies, accepted, naccepted, candidate, i, time - limit->window,
+					 refusal->has + refusal->brings - limit->max - 1, refusal))
 			continue;
 		refusal->type = limit->type;
 		refusal->max = limit->max;

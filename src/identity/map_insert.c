@@ -19,12 +19,10 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
-#include "utils/reltrigger.h"
 
 #include "identity/map.h"
 

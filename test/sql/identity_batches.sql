@@ -181,5 +181,33 @@ SET cdi.identity_bulk_threshold = 27000;
 SELECT cdi_resolve();
 SELECT bulk FROM cdi.identity_runs ORDER BY run DESC LIMIT 1;
 
+-- A person with many devices, of whom a limit counts the newest 100 within
+-- seven days: 200 devices, one a minute, and then one more at a time when all of
+-- the newest 100 count, when one is just too old, and long after.
+TRUNCATE cdi.identity_links, cdi.identity_map, cdi.identity_runs, cdi.identity_ahead, cdi.identity_merge_log, cdi.identity_rules, cdi.identifier_traits;
+SET cdi.identity_bulk_threshold = 1000000;
+UPDATE cdi.identifier_types SET max_per_person = NULL, limit_window = NULL WHERE name = 'anonymous_id';
+CREATE FUNCTION batches.link_whale(at bigint, device text, linked timestamptz) RETURNS bigint LANGUAGE sql AS $$
+    INSERT INTO cdi.identity_links (position, event_id, linked_at, rule, identifiers, types, "values")
+    VALUES (at, md5(device)::uuid, linked, 'test', ARRAY[md5('whale')::uuid, md5(device)::uuid], '{user_id,anonymous_id}', ARRAY['whale', device]);
+    SELECT setval('cdi.event_position', at)
+$$;
+SELECT count(batches.link_whale(40000 + n, 'w' || n, timestamptz '2026-01-01Z' + n * interval '1 minute')) FROM generate_series(1, 200) n;
+SELECT cdi_resolve();
+UPDATE cdi.identifier_types SET max_per_person = 100, limit_window = '7 days' WHERE name = 'anonymous_id';
+SELECT batches.link_whale(41001, 'all count', '2026-01-08 01:40:59Z') > 0 AS linked;
+SELECT cdi_resolve();
+SELECT detail FROM cdi.identity_refusals WHERE value = 'all count';
+SELECT batches.link_whale(41002, 'one is too old', '2026-01-08 01:41:00Z') > 0 AS linked;
+SELECT cdi_resolve();
+SELECT batches.link_whale(41003, 'all are too old', '2026-03-01Z') > 0 AS linked;
+BEGIN;
+SELECT pg_stat_get_xact_numscans('cdi.identity_links_pkey'::regclass) AS scans \gset
+SELECT cdi_resolve();
+-- Nobody looks up when each of them was named.
+SELECT pg_stat_get_xact_numscans('cdi.identity_links_pkey'::regclass) - :scans < 20 AS few_looked_up;
+COMMIT;
+SELECT value FROM cdi.person_identifiers WHERE person_id = md5('whale')::uuid AND value LIKE '% %' ORDER BY value;
+
 \c regression
 DROP DATABASE identity_batches;

@@ -11,8 +11,8 @@ COMMENT ON FUNCTION cdi_property_number(jsonb, text) IS
 CREATE OR REPLACE FUNCTION cdi._usable_value(value numeric)
 RETURNS numeric
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE WHEN value > -1e30 AND value < 1e30 THEN CASE WHEN scale(value) > 30 THEN round(value, 30) ELSE value END END;
-COMMENT ON FUNCTION cdi._usable_value(numeric) IS 'Internal: the value of a conversion, to 30 digits before and after the point; null where it is larger, NaN or infinite.';
+RETURN CASE WHEN value > -1e100 AND value < 1e100 THEN CASE WHEN scale(value) > 100 THEN round(value, 100) ELSE value END END;
+COMMENT ON FUNCTION cdi._usable_value(numeric) IS 'Internal: the value of a conversion, to 100 digits before and after the point; null where it is larger, NaN or infinite.';
 
 CREATE OR REPLACE FUNCTION cdi._require_value_expression(expression text, functions_schema text)
 RETURNS void

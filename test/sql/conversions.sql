@@ -108,7 +108,7 @@ SELECT stored FROM cdi_ingest(jsonb_build_array(
     pg_temp.track('h1', '2026-05-02', 'Sold Huge', '{"revenue": 1e400}'), pg_temp.track('h2', '2026-05-02', 'Sold Huge', '{"revenue": -9e131071}'),
     pg_temp.track('h3', '2026-05-02', 'Sold Huge', '{"revenue": "999999999999999999999999999999.5"}'), pg_temp.track('h4', '2026-05-02', 'Sold Huge', '{"revenue": 1e-400}'),
     pg_temp.track('h5', '2026-05-02', 'Sold Huge', '{"revenue": 1.50}')), 'conversions');
-SELECT who, value FROM counted WHERE conversion = 'huge' ORDER BY who;
+SELECT who, value, value = 0 AS rounded FROM counted WHERE conversion = 'huge' ORDER BY who;
 INSERT INTO cdi.spend (day, channel, currency, amount) VALUES ('2026-05-02', 'direct', 'EUR', 0.01);
 SELECT model, dimension, conversions, value, unvalued, roas FROM cdi_attribution_report('{linear,markov}', 'huge');
 DELETE FROM cdi.spend;

@@ -76,6 +76,7 @@ static void
 open_connection(Connection *connection)
 {
 	struct sockaddr_in address = {.sin_family = AF_INET,.sin_port = htons(options.port)};
+	static const char control[] = "reno";
 	struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,.data.ptr = connection};
 	int			one = 1;
 
@@ -85,7 +86,7 @@ open_connection(Connection *connection)
 		die("socket");
 	setsockopt(connection->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	/* Nothing to avoid on a loopback: others pace what is sent by timers. */
-	setsockopt(connection->fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
+	setsockopt(connection->fd, IPPROTO_TCP, TCP_CONGESTION, control, sizeof(control) - 1);
 	if (connect(connection->fd, (struct sockaddr *) &address, sizeof(address)) < 0 && errno != EINPROGRESS)
 	{
 		/* No local port left: the next attempt may find one. */

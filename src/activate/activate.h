@@ -219,6 +219,8 @@ typedef struct CdiBatchLimits
 
 /* Maps one row; an item that cannot be sent has its error set.  No ereport. */
 extern void cdi_item_map(const CdiTarget *target, const json_t *action, CdiItem *item);
+/* In a PG_CATCH block: the message, where the row or event is at fault; goes on where the server is */
+extern char *cdi_row_fault(MemoryContext context);
 /* What the item is to be ordered by, as an expression over the row says; NULL: nothing.  No ereport. */
 extern char *cdi_item_order(const CdiTarget *target, const json_t *expression, const CdiItem *item);
 /* Of an action; NULL: it does not ask for an order */

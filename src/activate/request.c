@@ -68,9 +68,8 @@ map_item(const CdiTarget *target, const json_t *action, CdiItem *item)
 	}
 }
 
-/* In a PG_CATCH block: the message, where the row is at fault and not the server */
-static char *
-fault_of_row(MemoryContext context)
+char *
+cdi_row_fault(MemoryContext context)
 {
 	ErrorData  *error;
 
@@ -99,7 +98,7 @@ cdi_item_map(const CdiTarget *target, const json_t *action, CdiItem *item)
 	}
 	PG_CATCH();
 	{
-		item->error = fault_of_row(context);
+		item->error = cdi_row_fault(context);
 	}
 	PG_END_TRY();
 }
@@ -128,7 +127,7 @@ cdi_item_order(const CdiTarget *target, const json_t *expression, const CdiItem 
 	}
 	PG_CATCH();
 	{
-		(void) fault_of_row(context);	/* it will be said when the row is mapped */
+		(void) cdi_row_fault(context);	/* it will be said when the row is mapped */
 	}
 	PG_END_TRY();
 	return order;

@@ -283,21 +283,6 @@ judge(const CdiStream *stream, const CdiTarget *target, const char *person, Json
 	return CDI_EVENT_MATCHED;
 }
 
-/* In a PG_CATCH block: the message, where the event is at fault */
-static char *
-caught(MemoryContext context)
-{
-	ErrorData  *error;
-
-	MemoryContextSwitchTo(context);
-	error = CopyErrorData();
-	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION ||
-		ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_INSUFFICIENT_RESOURCES)
-		PG_RE_THROW();
-	FlushErrorState();
-	return error->message;
-}
-
 CdiEventFate
 cdi_stream_judge(const CdiStream *stream, const CdiTarget *target, const char *event_id, const char *person,
 				 Jsonb **event, char **error)
@@ -313,7 +298,7 @@ cdi_stream_judge(const CdiStream *stream, const CdiTarget *target, const char *e
 	}
 	PG_CATCH();
 	{
-		*error = caught(context);
+		*error = cdi_row_fault(context);
 	}
 	PG_END_TRY();
 	return fate;
@@ -361,7 +346,7 @@ cdi_stream_action(const CdiTarget *target, json_t *const *actions, int n, Jsonb 
 	}
 	PG_CATCH();
 	{
-		*error = caught(context);
+		*error = cdi_row_fault(context);
 		found = 0;
 	}
 	PG_END_TRY();

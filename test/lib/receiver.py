@@ -19,6 +19,8 @@ answers.  Paths begin with one of:
     /endless    200 with a body that does not end
     /slow       200 after two seconds
     /hold       200 once the file REQUESTS_FILE.release exists
+    /gate/NAME 200 with an id once the file REQUESTS_FILE.NAME exists, and the
+               state of a job: done once REQUESTS_FILE.done exists
     /busy       429 without Retry-After for the first two requests, then 200
     /shape/NAME 200 that names bad rows: index, list, value, pointer or positional
     /echo       422 with the request's headers as the body
@@ -66,7 +68,7 @@ class Receiver(http.server.BaseHTTPRequestHandler):
             with open(requests_file, "a") as file:
                 file.write(json.dumps({"path": self.path, "method": self.command, "time": time.time(),
                                        "headers": dict(self.headers), "body": body.decode()}) + "\n")
-        document = json.loads(body)
+        document = json.loads(body or b"[]")
         rows = document if isinstance(document, list) else [{"row": document}]
         bad = [i for i, item in enumerate(rows) if item["row"].get("bad")]
         status, headers, answer = 200, {}, {"ok": True}
@@ -97,6 +99,10 @@ class Receiver(http.server.BaseHTTPRequestHandler):
         elif kind == "hold":
             while not os.path.exists(requests_file + ".release"):
                 time.sleep(0.05)
+        elif kind == "gate":
+            while not os.path.exists(requests_file + "." + self.path.split("/")[2]):
+                time.sleep(0.02)
+            answer = {"id": number, "state": "done" if os.path.exists(requests_file + ".done") else "busy"}
         elif kind == "reset" and number == 1:
             self.send_response(200)
             self.send_header("Content-Length", "100")
@@ -125,7 +131,7 @@ class Receiver(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(text)
 
-    do_PUT = do_PATCH = do_POST
+    do_GET = do_PUT = do_PATCH = do_POST
 
     def log_message(self, *_):
         pass

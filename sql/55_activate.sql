@@ -48,9 +48,15 @@ CREATE OR REPLACE AGGREGATE cdi._bucket_sums(buckets integer, primary_key text, 
 );
 COMMENT ON AGGREGATE cdi._bucket_sums(integer, text, uuid) IS 'Internal: sums of row hashes by bucket of primary keys.';
 
+CREATE OR REPLACE FUNCTION cdi._in_buckets_support(request internal)
+RETURNS internal
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_in_buckets_support';
+COMMENT ON FUNCTION cdi._in_buckets_support(internal) IS 'Internal: tells the planner how many buckets are set.';
+
 CREATE OR REPLACE FUNCTION cdi._in_buckets(primary_key text, buckets bytea)
 RETURNS boolean
-LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE SUPPORT cdi._in_buckets_support
 AS 'MODULE_PATHNAME', 'cdi_in_buckets';
 COMMENT ON FUNCTION cdi._in_buckets(text, bytea) IS 'Internal: is the bit of the bucket of this primary key set?';
 

@@ -88,16 +88,17 @@ prepare(const CdiModel *model, const char *query, int nargs)
 	return plan;
 }
 
+/* SHA-256, cut to 128 bits; the context can be used again */
 static void
-digest_text(const StringInfo text, uint8 *digest)
+digest_text(pg_cryptohash_ctx *context, const StringInfo text, pg_uuid_t *hash)
 {
-	pg_cryptohash_ctx *context = pg_cryptohash_create(PG_SHA256);
+	uint8		digest[PG_SHA256_DIGEST_LENGTH];
 
 	if (context == NULL || pg_cryptohash_init(context) < 0 ||
 		pg_cryptohash_update(context, (const uint8 *) text->data, text->len) < 0 ||
-		pg_cryptohash_final(context, digest, PG_SHA256_DIGEST_LENGTH) < 0)
+		pg_cryptohash_final(context, digest, sizeof(digest)) < 0)
 		elog(ERROR, "could not compute SHA-256");
-	pg_cryptohash_free(context);
+	memcpy(hash->data, digest, UUID_LEN);
 }
 
 /*
@@ -118,7 +119,7 @@ row_hash(const CdiModel *model, TupleDesc desc, pg_uuid_t *key)
 {
 	StringInfoData rules;
 	StringInfoData sql;
-	uint8		digest[PG_SHA256_DIGEST_LENGTH];
+	pg_cryptohash_ctx *context = pg_cryptohash_create(PG_SHA256);
 	int			n = 0;
 	int			depth = 1;
 
@@ -147,8 +148,8 @@ row_hash(const CdiModel *model, TupleDesc desc, pg_uuid_t *key)
 	}
 	while (depth-- > 0)
 		appendStringInfoChar(&sql, ')');
-	digest_text(&rules, digest);
-	memcpy(key->data, digest, UUID_LEN);
+	digest_text(context, &rules, key);
+	pg_cryptohash_free(context);
 	return sql.data;
 }
 
@@ -312,7 +313,7 @@ without_nulls(const CdiModel *model, Jsonb *row)
 	JsonbParseState *state = NULL;
 	JsonbValue *result;
 
-	if (!JB_ROOT_IS_OBJECT(row))
+	if (!JB_ROOT_IS_OBJECT(row) || (model->nulls == NULL && model->send_nulls))
 		return row;
 	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	it = JsonbIteratorInit(&row->root);
@@ -393,6 +394,7 @@ typedef struct ModelReceiver
 	CdiModelRows *rows;
 	MemoryContext batch;
 	StringInfoData text;
+	pg_cryptohash_ctx *digest;
 	int			n;
 } ModelReceiver;
 
@@ -401,7 +403,6 @@ receive_row(TupleTableSlot *slot, DestReceiver *receiver)
 {
 	ModelReceiver *self = (ModelReceiver *) receiver;
 	MemoryContext old = MemoryContextSwitchTo(self->batch);
-	uint8		digest[PG_SHA256_DIGEST_LENGTH];
 	pg_uuid_t	hash;
 	Jsonb	   *payload;
 
@@ -414,8 +415,7 @@ receive_row(TupleTableSlot *slot, DestReceiver *receiver)
 		/* the text, not the bytes of jsonb: those may differ by version */
 		resetStringInfo(&self->text);
 		(void) JsonbToCString(&self->text, &payload->root, VARSIZE(payload));
-		digest_text(&self->text, digest);
-		memcpy(hash.data, digest, UUID_LEN);
+		digest_text(self->digest, &self->text, &hash);
 		tuplestore_putvalues(self->rows->store, self->rows->desc,
 							 (Datum[]) {slot->tts_values[0], UUIDPGetDatum(&hash), JsonbPGetDatum(payload), slot->tts_values[1]},
 							 (bool[]) {false, false, false, slot->tts_isnull[1]});
@@ -489,9 +489,11 @@ stream(const CdiModel *model, const char *query, const RowHash *hash, CdiModelRo
 	};
 
 	receiver.batch = AllocSetContextCreate(CurrentMemoryContext, "cdi rows of a model", ALLOCSET_DEFAULT_SIZES);
+	receiver.digest = pg_cryptohash_create(PG_SHA256);
 	initStringInfo(&receiver.text);
 	execute(model, rows_query(model, query, hash, rows->differ != NULL), hash, rows->differ, &receiver.pub);
 	MemoryContextDelete(receiver.batch);
+	pg_cryptohash_free(receiver.digest);
 	pfree(receiver.text.data);
 }
 

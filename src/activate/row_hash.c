@@ -18,6 +18,7 @@
 #include "common/hashfn.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "nodes/supportnodes.h"
 #include "optimizer/cost.h"
 #include "port/pg_bitutils.h"
 #include "utils/builtins.h"
@@ -206,14 +207,16 @@ cdi_bucket_count(int64 wanted)
 {
 	int64		n = (int64) maintenance_work_mem * 1024 / (max_parallel_workers_per_gather + 1) / sizeof(CdiBucketSum);
 
-	n = Min(Min(n, wanted), MAX_BUCKETS);
-	return (int) pg_prevpower2_32((uint32) Max(n, MIN_BUCKETS));
+	n = Max(Min(Min(n, wanted), MAX_BUCKETS), MIN_BUCKETS);
+	return (int) (n - n % BITS_PER_BYTE);
 }
 
 static inline uint32
 bucket_of(const text *primary_key, uint32 n)
 {
-	return hash_bytes((const unsigned char *) VARDATA_ANY(primary_key), VARSIZE_ANY_EXHDR(primary_key)) & (n - 1);
+	uint64		hash = hash_bytes((const unsigned char *) VARDATA_ANY(primary_key), VARSIZE_ANY_EXHDR(primary_key));
+
+	return (uint32) (hash * n >> 32);
 }
 
 static inline void
@@ -306,10 +309,10 @@ cdi_bucket_sums_transition(PG_FUNCTION_ARGS)
 		MemoryContext context = aggregate_context(fcinfo);
 		int			n = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT32(1);
 
-		if (n < 1 || n > MAX_BUCKETS || (n & (n - 1)) != 0)
+		if (n < 1 || n > MAX_BUCKETS)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("the number of buckets must be a power of two up to %d", MAX_BUCKETS)));
+					 errmsg("the number of buckets must be 1 to %d", MAX_BUCKETS)));
 		state = make_state(context, make_buckets(context, n));
 	}
 	primary_key = PG_ARGISNULL(2) ? NULL : PG_GETARG_TEXT_PP(2);
@@ -384,12 +387,12 @@ cdi_buckets_that_differ(const CdiBuckets *a, const CdiBuckets *b)
 {
 	bytea	   *map;
 
-	Assert(a->n == b->n);
-	map = palloc0(VARHDRSZ + a->n / 8);
-	SET_VARSIZE(map, VARHDRSZ + a->n / 8);
+	Assert(a->n == b->n && a->n % BITS_PER_BYTE == 0);
+	map = palloc0(VARHDRSZ + a->n / BITS_PER_BYTE);
+	SET_VARSIZE(map, VARHDRSZ + a->n / BITS_PER_BYTE);
 	for (int i = 0; i < a->n; i++)
 		if (a->sums[i].low != b->sums[i].low || a->sums[i].high != b->sums[i].high)
-			VARDATA(map)[i / 8] |= 1 << i % 8;
+			VARDATA(map)[i / BITS_PER_BYTE] |= 1 << i % BITS_PER_BYTE;
 	return map;
 }
 
@@ -405,6 +408,30 @@ cdi_in_buckets(PG_FUNCTION_ARGS)
 
 	if (VARSIZE_ANY_EXHDR(primary_key) > CDI_MAX_PRIMARY_KEY || VARSIZE_ANY_EXHDR(map) == 0)
 		PG_RETURN_BOOL(false);
-	bucket = bucket_of(primary_key, VARSIZE_ANY_EXHDR(map) * 8);
-	PG_RETURN_BOOL(((uint8) VARDATA_ANY(map)[bucket / 8] >> bucket % 8) & 1);
+	bucket = bucket_of(primary_key, VARSIZE_ANY_EXHDR(map) * BITS_PER_BYTE);
+	PG_RETURN_BOOL(((uint8) VARDATA_ANY(map)[bucket / BITS_PER_BYTE] >> bucket % BITS_PER_BYTE) & 1);
+}
+
+PG_FUNCTION_INFO_V1(cdi_in_buckets_support);
+
+/* The planner's usual guess, a third of all rows, leaves no parallel plan. */
+Datum
+cdi_in_buckets_support(PG_FUNCTION_ARGS)
+{
+	SupportRequestSelectivity *request = (SupportRequestSelectivity *) PG_GETARG_POINTER(0);
+	Const	   *map;
+
+	if (!IsA(request, SupportRequestSelectivity) || request->is_join)
+		PG_RETURN_POINTER(NULL);
+	map = lsecond(request->args);
+	if (!IsA(map, Const) || map->constisnull)
+		PG_RETURN_POINTER(NULL);
+	else
+	{
+		bytea	   *bits = DatumGetByteaPP(map->constvalue);
+		int			len = VARSIZE_ANY_EXHDR(bits);
+
+		request->selectivity = len > 0 ? (double) pg_popcount(VARDATA_ANY(bits), len) / len / BITS_PER_BYTE : 0;
+	}
+	PG_RETURN_POINTER(request);
 }

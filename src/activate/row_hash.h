@@ -17,7 +17,7 @@ typedef struct CdiBucketSum
 typedef struct CdiBuckets
 {
 	int32		vl_len_;
-	int32		n;				/* a power of two */
+	int32		n;
 	int64		rows;
 	int64		invalid;		/* without a usable primary key; in no sum */
 	CdiBucketSum sums[FLEXIBLE_ARRAY_MEMBER];
@@ -25,7 +25,7 @@ typedef struct CdiBuckets
 
 /* May cdi._row_hash() have values of this type, or only their JSON? */
 extern bool cdi_row_hash_takes(Oid type);
-/* A power of two: as many as are wanted, as far as the memory reaches */
+/* As many as are wanted, as far as the memory reaches */
 extern int	cdi_bucket_count(int64 wanted);
 /* A bit for each bucket, for cdi._in_buckets() */
 extern bytea *cdi_buckets_that_differ(const CdiBuckets *a, const CdiBuckets *b);

@@ -19,6 +19,7 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "executor/tstoreReceiver.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/lock.h"
@@ -169,11 +170,31 @@ begin_run(int32 sync_id)
 }
 
 /*
- * Classify every row and queue what differs.  cdi_model is the tuplestore.
+ * State of the destination once everything has arrived: hash null where gone.
+ * A statement of its own, because one that writes is never parallel.
  *
  * on_its_way	newest outbox row of each key above the cursor and above its dead
  *				letter (rows of a key end in their order)
- * expected		state of the destination after all that: hash null where gone
+ */
+static const char *const expected_query =
+"WITH on_its_way AS MATERIALIZED (\n"
+"  SELECT DISTINCT ON (o.primary_key) o.primary_key, o.operation, o.hash, o.payload\n"
+"  FROM cdi.outbox o\n"
+"  WHERE o.sync_id = $1\n"
+"    AND o.position > coalesce((SELECT c.position FROM cdi.push_cursor c WHERE c.sync_id = $1), 0)\n"
+"    AND NOT EXISTS (SELECT FROM cdi.failed_deliveries f\n"
+"                    WHERE f.sync_id = o.sync_id AND f.primary_key = o.primary_key AND f.position >= o.position)%s\n"
+"  ORDER BY o.primary_key, o.position DESC)\n"
+"SELECT coalesce(w.primary_key, r.primary_key) AS primary_key,\n"
+"       CASE WHEN w.primary_key IS NULL THEN r.hash WHEN w.operation <> 'delete' OR $2 THEN w.hash END AS hash,\n"
+"       w.payload, CASE WHEN w.primary_key IS NULL THEN r.row_hash END AS row_hash, w.primary_key IS NULL AS idle\n"
+"FROM (SELECT r.primary_key, r.hash, r.row_hash FROM cdi.sync_rows r WHERE r.sync_id = $1%s) r\n"
+"FULL JOIN on_its_way w ON w.primary_key = r.primary_key";
+
+/*
+ * Classify every row and queue what differs.  cdi_model and cdi_expected are
+ * tuplestores.
+ *
  * classified	one row per key in either; payload only where it is needed
  *
  * A key that the model has twice is invalid, but it is there: not removed.
@@ -183,21 +204,6 @@ begin_run(int32 sync_id)
 static const char *const diff_query =
 "WITH duplicates AS MATERIALIZED (\n"
 "  SELECT primary_key, count(*) AS n FROM cdi_model GROUP BY primary_key HAVING count(*) > 1),\n"
-"on_its_way AS MATERIALIZED (\n"
-"  SELECT DISTINCT ON (o.primary_key) o.primary_key, o.operation, o.hash, o.payload\n"
-"  FROM cdi.outbox o\n"
-"  WHERE o.sync_id = $1\n"
-"    AND o.position > coalesce((SELECT c.position FROM cdi.push_cursor c WHERE c.sync_id = $1), 0)\n"
-"    AND NOT EXISTS (SELECT FROM cdi.failed_deliveries f\n"
-"                    WHERE f.sync_id = o.sync_id AND f.primary_key = o.primary_key AND f.position >= o.position)\n"
-"    AND (NOT $11 OR o.primary_key IN (SELECT primary_key FROM cdi_model))\n"
-"  ORDER BY o.primary_key, o.position DESC),\n"
-"expected AS (\n"
-"  SELECT coalesce(w.primary_key, r.primary_key) AS primary_key,\n"
-"         CASE WHEN w.primary_key IS NULL THEN r.hash WHEN w.operation <> 'delete' OR $10 THEN w.hash END AS hash,\n"
-"         w.payload, CASE WHEN w.primary_key IS NULL THEN r.row_hash END AS row_hash, w.primary_key IS NULL AS idle\n"
-"  FROM (SELECT primary_key, hash, row_hash FROM cdi.sync_rows WHERE sync_id = $1%s) r\n"
-"  FULL JOIN on_its_way w ON w.primary_key = r.primary_key),\n"
 "classified AS MATERIALIZED (\n"
 "  SELECT coalesce(m.primary_key, e.primary_key) AS primary_key, coalesce(m.hash, e.hash) AS hash, class,\n"
 "         m.row_hash, e.idle AND e.row_hash IS DISTINCT FROM m.row_hash AS other_row,\n"
@@ -207,7 +213,7 @@ static const char *const diff_query =
 "                    ELSE m.payload END AS payload\n"
 "  FROM (SELECT * FROM cdi_model a\n"
 "        WHERE NOT EXISTS (SELECT FROM duplicates d WHERE d.primary_key = a.primary_key)) m\n"
-"  FULL JOIN expected e ON e.primary_key = m.primary_key\n"
+"  FULL JOIN cdi_expected e ON e.primary_key = m.primary_key\n"
 "  CROSS JOIN LATERAL (SELECT CASE\n"
 "      WHEN m.primary_key IS NULL THEN 'removed'\n"
 "      WHEN e.hash IS NULL THEN 'added'\n"
@@ -249,7 +255,7 @@ static const char *const diff_query =
 "  FROM classified)\n"
 "UPDATE cdi.sync_runs r\n"
 "SET finished_at = clock_timestamp(), queried = $4 + c.removed, added = c.added, changed = c.changed, removed = c.removed,\n"
-"    unchanged = c.unchanged + $13, invalid = $5 + coalesce((SELECT sum(n) FROM duplicates), 0),\n"
+"    unchanged = c.unchanged + $10, invalid = $5 + coalesce((SELECT sum(n) FROM duplicates), 0),\n"
 "    queued = (SELECT count(*) FROM queued)\n"
 "FROM counts c WHERE r.run_id = $2\n"
 "RETURNING r.queued";
@@ -308,27 +314,73 @@ static const char *const operations[][4] = {
 	[CDI_SYNC_FULL] = {"insert", "update", "delete", "update"},
 };
 
+/* For statements by SPI, under a name */
+static void
+register_rows(const char *name, TupleDesc desc, Tuplestorestate *store)
+{
+	EphemeralNamedRelation relation = palloc0(sizeof(EphemeralNamedRelationData));
+
+	relation->md.name = pstrdup(name);
+	relation->md.tupdesc = desc;
+	relation->md.enrtype = ENR_NAMED_TUPLESTORE;
+	relation->md.enrtuples = Max(tuplestore_tuple_count(store), 1);
+	relation->reldata = store;
+	if (SPI_register_relation(relation) != SPI_OK_REL_REGISTER)
+		elog(ERROR, "could not register the rows of a model");
+}
+
+static Tuplestorestate *
+register_expected(const CdiSync *sync, const CdiModelRows *rows, bool part)
+{
+	const char *of_rows = "";
+	const char *of_queue = "";
+	TupleDesc	desc = CreateTemplateTupleDesc(5);
+	Tuplestorestate *store = tuplestore_begin_heap(false, false, work_mem);
+	ParamListInfo params = makeParamList(3);
+	SPIExecuteOptions options = {.params = params,.dest = CreateDestReceiver(DestTuplestore)};
+	SPIPlanPtr	plan;
+
+	TupleDescInitEntry(desc, 1, "primary_key", TEXTOID, -1, 0);
+	TupleDescInitEntry(desc, 2, "hash", UUIDOID, -1, 0);
+	TupleDescInitEntry(desc, 3, "payload", JSONBOID, -1, 0);
+	TupleDescInitEntry(desc, 4, "row_hash", UUIDOID, -1, 0);
+	TupleDescInitEntry(desc, 5, "idle", BOOLOID, -1, 0);
+	/* Of a part only those keys are looked at: the others are not removed. */
+	if (part)
+	{
+		of_rows = " AND r.primary_key IN (SELECT m.primary_key FROM cdi_model m)";
+		of_queue = "\n    AND o.primary_key IN (SELECT m.primary_key FROM cdi_model m)";
+	}
+	else if (rows->differ)
+		of_rows = " AND cdi._in_buckets(r.primary_key, $3)";
+	params->params[0] = (ParamExternData) {Int32GetDatum(sync->sync_id), false, PARAM_FLAG_CONST, INT4OID};
+	params->params[1] = (ParamExternData) {BoolGetDatum(sync->mode == CDI_SYNC_DELETE), false, PARAM_FLAG_CONST, BOOLOID};
+	params->params[2] = (ParamExternData) {PointerGetDatum(rows->differ), rows->differ == NULL, PARAM_FLAG_CONST, BYTEAOID};
+	plan = SPI_prepare_cursor(psprintf(expected_query, of_queue, of_rows), params->numParams,
+							  (Oid[]) {INT4OID, BOOLOID, BYTEAOID}, CURSOR_OPT_PARALLEL_OK);
+	SetTuplestoreDestReceiverParams(options.dest, store, CurrentMemoryContext, false, NULL, NULL);
+	if (plan == NULL || SPI_execute_plan_extended(plan, &options) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the rows of a sync: %s", SPI_result_code_string(SPI_result));
+	SPI_freeplan(plan);
+	register_rows("cdi_expected", desc, store);
+	return store;
+}
+
 static void
 queue_differences(const CdiSync *sync, int64 run_id, CdiModelRows *rows, bool part, bool everything)
 {
 	static const Oid types[] = {INT4OID, INT8OID, TEXTARRAYOID, INT8OID, INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID,
-	BOOLOID, BOOLOID, BYTEAOID, INT8OID};
+	INT8OID};
 	static const char *const all[] = {"insert", "update", "delete"};
-	EphemeralNamedRelation relation = palloc0(sizeof(EphemeralNamedRelationData));
 	Datum		served[lengthof(all)];
 	int			nserved = 0;
 	Datum		values[lengthof(types)];
-	char		nulls[lengthof(types) + 1] = "             ";
+	char		nulls[lengthof(types) + 1] = "          ";
+	Tuplestorestate *expected;
 	int			result;
 
-	relation->md.name = pstrdup("cdi_model");
-	relation->md.tupdesc = rows->desc;
-	relation->md.enrtype = ENR_NAMED_TUPLESTORE;
-	relation->md.enrtuples = Max(rows->stored, 1);
-	relation->reldata = rows->store;
-	if (SPI_register_relation(relation) != SPI_OK_REL_REGISTER)
-		elog(ERROR, "could not register the rows of a model");
-
+	register_rows("cdi_model", rows->desc, rows->store);
+	expected = register_expected(sync, rows, part);
 	for (int i = 0; i < lengthof(all); i++)
 		if (cdi_action_serves(sync->action, all[i]))
 			served[nserved++] = CStringGetTextDatum(all[i]);
@@ -346,17 +398,12 @@ queue_differences(const CdiSync *sync, int64 run_id, CdiModelRows *rows, bool pa
 		values[5 + i] = operation ? CStringGetTextDatum(operation) : (Datum) 0;
 		nulls[5 + i] = operation ? ' ' : 'n';
 	}
-	values[9] = BoolGetDatum(sync->mode == CDI_SYNC_DELETE);
-	values[10] = BoolGetDatum(part);
-	values[11] = PointerGetDatum(rows->differ);
-	nulls[11] = rows->differ ? ' ' : 'n';
-	values[12] = Int64GetDatum(rows->same);
-	/* Of a part only those keys are looked at: the others are not removed. */
-	result = SPI_execute_with_args(psprintf(diff_query, part ? " AND primary_key IN (SELECT primary_key FROM cdi_model)" :
-										rows->differ ? " AND cdi._in_buckets(primary_key, $12)" : ""),
-								   lengthof(types), (Oid *) types, values, nulls, false, 0);
+	values[9] = Int64GetDatum(rows->same);
+	result = SPI_execute_with_args(diff_query, lengthof(types), (Oid *) types, values, nulls, false, 0);
 	if (result != SPI_OK_UPDATE_RETURNING || SPI_processed != 1)
 		elog(ERROR, "could not queue the differences of a sync: %s", SPI_result_code_string(result));
+	SPI_unregister_relation("cdi_expected");
+	tuplestore_end(expected);
 	SPI_unregister_relation("cdi_model");
 }
 

@@ -24,21 +24,36 @@ class Diff:
         # as if all of it had been accepted
         self.db("INSERT INTO cdi.sync_rows SELECT sync_id, primary_key, hash, payload, now(), row_hash FROM cdi.outbox")
         self.db("INSERT INTO cdi.push_cursor SELECT sync_id, max(position) FROM cdi.outbox GROUP BY 1")
-        self.db("UPDATE model SET revenue = revenue + 1 WHERE id % 100 = 7")
+        self.db("CREATE INDEX ON model (seen_at)")
+        self.db("UPDATE model SET revenue = revenue + 1, seen_at = seen_at + interval '10 years' WHERE id % 100 = 7")
         for table in ("model", "sent", "cdi.sync_rows", "cdi.outbox"):
             self.db("VACUUM ANALYZE " + table)
         self.changed = int(self.db.value("SELECT count(*) FROM model WHERE id % 100 = 7"))
 
-    def cdi(self):
-        """With the rows that it queues, and undone for the next round."""
+        self.tenth = self.changed // 10
+
+    def cdi(self, latest=None):
+        """With the rows that it queues, and undone for the next round.
+
+        latest: only so many rows are beyond what a run before has seen of the
+        change column."""
         self.db("BEGIN")
+        if latest:
+            self.db("UPDATE cdi.syncs SET change_column = 'seen_at', change_value ="
+                    " (SELECT seen_at::text FROM model ORDER BY seen_at DESC OFFSET %d LIMIT 1)" % (latest - 1))
         with clock() as took:
             self.db("SELECT cdi_sync_run('diff')")
         found = int(self.db.value("SELECT changed FROM cdi.sync_runs ORDER BY run_id DESC LIMIT 1"))
         self.db("ROLLBACK")
-        if found != self.changed:
-            raise SystemExit("%d rows differ, not %d" % (found, self.changed))
+        if found != (latest or self.changed):
+            raise SystemExit("%d rows differ, not %d" % (found, latest or self.changed))
         return took.seconds
+
+    def latest(self):
+        return self.cdi(self.changed)
+
+    def latest_tenth(self):
+        return self.cdi(self.tenth)
 
     def time(self, statement):
         with clock() as took:
@@ -55,8 +70,14 @@ class Diff:
 def run(database, options):
     diff = Diff(database, options.rows)
     diff.floor()
-    got = interleave(options.repetitions, cdi=diff.cdi, hand=diff.hand, floor=diff.floor)
+    got = interleave(options.repetitions, cdi=diff.cdi, latest=diff.latest, tenth=diff.latest_tenth,
+                     hand=diff.hand, floor=diff.floor)
     diff.db.close()
+    floor = ("full join by key", got["floor"])
     return [Row("diff", "cdi_sync_run, 1 % of {:,} rows changed".format(options.rows), "s", got["cdi"],
-                ("full join and md5(row)", got["hand"]), ("full join by key", got["floor"]),
-                target=2.2)]
+                ("full join and md5(row)", got["hand"]), floor, target=2.2),
+            Row("diff_floor", "  the same", "s", got["cdi"], floor, target=1 / 1.4),
+            Row("diff_latest", "  with a change column", "s", got["latest"],
+                ("without a change column", got["cdi"]), floor),
+            Row("diff_tenth", "  with a change column, 0.1 %", "s", got["tenth"],
+                ("the same, 1 %", got["latest"]), target=5)]

@@ -98,11 +98,6 @@ cdi_sums_bootstrap_add(CdiSumsBootstrap *self, const CdiCredit *credit, const in
 	*observation = (Observation) {credit->model, credit->definition, conversion->rank, credit->n, self->ntouches, 0};
 	if (conversion->value != (Datum) 0)
 		observation->value = DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow, conversion->value));
-	if (isinf(observation->value))
-		ereport(ERROR,
-				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-				 errmsg("the value of a conversion is out of range for an interval"),
-				 errhint("Leave the parameter bootstrap out, or declare a value expression in a larger unit.")));
 	memcpy(self->figures + self->ntouches, figures, sizeof(int32) * n);
 	for (int i = 0; i < credit->n; i++)
 	{

@@ -346,9 +346,10 @@ INSERT INTO attribution_models.touches SELECT pg_temp.id(1), timestamptz '2026-0
 INSERT INTO attribution_models.conversions SELECT pg_temp.id(i), 'large', pg_temp.id(1), '2026-01-02', i, v FROM unnest(ARRAY[999999999999999999.999999999999, 1e30, -1e30, 0.0000000000001, 1e-30]) WITH ORDINALITY u (v, i);
 SELECT value, string_agg(credited_value::text, ' ' ORDER BY touch) FROM cdi_attribution('linear', lookback => '20 days', parameters => pg_temp.parameters()) GROUP BY conversion_event_id, value ORDER BY value;
 SELECT sum(value) = (SELECT sum(value) FROM attribution_models.conversions) AS kept FROM cdi._attribution_sums('{linear}', '{channel}', NULL, NULL, NULL, '20 days', pg_temp.parameters());
--- A value beyond double precision is credited exactly by models of all paths, too, but has no interval.
-INSERT INTO attribution_models.conversions VALUES (pg_temp.id(9), 'huge', pg_temp.id(1), '2026-01-02', 9, 1e400);
-SELECT m.model, sum(a.credited_value) = 1e400 AS kept FROM unnest('{linear,markov,additive_hazard}'::text[]) m (model), cdi_attribution(m.model, 'huge', lookback => '20 days', parameters => pg_temp.parameters()) a GROUP BY m.model ORDER BY m.model;
-SELECT * FROM cdi._attribution_sums('{markov}', '{channel}', 'huge', NULL, NULL, '20 days', pg_temp.parameters('{"bootstrap": 10}'));
+-- The largest value there is, is credited exactly by models of all paths, too; one that is larger is none.
+INSERT INTO attribution_models.conversions VALUES (pg_temp.id(9), 'huge', pg_temp.id(1), '2026-01-02', 9, 9e99), (pg_temp.id(10), 'huge', pg_temp.id(1), '2026-01-02', 10, 1e100);
+SELECT m.model, sum(a.credited_value) = 9e99 AS kept FROM unnest('{linear,markov,additive_hazard}'::text[]) m (model), cdi_attribution(m.model, 'huge', lookback => '20 days', parameters => pg_temp.parameters()) a GROUP BY m.model ORDER BY m.model;
+SELECT model, sum(value) = 9e99 AS kept, bool_and(value_low <= value AND value <= value_high AND value_high <= 18e99) AS bounded
+FROM cdi._attribution_sums('{linear,markov}', '{channel}', 'huge', NULL, NULL, '20 days', pg_temp.parameters('{"bootstrap": 100}')) GROUP BY model ORDER BY model;
 
 DROP SCHEMA attribution_models CASCADE;

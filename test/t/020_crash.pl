@@ -100,6 +100,9 @@ for my $victim ('cdi collector', 'cdi keeper', 'cdi launcher', 'client backend',
 $node->stop('immediate');
 $node->start;
 ok(events_flow(), 'events are stored again after an immediate stop');
+# Between two crashes the keeper may not have had the time to fold traits.
+ok($node->poll_query_until('shop', q(SELECT EXISTS (SELECT FROM cdi.events WHERE (context #>> '{person,traits,calls}')::numeric > 1))),
+	'and events show what came before them');
 
 $load->signal('TERM');
 $load->finish;
@@ -126,7 +129,6 @@ is($node->safe_psql('shop', q(
 	JOIN cdi.person_computed_traits s ON s.person_id = e.person_id AND s.trait = 'spent' AND s.value = to_jsonb(e.sum))),
 	'50', 'every event counts once for each computed trait');
 is($node->safe_psql('shop', q(SELECT count(*) FROM cdi.computed_trait_deltas)), '0', 'none is left to fold');
-cmp_ok($node->safe_psql('shop', q(SELECT max((context #>> '{person,traits,calls}')::numeric) FROM cdi.events)), '>', 1, 'and events show what came before them');
 
 $node->stop;
 done_testing();

@@ -70,8 +70,7 @@ WHERE e.extname = 'cdi'
                     'cdi_retention', 'cdi_retention_conditions', 'cdi_retention_counts', 'cdi_history', 'cdi_stickiness',
                     'cdi_stickiness_counts', 'cdi_stickiness_distribution', '_stickiness', '_activity_query', 'cdi_lifecycle',
                     'cdi_lifecycle_counts', 'cdi_cohorts', 'cdi_behavioural_cohort', 'cdi_sequence_match', 'cdi_sequence_count',
-                    'cdi_sequence_events', 'cdi_sequence_next_node', 'cdi_markov_transitions', 'cdi_markov_order',
-                    'cdi_funnel_counts')
+                    'cdi_sequence_events', 'cdi_sequence_next_node', 'cdi_markov_transitions', 'cdi_markov_order')
 $$;
 COMMENT ON FUNCTION cdi._reader_functions() IS 'Internal: the functions that a reader may call.';
 

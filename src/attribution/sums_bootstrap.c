@@ -15,8 +15,6 @@
  */
 #include "attribution/sums_bootstrap.h"
 
-#include <math.h>
-
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"

@@ -143,8 +143,8 @@ add_hold(MemoryContext context, CdiFunnelState *state, const text *value)
 	return place;
 }
 
-bool
-cdi_funnel_same_options(const CdiFunnelOptions *a, const CdiFunnelOptions *b)
+static bool
+same_options(const CdiFunnelOptions *a, const CdiFunnelOptions *b)
 {
 	return a == b || (a->size == b->size && memcmp(a, b, a->size) == 0);
 }
@@ -152,7 +152,7 @@ cdi_funnel_same_options(const CdiFunnelOptions *a, const CdiFunnelOptions *b)
 static void
 check_same_options(const CdiFunnelState *state, const CdiFunnelOptions *options)
 {
-	if (!cdi_funnel_same_options(state->options, options))
+	if (!same_options(state->options, options))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("window and options of a funnel must be the same for all rows of a group")));
@@ -209,8 +209,8 @@ not_null(FunctionCallInfo fcinfo, int argument, const char *what)
  * Options of this row, read anew only where the arguments have changed.  What
  * was read before stays: states of other groups point there.
  */
-CdiFunnelCall *
-cdi_funnel_prepare(FunctionCallInfo fcinfo, const CdiFunnelArguments *arguments)
+static CdiFunnelCall *
+prepare(FunctionCallInfo fcinfo, const CdiFunnelArguments *arguments)
 {
 	CdiFunnelCall *call = fcinfo->flinfo->fn_extra;
 	struct varlena *given = NULL;
@@ -282,8 +282,8 @@ conditions_of_array(FunctionCallInfo fcinfo, const CdiFunnelCall *call, int argu
 	return conditions;
 }
 
-uint32
-cdi_funnel_conditions(FunctionCallInfo fcinfo, const CdiFunnelCall *call, int argument)
+static uint32
+conditions_of(FunctionCallInfo fcinfo, const CdiFunnelCall *call, int argument)
 {
 	uint32		conditions = 0;
 
@@ -295,8 +295,8 @@ cdi_funnel_conditions(FunctionCallInfo fcinfo, const CdiFunnelCall *call, int ar
 	return conditions;
 }
 
-TimestampTz
-cdi_funnel_time(TimestampTz at)
+static TimestampTz
+finite_time(TimestampTz at)
 {
 	if (TIMESTAMP_NOT_FINITE(at))
 		ereport(ERROR,
@@ -310,11 +310,11 @@ static Datum
 accumulate(FunctionCallInfo fcinfo, const CdiFunnelArguments *arguments)
 {
 	CdiFunnelState *state = PG_ARGISNULL(0) ? NULL : (CdiFunnelState *) PG_GETARG_POINTER(0);
-	CdiFunnelCall *call = cdi_funnel_prepare(fcinfo, arguments);
+	CdiFunnelCall *call = prepare(fcinfo, arguments);
 	CdiFunnelEntry entry;
 	MemoryContext context;
 
-	entry.conditions = cdi_funnel_conditions(fcinfo, call, arguments->conditions);
+	entry.conditions = conditions_of(fcinfo, call, arguments->conditions);
 	if (state && state->options != call->options)
 		check_same_options(state, call->options);
 	/* What has no time, or no value of what is held constant, is in no path. */
@@ -326,7 +326,7 @@ accumulate(FunctionCallInfo fcinfo, const CdiFunnelArguments *arguments)
 			PG_RETURN_NULL();
 		PG_RETURN_POINTER(state);
 	}
-	entry.at = cdi_funnel_time(PG_GETARG_TIMESTAMPTZ(arguments->timestamp));
+	entry.at = finite_time(PG_GETARG_TIMESTAMPTZ(arguments->timestamp));
 
 	if (state == NULL || state->count == state->space || arguments->hold > 0)
 		if (!AggCheckCallContext(fcinfo, &context))
@@ -380,7 +380,7 @@ cdi_funnel_hold_transition(PG_FUNCTION_ARGS)
 static const void *
 prepare_people(FunctionCallInfo fcinfo, const CdiFunnelArguments *arguments, Size *size, bool *unmatched)
 {
-	const CdiFunnelOptions *options = cdi_funnel_prepare(fcinfo, arguments)->options;
+	const CdiFunnelOptions *options = prepare(fcinfo, arguments)->options;
 
 	*size = options->size;
 	*unmatched = cdi_funnel_needs_unmatched(options);
@@ -409,7 +409,7 @@ prepare_json(FunctionCallInfo fcinfo, Size *size, bool *unmatched)
 static uint32
 read_array(FunctionCallInfo fcinfo)
 {
-	return cdi_funnel_conditions(fcinfo, fcinfo->flinfo->fn_extra, PG_NARGS() - 1);
+	return conditions_of(fcinfo, fcinfo->flinfo->fn_extra, PG_NARGS() - 1);
 }
 
 static void *
@@ -429,7 +429,7 @@ make_person_state(void *last, const void *settings, const CdiPeopleEntry *entrie
 static void
 check_time(TimestampTz at)
 {
-	(void) cdi_funnel_time(at);
+	(void) finite_time(at);
 }
 
 const CdiPeopleAggregate *
@@ -451,12 +451,12 @@ cdi_people_funnel(PGFunction transition)
 /* Between processes: options, values held constant, entries */
 
 /* The same options are kept once per query. */
-const CdiFunnelOptions *
-cdi_funnel_shared_options(FunctionCallInfo fcinfo, const CdiFunnelOptions *options)
+static const CdiFunnelOptions *
+shared_options(FunctionCallInfo fcinfo, const CdiFunnelOptions *options)
 {
 	CdiFunnelOptions *kept = fcinfo->flinfo->fn_extra;
 
-	if (kept == NULL || !cdi_funnel_same_options(kept, options))
+	if (kept == NULL || !same_options(kept, options))
 	{
 		kept = MemoryContextAlloc(fcinfo->flinfo->fn_mcxt, options->size);
 		memcpy(kept, options, options->size);
@@ -483,7 +483,7 @@ cdi_funnel_combine(PG_FUNCTION_ARGS)
 		PG_RETURN_POINTER(state);
 	}
 	if (state == NULL)
-		state = make_state(context, cdi_funnel_shared_options(fcinfo, other->options), Max(other->count, FIRST_ENTRIES));
+		state = make_state(context, shared_options(fcinfo, other->options), Max(other->count, FIRST_ENTRIES));
 	else
 		check_same_options(state, other->options);
 

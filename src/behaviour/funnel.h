@@ -132,7 +132,6 @@ typedef struct CdiFunnelCall
 	CdiFunnelOptions *options;
 	int			nconditions;
 	bool		array;			/* called with VARIADIC array */
-	bool		by_reference;	/* of cdi_funnel_counts(): the person is */
 	Interval	window;			/* options are of these */
 	struct varlena *text;		/* mode or JSON */
 } CdiFunnelCall;
@@ -148,22 +147,7 @@ typedef struct CdiFunnelArguments
 	int			conditions;
 } CdiFunnelArguments;
 
-/* funnel.c: options of this row, and what it says */
-extern CdiFunnelCall *cdi_funnel_prepare(FunctionCallInfo fcinfo, const CdiFunnelArguments *arguments);
-extern uint32 cdi_funnel_conditions(FunctionCallInfo fcinfo, const CdiFunnelCall *call, int argument);
-extern bool cdi_funnel_same_options(const CdiFunnelOptions *a, const CdiFunnelOptions *b);
-
-/* Raises 22008 for an infinite one. */
-extern TimestampTz cdi_funnel_time(TimestampTz at);
-
-/* Options from another process, kept once per query. */
-extern const CdiFunnelOptions *cdi_funnel_shared_options(FunctionCallInfo fcinfo, const CdiFunnelOptions *options);
-
-/* funnel_result.c: entries in any order; of one person and one value that is held */
-extern void cdi_funnel_sort(CdiFunnelEntry *entries, size_t count);
-extern void cdi_funnel_find_path(const CdiFunnelOptions *options, const CdiFunnelEntry *entries,
-								 uint32 count, CdiFunnelPath *path);
-
+/* funnel_result.c */
 extern void cdi_funnel_add_path(CdiFunnelPaths *paths, const CdiFunnelPath *path);
 
 /*

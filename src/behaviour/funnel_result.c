@@ -21,11 +21,11 @@
 
 #include "base/base.h"
 
-#define ST_SORT cdi_funnel_sort
+#define ST_SORT sort_entries
 #define ST_ELEMENT_TYPE CdiFunnelEntry
 #define ST_COMPARE(a, b) (cdi_funnel_entry_is_before(a, b) ? -1 : cdi_funnel_entry_is_before(b, a) ? 1 : 0)
 #define ST_CHECK_FOR_INTERRUPTS
-#define ST_SCOPE
+#define ST_SCOPE static
 #define ST_DEFINE
 #include "lib/sort_template.h"
 
@@ -144,14 +144,14 @@ entries_in_order(CdiFunnelState *state, HoldRank **ranks)
 		return rank_holds(state, ranks);
 	if (!state->sorted)
 	{
-		cdi_funnel_sort(state->entries, state->count);
+		sort_entries(state->entries, state->count);
 		state->sorted = true;
 	}
 	return state->entries;
 }
 
-void
-cdi_funnel_find_path(const CdiFunnelOptions *options, const CdiFunnelEntry *entries, uint32 count, CdiFunnelPath *path)
+static void
+find_path(const CdiFunnelOptions *options, const CdiFunnelEntry *entries, uint32 count, CdiFunnelPath *path)
 {
 	if (options->dialect == CDI_FUNNEL_CLICKHOUSE)
 		cdi_funnel_clickhouse(options, entries, count, path);
@@ -170,7 +170,7 @@ cdi_window_funnel_final(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0))
 		PG_RETURN_INT32(0);
 	state = (CdiFunnelState *) PG_GETARG_POINTER(0);
-	cdi_funnel_find_path(state->options, entries_in_order(state, &ranks), state->count, &path);
+	find_path(state->options, entries_in_order(state, &ranks), state->count, &path);
 	PG_RETURN_INT32(path.level);
 }
 
@@ -219,7 +219,7 @@ cdi_funnel_final(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(0))
 	{
 		state = (CdiFunnelState *) PG_GETARG_POINTER(0);
-		cdi_funnel_find_path(state->options, entries_in_order(state, &ranks), state->count, &path);
+		find_path(state->options, entries_in_order(state, &ranks), state->count, &path);
 	}
 	PG_RETURN_DATUM(path_datum(desc, &path, ranks));
 }

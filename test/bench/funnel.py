@@ -9,7 +9,6 @@ STEPS = ["Product Viewed", "Product Added", "Checkout Started", "Order Completed
 CONDITIONS = ", ".join("event = '%s'" % step for step in STEPS)
 WITHIN = "BETWEEN %s AND a.at + interval '7 days'"
 LEVELS = "SELECT level, count(*) FROM (%s) f GROUP BY level"
-COUNTS = "SELECT cdi_funnel_counts('clickhouse', interval '7 days', person, \"timestamp\", %s) FROM visits" % CONDITIONS
 GROUPED = LEVELS % ("SELECT person, cdi_window_funnel(interval '7 days', \"timestamp\", %s) AS level FROM visits GROUP BY person" % CONDITIONS)
 SELF_JOIN = LEVELS % (
     "SELECT a.person, max(CASE WHEN d.person IS NOT NULL THEN 4 WHEN c.person IS NOT NULL THEN 3 WHEN b.person IS NOT NULL THEN 2 ELSE 1 END) AS level FROM "
@@ -46,11 +45,8 @@ class Funnel:
     def time(self, name, statement):
         with clock() as took:
             rows = self.db(statement)
-        if name == "counts":
-            self.answers[name] = [int(n) for n in rows[0][0].strip("{}").split(",")]
-        else:
-            levels = {int(level): int(n) for level, n in rows}
-            self.answers[name] = [sum(n for level, n in levels.items() if level >= step) for step in range(1, 5)]
+        levels = {int(level): int(n) for level, n in rows}
+        self.answers[name] = [sum(n for level, n in levels.items() if level >= step) for step in range(1, 5)]
         return took.seconds
 
     def load_engines(self):
@@ -79,29 +75,26 @@ class Funnel:
 
     def check(self):
         """All give the same numbers; of ClickHouse and DuckDB, whose times are to the second, nearly."""
-        wanted = self.answers["counts"]
+        wanted = self.answers["grouped"]
         for name, got in self.answers.items():
             got = [int(n) for n in got]
             apart = max(abs(a - b) / max(b, 1) for a, b in zip(got, wanted))
             if apart > (0.02 if name in ("chdb", "duckdb") else 0):
-                raise SystemExit("%s says %s, cdi_funnel_counts %s" % (name, got, wanted))
+                raise SystemExit("%s says %s, cdi_window_funnel %s" % (name, got, wanted))
 
 
 def run(database, options):
     funnel = Funnel(database, options.people)
     funnel.load_engines()
-    contenders = {"counts": lambda: funnel.time("counts", COUNTS), "grouped": lambda: funnel.time("grouped", GROUPED),
+    contenders = {"grouped": lambda: funnel.time("grouped", GROUPED),
                   "join": lambda: funnel.time("join", SELF_JOIN), "arrays": lambda: funnel.time("arrays", ARRAYS),
                   "chdb": lambda: funnel.time_engine("chdb"), "duckdb": lambda: funnel.time_engine("duckdb")}
-    funnel.time("counts", COUNTS)
+    funnel.time("grouped", GROUPED)
     got = interleave(options.repetitions, **contenders)
     funnel.check()
     what = "cdi_window_funnel, GROUP BY person, {:,} events of {:,} people".format(options.people * 10, options.people)
-    counts = "cdi_funnel_counts, the same rows"
     funnel.db.close()
     return [Row("funnel_join", what, "s", got["grouped"], ("self-join", got["join"]), target=5),
             Row("funnel_arrays", what, "s", got["grouped"], ("ordered array_agg", got["arrays"]), target=5),
             Row("funnel_chdb", what, "s", got["grouped"], ("windowFunnel in chdb", got["chdb"]), target=0.2),
-            Row("funnel_duckdb", what, "s", got["grouped"], ("self-join in DuckDB", got["duckdb"]), target=0.2),
-            Row("funnel_counts_join", counts, "s", got["counts"], ("self-join", got["join"])),
-            Row("funnel_counts_arrays", counts, "s", got["counts"], ("ordered array_agg", got["arrays"]))]
+            Row("funnel_duckdb", what, "s", got["grouped"], ("self-join in DuckDB", got["duckdb"]), target=0.2)]

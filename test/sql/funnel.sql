@@ -126,11 +126,6 @@ SELECT cdi_funnel('{"mode": "mixpanel", "window": "7 days", "anchors": [1]}', at
 SELECT cdi_funnel('{"mode": "mixpanel any_order", "window": "7 days", "anchors": [3]}', at, event = 'A', event = 'B') FROM funnel_visits;
 SELECT cdi_funnel('{"window": "7 days"}', at, item, event = 'A', event = 'B') FROM funnel_visits;
 SELECT cdi_funnel_paths('{"window": "7 days"}', at, event = 'A', event = 'B') FROM funnel_visits;
-SELECT cdi_funnel_counts('clickhouse', '1 day', person, at, event = 'A') FROM funnel_visits;
-
--- The whole funnel in one aggregate.
-SELECT cdi_funnel_counts('mixpanel', '1 hour', n, at, event = 'A', event = 'B', event = 'C') AS counts, cdi_funnel_counts('mixpanel', '1 hour', n, at, event = 'A') FILTER (WHERE false) AS nobody
-FROM (SELECT dense_rank() OVER (ORDER BY person) AS n, * FROM funnel_visits WHERE person IN ('window', 'strict', 'several')) v;
 DROP TABLE funnel_visits;
 
 -- Reports: three people look, two add, one orders; one adds the other thing and one comes too late.

@@ -137,22 +137,6 @@ def compare_clickhouse(db):
                               level(which, modes), which.clickhouse(modes, window), at_once if loose else lambda events: False)
 
 
-def compare_counts(db):
-    """cdi_funnel_counts() is the sum of what people get."""
-    cases = Cases(db, "counts", generate(4 * CASES, 400, SECOND // 2, 3, several=True, length=30), 3)
-    for mode in ("clickhouse", "strict_once", "strict_order", "mixpanel optimized_reentry", "amplitude", "amplitude exact_order"):
-        call = "'%s', interval '9 seconds', %%sat, %s) " % (mode, cases.steps())
-        levels = cases.postgres("cdi_window_funnel(" + call % "")
-        expected = [sum(int(level) >= step for level in levels.values()) for step in (1, 2, 3)]
-        got = [db.value("SELECT cdi_funnel_counts(%s FROM counts" % (call % person)) for person in (
-            "person, ", "person::bigint, ", "md5(person::text)::uuid, ")]
-        plan = "".join(row[0] for row in db("EXPLAIN SELECT cdi_funnel_counts(%s FROM counts" % (call % "person, ")))
-        db("SET max_parallel_workers_per_gather = 0")
-        got.append(db.value("SELECT cdi_funnel_counts(%s FROM counts" % (call % "person, ")))
-        check("Partial" in plan and got == ["{%s}" % ",".join(map(str, expected))] * 4,
-              "cdi_funnel_counts, %s: %d people" % (mode, len(levels)), (expected, got, plan))
-
-
 def compare_amplitude(db):
     # quarters of a second: four instants in each
     people = generate(CASES, 32, SECOND // 4, 3, several=True, length=7)
@@ -234,7 +218,6 @@ def main():
     db = pq.Connection()
     print("# seed %d, %d people each" % (SEED, CASES), flush=True)
     compare_clickhouse(db)
-    compare_counts(db)
     compare_amplitude(db)
     compare_mixpanel(db)
     print("1..%d" % sum(results))

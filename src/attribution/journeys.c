@@ -39,6 +39,13 @@
 
 #define CDI_PEOPLE_AHEAD	16
 
+/* Log2 of how many people one after the other go to the same file, at most */
+#define MAX_RUN_BITS		8
+
+#define PERSON_WAITS		(-2)	/* for settle_conversions() */
+/* Rows between the fetch of a place in the index and that of the person there */
+#define ROWS_AHEAD			16
+
 /*
  * The index of people is small: eight bytes each, twice as many places as
  * people at most half full, so that it stays in the processor's caches as long
@@ -80,10 +87,11 @@ add_person(CdiJourneys *self, const pg_uuid_t *id, uint32 hash)
 					 errhint("Attribute shorter spans of time by from_time and to_time.")));
 		self->person_space *= 2;
 		self->persons = repalloc_huge(self->persons, sizeof(CdiPersonSlot) * self->person_space);
+		self->person_paths = repalloc_huge(self->person_paths, sizeof(CdiPersonPath) * self->person_space);
 		make_index(self, 2 * (Size) self->person_space);
 	}
+	memset(&self->person_paths[self->npersons], 0, sizeof(CdiPersonPath));
 	slot = &self->persons[self->npersons];
-	memset(slot, 0, sizeof(*slot));
 	slot->id = *id;
 	slot->earliest = DT_NOEND;
 	slot->latest = DT_NOBEGIN;
@@ -132,16 +140,34 @@ new_touch(CdiJourneys *self)
 static void
 chain_touch(CdiJourneys *self, CdiTouch *touch)
 {
-	CdiPersonSlot *person = &self->persons[touch->person];
+	CdiPersonPath *person = &self->person_paths[touch->person];
 
 	touch->next = person->head;
 	person->head = (uint32) self->ntouches;
 }
 
+static inline int
+file_of(const CdiJourneys *self, int32 person)
+{
+	return (person >> self->run_bits) % CDI_JOURNEY_FILES;
+}
+
+/* The person who comes after one in its file, or first (after -1) */
+static inline int32
+next_of_file(const CdiJourneys *self, int file, int32 person)
+{
+	int32		run = 1 << self->run_bits;
+
+	if (person < 0)
+		return file * run;
+	person++;
+	return person % run != 0 ? person : person + (CDI_JOURNEY_FILES - 1) * run;
+}
+
 static void
 write_touch(CdiJourneys *self, CdiTouch *touch)
 {
-	BufFileWrite(self->files[touch->person % CDI_JOURNEY_FILES], touch, self->stride);
+	BufFileWrite(self->files[file_of(self, touch->person)], touch, self->stride);
 }
 
 /* From now on touches go to files, and those that are here go first. */
@@ -150,13 +176,16 @@ start_spilling(CdiJourneys *self)
 {
 	MemoryContext previous = MemoryContextSwitchTo(self->context);
 
+	/* Neighbours share cache lines; a file has so many runs that files are about even. */
+	while (self->run_bits < MAX_RUN_BITS && self->npersons >> self->run_bits >= 32 * CDI_JOURNEY_FILES)
+		self->run_bits++;
 	self->files = palloc(sizeof(BufFile *) * CDI_JOURNEY_FILES);
 	for (int i = 0; i < CDI_JOURNEY_FILES; i++)
 		self->files[i] = BufFileCreateTemp(false);
 	for (uint32 i = 0; i < self->ntouches; i++)
 		write_touch(self, touch_at(self, i));
 	for (int32 i = 0; i < self->npersons; i++)
-		self->persons[i].head = 0;
+		self->person_paths[i].head = 0;
 	self->ntouches = 0;
 	self->spare = palloc(self->stride);
 	MemoryContextSwitchTo(previous);
@@ -182,31 +211,48 @@ add_touch(CdiJourneys *self, const CdiTouch *touch, int32 number)
 		chain_touch(self, kept);
 }
 
+/* What is known of the person where its place in the index points */
+static inline void
+prefetch_person(const CdiJourneys *self, uint32 hash)
+{
+	uint64		entry = self->person_index[hash & self->person_mask];
+	const CdiPersonSlot *person;
+
+	if (entry == 0)
+		return;
+	person = &self->persons[(uint32) entry - 1];
+	__builtin_prefetch(person);
+	__builtin_prefetch(&person->latest);
+}
+
 /*
- * Find the people of the touches that wait.  Nearly each is a cache miss, of
- * which the processor can wait for many at once if it is told in time.
+ * Let a person wait to be looked up.  Nearly each look-up is a cache miss in
+ * the index and one among the people: they are fetched while rows come in.
  */
+static inline void
+wait_for_person(CdiJourneys *self, const pg_uuid_t *id)
+{
+	uint32		hash = cdi_person_hash(*id);
+	int			n = self->nwaiting++;
+
+	self->waiting_people[n] = *id;
+	self->waiting_hashes[n] = hash;
+	__builtin_prefetch(&self->person_index[hash & self->person_mask]);
+	if (n >= ROWS_AHEAD)
+		prefetch_person(self, self->waiting_hashes[n - ROWS_AHEAD]);
+}
+
+/* Find the people of the touches that wait. */
 static void
 add_waiting(CdiJourneys *self)
 {
-	uint32		hashes[CDI_WAITING_TOUCHES];
-	int32		numbers[CDI_WAITING_TOUCHES];
+	int32		numbers[CDI_WAITING_ROWS];
 	int			n = self->nwaiting;
 
+	for (int i = Max(n - ROWS_AHEAD, 0); i < n; i++)
+		prefetch_person(self, self->waiting_hashes[i]);
 	for (int i = 0; i < n; i++)
-	{
-		hashes[i] = cdi_person_hash(self->waiting_people[i]);
-		__builtin_prefetch(&self->person_index[hashes[i] & self->person_mask]);
-	}
-	for (int i = 0; i < n; i++)
-	{
-		uint64		entry = self->person_index[hashes[i] & self->person_mask];
-
-		if (entry != 0)
-			__builtin_prefetch(&self->persons[(uint32) entry - 1]);
-	}
-	for (int i = 0; i < n; i++)
-		numbers[i] = find_person(self, &self->waiting_people[i], hashes[i], self->request->everyone);
+		numbers[i] = find_person(self, &self->waiting_people[i], self->waiting_hashes[i], self->request->everyone);
 	for (int i = 0; i < n; i++)
 		if (numbers[i] >= 0)
 			add_touch(self, (CdiTouch *) (self->waiting + i * self->stride), numbers[i]);
@@ -225,7 +271,7 @@ receive_touch(TupleTableSlot *slot, DestReceiver *receiver)
 		return true;
 	if (!TIMESTAMP_NOT_FINITE(DatumGetTimestampTz(slot->tts_values[CDI_TOUCH_AT])))
 		self->seen_until = Max(self->seen_until, DatumGetTimestampTz(slot->tts_values[CDI_TOUCH_AT]));
-	self->waiting_people[self->nwaiting++] = *DatumGetUUIDP(slot->tts_values[CDI_TOUCH_PERSON]);
+	wait_for_person(self, DatumGetUUIDP(slot->tts_values[CDI_TOUCH_PERSON]));
 	touch->at = DatumGetTimestampTz(slot->tts_values[CDI_TOUCH_AT]);
 	touch->position = slot->tts_isnull[CDI_TOUCH_POSITION] ? 0 : DatumGetInt64(slot->tts_values[CDI_TOUCH_POSITION]);
 	touch->type = slot->tts_isnull[CDI_TOUCH_TYPE] ? -1 : cdi_journeys_intern_type(self, slot->tts_values[CDI_TOUCH_TYPE]);
@@ -237,7 +283,7 @@ receive_touch(TupleTableSlot *slot, DestReceiver *receiver)
 		else
 			memcpy(touch->session_id, DatumGetUUIDP(slot->tts_values[CDI_TOUCH_SESSION]), sizeof(pg_uuid_t));
 	}
-	if (self->nwaiting == CDI_WAITING_TOUCHES)
+	if (self->nwaiting == CDI_WAITING_ROWS)
 		add_waiting(self);
 	return true;
 }
@@ -256,6 +302,52 @@ widen(CdiJourneys *self, CdiConversion *conversion)
 	person->latest = Max(person->latest, conversion->at);
 	self->earliest = Min(self->earliest, start);
 	self->latest = Max(self->latest, conversion->at);
+}
+
+/* Find the people of the conversions that wait. */
+static void
+settle_conversions(CdiJourneys *self)
+{
+	int64		kept = self->nsettled;
+	int			waiting = 0;
+
+	for (int64 i = self->nsettled; i < self->nconversions; i++)
+	{
+		CdiConversion *conversion = &self->conversions[i];
+		bool		milestone = conversion->kind != CDI_COUNTED;
+
+		if (conversion->person == PERSON_WAITS)
+		{
+			conversion->person = find_person(self, &self->waiting_people[waiting], self->waiting_hashes[waiting], !milestone);
+			waiting++;
+			if (conversion->person < 0)
+				continue;
+			if (!milestone)
+				widen(self, conversion);
+		}
+		if (kept < i)
+			self->conversions[kept] = *conversion;
+		kept++;
+	}
+	self->nconversions = self->nsettled = kept;
+	self->nwaiting = 0;
+}
+
+/* What a conversion has and a milestone has not */
+static void
+describe_conversion(CdiJourneys *self, CdiConversion *conversion, TupleTableSlot *slot)
+{
+	conversion->definition = cdi_journeys_find_definition(self, slot->tts_values[CDI_CONVERSION_NAME]);
+	self->definitions[conversion->definition].nconversions++;
+	if (!TIMESTAMP_NOT_FINITE(conversion->at))
+		self->seen_until = Max(self->seen_until, conversion->at);
+	if (!slot->tts_isnull[CDI_CONVERSION_VALUE])
+	{
+		MemoryContext previous = MemoryContextSwitchTo(self->value_context);
+
+		conversion->value = datumCopy(slot->tts_values[CDI_CONVERSION_VALUE], false, -1);
+		MemoryContextSwitchTo(previous);
+	}
 }
 
 /* receiveSlot: a conversion, or a milestone on the way to one */
@@ -287,31 +379,16 @@ receive_conversion(TupleTableSlot *slot, DestReceiver *receiver)
 		conversion->position = DatumGetInt64(slot->tts_values[CDI_CONVERSION_POSITION]);
 	if (!slot->tts_isnull[CDI_CONVERSION_EVENT])
 		conversion->event_id = *DatumGetUUIDP(slot->tts_values[CDI_CONVERSION_EVENT]);
+	self->nconversions++;
 	if (!slot->tts_isnull[CDI_CONVERSION_PERSON])
 	{
-		const pg_uuid_t *id = DatumGetUUIDP(slot->tts_values[CDI_CONVERSION_PERSON]);
-
-		conversion->person = find_person(self, id, cdi_person_hash(*id), !milestone);
-		if (conversion->person < 0)
-			return true;
+		conversion->person = PERSON_WAITS;
+		wait_for_person(self, DatumGetUUIDP(slot->tts_values[CDI_CONVERSION_PERSON]));
 	}
-	self->nconversions++;
-	if (milestone)
-		return true;
-
-	conversion->definition = cdi_journeys_find_definition(self, slot->tts_values[CDI_CONVERSION_NAME]);
-	self->definitions[conversion->definition].nconversions++;
-	if (!TIMESTAMP_NOT_FINITE(conversion->at))
-		self->seen_until = Max(self->seen_until, conversion->at);
-	if (!slot->tts_isnull[CDI_CONVERSION_VALUE])
-	{
-		MemoryContext previous = MemoryContextSwitchTo(self->value_context);
-
-		conversion->value = datumCopy(slot->tts_values[CDI_CONVERSION_VALUE], false, -1);
-		MemoryContextSwitchTo(previous);
-	}
-	if (conversion->person >= 0)
-		widen(self, conversion);
+	if (!milestone)
+		describe_conversion(self, conversion, slot);
+	if (self->nwaiting == CDI_WAITING_ROWS)
+		settle_conversions(self);
 	return true;
 }
 
@@ -410,13 +487,13 @@ collect_touches(CdiJourneys *self, uint32 head, CdiJourney *journey)
 static void
 visit_person(CdiJourneys *self, int32 number, void (*visit) (void *arg, const CdiJourney *journey), void *arg)
 {
-	const CdiPersonSlot *person = &self->persons[number];
-	CdiJourney	journey = {.person = person->id,.has_person = true};
+	const CdiPersonPath *person = &self->person_paths[number];
+	CdiJourney	journey = {.person = self->persons[number].id,.has_person = true};
 
 	CHECK_FOR_INTERRUPTS();
 	/* what will be looked at some people later */
-	if (number + CDI_PEOPLE_AHEAD < self->npersons && self->persons[number + CDI_PEOPLE_AHEAD].head > 0)
-		__builtin_prefetch(touch_at(self, self->persons[number + CDI_PEOPLE_AHEAD].head - 1));
+	if (number + CDI_PEOPLE_AHEAD < self->npersons && person[CDI_PEOPLE_AHEAD].head > 0)
+		__builtin_prefetch(touch_at(self, person[CDI_PEOPLE_AHEAD].head - 1));
 	journey.conversions = self->conversions + person->first_conversion;
 	journey.nconversions = person->nconversions;
 	collect_touches(self, person->head, &journey);
@@ -428,26 +505,26 @@ static void
 load_people(CdiJourneys *self, int number)
 {
 	self->ntouches = 0;
-	for (int32 i = number; i < self->npersons; i += CDI_JOURNEY_FILES)
-		self->persons[i].head = 0;
+	for (int32 i = next_of_file(self, number, -1); i < self->npersons; i = next_of_file(self, number, i))
+		self->person_paths[i].head = 0;
 	if (BufFileSeek(self->files[number], 0, 0L, SEEK_SET) != 0)
 		ereport(ERROR, (errcode_for_file_access(), errmsg("could not rewind temporary file: %m")));
 	for (;;)
 	{
-		size_t		got = BufFileRead(self->files[number], self->spare, self->stride);
 		CdiTouch   *touch;
+		size_t		got;
 
-		if (got == 0)
-			break;
-		if (got != self->stride)
-			ereport(ERROR, (errcode_for_file_access(), errmsg("could not read from temporary file: %m")));
 		if (self->ntouches == PG_UINT32_MAX)
 			ereport(ERROR,
 					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 					 errmsg("too many touches for one attribution"),
 					 errhint("Attribute shorter spans of time by from_time and to_time.")));
 		touch = new_touch(self);
-		memcpy(touch, self->spare, self->stride);
+		got = BufFileRead(self->files[number], touch, self->stride);
+		if (got == 0)
+			break;
+		if (got != self->stride)
+			ereport(ERROR, (errcode_for_file_access(), errmsg("could not read from temporary file: %m")));
 		chain_touch(self, touch);
 	}
 }
@@ -470,57 +547,9 @@ cdi_journeys_visit(CdiJourneys *self, void (*visit) (void *arg, const CdiJourney
 		for (int file = 0; file < CDI_JOURNEY_FILES; file++)
 		{
 			load_people(self, file);
-			for (int32 i = file; i < self->npersons; i += CDI_JOURNEY_FILES)
+			for (int32 i = next_of_file(self, file, -1); i < self->npersons; i = next_of_file(self, file, i))
 				visit_person(self, i, visit, arg);
 		}
-}
-
-static void
-start_receiving(DestReceiver *receiver, int operation, TupleDesc desc)
-{
-}
-
-static void
-stop_receiving(DestReceiver *receiver)
-{
-}
-
-/* Push the rows of a query into a receiver; its plan may be parallel. */
-static void
-stream(CdiJourneys *self, const char *query, int nargs, Oid *types, Datum *values, const bool *nulls,
-	   bool (*receive) (TupleTableSlot *, DestReceiver *), int kind)
-{
-	CdiJourneyReceiver receiver;
-	SPIExecuteOptions options;
-	SPIPlanPtr	plan;
-	int			result;
-
-	memset(&receiver, 0, sizeof(receiver));
-	receiver.pub.receiveSlot = receive;
-	receiver.pub.rStartup = start_receiving;
-	receiver.pub.rShutdown = stop_receiving;
-	receiver.pub.rDestroy = stop_receiving;
-	receiver.pub.mydest = DestNone;
-	receiver.journeys = self;
-	receiver.kind = kind;
-	plan = SPI_prepare_cursor(query, nargs, types, CURSOR_OPT_PARALLEL_OK);
-	if (plan == NULL)
-		elog(ERROR, "could not prepare statement: %s", SPI_result_code_string(SPI_result));
-	memset(&options, 0, sizeof(options));
-	options.params = makeParamList(nargs);
-	for (int i = 0; i < nargs; i++)
-	{
-		options.params->params[i].value = values[i];
-		options.params->params[i].isnull = nulls[i];
-		options.params->params[i].pflags = PARAM_FLAG_CONST;
-		options.params->params[i].ptype = types[i];
-	}
-	options.read_only = true;
-	options.dest = &receiver.pub;
-	result = SPI_execute_plan_extended(plan, &options);
-	if (result < 0)
-		elog(ERROR, "could not execute statement: %s", SPI_result_code_string(result));
-	SPI_freeplan(plan);
 }
 
 static void
@@ -533,7 +562,8 @@ read_conversions(CdiJourneys *self)
 
 	if (request->conversion)
 		values[0] = CStringGetTextDatum(request->conversion);
-	stream(self, cdi_journeys_conversion_query(self), 3, types, values, nulls, receive_conversion, CDI_COUNTED);
+	cdi_journeys_stream(self, cdi_journeys_conversion_query(self), 3, types, values, nulls, receive_conversion, CDI_COUNTED);
+	settle_conversions(self);
 	for (int i = 0; i < request->nmilestones; i++)
 	{
 		bool		milestone_nulls[3] = {false, true, true};
@@ -541,17 +571,18 @@ read_conversions(CdiJourneys *self)
 		if (request->milestones[i] == NULL)
 			continue;
 		values[0] = CStringGetTextDatum(request->milestones[i]);
-		stream(self, cdi_journeys_conversion_query(self), 3, types, values, milestone_nulls,
+		cdi_journeys_stream(self, cdi_journeys_conversion_query(self), 3, types, values, milestone_nulls,
 			   receive_conversion, CDI_MILESTONE + i);
+		settle_conversions(self);
 	}
 	qsort_arg(self->conversions, self->nconversions, sizeof(CdiConversion), compare_conversions, self);
 	for (int64 i = 0; i < self->nconversions; i++)
 	{
-		CdiPersonSlot *person;
+		CdiPersonPath *person;
 
 		if (self->conversions[i].person < 0)
 			continue;
-		person = &self->persons[self->conversions[i].person];
+		person = &self->person_paths[self->conversions[i].person];
 		if (person->nconversions++ == 0)
 			person->first_conversion = i;
 	}
@@ -569,7 +600,7 @@ read_touches(CdiJourneys *self)
 
 	if (self->npersons == 0 && !request->everyone)
 		return;
-	stream(self, query, 2, types, values, nulls, receive_touch, 0);
+	cdi_journeys_stream(self, query, 2, types, values, nulls, receive_touch, 0);
 	add_waiting(self);
 }
 
@@ -591,11 +622,12 @@ cdi_journeys_read(MemoryContext context, const CdiJourneyRequest *request)
 	self->person_space = self->conversion_space = self->path_space = 1024;
 	self->block_space = 64;
 	self->persons = palloc(sizeof(CdiPersonSlot) * self->person_space);
+	self->person_paths = palloc(sizeof(CdiPersonPath) * self->person_space);
 	self->conversions = palloc(sizeof(CdiConversion) * self->conversion_space);
 	self->path = palloc(sizeof(CdiTouch *) * self->path_space);
 	self->blocks = palloc(sizeof(char *) * self->block_space);
 	self->stride = offsetof(CdiTouch, session_id) + (request->sessions ? sizeof(pg_uuid_t) : 0);
-	self->waiting = palloc(self->stride * CDI_WAITING_TOUCHES);
+	self->waiting = palloc(self->stride * CDI_WAITING_ROWS);
 	limit = get_hash_memory_limit();
 	self->max_touches = (uint32) Min(limit / self->stride, PG_INT32_MAX);
 	make_index(self, 2 * (Size) self->person_space);

@@ -32,6 +32,7 @@ cdi_journeys_start_labels(CdiJourneys *self)
 	self->channel_dimension = dimension_number(self, "channel");
 	Assert(self->path_dimension >= 0 && self->channel_dimension >= 0);
 	self->label_index = cdi_label_keys_create(self->context, 256, NULL);
+	self->recent_labels = palloc0(sizeof(CdiRecentLabel) * CDI_RECENT_LABELS);
 	self->path_label_index = cdi_label_keys_create(self->context, 64, NULL);
 	self->label_space = self->type_space = 64;
 	self->labels = palloc(sizeof(CdiTouchLabel) * self->label_space);
@@ -106,17 +107,41 @@ add_label(CdiJourneys *self, TupleTableSlot *slot)
 	return self->nlabels++;
 }
 
+/* Where a key may stand among the recent ones: by its length and its ends */
+static inline CdiRecentLabel *
+recent_label(const CdiJourneys *self, CdiText key)
+{
+	uint64		first = 0;
+	uint64		last = 0;
+
+	if (key.len >= (int) sizeof(uint64))
+	{
+		memcpy(&first, key.data, sizeof(uint64));
+		memcpy(&last, key.data + key.len - sizeof(uint64), sizeof(uint64));
+	}
+	else
+		for (int i = 0; i < key.len; i++)
+			first = first << 8 | (unsigned char) key.data[i];
+	first = (first ^ (last << 23 | last >> 41) ^ (uint64) key.len) * UINT64CONST(0x9e3779b97f4a7c15);
+	return &self->recent_labels[first >> 32 & (CDI_RECENT_LABELS - 1)];
+}
+
 static int32
 find_label(CdiJourneys *self, CdiText key, TupleTableSlot *slot)
 {
 	bool		found;
-	CdiLabelEntry *entry = cdi_label_keys_insert(self->label_index, key, &found);
+	CdiRecentLabel *recent = recent_label(self, key);
+	CdiLabelEntry *entry;
 
+	if (recent->data != NULL && recent->len == key.len && memcmp(recent->data, key.data, key.len) == 0)
+		return recent->number;
+	entry = cdi_label_keys_insert(self->label_index, key, &found);
 	if (!found)
 	{
 		entry->key = keep_text(self, key.data, key.len);
 		entry->number = add_label(self, slot);
 	}
+	*recent = (CdiRecentLabel) {entry->key.data, entry->key.len, entry->number};
 	return entry->number;
 }
 

@@ -13,7 +13,8 @@
 #include "tcop/dest.h"
 
 #define CDI_JOURNEY_FILES	128
-#define CDI_WAITING_TOUCHES	64
+#define CDI_WAITING_ROWS	64
+#define CDI_RECENT_LABELS	1024	/* a power of two */
 
 /* Columns of the queries, from 0 */
 enum
@@ -39,15 +40,29 @@ cdi_person_hash(pg_uuid_t id)
 					 murmurhash32((uint32) (halves[1] ^ (halves[1] >> 32)) + 0x9e3779b9));
 }
 
+/* What every touch is compared with: half a cache line */
 typedef struct CdiPersonSlot
 {
 	pg_uuid_t	id;
 	TimestampTz earliest;		/* of touches that may count */
 	TimestampTz latest;
+} CdiPersonSlot;
+
+/* What a person has */
+typedef struct CdiPersonPath
+{
 	int64		first_conversion;
 	int32		nconversions;
 	uint32		head;			/* of the chain of touches, from 1 */
-} CdiPersonSlot;
+} CdiPersonPath;
+
+/* A label that was found not long ago; its key is the index's. */
+typedef struct CdiRecentLabel
+{
+	const char *data;			/* NULL: none */
+	int			len;
+	int32		number;
+} CdiRecentLabel;
 
 /* A combination of texts, by its bytes */
 typedef struct CdiLabelEntry
@@ -85,11 +100,13 @@ struct CdiJourneys
 	uint64	   *person_index;	/* open addressing: hash and number + 1, or 0 */
 	uint32		person_mask;
 	CdiPersonSlot *persons;
+	CdiPersonPath *person_paths;
 	int32		npersons;
 	int32		person_space;
 	CdiConversion *conversions; /* in order of person and time, nobody's first */
 	int64		nconversions;
 	int64		conversion_space;
+	int64		nsettled;		/* whose people are known */
 	TimestampTz earliest;		/* of touches that may count */
 	TimestampTz latest;
 	TimestampTz seen_until;		/* the last finite instant */
@@ -101,14 +118,17 @@ struct CdiJourneys
 	uint32		ntouches;
 	uint32		max_touches;	/* in memory */
 	BufFile   **files;			/* where there are more */
+	int			run_bits;		/* people go to files by runs of this many */
 	CdiTouch   *spare;
-	pg_uuid_t	waiting_people[CDI_WAITING_TOUCHES];
-	char	   *waiting;		/* touches of theirs, not looked up yet */
+	pg_uuid_t	waiting_people[CDI_WAITING_ROWS];
+	uint32		waiting_hashes[CDI_WAITING_ROWS];
+	char	   *waiting;		/* touches of theirs; conversions wait in their place */
 	int			nwaiting;
 	CdiTouch  **path;
 	int			path_space;
 
 	cdi_label_keys_hash *label_index;
+	CdiRecentLabel *recent_labels;
 	CdiTouchLabel *labels;
 	int			nlabels;
 	int			label_space;
@@ -143,5 +163,8 @@ extern void cdi_journeys_load_definitions(CdiJourneys *self);
 extern int	cdi_journeys_find_definition(CdiJourneys *self, Datum name);
 extern char *cdi_journeys_touch_query(CdiJourneys *self);
 extern char *cdi_journeys_conversion_query(CdiJourneys *self);
+/* Pushes the rows of a query into a receiver; its plan may be parallel. */
+extern void cdi_journeys_stream(CdiJourneys *self, const char *query, int nargs, Oid *types, Datum *values, const bool *nulls,
+								bool (*receive) (TupleTableSlot *, DestReceiver *), int kind);
 
 #endif							/* CDI_ATTRIBUTION_JOURNEYS_PRIVATE_H */

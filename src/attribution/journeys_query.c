@@ -236,3 +236,50 @@ cdi_journeys_conversion_query(CdiJourneys *self)
 					column(relid, relation, "value", NUMERICOID, false),
 					relation);
 }
+
+static void
+start_receiving(DestReceiver *receiver, int operation, TupleDesc desc)
+{
+}
+
+static void
+stop_receiving(DestReceiver *receiver)
+{
+}
+
+void
+cdi_journeys_stream(CdiJourneys *self, const char *query, int nargs, Oid *types, Datum *values, const bool *nulls,
+					bool (*receive) (TupleTableSlot *, DestReceiver *), int kind)
+{
+	CdiJourneyReceiver receiver;
+	SPIExecuteOptions options;
+	SPIPlanPtr	plan;
+	int			result;
+
+	memset(&receiver, 0, sizeof(receiver));
+	receiver.pub.receiveSlot = receive;
+	receiver.pub.rStartup = start_receiving;
+	receiver.pub.rShutdown = stop_receiving;
+	receiver.pub.rDestroy = stop_receiving;
+	receiver.pub.mydest = DestNone;
+	receiver.journeys = self;
+	receiver.kind = kind;
+	plan = SPI_prepare_cursor(query, nargs, types, CURSOR_OPT_PARALLEL_OK);
+	if (plan == NULL)
+		elog(ERROR, "could not prepare statement: %s", SPI_result_code_string(SPI_result));
+	memset(&options, 0, sizeof(options));
+	options.params = makeParamList(nargs);
+	for (int i = 0; i < nargs; i++)
+	{
+		options.params->params[i].value = values[i];
+		options.params->params[i].isnull = nulls[i];
+		options.params->params[i].pflags = PARAM_FLAG_CONST;
+		options.params->params[i].ptype = types[i];
+	}
+	options.read_only = true;
+	options.dest = &receiver.pub;
+	result = SPI_execute_plan_extended(plan, &options);
+	if (result < 0)
+		elog(ERROR, "could not execute statement: %s", SPI_result_code_string(result));
+	SPI_freeplan(plan);
+}

@@ -90,6 +90,10 @@ typedef struct Sums
 	Sum		  **direct;			/* without days: by definition and group */
 	cells_hash *cells;			/* with days */
 
+	Datum		amount_of;		/* the value that was last made an amount, which all models share out */
+	CdiAmount	amount;
+	bool		exact;
+
 	CdiSumsBootstrap *bootstrap;	/* or NULL */
 	int32		nfigures;
 	int32	   *figures;		/* of a path, as long as the longest */
@@ -255,6 +259,21 @@ keep_for_bootstrap(Sums *self, const CdiCredit *credit, int32 day)
 	cdi_sums_bootstrap_add(self->bootstrap, credit, self->figures);
 }
 
+/* The value of a conversion as an amount, if it can be one */
+static bool
+value_amount(Sums *self, Datum value, CdiAmount *amount)
+{
+	if (value == (Datum) 0)
+		return false;
+	if (value != self->amount_of)
+	{
+		self->exact = cdi_amount_of(value, &self->amount);
+		self->amount_of = value;
+	}
+	*amount = self->amount;
+	return self->exact;
+}
+
 /* CdiCreditSink */
 static void
 add_credit(void *arg, const CdiCredit *credit)
@@ -270,7 +289,7 @@ add_credit(void *arg, const CdiCredit *credit)
 	int64		share_units = 0;
 	double		share_weight = -1;
 	Datum		numeric_share = (Datum) 0;
-	bool		exact = value != (Datum) 0 && cdi_amount_of(value, &amount);
+	bool		exact = value_amount(self, value, &amount);
 	int			scale = CDI_AMOUNT_SCALE;
 	int			last = credit->n - 1;
 

@@ -221,6 +221,31 @@ FULL JOIN (SELECT * FROM cdi._attribution_sums('{linear,time_decay}', '{channel}
 USING (model, conversion, dimensions) WHERE a.conversions IS DISTINCT FROM b.conversions OR a.value IS DISTINCT FROM b.value;
 RESET work_mem;
 RESET hash_mem_multiplier;
+-- Crowds go to files by neighbours, and hundreds of labels may begin and end alike.
+CREATE TABLE attribution_models.crowd AS
+SELECT pg_temp.id(p) AS person_id, timestamptz '2026-01-01' + (p * 7 + i * 41) % 60 * interval '1 day' AS touched_at, i AS "position",
+       'campaign ' || (p * 31 + i * 17) % 700 || ' of the year' AS channel
+FROM generate_series(1, 20000) p, generate_series(1, 1 + p % 4) i ORDER BY md5(p || ' ' || i);
+CREATE TABLE attribution_models.crowd_conversions AS
+SELECT pg_temp.id(-p) AS event_id, 'c' AS conversion, nullif(pg_temp.id(p + 50), pg_temp.id(77)) AS person_id,
+       timestamptz '2026-01-20' + p % 40 * interval '1 day' AS converted_at, p AS "position", p % 991 / 100.0 AS value
+FROM generate_series(1, 20000) p ORDER BY md5('c' || p);
+CREATE FUNCTION pg_temp.crowd() RETURNS TABLE (channel text, conversions float8, value numeric) LANGUAGE sql AS $$
+SELECT dimensions[1], conversions, value FROM cdi._attribution_sums('{linear}', '{channel}', NULL, NULL, NULL, '20 days',
+    '{"touchpoints": "attribution_models.crowd", "conversion_events": "attribution_models.crowd_conversions"}')
+$$;
+CREATE TEMP TABLE crowd_credit AS SELECT * FROM pg_temp.crowd();
+SELECT count(*) AS channels, count(*) FILTER (WHERE c.channel IS NULL OR p.channel IS NULL OR abs(c.conversions - p.conversions) > 1e-9 OR abs(c.value - p.value) > 1e-9) AS differing
+FROM crowd_credit c FULL JOIN (
+    SELECT coalesce(channel, 'unattributed') AS channel, sum(1.0 / n) AS conversions, sum(value / n) AS value
+    FROM (SELECT t.channel, c.value, count(*) OVER (PARTITION BY c.event_id) AS n
+          FROM attribution_models.crowd_conversions c
+          LEFT JOIN attribution_models.crowd t ON t.person_id = c.person_id AND t.touched_at BETWEEN c.converted_at - interval '20 days' AND c.converted_at) path
+    GROUP BY 1) p USING (channel);
+SET work_mem = '64kB'; SET hash_mem_multiplier = 1;
+SELECT count(*) AS channels, count(*) FILTER (WHERE c.conversions IS DISTINCT FROM s.conversions OR c.value IS DISTINCT FROM s.value) AS differing
+FROM crowd_credit c FULL JOIN pg_temp.crowd() s USING (channel);
+RESET work_mem; RESET hash_mem_multiplier;
 -- Nor does it where touches of one instant have no position: the channel decides.
 CREATE TABLE attribution_models.days AS
 SELECT md5(p::text)::uuid AS person_id, timestamptz '2026-01-01' AS touched_at, channel, 'c' || c AS campaign_name FROM generate_series(1, 30) p, unnest('{email,direct,display}'::text[]) channel, generate_series(1, 2) c ORDER BY md5(p || channel || c);

@@ -142,6 +142,7 @@ typedef struct CdiPeopleUsage
 } CdiPeopleUsage;
 
 extern void cdi_people_store_usage(const CdiPeopleStore *store, CdiPeopleUsage *usage);
+extern void cdi_people_shared_usage(const CdiPeopleShared *shared, CdiPeopleUsage *usage);
 
 /* people_part.c: the people of one part after the other */
 typedef struct CdiPeople CdiPeople;

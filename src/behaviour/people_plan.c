@@ -19,6 +19,7 @@
 #include "nodes/extensible.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
+#include "optimizer/clauses.h"
 #include "optimizer/cost.h"
 #include "optimizer/optimizer.h"
 #include "optimizer/pathnode.h"
@@ -56,7 +57,11 @@ cdi_people_aggregate(PGFunction transition, int arguments)
 	return aggregate;
 }
 
-/* Equal values must have equal bytes: the type's B-tree says so. */
+/*
+ * Equal values must have equal bytes: the type's B-tree says so, though not
+ * truly of character, whose values may have less spaces at the end than are
+ * compared.
+ */
 static bool
 fits_key(const Expr *key, Oid equality)
 {
@@ -66,7 +71,7 @@ fits_key(const Expr *key, Oid equality)
 	int16		typlen;
 	bool		typbyval;
 
-	if (cache->eq_opr != equality || !OidIsValid(cache->btree_opf))
+	if (cache->eq_opr != equality || !OidIsValid(cache->btree_opf) || cache->btree_opintype == BPCHAROID)
 		return false;
 	get_typlenbyval(type, &typlen, &typbyval);
 	if (typlen != -1 && (typlen <= 0 || typlen > CDI_PEOPLE_KEY_IMAGE))
@@ -81,6 +86,13 @@ static bool
 is_settled(Node *node)
 {
 	return IsA(node, Const) || (IsA(node, Param) && ((Param *) node)->paramkind == PARAM_EXTERN);
+}
+
+/* An array of the same length in all rows */
+static bool
+has_settled_length(Node *array)
+{
+	return is_settled(array) || (IsA(array, ArrayExpr) && !((ArrayExpr *) array)->multidims);
 }
 
 static bool
@@ -112,7 +124,11 @@ fits_aggregate(PlannerInfo *root, Match *match)
 	for (int i = 1; i < match->kind->timestamp; i++)
 		if (!is_settled((Node *) ((TargetEntry *) list_nth(match->aggregate->args, i - 1))->expr))
 			return false;
-	return true;
+	if (match->aggregate->aggvariadic &&
+		!has_settled_length((Node *) ((TargetEntry *) llast(match->aggregate->args))->expr))
+		return false;
+	/* It may be computed more than once per row. */
+	return !contain_volatile_functions((Node *) match->aggregate->aggfilter);
 }
 
 /* Does the expression need anything but the key and the aggregate? */
@@ -152,13 +168,41 @@ cdi_people_text_equality(Expr *condition, Expr **value)
 	Expr	   *right;
 
 	if (!IsA(condition, OpExpr) || equality->opno != TextEqualOperator ||
-		!get_collation_isdeterministic(equality->inputcollid))
+		!OidIsValid(equality->inputcollid) || !get_collation_isdeterministic(equality->inputcollid))
 		return NULL;
 	*value = linitial(equality->args);
 	right = lsecond(equality->args);
 	if (!IsA(right, Const) || ((Const *) right)->constisnull)
 		return NULL;
 	return (Const *) right;
+}
+
+/*
+ * An argument is only to be computed for rows that pass the filter, which may
+ * be there because it raises for others.
+ */
+static Expr *
+guarded(Expr *argument, Expr *filter)
+{
+	const Expr *bare = argument;
+	CaseExpr   *guard;
+	CaseWhen   *when;
+
+	while (IsA(bare, RelabelType))
+		bare = ((const RelabelType *) bare)->arg;
+	if (filter == NULL || IsA(bare, Var) || IsA(bare, Const) || IsA(bare, Param))
+		return argument;
+	when = makeNode(CaseWhen);
+	when->expr = filter;
+	when->result = argument;
+	when->location = -1;
+	guard = makeNode(CaseExpr);
+	guard->casetype = exprType((Node *) argument);
+	guard->casecollid = exprCollation((Node *) argument);
+	guard->args = list_make1(when);
+	guard->defresult = (Expr *) makeNullConst(guard->casetype, exprTypmod((Node *) argument), guard->casecollid);
+	guard->location = -1;
+	return (Expr *) guard;
 }
 
 /*
@@ -179,7 +223,7 @@ target_below(PlannerInfo *root, const Match *match)
 
 		if (cdi_people_text_equality(argument, &value))
 			argument = value;
-		add_column_to_pathtarget(target, argument, 0);
+		add_column_to_pathtarget(target, guarded(argument, match->aggregate->aggfilter), 0);
 	}
 	if (match->aggregate->aggfilter)
 		add_column_to_pathtarget(target, match->aggregate->aggfilter, 0);

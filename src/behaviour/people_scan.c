@@ -282,14 +282,22 @@ exec_scan(CustomScanState *node)
 	return ExecScan(&node->ss, next_person, recheck_person);
 }
 
+/* In a parallel plan that of all processes, of which this need not be one. */
+static void
+note_usage(PeopleScan *self)
+{
+	if (self->shared)
+		cdi_people_shared_usage(self->shared, &self->usage);
+	else if (self->store)
+		cdi_people_store_usage(self->store, &self->usage);
+}
+
 static void
 close_store(PeopleScan *self)
 {
+	note_usage(self);
 	if (self->store)
-	{
-		cdi_people_store_usage(self->store, &self->usage);
 		cdi_people_store_close(self->store);
-	}
 	self->store = NULL;
 	self->people = NULL;
 	MemoryContextReset(self->context);
@@ -377,8 +385,7 @@ explain_scan(CustomScanState *node, List *ancestors, ExplainState *es)
 	ExplainPropertyText("Group Key", deparse_expression((Node *) key->expr, context, es->verbose || list_length(es->rtable) > 1, false), es);
 	if (!es->analyze)
 		return;
-	if (self->store)
-		cdi_people_store_usage(self->store, &self->usage);
+	note_usage(self);
 	ExplainPropertyUInteger("Parts", NULL, self->usage.parts, es);
 	ExplainPropertyUInteger("Memory Usage", "kB", self->usage.memory / 1024, es);
 	if (self->usage.disk > 0)

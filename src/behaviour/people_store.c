@@ -582,14 +582,17 @@ cdi_people_store_usage(const CdiPeopleStore *store, CdiPeopleUsage *usage)
 {
 	usage->parts = store->nparts;
 	usage->memory = store->memory;
-	usage->disk = store->blocks * BLCKSZ;
-	if (store->shared)
+	usage->disk = store->blocks * CHUNK_SIZE;
+}
+
+void
+cdi_people_shared_usage(const CdiPeopleShared *shared, CdiPeopleUsage *usage)
+{
+	usage->parts = shared->nparts;
+	usage->memory = usage->disk = 0;
+	for (int i = 0; i < shared->participants; i++)
 	{
-		usage->memory = usage->disk = 0;
-		for (int i = 0; i < store->shared->participants; i++)
-		{
-			usage->memory += store->shared->shares[i].memory;
-			usage->disk += store->shared->shares[i].blocks * BLCKSZ;
-		}
+		usage->memory += shared->shares[i].memory;
+		usage->disk += shared->shares[i].blocks * CHUNK_SIZE;
 	}
 }

@@ -187,12 +187,9 @@ prepare_people(FunctionCallInfo fcinfo, Size *size, bool *unmatched)
 static uint32
 read_array(FunctionCallInfo fcinfo)
 {
-	const CdiPattern *pattern = fcinfo->flinfo->fn_extra;
 	int			count;
-	uint32		conditions = cdi_behaviour_conditions(fcinfo, ARG_CONDITIONS, &count);
 
-	check_same(pattern, pattern->text, pattern->length, count);
-	return conditions;
+	return cdi_behaviour_conditions(fcinfo, ARG_CONDITIONS, &count);
 }
 
 static void *

@@ -286,11 +286,12 @@ AS $$
 DECLARE
     query text := cdi._funnel_query(steps, "window", mode, from_time, to_time, counting, breakdown, options);
 BEGIN
+    -- A row for each step also where nobody entered
     RETURN QUERY EXECUTE format('WITH paths AS (%s), counted AS ('
         ' SELECT p.breakdown, s.n::integer AS step, count(*) FILTER (WHERE p.level >= s.n) AS reached,'
         ' count(*) FILTER (WHERE p.level = s.n AND s.n < $2) AS dropped, count(p.person_id) AS entered,'
         ' avg(t.seconds) AS avg_seconds, percentile_cont(ARRAY[0.5, 0.9]) WITHIN GROUP (ORDER BY t.seconds) AS percentiles'
-        ' FROM generate_series(1, $2) s(n) LEFT JOIN paths p ON true'     -- zeros where nobody entered
+        ' FROM generate_series(1, $2) s(n) LEFT JOIN paths p ON true'
         ' CROSS JOIN LATERAL (SELECT extract(epoch FROM p.reached_at[s.n] - p.reached_at[s.n - 1])::double precision AS seconds) t'
         ' GROUP BY p.breakdown, s.n)'
         ' SELECT c.breakdown, c.step, CASE WHEN $3 THEN NULL ELSE CASE jsonb_typeof(d.s) WHEN ''string'' THEN d.s #>> ''{}'''

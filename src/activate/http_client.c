@@ -316,14 +316,19 @@ new_transfer(CdiHttp *http)
 	return transfer;
 }
 
-/* The host of an address as curl will understand it; curl_free() it. */
+/*
+ * The host of an address as curl will understand it; curl_free() it.  Where it
+ * is missing, curl would take what comes next.
+ */
 static char *
 host_of(const char *address)
 {
 	CURLU	   *url = curl_url();
+	const char *rest = strstr(address, "://");
 	char	   *host = NULL;
 
-	if (url == NULL || curl_url_set(url, CURLUPART_URL, address, 0) != CURLUE_OK ||
+	if (url == NULL || (rest != NULL && rest[3] == '/') ||
+		curl_url_set(url, CURLUPART_URL, address, 0) != CURLUE_OK ||
 		curl_url_get(url, CURLUPART_HOST, &host, 0) != CURLUE_OK)
 		host = NULL;
 	curl_url_cleanup(url);

@@ -71,15 +71,15 @@ map_row(PushLane *lane, PushRow *row)
 }
 
 /*
- * A request that cannot be built: would it be, of rows of which nothing is
- * known?  Then it is for what they hold, and not for the settings.
+ * A request that cannot be built: is it the same with rows of which nothing is
+ * known?  If not it is for what they hold, and not for the settings.
  */
 static bool
-rows_at_fault(const PushRequest *request, const json_t *stage)
+rows_at_fault(const PushRequest *request, const json_t *stage, const char *error)
 {
 	MemoryContext context = CurrentMemoryContext;
 	CdiItem   **items = palloc(sizeof(CdiItem *) * request->nrows);
-	volatile bool built = false;
+	volatile bool same = false;
 
 	for (int i = 0; i < request->nrows; i++)
 	{
@@ -93,15 +93,18 @@ rows_at_fault(const PushRequest *request, const json_t *stage)
 	PG_TRY();
 	{
 		(void) cdi_request_build(&request->lane->destination->target, stage, items, request->nrows, request->steps);
-		built = true;
 	}
 	PG_CATCH();
 	{
+		ErrorData  *other;
+
 		MemoryContextSwitchTo(context);
+		other = CopyErrorData();
 		FlushErrorState();
+		same = strcmp(other->message, error) == 0;
 	}
 	PG_END_TRY();
-	return built;
+	return !same;
 }
 
 /* One row of them is bad: alone it is a dead letter, else the halves show which. */
@@ -156,7 +159,7 @@ send_request(PushRequest *request, CdiItem **items)
 		FlushErrorState();
 	}
 	PG_END_TRY();
-	if (error != NULL && rows_at_fault(request, cdi_action_stage(action, request->stage)))
+	if (error != NULL && rows_at_fault(request, cdi_action_stage(action, request->stage), error->message))
 	{
 		give_up_rows(request, error->message);
 		return;

@@ -142,7 +142,8 @@ $spec->{actions}{message}{request}{url} = 'http://{{meta.host}}/slack/api/chat.p
 sql("SELECT cdi_install_destination_spec(\$json\$" . $json->encode($spec) . "\$json\$::jsonb)");
 my $before = scalar(requests('slack'));
 start('astray', 'led-astray', { token => 'file:slack', channel => 'C1', api_url => undef }, 'message', "SELECT 1 AS id, 'hello' AS text, '127.0.0.1:$port' AS host");
-ok($node->poll_query_until('shop', q(SELECT count(*) > 0 FROM cdi.deliveries d JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'astray' AND d.class = 'auth')), 'a host that is not in the list is refused');
+ok($node->poll_query_until('shop', q(SELECT count(*) = 1 FROM cdi.failed_deliveries f JOIN cdi.syncs s USING (sync_id)
+	WHERE s.name = 'astray' AND f.class = 'invalid' AND f.error ~ 'does not allow this host')), 'a host that is not in the list is refused');
 is(scalar(requests('slack')), $before, 'and nothing goes there');
 
 my $log = slurp_file($node->logfile);

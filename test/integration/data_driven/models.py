@@ -115,7 +115,7 @@ def shapley_by_definition():
 
     got = collections.defaultdict(dict)
     for case, channel, position, conversions, value in db(
-            "SELECT id, c.* FROM (SELECT id, cdi_shapley_ordered(path, conversions, value, nulls) AS r FROM cases GROUP BY id) x, unnest(r) c"):
+            "SELECT id, c.channel, c.\"position\", c.conversions, c.value FROM (SELECT id, cdi_shapley_ordered(path, conversions, value, nulls) AS r FROM cases GROUP BY id) x, unnest(r) c"):
         got[int(case)][channel, None if position is None else int(position)] = (float(conversions), float(value))
     problems = []
     for case, corpus in {**cases, **more}.items():

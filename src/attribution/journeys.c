@@ -9,7 +9,8 @@
  * the rows themselves would take most of the time.
  *
  * Beyond the memory that a hash join may take (work_mem times
- * hash_mem_multiplier), records go to temporary files, one per group of people.
+ * hash_mem_multiplier), records go to tapes, one per group of people, which
+ * share a temporary file: to make a hundred files takes longer than to fill them.
  */
 #include "attribution/journeys.h"
 
@@ -22,7 +23,6 @@
 
 #include "executor/spi.h"
 #include "miscadmin.h"
-#include "storage/buffile.h"
 #include "tcop/dest.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
@@ -39,7 +39,7 @@
 
 #define CDI_PEOPLE_AHEAD	16
 
-/* Log2 of how many people one after the other go to the same file, at most */
+/* Log2 of how many people one after the other go to the same tape, at most */
 #define MAX_RUN_BITS		8
 
 #define PERSON_WAITS		(-2)	/* for settle_conversions() */
@@ -147,47 +147,64 @@ chain_touch(CdiJourneys *self, CdiTouch *touch)
 }
 
 static inline int
-file_of(const CdiJourneys *self, int32 person)
+tape_of(const CdiJourneys *self, int32 person)
 {
-	return (person >> self->run_bits) % CDI_JOURNEY_FILES;
+	return (person >> self->run_bits) % CDI_JOURNEY_TAPES;
 }
 
-/* The person who comes after one in its file, or first (after -1) */
+/* The person who comes after one on its tape, or first (after -1) */
 static inline int32
-next_of_file(const CdiJourneys *self, int file, int32 person)
+next_on_tape(const CdiJourneys *self, int tape, int32 person)
 {
 	int32		run = 1 << self->run_bits;
 
 	if (person < 0)
-		return file * run;
+		return tape * run;
 	person++;
-	return person % run != 0 ? person : person + (CDI_JOURNEY_FILES - 1) * run;
+	return person % run != 0 ? person : person + (CDI_JOURNEY_TAPES - 1) * run;
 }
 
 static void
 write_touch(CdiJourneys *self, CdiTouch *touch)
 {
-	BufFileWrite(self->files[file_of(self, touch->person)], touch, self->stride);
+	/* a tape's buffer comes from the context of the first write */
+	MemoryContext previous = MemoryContextSwitchTo(self->context);
+	LogicalTape **tape = &self->tapes[tape_of(self, touch->person)];
+
+	if (*tape == NULL)
+		*tape = LogicalTapeCreate(self->tape_set);
+	LogicalTapeWrite(*tape, touch, self->stride);
+	MemoryContextSwitchTo(previous);
 }
 
-/* From now on touches go to files, and those that are here go first. */
+/* From now on touches go to tapes, and those that are here go first. */
 static void
 start_spilling(CdiJourneys *self)
 {
 	MemoryContext previous = MemoryContextSwitchTo(self->context);
 
-	/* Neighbours share cache lines; a file has so many runs that files are about even. */
-	while (self->run_bits < MAX_RUN_BITS && self->npersons >> self->run_bits >= 32 * CDI_JOURNEY_FILES)
+	/* Neighbours share cache lines; a tape has so many runs that tapes are about even. */
+	while (self->run_bits < MAX_RUN_BITS && self->npersons >> self->run_bits >= 32 * CDI_JOURNEY_TAPES)
 		self->run_bits++;
-	self->files = palloc(sizeof(BufFile *) * CDI_JOURNEY_FILES);
-	for (int i = 0; i < CDI_JOURNEY_FILES; i++)
-		self->files[i] = BufFileCreateTemp(false);
+	self->tape_set = LogicalTapeSetCreate(false, NULL, -1);
 	for (uint32 i = 0; i < self->ntouches; i++)
 		write_touch(self, touch_at(self, i));
 	for (int32 i = 0; i < self->npersons; i++)
 		self->person_paths[i].head = 0;
 	self->ntouches = 0;
 	self->spare = palloc(self->stride);
+	MemoryContextSwitchTo(previous);
+}
+
+/* All touches are there: tapes may be read, more than once. */
+static void
+freeze_tapes(CdiJourneys *self)
+{
+	MemoryContext previous = MemoryContextSwitchTo(self->context);
+
+	for (int i = 0; i < CDI_JOURNEY_TAPES; i++)
+		if (self->tapes[i])
+			LogicalTapeFreeze(self->tapes[i], NULL);
 	MemoryContextSwitchTo(previous);
 }
 
@@ -200,12 +217,12 @@ add_touch(CdiJourneys *self, const CdiTouch *touch, int32 number)
 
 	if (!self->request->everyone && (touch->at < person->earliest || touch->at > person->latest))
 		return;
-	if (self->files == NULL && self->ntouches >= self->max_touches)
+	if (self->tape_set == NULL && self->ntouches >= self->max_touches)
 		start_spilling(self);
-	kept = self->files ? self->spare : new_touch(self);
+	kept = self->tape_set ? self->spare : new_touch(self);
 	memcpy(kept, touch, self->stride);
 	kept->person = number;
-	if (self->files)
+	if (self->tape_set)
 		write_touch(self, kept);
 	else
 		chain_touch(self, kept);
@@ -500,15 +517,19 @@ visit_person(CdiJourneys *self, int32 number, void (*visit) (void *arg, const Cd
 	visit(arg, &journey);
 }
 
-/* The people of one file: read their touches into the blocks, from the start. */
+/* The people of one tape: read their touches into the blocks, from the start. */
 static void
 load_people(CdiJourneys *self, int number)
 {
+	MemoryContext previous;
+
 	self->ntouches = 0;
-	for (int32 i = next_of_file(self, number, -1); i < self->npersons; i = next_of_file(self, number, i))
+	for (int32 i = next_on_tape(self, number, -1); i < self->npersons; i = next_on_tape(self, number, i))
 		self->person_paths[i].head = 0;
-	if (BufFileSeek(self->files[number], 0, 0L, SEEK_SET) != 0)
-		ereport(ERROR, (errcode_for_file_access(), errmsg("could not rewind temporary file: %m")));
+	if (self->tapes[number] == NULL)
+		return;
+	previous = MemoryContextSwitchTo(self->context);
+	LogicalTapeRewindForRead(self->tapes[number], BLCKSZ);
 	for (;;)
 	{
 		CdiTouch   *touch;
@@ -520,13 +541,14 @@ load_people(CdiJourneys *self, int number)
 					 errmsg("too many touches for one attribution"),
 					 errhint("Attribute shorter spans of time by from_time and to_time.")));
 		touch = new_touch(self);
-		got = BufFileRead(self->files[number], touch, self->stride);
+		got = LogicalTapeRead(self->tapes[number], touch, self->stride);
 		if (got == 0)
 			break;
 		if (got != self->stride)
-			ereport(ERROR, (errcode_for_file_access(), errmsg("could not read from temporary file: %m")));
+			elog(ERROR, "unexpected end of tape");
 		chain_touch(self, touch);
 	}
+	MemoryContextSwitchTo(previous);
 }
 
 void
@@ -540,14 +562,14 @@ cdi_journeys_visit(CdiJourneys *self, void (*visit) (void *arg, const CdiJourney
 		CHECK_FOR_INTERRUPTS();
 		visit(arg, &journey);
 	}
-	if (self->files == NULL)
+	if (self->tape_set == NULL)
 		for (int32 i = 0; i < self->npersons; i++)
 			visit_person(self, i, visit, arg);
 	else
-		for (int file = 0; file < CDI_JOURNEY_FILES; file++)
+		for (int tape = 0; tape < CDI_JOURNEY_TAPES; tape++)
 		{
-			load_people(self, file);
-			for (int32 i = next_of_file(self, file, -1); i < self->npersons; i = next_of_file(self, file, i))
+			load_people(self, tape);
+			for (int32 i = next_on_tape(self, tape, -1); i < self->npersons; i = next_on_tape(self, tape, i))
 				visit_person(self, i, visit, arg);
 		}
 }
@@ -602,6 +624,8 @@ read_touches(CdiJourneys *self)
 		return;
 	cdi_journeys_stream(self, query, 2, types, values, nulls, receive_touch, 0);
 	add_waiting(self);
+	if (self->tape_set)
+		freeze_tapes(self);
 }
 
 CdiJourneys *
@@ -643,9 +667,8 @@ cdi_journeys_read(MemoryContext context, const CdiJourneyRequest *request)
 void
 cdi_journeys_free(CdiJourneys *self)
 {
-	if (self->files)
-		for (int i = 0; i < CDI_JOURNEY_FILES; i++)
-			BufFileClose(self->files[i]);
+	if (self->tape_set)
+		LogicalTapeSetClose(self->tape_set);
 	MemoryContextDelete(self->context);
 }
 

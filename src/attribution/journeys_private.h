@@ -9,10 +9,10 @@
 
 #include "common/hashfn.h"
 #include "executor/tuptable.h"
-#include "storage/buffile.h"
 #include "tcop/dest.h"
+#include "utils/logtape.h"
 
-#define CDI_JOURNEY_FILES	128
+#define CDI_JOURNEY_TAPES	128
 #define CDI_WAITING_ROWS	64
 #define CDI_RECENT_LABELS	1024	/* a power of two */
 
@@ -117,8 +117,9 @@ struct CdiJourneys
 	int64		block_space;
 	uint32		ntouches;
 	uint32		max_touches;	/* in memory */
-	BufFile   **files;			/* where there are more */
-	int			run_bits;		/* people go to files by runs of this many */
+	LogicalTapeSet *tape_set;	/* where there are more: one temporary file */
+	LogicalTape *tapes[CDI_JOURNEY_TAPES];	/* NULL: nothing there */
+	int			run_bits;		/* people go to tapes by runs of this many (log2) */
 	CdiTouch   *spare;
 	pg_uuid_t	waiting_people[CDI_WAITING_ROWS];
 	uint32		waiting_hashes[CDI_WAITING_ROWS];

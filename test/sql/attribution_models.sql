@@ -221,7 +221,7 @@ FULL JOIN (SELECT * FROM cdi._attribution_sums('{linear,time_decay}', '{channel}
 USING (model, conversion, dimensions) WHERE a.conversions IS DISTINCT FROM b.conversions OR a.value IS DISTINCT FROM b.value;
 RESET work_mem;
 RESET hash_mem_multiplier;
--- Crowds go to files by neighbours, and hundreds of labels may begin and end alike.
+-- Crowds go to tapes by neighbours, and hundreds of labels may begin and end alike.
 CREATE TABLE attribution_models.crowd AS
 SELECT pg_temp.id(p) AS person_id, timestamptz '2026-01-01' + (p * 7 + i * 41) % 60 * interval '1 day' AS touched_at, i AS "position",
        'campaign ' || (p * 31 + i * 17) % 700 || ' of the year' AS channel
@@ -245,6 +245,13 @@ FROM crowd_credit c FULL JOIN (
 SET work_mem = '64kB'; SET hash_mem_multiplier = 1;
 SELECT count(*) AS channels, count(*) FILTER (WHERE c.conversions IS DISTINCT FROM s.conversions OR c.value IS DISTINCT FROM s.value) AS differing
 FROM crowd_credit c FULL JOIN pg_temp.crowd() s USING (channel);
+-- Few people with many touches leave most tapes empty.
+CREATE TABLE attribution_models.few AS
+SELECT pg_temp.id(1 + i % 3) AS person_id, timestamptz '2026-01-01' + i * interval '1 minute' AS touched_at, i AS "position", 'c' || i % 7 AS channel FROM generate_series(1, 9000) i;
+CREATE TABLE attribution_models.few_conversions AS SELECT 'c' AS conversion, pg_temp.id(p) AS person_id, timestamptz '2026-01-10' AS converted_at, 210 AS value FROM generate_series(1, 3) p;
+SELECT model, dimensions[1] AS channel, round(conversions::numeric, 9) AS conversions, round(value, 6) AS value
+FROM cdi._attribution_sums('{linear}', '{channel}', NULL, NULL, NULL, '20 days', '{"touchpoints": "attribution_models.few", "conversion_events": "attribution_models.few_conversions"}') ORDER BY 2;
+SELECT channel, round(sum(1 / 3000.0), 9) AS conversions, round(sum(210 / 3000.0), 6) AS value FROM attribution_models.few GROUP BY 1 ORDER BY 1;
 RESET work_mem; RESET hash_mem_multiplier;
 -- Nor does it where touches of one instant have no position: the channel decides.
 CREATE TABLE attribution_models.days AS

@@ -101,6 +101,8 @@ struct CdiPeopleStore
 
 	BufFile    *file;
 	uint64		blocks;			/* written */
+	Chunk	   *long_chunk;		/* goes to the file when its row is written; or NULL */
+	uint32		long_part;
 
 	/* Reading */
 	uint32		next_part;
@@ -109,6 +111,7 @@ struct CdiPeopleStore
 	Link		chain;
 	BufFile   **files;			/* of the others */
 	Chunk	   *buffer;			/* out of a file */
+	Size		buffer_size;
 	void	   *settings;		/* from another process */
 };
 
@@ -241,6 +244,7 @@ static Link
 write_chunk(CdiPeopleStore *store, Chunk *chunk)
 {
 	Link		link = BLOCK_LINK(store->blocks);
+	Size		size = TYPEALIGN(CHUNK_SIZE, chunk->used);
 
 	if (store->file == NULL)
 	{
@@ -257,8 +261,8 @@ write_chunk(CdiPeopleStore *store, Chunk *chunk)
 			store->file = BufFileCreateTemp(false);
 		MemoryContextSwitchTo(previous);
 	}
-	BufFileWrite(store->file, chunk, CHUNK_SIZE);
-	store->blocks++;
+	BufFileWrite(store->file, chunk, size);
+	store->blocks += size / CHUNK_SIZE;
 	return link;
 }
 
@@ -269,15 +273,23 @@ chain(CdiPeopleStore *store, uint32 part, Chunk *chunk, Link link, bool in_memor
 	store->heads[part] = in_memory ? link : write_chunk(store, chunk);
 }
 
-/* A row that is longer than a chunk has one of its own, which stays in memory. */
+/* A row that is longer than a chunk has one of its own, in the file of several blocks. */
 static char *
 add_long_row(CdiPeopleStore *store, uint32 part, Size row_size)
 {
+	Size		size = sizeof(Chunk) + row_size;
 	Link		link;
-	Chunk	   *chunk = take_memory(store, sizeof(Chunk) + row_size, true, &link);
+	Chunk	   *chunk = take_memory(store, size, false, &link);
 
-	chunk->used = sizeof(Chunk) + row_size;
-	chain(store, part, chunk, link, true);
+	if (chunk)
+		chain(store, part, chunk, link, true);
+	else
+	{
+		chunk = MemoryContextAllocHuge(store->context, TYPEALIGN(CHUNK_SIZE, size));
+		store->long_chunk = chunk;
+		store->long_part = part;
+	}
+	chunk->used = size;
 	return (char *) chunk + sizeof(Chunk);
 }
 
@@ -339,7 +351,8 @@ cdi_people_store_open(MemoryContext context, const CdiPeopleKey *key, double row
 	store->limit = get_hash_memory_limit();
 	store->nparts = shared ? shared->nparts : cdi_people_store_parts(rows);
 	store->heads = MemoryContextAllocZero(context, sizeof(Link) * (store->nparts + 1));
-	store->buffer = MemoryContextAlloc(context, CHUNK_SIZE);
+	store->buffer_size = CHUNK_SIZE;
+	store->buffer = MemoryContextAlloc(context, store->buffer_size);
 	if (shared)
 		store->files = MemoryContextAllocZero(context, sizeof(BufFile *) * shared->participants);
 	return store;
@@ -417,6 +430,12 @@ cdi_people_store_add(CdiPeopleStore *store, Datum key, bool isnull, const CdiPeo
 			pfree(value);
 	}
 	write_entry(place, entry);
+	if (unlikely(store->long_chunk))
+	{
+		chain(store, store->long_part, store->long_chunk, NOWHERE, false);
+		pfree(store->long_chunk);
+		store->long_chunk = NULL;
+	}
 }
 
 /* What was collected, for everybody. */
@@ -530,11 +549,27 @@ next_chain(CdiPeopleStore *store)
 	return false;
 }
 
+static void
+no_block(uint64 block)
+{
+	ereport(ERROR,
+			(errcode_for_file_access(),
+			 errmsg("could not read block %llu of a temporary file of people", (unsigned long long) block)));
+}
+
+static void
+read_blocks(BufFile *file, uint64 block, void *buffer, Size size)
+{
+	if (BufFileRead(file, buffer, size) != size)
+		no_block(block);
+}
+
 /* A chunk from the file of whose chain is read. */
 static Chunk *
 read_chunk(CdiPeopleStore *store, uint64 block)
 {
 	BufFile    *file = store->file;
+	Size		size;
 
 	if (store->shared && store->share != store->participant)
 	{
@@ -549,11 +584,17 @@ read_chunk(CdiPeopleStore *store, uint64 block)
 		}
 		file = store->files[store->share];
 	}
-	if (BufFileSeekBlock(file, (long) block) != 0 ||
-		BufFileRead(file, store->buffer, CHUNK_SIZE) != CHUNK_SIZE)
-		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not read block %llu of a temporary file of people", (unsigned long long) block)));
+	if (BufFileSeekBlock(file, (long) block) != 0)
+		no_block(block);
+	read_blocks(file, block, store->buffer, CHUNK_SIZE);
+	size = TYPEALIGN(CHUNK_SIZE, store->buffer->used);
+	if (size > store->buffer_size)
+	{
+		store->buffer = repalloc_huge(store->buffer, size);
+		store->buffer_size = size;
+	}
+	if (size > CHUNK_SIZE)
+		read_blocks(file, block, (char *) store->buffer + CHUNK_SIZE, size - CHUNK_SIZE);
 	return store->buffer;
 }
 

@@ -17,7 +17,8 @@ use CdiHttp;
 my $temp = PostgreSQL::Test::Utils::tempdir();
 system_or_bail('cc', '-shared', '-fPIC', '-o', "$temp/clock.so", "$ENV{CDI_ROOT}/test/lib/clock.c", '-ldl');
 $ENV{CLOCK} = "$temp/clock";
-my $to_noon = 12 * 3600 - time % 86400;
+# to the next noon: pg_ctl takes no server for its own that was started before
+my $to_noon = (12 * 3600 - time) % 86400;
 
 sub set_days
 {

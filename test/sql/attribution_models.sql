@@ -41,6 +41,15 @@ INSERT INTO attribution_models.conversions VALUES
     (pg_temp.id(202), 'opportunity', pg_temp.id(5), timestamptz '2026-03-31' - interval '2 days 12 hours', 0, NULL);
 SELECT touches, touch, credit, credited_value, weight, reason FROM cdi_attribution('w_shaped', 'sale', lookback => '90 days', parameters => pg_temp.parameters('{"lead": "lead"}')) WHERE touches = 5 ORDER BY touch;
 SELECT touches, touch, credit, credited_value, weight, reason FROM cdi_attribution('z_shaped', 'sale', lookback => '90 days', parameters => pg_temp.parameters('{"lead": "lead", "opportunity": "opportunity"}')) WHERE touches = 5 ORDER BY touch;
+-- What people without a conversion reached, read before and after, changes nothing.
+CREATE TABLE attribution_models.with_strangers AS
+SELECT event_id, conversion, person_id, converted_at, "position", value FROM (
+    SELECT 1 + n % 2 * 2 AS place, pg_temp.id(9000 + n) AS event_id, 'lead' AS conversion, pg_temp.id(9000 + n) AS person_id,
+           timestamptz '2026-03-28' AS converted_at, 0 AS "position", NULL::numeric AS value FROM generate_series(1, 150) n
+    UNION ALL SELECT 2, * FROM attribution_models.conversions) u ORDER BY place;
+SELECT count(*) AS rows, count(*) FILTER (WHERE a.reason IS DISTINCT FROM b.reason OR a.credit IS DISTINCT FROM b.credit) AS differing
+FROM cdi_attribution('w_shaped', 'sale', lookback => '90 days', parameters => pg_temp.parameters('{"lead": "lead", "conversion_events": "attribution_models.with_strangers"}')) a
+FULL JOIN cdi_attribution('w_shaped', 'sale', lookback => '90 days', parameters => pg_temp.parameters('{"lead": "lead"}')) b USING (conversion_event_id, touch);
 -- No lead: its share goes to the others in proportion.
 SELECT * FROM pg_temp.shares('w_shaped', '{"lead": "lead"}') WHERE touches < 5;
 -- A milestone after the conversion or before the window is none.

@@ -8,25 +8,14 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
-my $port = PostgreSQL::Test::Cluster::get_free_port();
-my $node = PostgreSQL::Test::Cluster->new('schedule');
+use FindBin;
+use lib $FindBin::RealBin;
+use CdiPush;
 
-$node->init;
-my $requests_file = $node->basedir . '/requests.jsonl';
-$node->append_conf('postgresql.conf', qq(
-shared_preload_libraries = 'cdi'
-fsync = off
-max_worker_processes = 16
+my ($node, $receiver, $port, $requests_file) = push_node('schedule', 'receiver.py', q(
 restart_after_crash = on
 cdi.activate_retry_delay = '20ms'
-cdi.egress_allow_private = on
 ));
-$node->start;
-
-my ($in, $out, $err) = ('', '', '');
-append_to_file($requests_file, '');
-my $receiver = IPC::Run::start([ 'python3', "$ENV{CDI_ROOT}/test/lib/receiver.py", $port, $requests_file ],
-	'<', \$in, '>', \$out, '2>', \$err);
 
 sub sql
 {
@@ -51,10 +40,6 @@ sub acknowledged
 	until_true("SELECT count(*) = $n FROM cdi.sync_rows r JOIN cdi.syncs s USING (sync_id) WHERE s.name = '$name'", $what);
 }
 
-$node->safe_psql('postgres', 'CREATE DATABASE shop');
-sql('CREATE EXTENSION cdi');
-sql('SELECT cdi_init()');
-sql('SELECT cdi_arm()');
 sql("SELECT cdi_create_destination('hook', settings => '{\"url\": \"http://127.0.0.1:$port/ok\"}')");
 sql('CREATE TABLE people (id integer PRIMARY KEY, name text); INSERT INTO people SELECT n, \'P\' FROM generate_series(1, 3) n');
 sql("SELECT cdi_create_sync('often', 'hook', 'SELECT * FROM people', 'id')");

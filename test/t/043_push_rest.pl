@@ -9,25 +9,16 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep);
 
+use FindBin;
+use lib $FindBin::RealBin;
+use CdiPush;
+
 my $json = JSON::PP->new->utf8;
-my $port = PostgreSQL::Test::Cluster::get_free_port();
-my $node = PostgreSQL::Test::Cluster->new('rest');
-$node->init;
-my $requests_file = $node->basedir . '/requests.jsonl';
-append_to_file($requests_file, '');
-$node->append_conf('postgresql.conf', q(
-shared_preload_libraries = 'cdi'
-fsync = off
+my ($node, $receiver, $port, $requests_file) = push_node('rest', 'hostile.py', q(
 autovacuum = off
-max_worker_processes = 32
 cdi.activate_retry_delay = '50ms'
 cdi.activate_retry_max_delay = '10min'
-cdi.egress_allow_private = on
 ));
-$node->start;
-my ($in, $out, $err) = ('', '', '');
-my $receiver = IPC::Run::start([ 'python3', "$ENV{CDI_ROOT}/test/lib/hostile.py", $port, $requests_file ],
-	'<', \$in, '>', \$out, '2>', \$err);
 
 sub sql
 {
@@ -66,10 +57,6 @@ sub rests
 	cmp_ok(sleeps() - $before, '<=', 2, $what);
 }
 
-$node->safe_psql('postgres', 'CREATE DATABASE shop');
-sql('CREATE EXTENSION cdi');
-sql('SELECT cdi_init()');
-sql('SELECT cdi_arm()');
 ok($node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'cdi push' AND datname = 'shop')), 'the worker is there');
 rests('with nothing to do it rests');
 

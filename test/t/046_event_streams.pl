@@ -10,27 +10,17 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
-my $json = JSON::PP->new->utf8->canonical;
-my $port = PostgreSQL::Test::Cluster::get_free_port();
-my $node = PostgreSQL::Test::Cluster->new('events');
+use FindBin;
+use lib $FindBin::RealBin;
+use CdiPush;
 
-$node->init;
-my $requests_file = $node->basedir . '/requests.jsonl';
-$node->append_conf('postgresql.conf', qq(
-shared_preload_libraries = 'cdi'
-fsync = off
-max_worker_processes = 32
+my $json = JSON::PP->new->utf8->canonical;
+my ($node, $receiver, $port, $requests_file) = push_node('events', 'receiver.py', q(
 restart_after_crash = on
-cdi.egress_allow_private = on
 cdi.activate_retry_delay = '20ms'
 cdi.activate_retry_max_delay = '100ms'
 cdi.activate_retry_limit = 4
 ));
-$node->start;
-append_to_file($requests_file, '');
-my ($in, $out, $err) = ('', '', '');
-my $receiver = IPC::Run::start([ 'python3', "$ENV{CDI_ROOT}/test/lib/receiver.py", $port, $requests_file ],
-	'<', \$in, '>', \$out, '2>', \$err);
 
 sub requests
 {
@@ -93,10 +83,6 @@ sub push_pid
 	return $node->safe_psql('postgres', q(SELECT pid FROM pg_stat_activity WHERE application_name = 'cdi push' AND datname = 'shop'));
 }
 
-$node->safe_psql('postgres', 'CREATE DATABASE shop');
-sql('CREATE EXTENSION cdi');
-sql('SELECT cdi_init()');
-sql('SELECT cdi_arm()');
 track('before', 'Order Completed', 'u0');
 until_true(q(SELECT position > 0 FROM cdi.watermark), 'the watermark passes an event');
 

@@ -9,24 +9,15 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep);
 
+use FindBin;
+use lib $FindBin::RealBin;
+use CdiPush;
+
 my $json = JSON::PP->new->utf8;
-my $port = PostgreSQL::Test::Cluster::get_free_port();
-my $node = PostgreSQL::Test::Cluster->new('kills');
-$node->init;
-my $requests_file = $node->basedir . '/requests.jsonl';
-append_to_file($requests_file, '');
-$node->append_conf('postgresql.conf', q(
-shared_preload_libraries = 'cdi'
-fsync = off
-max_worker_processes = 32
+my ($node, $receiver, $port, $requests_file) = push_node('kills', 'receiver.py', q(
 restart_after_crash = on
 cdi.activate_retry_delay = '20ms'
-cdi.egress_allow_private = on
 ));
-$node->start;
-my ($in, $out, $err) = ('', '', '');
-my $receiver = IPC::Run::start([ 'python3', "$ENV{CDI_ROOT}/test/lib/receiver.py", $port, $requests_file ],
-	'<', \$in, '>', \$out, '2>', \$err);
 
 sub sql
 {
@@ -70,10 +61,6 @@ sub until_requests
 	return scalar(requests($stage));
 }
 
-$node->safe_psql('postgres', 'CREATE DATABASE shop');
-sql('CREATE EXTENSION cdi');
-sql('SELECT cdi_init()');
-sql('SELECT cdi_arm()');
 my $post = sub { return { method => 'POST', url => "{{settings.base}}/gate/$_[0]", timeout => '1min', body => { format => 'json', template => { '@items' => '*' } } } };
 sql(sprintf(q{SELECT cdi_install_destination_spec($spec$%s$spec$)}, $json->encode({
 	'$schema' => 'cdi-dest-1', name => 'job', version => '1', settings => { type => 'object', properties => { base => { type => 'string' } } },

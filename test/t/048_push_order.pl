@@ -9,24 +9,15 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep);
 
+use FindBin;
+use lib $FindBin::RealBin;
+use CdiPush;
+
 my $json = JSON::PP->new->utf8;
-my $port = PostgreSQL::Test::Cluster::get_free_port();
-my $node = PostgreSQL::Test::Cluster->new('order');
-$node->init;
-my $requests_file = $node->basedir . '/requests.jsonl';
-append_to_file($requests_file, '');
-$node->append_conf('postgresql.conf', q(
-shared_preload_libraries = 'cdi'
-fsync = off
-max_worker_processes = 32
+my ($node, $receiver, $port, $requests_file) = push_node('order', 'receiver.py', q(
 cdi.activate_retry_delay = '300ms'
 cdi.activate_retry_max_delay = '600ms'
-cdi.egress_allow_private = on
 ));
-$node->start;
-my ($in, $out, $err) = ('', '', '');
-my $receiver = IPC::Run::start([ 'python3', "$ENV{CDI_ROOT}/test/lib/receiver.py", $port, $requests_file ],
-	'<', \$in, '>', \$out, '2>', \$err);
 
 sub sql
 {
@@ -64,10 +55,6 @@ sub acknowledged
 	ok($node->poll_query_until('shop', "SELECT count(*) = $n FROM cdi.sync_rows r JOIN cdi.syncs s USING (sync_id) WHERE s.name = '$name'"), $what);
 }
 
-$node->safe_psql('postgres', 'CREATE DATABASE shop');
-sql('CREATE EXTENSION cdi');
-sql('SELECT cdi_init()');
-sql('SELECT cdi_arm()');
 sql('CREATE TABLE orders (id serial, customer text, n int, kind text)');
 
 # ---- a specification asks for it ----

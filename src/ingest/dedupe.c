@@ -108,13 +108,17 @@ get_pages(TupleTableSlot *slot, int column)
 }
 
 /*
- * Lock the generations in the given mode and learn which is current and which
- * have filters.  Reads with the latest snapshot: a transaction-wide one may be
- * from before a rotation.
+ * Lock the generations in the given mode and learn which is current, which is
+ * returned, and which have filters.  Reads with the latest snapshot: a
+ * transaction-wide one may be from before a rotation.
+ *
+ * Under the lock there is no rotation, but whatever is opened next may
+ * invalidate current_slot: only for the next time.
  */
-static void
+static int
 lock_generations(LOCKMODE mode)
 {
+	int			current = -1;
 	Relation	relation;
 	TableScanDesc scan;
 	TupleTableSlot *slot;
@@ -130,7 +134,7 @@ lock_generations(LOCKMODE mode)
 	generations_oid = oid;
 	LockRelationOid(oid, mode); /* processes invalidations */
 	if (current_slot >= 0)
-		return;
+		return current_slot;
 
 	relation = table_open(oid, NoLock);
 	have_filters = RelationGetNumberOfAttributes(relation) >= 5;
@@ -148,7 +152,7 @@ lock_generations(LOCKMODE mode)
 		filters[number].key_pages = get_pages(slot, 5);
 		if (DatumGetBool(slot_getattr(slot, 2, &isnull)))
 		{
-			current_slot = number;
+			current = number;
 			current_since = DatumGetTimestampTz(slot_getattr(slot, 3, &isnull));
 		}
 	}
@@ -156,8 +160,9 @@ lock_generations(LOCKMODE mode)
 	ExecDropSingleTupleTableSlot(slot);
 	UnregisterSnapshot(snapshot);
 	table_close(relation, NoLock);
-	if (current_slot < 0)
+	if (current < 0)
 		elog(ERROR, "cdi.message_generations has no current generation");
+	return current_slot = current;
 }
 
 static Relation
@@ -208,10 +213,11 @@ open_filter(CdiFilter *filter, int slot, BlockNumber key_pages)
 static void
 open_keys(Keys *keys)
 {
+	int			current = lock_generations(RowExclusiveLock);
+
 	memset(keys, 0, sizeof(Keys));
-	lock_generations(RowExclusiveLock);
 	InitDirtySnapshot(keys->dirty);
-	keys->current.heap = open_heap(current_slot, RowExclusiveLock);
+	keys->current.heap = open_heap(current, RowExclusiveLock);
 	open_index(&keys->current, RowExclusiveLock, &keys->dirty);
 	keys->descriptor = CreateTupleDescCopy(RelationGetDescr(keys->current.heap));
 	keys->index_info = BuildIndexInfo(keys->current.index);
@@ -221,7 +227,7 @@ open_keys(Keys *keys)
 		Generation *older = &keys->older[keys->nolder];
 		BlockNumber pages;
 
-		if (slot == current_slot)
+		if (slot == current)
 			continue;
 		older->heap = open_heap(slot, AccessShareLock);
 		pages = RelationGetNumberOfBlocks(older->heap);
@@ -493,14 +499,13 @@ cdi_dedupe_rotate(void)
 
 	if (!OidIsValid(oid))
 		return true;
-	lock_generations(AccessShareLock);
+	(void) lock_generations(AccessShareLock);
 	if (now - current_since < (int64) cdi_ingest_dedupe_window * 60 * USECS_PER_SEC / (CDI_GENERATIONS - 1))
 		return true;
 	if (!ConditionalLockRelationOid(oid, ExclusiveLock))
 		return false;
 	current_slot = -1;
-	lock_generations(ExclusiveLock);
-	next = (current_slot + 1) % CDI_GENERATIONS;
+	next = (lock_generations(ExclusiveLock) + 1) % CDI_GENERATIONS;
 	snprintf(query, sizeof(query), "cdi.message_keys_%d", next);
 	if (!ConditionalLockRelationOid(cdi_relation_oid(query + 4), AccessExclusiveLock))
 		return false;
@@ -528,13 +533,14 @@ cdi_dedupe_filter(void)
 {
 	Oid			oid = cdi_relation_oid("message_generations");
 	bool		done = true;
+	int			current;
 
 	if (!OidIsValid(oid))
 		return true;
 	if (!ConditionalLockRelationOid(oid, ShareUpdateExclusiveLock))
 		return false;
 	current_slot = -1;
-	lock_generations(ShareUpdateExclusiveLock);
+	current = lock_generations(ShareUpdateExclusiveLock);
 	for (int slot = 0; slot < CDI_GENERATIONS && have_filters; slot++)
 	{
 		Relation	keys;
@@ -542,7 +548,7 @@ cdi_dedupe_filter(void)
 		BlockNumber key_pages;
 		BlockNumber pages = 0;
 
-		if (slot == current_slot)
+		if (slot == current)
 			continue;
 		keys = open_heap(slot, AccessShareLock);
 		key_pages = RelationGetNumberOfBlocks(keys);

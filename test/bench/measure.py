@@ -1,10 +1,10 @@
 """Measuring: interleaved repetitions, and rows of the table of ratios."""
+import concurrent.futures
 import contextlib
 import gc
 import os
 import statistics
 import subprocess
-import threading
 import time
 
 import pq
@@ -91,21 +91,9 @@ def remove_database(name):
 
 
 def at_once(*actions):
-    """Run all, each in a thread of its own; raises what the first of them raised."""
-    errors = []
-
-    def run(action):
-        try:
-            action()
-        except Exception as error:  # noqa: B902
-            errors.append(error)
-    threads = [threading.Thread(target=run, args=(action,)) for action in actions]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
+    """What all return, each run in a thread of its own; raises what one of them raised."""
+    with concurrent.futures.ThreadPoolExecutor(len(actions)) as pool:
+        return [future.result() for future in [pool.submit(action) for action in actions]]
 
 
 def checkpoint(db):

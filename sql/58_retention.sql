@@ -133,11 +133,32 @@ LANGUAGE C STABLE PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'cdi_retention_counts_final';
 COMMENT ON FUNCTION cdi._retention_counts_final(internal) IS 'Internal: result of cdi_retention_counts().';
 
+CREATE OR REPLACE FUNCTION cdi._retention_counts_combine(state internal, other internal)
+RETURNS internal
+LANGUAGE C STABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_retention_counts_combine';
+COMMENT ON FUNCTION cdi._retention_counts_combine(internal, internal) IS 'Internal: two states of cdi_retention_counts() as one.';
+
+CREATE OR REPLACE FUNCTION cdi._retention_counts_serial(state internal)
+RETURNS bytea
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_retention_counts_serial';
+COMMENT ON FUNCTION cdi._retention_counts_serial(internal) IS 'Internal: a state of cdi_retention_counts() as bytes.';
+
+CREATE OR REPLACE FUNCTION cdi._retention_counts_deserial(serialised bytea, unused internal)
+RETURNS internal
+LANGUAGE C STABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_retention_counts_deserial';
+COMMENT ON FUNCTION cdi._retention_counts_deserial(bytea, internal) IS 'Internal: a state of cdi_retention_counts() from bytes.';
+
 CREATE OR REPLACE AGGREGATE cdi_retention_counts(history bytea, options jsonb) (
     SFUNC = cdi._retention_counts_transition,
     STYPE = internal,
     SSPACE = 65536,
     FINALFUNC = cdi._retention_counts_final,
+    COMBINEFUNC = cdi._retention_counts_combine,
+    SERIALFUNC = cdi._retention_counts_serial,
+    DESERIALFUNC = cdi._retention_counts_deserial,
     PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE cdi_retention_counts(bytea, jsonb) IS
@@ -155,11 +176,32 @@ LANGUAGE C STABLE PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'cdi_stickiness_counts_final';
 COMMENT ON FUNCTION cdi._stickiness_counts_final(internal) IS 'Internal: result of cdi_stickiness_counts().';
 
+CREATE OR REPLACE FUNCTION cdi._activity_combine(state internal, other internal)
+RETURNS internal
+LANGUAGE C STABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_activity_combine';
+COMMENT ON FUNCTION cdi._activity_combine(internal, internal) IS 'Internal: two states of cdi_stickiness_counts() or cdi_lifecycle_counts() as one.';
+
+CREATE OR REPLACE FUNCTION cdi._activity_serial(state internal)
+RETURNS bytea
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_activity_serial';
+COMMENT ON FUNCTION cdi._activity_serial(internal) IS 'Internal: a state of cdi_stickiness_counts() or cdi_lifecycle_counts() as bytes.';
+
+CREATE OR REPLACE FUNCTION cdi._activity_deserial(serialised bytea, unused internal)
+RETURNS internal
+LANGUAGE C STABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_activity_deserial';
+COMMENT ON FUNCTION cdi._activity_deserial(bytea, internal) IS 'Internal: a state of cdi_stickiness_counts() or cdi_lifecycle_counts() from bytes.';
+
 CREATE OR REPLACE AGGREGATE cdi_stickiness_counts(history bytea, options jsonb) (
     SFUNC = cdi._stickiness_counts_transition,
     STYPE = internal,
     SSPACE = 65536,
     FINALFUNC = cdi._stickiness_counts_final,
+    COMBINEFUNC = cdi._activity_combine,
+    SERIALFUNC = cdi._activity_serial,
+    DESERIALFUNC = cdi._activity_deserial,
     PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE cdi_stickiness_counts(bytea, jsonb) IS
@@ -182,6 +224,9 @@ CREATE OR REPLACE AGGREGATE cdi_lifecycle_counts(history bytea, options jsonb) (
     STYPE = internal,
     SSPACE = 65536,
     FINALFUNC = cdi._lifecycle_counts_final,
+    COMBINEFUNC = cdi._activity_combine,
+    SERIALFUNC = cdi._activity_serial,
+    DESERIALFUNC = cdi._activity_deserial,
     PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE cdi_lifecycle_counts(bytea, jsonb) IS

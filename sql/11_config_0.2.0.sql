@@ -35,6 +35,7 @@ CREATE TABLE cdi.conversions (
     unique_within interval CHECK (unique_within > interval '0'),
     created_at timestamptz NOT NULL DEFAULT now(),
     CHECK ((value_expression IS NULL) = (value_role IS NULL)),
+    CONSTRAINT conversions_one_currency_check CHECK (currency_property IS NULL OR reporting_currency IS NOT NULL),
     CHECK (unique_scope IS NOT NULL OR (unique_property IS NULL AND unique_within IS NULL)),
     CHECK (unique_scope IS DISTINCT FROM 'all' OR unique_property IS NOT NULL)
 );
@@ -44,7 +45,7 @@ COMMENT ON COLUMN cdi.conversions.value_expression IS 'SQL expression over the c
 COMMENT ON COLUMN cdi.conversions.value_role IS 'Role that value_expression runs as: who declared it.';
 COMMENT ON COLUMN cdi.conversions.currency IS 'ISO 4217 code of values whose event does not name one.';
 COMMENT ON COLUMN cdi.conversions.currency_property IS 'Property that names the currency of the value.';
-COMMENT ON COLUMN cdi.conversions.reporting_currency IS 'Currency that values are converted into, by cdi.exchange_rates; null: they stay as they are.';
+COMMENT ON COLUMN cdi.conversions.reporting_currency IS 'Currency that values are converted into, by cdi.exchange_rates, so that they have a sum; null: all are in currency.';
 COMMENT ON COLUMN cdi.conversions.unique_property IS 'Property, such as order_id: of events with the same value in it the first counts.';
 COMMENT ON COLUMN cdi.conversions.unique_scope IS 'Among whose events: person or all; null: every event counts.';
 COMMENT ON COLUMN cdi.conversions.unique_within IS 'An event counts again that lies further than this behind the one that counted last; null: none does.';

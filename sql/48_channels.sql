@@ -427,16 +427,43 @@ LANGUAGE C IMMUTABLE PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'cdi_last_transition';
 COMMENT ON FUNCTION cdi._last_transition(internal, anyelement, timestamptz, bigint) IS 'Internal: transition of cdi_last().';
 
+CREATE OR REPLACE FUNCTION cdi._first_combine(state internal, other internal)
+RETURNS internal
+LANGUAGE C IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_first_combine';
+COMMENT ON FUNCTION cdi._first_combine(internal, internal) IS 'Internal: two states of cdi_first() as one.';
+
+CREATE OR REPLACE FUNCTION cdi._last_combine(state internal, other internal)
+RETURNS internal
+LANGUAGE C IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_last_combine';
+COMMENT ON FUNCTION cdi._last_combine(internal, internal) IS 'Internal: two states of cdi_last() as one.';
+
+CREATE OR REPLACE FUNCTION cdi._first_serial(state internal)
+RETURNS bytea
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_first_serial';
+COMMENT ON FUNCTION cdi._first_serial(internal) IS 'Internal: a state of cdi_first() or cdi_last() as bytes.';
+
+CREATE OR REPLACE FUNCTION cdi._first_deserial(serialised bytea, unused internal)
+RETURNS internal
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_first_deserial';
+COMMENT ON FUNCTION cdi._first_deserial(bytea, internal) IS 'Internal: a state of cdi_first() or cdi_last() from bytes.';
+
 CREATE OR REPLACE AGGREGATE cdi_first(value anyelement, "timestamp" timestamptz, "position" bigint) (
     SFUNC = cdi._first_transition,
     STYPE = internal,
     SSPACE = 128,
     FINALFUNC = cdi._first_final,
     FINALFUNC_EXTRA,
+    COMBINEFUNC = cdi._first_combine,
+    SERIALFUNC = cdi._first_serial,
+    DESERIALFUNC = cdi._first_deserial,
     PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE cdi_first(anyelement, timestamptz, bigint) IS
-'The value with the earliest timestamp, of equal ones the one with the lowest position. Needs no sorted input and keeps one value per group. Nulls count; leave them out with FILTER.';
+'The value with the earliest timestamp, of equal ones the one with the lowest position, of equal positions the lowest value by its bytes, null where there is no other. Needs no sorted input and keeps one value per group; runs in parallel plans. Nulls count; leave them out with FILTER.';
 
 CREATE OR REPLACE AGGREGATE cdi_last(value anyelement, "timestamp" timestamptz, "position" bigint) (
     SFUNC = cdi._last_transition,
@@ -444,7 +471,10 @@ CREATE OR REPLACE AGGREGATE cdi_last(value anyelement, "timestamp" timestamptz, 
     SSPACE = 128,
     FINALFUNC = cdi._first_final,
     FINALFUNC_EXTRA,
+    COMBINEFUNC = cdi._last_combine,
+    SERIALFUNC = cdi._first_serial,
+    DESERIALFUNC = cdi._first_deserial,
     PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE cdi_last(anyelement, timestamptz, bigint) IS
-'The value with the latest timestamp, of equal ones the one with the highest position; otherwise as cdi_first().';
+'The value with the latest timestamp, of equal ones the one with the highest position, of equal positions the highest value by its bytes, null where there is no other; otherwise as cdi_first().';

@@ -114,6 +114,12 @@ BEGIN
         RAISE EXCEPTION 'nothing says which currency the values are in'
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Give currency, currency_property, or both.';
     END IF;
+    IF reporting_currency IS NULL AND currency_property IS NOT NULL THEN
+        RAISE EXCEPTION 'values in several currencies have no sum'
+            USING ERRCODE = 'invalid_parameter_value',
+                  DETAIL = 'Each event names the currency of its value.',
+                  HINT = format('Say in which one they are reported, as in reporting_currency => %L, and fill cdi.exchange_rates.', coalesce(cdi_create_conversion.currency, 'EUR'));
+    END IF;
     IF jsonb_typeof(touch_lookbacks) <> 'object' THEN
         RAISE EXCEPTION 'touch_lookbacks must be a JSON object'
             USING ERRCODE = 'invalid_parameter_value', HINT = 'As in {"impression": "1 day"}.';
@@ -148,7 +154,7 @@ END
 $$;
 COMMENT ON FUNCTION cdi_create_conversion(text, text, text, interval, text, text, text, text, text, text, interval, jsonb) IS
 'Declares that an event, tracked or virtual, is a conversion, for events of the past as well. Touchpoints count when they lie at most lookback before it; touch_lookbacks gives types of touch a window of their own.
-Its value is in value_property (null: it has none), or value_expression computes it from the columns of cdi.events, running as the role that declares it. With reporting_currency values are converted from the currency that currency_property names, or currency; without a rate the value is null.
+Its value is in value_property (null: it has none), or value_expression computes it from the columns of cdi.events, running as the role that declares it. With reporting_currency, which currency_property needs, values are converted from the currency that the property names, or currency; without a rate the value is null.
 Of events with equal unique_property the first counts, among those of all or of one person (unique_scope); with unique_scope person and no property, once per person; with unique_within, again after that time.
 Raises 42710 where the name is taken, ZC303 where the expression cannot be used.';
 

@@ -244,8 +244,7 @@ BEGIN
         funnel, ', ' || hold,
         array_to_string(conditions, ', '),
         CASE counting WHEN 'sessions' THEN 'cdi.session_events'
-            ELSE '(SELECT coalesce(m.person_id, v.subject) AS person_id, v.* FROM cdi.events v LEFT JOIN cdi.identity_map m ON m.identifier = v.subject'
-                 ' WHERE v.subject IS NOT NULL)' END,
+            ELSE cdi._people_events() END,
         CASE WHEN mode ~ '\m(strict_order|exact_order)\M' THEN '(e.type IN (''track'', ''page'', ''screen'') OR ' ELSE '(' END
             || array_to_string(conditions, ' OR ') || ')',
         ' AND e."timestamp" >= ' || quote_literal(from_time) || '::timestamptz',

@@ -36,6 +36,12 @@ END
 $$;
 COMMENT ON FUNCTION cdi._step_condition(jsonb) IS 'Internal: a step of a report as a condition on event e: cdi_event_matches(), and an event without a type may be a virtual one.';
 
+CREATE OR REPLACE FUNCTION cdi._people_events()
+RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN '(SELECT coalesce(m.person_id, v.subject) AS person_id, v.* FROM cdi.events v LEFT JOIN cdi.identity_map m ON m.identifier = v.subject WHERE v.subject IS NOT NULL)';
+COMMENT ON FUNCTION cdi._people_events() IS 'Internal: the events that are somebody''s, with whose, as the relation that a report reads.';
+
 CREATE OR REPLACE FUNCTION cdi._retention_conditions_transition(state bigint, VARIADIC conditions "any")
 RETURNS bigint
 LANGUAGE C IMMUTABLE PARALLEL SAFE
@@ -133,11 +139,32 @@ LANGUAGE C STABLE PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'cdi_retention_counts_final';
 COMMENT ON FUNCTION cdi._retention_counts_final(internal) IS 'Internal: result of cdi_retention_counts().';
 
+CREATE OR REPLACE FUNCTION cdi._retention_counts_combine(state internal, other internal)
+RETURNS internal
+LANGUAGE C STABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_retention_counts_combine';
+COMMENT ON FUNCTION cdi._retention_counts_combine(internal, internal) IS 'Internal: two states of cdi_retention_counts() as one.';
+
+CREATE OR REPLACE FUNCTION cdi._retention_counts_serial(state internal)
+RETURNS bytea
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_retention_counts_serial';
+COMMENT ON FUNCTION cdi._retention_counts_serial(internal) IS 'Internal: a state of cdi_retention_counts() as bytes.';
+
+CREATE OR REPLACE FUNCTION cdi._retention_counts_deserial(serialised bytea, unused internal)
+RETURNS internal
+LANGUAGE C STABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_retention_counts_deserial';
+COMMENT ON FUNCTION cdi._retention_counts_deserial(bytea, internal) IS 'Internal: a state of cdi_retention_counts() from bytes.';
+
 CREATE OR REPLACE AGGREGATE cdi_retention_counts(history bytea, options jsonb) (
     SFUNC = cdi._retention_counts_transition,
     STYPE = internal,
     SSPACE = 65536,
     FINALFUNC = cdi._retention_counts_final,
+    COMBINEFUNC = cdi._retention_counts_combine,
+    SERIALFUNC = cdi._retention_counts_serial,
+    DESERIALFUNC = cdi._retention_counts_deserial,
     PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE cdi_retention_counts(bytea, jsonb) IS
@@ -155,11 +182,32 @@ LANGUAGE C STABLE PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'cdi_stickiness_counts_final';
 COMMENT ON FUNCTION cdi._stickiness_counts_final(internal) IS 'Internal: result of cdi_stickiness_counts().';
 
+CREATE OR REPLACE FUNCTION cdi._activity_combine(state internal, other internal)
+RETURNS internal
+LANGUAGE C STABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_activity_combine';
+COMMENT ON FUNCTION cdi._activity_combine(internal, internal) IS 'Internal: two states of cdi_stickiness_counts() or cdi_lifecycle_counts() as one.';
+
+CREATE OR REPLACE FUNCTION cdi._activity_serial(state internal)
+RETURNS bytea
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_activity_serial';
+COMMENT ON FUNCTION cdi._activity_serial(internal) IS 'Internal: a state of cdi_stickiness_counts() or cdi_lifecycle_counts() as bytes.';
+
+CREATE OR REPLACE FUNCTION cdi._activity_deserial(serialised bytea, unused internal)
+RETURNS internal
+LANGUAGE C STABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_activity_deserial';
+COMMENT ON FUNCTION cdi._activity_deserial(bytea, internal) IS 'Internal: a state of cdi_stickiness_counts() or cdi_lifecycle_counts() from bytes.';
+
 CREATE OR REPLACE AGGREGATE cdi_stickiness_counts(history bytea, options jsonb) (
     SFUNC = cdi._stickiness_counts_transition,
     STYPE = internal,
     SSPACE = 65536,
     FINALFUNC = cdi._stickiness_counts_final,
+    COMBINEFUNC = cdi._activity_combine,
+    SERIALFUNC = cdi._activity_serial,
+    DESERIALFUNC = cdi._activity_deserial,
     PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE cdi_stickiness_counts(bytea, jsonb) IS
@@ -182,6 +230,9 @@ CREATE OR REPLACE AGGREGATE cdi_lifecycle_counts(history bytea, options jsonb) (
     STYPE = internal,
     SSPACE = 65536,
     FINALFUNC = cdi._lifecycle_counts_final,
+    COMBINEFUNC = cdi._activity_combine,
+    SERIALFUNC = cdi._activity_serial,
+    DESERIALFUNC = cdi._activity_deserial,
     PARALLEL = SAFE
 );
 COMMENT ON AGGREGATE cdi_lifecycle_counts(bytea, jsonb) IS
@@ -215,12 +266,10 @@ BEGIN
         'SELECT r.* FROM unnest(('
         ' SELECT @extschema@.cdi_retention_counts(p.history, $1)'
         ' FROM (SELECT @extschema@.cdi_history(e."timestamp", e.is_start, e.is_return) AS history'
-        ' FROM (SELECT coalesce(m.person_id, e.subject) AS person_id, e."timestamp", %s IS TRUE AS is_start, %s IS TRUE AS is_return'
-        ' FROM cdi.events e LEFT JOIN cdi.identity_map m ON m.identifier = e.subject'
-        ' WHERE e.subject IS NOT NULL) e'
+        ' FROM (SELECT e.person_id, e."timestamp", %s IS TRUE AS is_start, %s IS TRUE AS is_return FROM %s e) e'
         ' WHERE e.is_start OR e.is_return GROUP BY e.person_id'
         ' UNION ALL SELECT NULL) p)) r',    -- parameters are checked without events, too
-        cdi._step_condition(start_event), cdi._step_condition(return_event))
+        cdi._step_condition(start_event), cdi._step_condition(return_event), cdi._people_events())
     USING jsonb_build_object(
         'mode', cdi_retention.mode, 'period', cdi_retention.period, 'periods', cdi_retention.periods,
         'brackets', cdi_retention.brackets, 'windows', cdi_retention.windows, 'entry', cdi_retention.entry,
@@ -299,11 +348,9 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 SELECT format(
     'SELECT c.* FROM unnest((SELECT @extschema@.%I(p.history, $1)'
-    ' FROM (SELECT @extschema@.cdi_history(e."timestamp") AS history'
-    ' FROM cdi.events e LEFT JOIN cdi.identity_map m ON m.identifier = e.subject'
-    ' WHERE e.subject IS NOT NULL AND %s GROUP BY coalesce(m.person_id, e.subject)'
+    ' FROM (SELECT @extschema@.cdi_history(e."timestamp") AS history FROM %s e WHERE %s GROUP BY e.person_id'
     ' UNION ALL SELECT NULL) p)) c',    -- parameters are checked without events, too
-    aggregate, cdi._step_condition(coalesce(step, '{}')))
+    aggregate, cdi._people_events(), cdi._step_condition(coalesce(step, '{}')))
 $$;
 COMMENT ON FUNCTION cdi._activity_query(name, jsonb) IS 'Internal: statement of a report that counts the histories of people who did a step, with options $1.';
 
@@ -365,11 +412,9 @@ BEGIN
     PERFORM now() AT TIME ZONE time_zone;   -- raises without events, too
     RETURN QUERY EXECUTE format(
         'SELECT f.person_id, date_trunc($1, f.started_at AT TIME ZONE $2)::date, f.started_at'
-        ' FROM (SELECT coalesce(m.person_id, e.subject) AS person_id, min(e."timestamp") AS started_at'
-        ' FROM cdi.events e LEFT JOIN cdi.identity_map m ON m.identifier = e.subject'
-        ' WHERE e.subject IS NOT NULL AND %s GROUP BY 1) f'
+        ' FROM (SELECT e.person_id, min(e."timestamp") AS started_at FROM %s e WHERE %s GROUP BY 1) f'
         ' WHERE ($3 IS NULL OR f.started_at >= $3) AND ($4 IS NULL OR f.started_at < $4)',
-        cdi._step_condition(coalesce(cdi_cohorts.event, '{}')))
+        cdi._people_events(), cdi._step_condition(coalesce(cdi_cohorts.event, '{}')))
     USING cdi_cohorts.period, time_zone, from_time, to_time;
 END
 $$;
@@ -404,12 +449,10 @@ BEGIN
         ' FROM (SELECT e.person_id, e."timestamp", e.begins IS NOT NULL AND ($1 IS NULL'
         ' OR extract(epoch FROM e."timestamp" - e.begins) <= extract(epoch FROM $1)) AS reached'
         ' FROM (SELECT p.person_id, p."timestamp", lag(p."timestamp", $2 - 1) OVER (PARTITION BY p.person_id ORDER BY p."timestamp") AS begins'
-        ' FROM (SELECT coalesce(m.person_id, e.subject) AS person_id, e."timestamp"'
-        ' FROM cdi.events e LEFT JOIN cdi.identity_map m ON m.identifier = e.subject'
-        ' WHERE e.subject IS NOT NULL AND %s'
+        ' FROM (SELECT e.person_id, e."timestamp" FROM %s e WHERE %s'
         ' AND ($3 IS NULL OR e."timestamp" >= $3) AND ($4 IS NULL OR e."timestamp" < $4)) p) e) o'
         ' GROUP BY o.person_id HAVING bool_or(o.reached)',
-        cdi._step_condition(coalesce(cdi_behavioural_cohort.event, 'null')))
+        cdi._people_events(), cdi._step_condition(coalesce(cdi_behavioural_cohort.event, 'null')))
     USING within, times, from_time, to_time;
 END
 $$;

@@ -340,7 +340,7 @@ BEGIN
                                            AND r.day BETWEEN (e.converted_at AT TIME ZONE 'UTC')::date - 7 AND (e.converted_at AT TIME ZONE 'UTC')::date
                                          ORDER BY r.day DESC LIMIT 1)
            END AS value,
-           e.position, e.source_id, e.original_value, e.currency
+           e.position, e.source_id, e.original_value, e.currency, coalesce(e.reporting_currency, e.currency) AS value_currency
     FROM (
         SELECT c.event_id, c.conversion, c.person_id, c.converted_at, c.original_value, c.currency, c.reporting_currency, c.position, c.source_id
         FROM cdi.conversion_candidates c
@@ -363,6 +363,7 @@ BEGIN
     COMMENT ON COLUMN cdi.conversion_events.value IS 'In the reporting currency, where the declaration names one. Null where the event has no value, or original_value is there and no rate.';
     COMMENT ON COLUMN cdi.conversion_events.original_value IS 'Value as the event has it.';
     COMMENT ON COLUMN cdi.conversion_events.currency IS 'Currency of original_value; null: nothing says.';
+    COMMENT ON COLUMN cdi.conversion_events.value_currency IS 'Currency of value, the same for all events of a conversion; null: nothing says.';
 
     CREATE OR REPLACE VIEW cdi.stat_destinations AS
     SELECT d.name AS destination, d.enabled,

@@ -21,7 +21,7 @@ BEGIN
            s.first_channel,
            s.last_channel,
            coalesce(c.conversions, 0) AS conversions,
-           coalesce(c.conversion_value, 0) AS conversion_value
+           CASE WHEN c.first_currency <> c.last_currency THEN NULL ELSE coalesce(c.conversion_value, 0) END AS conversion_value
     FROM (
         SELECT coalesce(m.person_id, e.subject) AS person_id,
                @extschema@.cdi_last(e.user_id, e."timestamp", e.position) FILTER (WHERE e.user_id IS NOT NULL) AS user_id,
@@ -40,7 +40,9 @@ BEGIN
         FROM cdi.touchpoints t WHERE t.touch_type = 'session' GROUP BY t.person_id
     ) s ON s.person_id = a.person_id
     LEFT JOIN (
-        SELECT v.person_id, count(*) AS conversions, sum(v.value) AS conversion_value
+        SELECT v.person_id, count(*) AS conversions, sum(v.value) AS conversion_value,
+               min(v.value_currency) FILTER (WHERE v.value IS NOT NULL) AS first_currency,
+               max(v.value_currency) FILTER (WHERE v.value IS NOT NULL) AS last_currency
         FROM cdi.conversion_events v GROUP BY v.person_id
     ) c ON c.person_id = a.person_id
     LEFT JOIN cdi.persons p ON p.person_id = a.person_id;
@@ -58,7 +60,7 @@ BEGIN
     COMMENT ON COLUMN cdi_bi.people.first_channel IS 'Channel of the first session.';
     COMMENT ON COLUMN cdi_bi.people.last_channel IS 'Channel of the latest session.';
     COMMENT ON COLUMN cdi_bi.people.conversions IS 'Number of conversions of all kinds.';
-    COMMENT ON COLUMN cdi_bi.people.conversion_value IS 'Sum of the values of those conversions.';
+    COMMENT ON COLUMN cdi_bi.people.conversion_value IS 'Sum of the values of those conversions; null where they are in several currencies.';
 
     CREATE OR REPLACE VIEW cdi_bi.sessions WITH (security_invoker = true) AS
     SELECT s.session_id,

@@ -8,9 +8,13 @@
  * only w days after and on an active day: each change is added where it happens,
  * and the sums are made once at the end.  So a person costs the days on which
  * he was active, for any number of days reported and any length of window.
+ *
+ * All that is counted is one array of numbers, so states of parallel workers
+ * are added up number by number.
  */
 #include "behaviour/behaviour.h"
 
+#include "libpq/pqformat.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
@@ -29,6 +33,10 @@ typedef struct ActivityState
 	int64		to;
 	TimestampTz as_of;			/* exclusive */
 	int64		as_of_period;
+
+	bool		lifecycle;		/* else stickiness */
+	int64	   *counts;			/* what is below points there */
+	int64		ncounts;
 
 	/* stickiness: windows in days, and for each the changes of the number of
 	 * people with n active days, by n and day */
@@ -88,6 +96,14 @@ make_state(Jsonb *object, CdiOptions *options, bool any_unit, int default_period
 	return state;
 }
 
+static int64 *
+make_counts(ActivityState *state, int64 count)
+{
+	state->ncounts = count;
+	state->counts = palloc_extended(count * sizeof(int64), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	return state->counts;
+}
+
 /* The periods with an event, from the history's first on, before as_of. */
 static void
 collect_periods(ActivityState *state, const CdiHistory *history)
@@ -120,25 +136,21 @@ transition(FunctionCallInfo fcinfo, ActivityState *(*begin) (Jsonb *), void (*co
 	MemoryContext context;
 	MemoryContext previous;
 	ActivityState *state;
+	Jsonb	   *options = cdi_options_argument(fcinfo, 2);
 	CdiHistory	history;
 
 	if (!AggCheckCallContext(fcinfo, &context))
 		elog(ERROR, "aggregate function called in non-aggregate context");
-	if (PG_ARGISNULL(2))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("the options must not be null"),
-				 errhint("'{}' takes all defaults.")));
 	if (PG_ARGISNULL(0))
 	{
 		previous = MemoryContextSwitchTo(context);
-		state = begin(PG_GETARG_JSONB_P(2));
+		state = begin(options);
 		MemoryContextSwitchTo(previous);
 	}
 	else
 	{
 		state = (ActivityState *) PG_GETARG_POINTER(0);
-		cdi_options_check_same(state->options, PG_GETARG_JSONB_P(2));
+		cdi_options_check_same(state->options, options);
 	}
 	if (!PG_ARGISNULL(1))
 	{
@@ -189,14 +201,18 @@ begin_stickiness(Jsonb *object)
 {
 	CdiOptions	options;
 	ActivityState *state = make_state(object, &options, false, 28);
+	int64		rows = 0;
+	int64	   *counts;
 
 	parse_windows(state, cdi_options_text(&options, "windows", "1, 7, 28"));
 	cdi_options_close(&options);
 	for (int w = 0; w < state->nwindows; w++)
+		rows += state->windows[w] + 1;
+	counts = make_counts(state, rows * count_of(state));
+	for (int w = 0; w < state->nwindows; w++)
 	{
-		Size		size = (state->windows[w] + 1) * count_of(state) * sizeof(int64);
-
-		state->changes[w] = palloc_extended(size, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+		state->changes[w] = counts;
+		counts += (state->windows[w] + 1) * count_of(state);
 	}
 	return state;
 }
@@ -293,7 +309,8 @@ begin_lifecycle(Jsonb *object)
 	int64		periods = count_of(state);
 
 	cdi_options_close(&options);
-	state->fresh = palloc0(4 * periods * sizeof(int64));
+	state->lifecycle = true;
+	state->fresh = make_counts(state, 4 * periods);
 	state->retained = state->fresh + periods;
 	state->resurrected = state->retained + periods;
 	state->dormant = state->resurrected + periods;
@@ -359,4 +376,73 @@ cdi_lifecycle_counts_final(PG_FUNCTION_ARGS)
 		cdi_rows_add(&rows, values, nulls);
 	}
 	PG_RETURN_DATUM(cdi_rows_close(&rows));
+}
+
+/* Of both, between processes: the options, and what was counted */
+
+static ActivityState *
+make_same(bool lifecycle, Jsonb *options)
+{
+	return lifecycle ? begin_lifecycle(options) : begin_stickiness(options);
+}
+
+PG_FUNCTION_INFO_V1(cdi_activity_combine);
+Datum
+cdi_activity_combine(PG_FUNCTION_ARGS)
+{
+	MemoryContext context;
+	MemoryContext previous;
+	ActivityState *state;
+	ActivityState *other;
+
+	if (!AggCheckCallContext(fcinfo, &context))
+		elog(ERROR, "aggregate function called in non-aggregate context");
+	if (PG_ARGISNULL(1))
+	{
+		if (PG_ARGISNULL(0))
+			PG_RETURN_NULL();
+		PG_RETURN_DATUM(PG_GETARG_DATUM(0));
+	}
+	other = (ActivityState *) PG_GETARG_POINTER(1);
+	if (PG_ARGISNULL(0))
+	{
+		previous = MemoryContextSwitchTo(context);
+		state = make_same(other->lifecycle, other->options);
+		MemoryContextSwitchTo(previous);
+	}
+	else
+	{
+		state = (ActivityState *) PG_GETARG_POINTER(0);
+		cdi_options_check_same(state->options, other->options);
+	}
+	for (int64 i = 0; i < state->ncounts; i++)
+		state->counts[i] += other->counts[i];
+	PG_RETURN_POINTER(state);
+}
+
+PG_FUNCTION_INFO_V1(cdi_activity_serial);
+Datum
+cdi_activity_serial(PG_FUNCTION_ARGS)
+{
+	ActivityState *state = (ActivityState *) PG_GETARG_POINTER(0);
+	StringInfoData buffer;
+
+	pq_begintypsend(&buffer);
+	pq_sendbyte(&buffer, state->lifecycle);
+	cdi_options_send(&buffer, state->options);
+	pq_sendbytes(&buffer, (char *) state->counts, state->ncounts * sizeof(int64));
+	PG_RETURN_BYTEA_P(pq_endtypsend(&buffer));
+}
+
+PG_FUNCTION_INFO_V1(cdi_activity_deserial);
+Datum
+cdi_activity_deserial(PG_FUNCTION_ARGS)
+{
+	bytea	   *input = PG_GETARG_BYTEA_PP(0);
+	StringInfoData buffer = {.data = VARDATA_ANY(input), .len = VARSIZE_ANY_EXHDR(input)};
+	bool		lifecycle = pq_getmsgbyte(&buffer);
+	ActivityState *state = make_same(lifecycle, cdi_options_receive(&buffer));
+
+	pq_copymsgbytes(&buffer, (char *) state->counts, state->ncounts * sizeof(int64));
+	PG_RETURN_POINTER(state);
 }

@@ -11,6 +11,7 @@
 #include "access/tupdesc.h"
 #include "datatype/timestamp.h"
 #include "fmgr.h"
+#include "lib/stringinfo.h"
 #include "pgtime.h"
 #include "utils/jsonb.h"
 
@@ -182,8 +183,15 @@ extern void cdi_options_close(CdiOptions *options);
 extern int	cdi_options_word(CdiOptions *options, const char *name, const char *otherwise,
 							 const char *const *words, int nwords);
 
+/* The options that a row comes with; raises 22004 for null. */
+extern Jsonb *cdi_options_argument(FunctionCallInfo fcinfo, int argument);
+
 /* The same options for all rows of a group, or 22023. */
 extern void cdi_options_check_same(const Jsonb *first, const Jsonb *other);
+
+/* In a state that goes to another process */
+extern void cdi_options_send(StringInfo buffer, const Jsonb *object);
+extern Jsonb *cdi_options_receive(StringInfo buffer);
 
 /* An array of rows of the element type that the calling function returns */
 typedef struct CdiRows

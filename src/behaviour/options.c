@@ -9,6 +9,7 @@
 #include "access/xact.h"
 #include "executor/executor.h"
 #include "funcapi.h"
+#include "libpq/pqformat.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -150,6 +151,17 @@ cdi_options_word(CdiOptions *options, const char *name, const char *otherwise,
 	return 0;					/* not reached */
 }
 
+Jsonb *
+cdi_options_argument(FunctionCallInfo fcinfo, int argument)
+{
+	if (PG_ARGISNULL(argument))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("the options must not be null"),
+				 errhint("'{}' takes all defaults.")));
+	return PG_GETARG_JSONB_P(argument);
+}
+
 void
 cdi_options_check_same(const Jsonb *first, const Jsonb *other)
 {
@@ -157,6 +169,23 @@ cdi_options_check_same(const Jsonb *first, const Jsonb *other)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the options must be the same for all rows of a group")));
+}
+
+void
+cdi_options_send(StringInfo buffer, const Jsonb *object)
+{
+	pq_sendint32(buffer, VARSIZE(object));
+	pq_sendbytes(buffer, (const char *) object, VARSIZE(object));
+}
+
+Jsonb *
+cdi_options_receive(StringInfo buffer)
+{
+	int			size = pq_getmsgint(buffer, 4);
+	Jsonb	   *object = palloc(size);
+
+	pq_copymsgbytes(buffer, (char *) object, size);
+	return object;
 }
 
 /* Raises for a member that nobody asked for: a typing error must not pass as a default. */

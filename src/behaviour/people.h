@@ -4,9 +4,10 @@
  *		table of people; private to src/behaviour.
  *
  * people_plan.c puts a node into plans and people_scan.c is that node.
- * people_store.c keeps the rows, divided by person, and people_part.c tells the
- * people of one part apart.  What an aggregate makes of a person's events is
- * said by a CdiPeopleAggregate beside its functions.
+ * people_store.c keeps the rows, divided by person, people_part.c tells the
+ * people of one part apart, and people_key.c makes one key of several.  What an
+ * aggregate makes of a person's events is said by a CdiPeopleAggregate beside
+ * its functions.
  */
 #ifndef CDI_PEOPLE_STORE_H
 #define CDI_PEOPLE_STORE_H
@@ -61,12 +62,31 @@ extern const CdiPeopleAggregate *cdi_people_history(PGFunction transition, int a
 extern const CdiPeopleAggregate *cdi_people_sequence(PGFunction transition);	/* sequence.c */
 extern const CdiPeopleAggregate *cdi_people_aggregate(PGFunction transition, int arguments);	/* people_plan.c */
 
+/* The most aggregates of one node, and columns of their GROUP BY */
+#define CDI_PEOPLE_MAX_AGGREGATES	16
+#define CDI_PEOPLE_MAX_KEYS			16
+
+/* Settings of an aggregate as prepare() made them; data NULL: of no row yet */
+typedef struct CdiPeopleSettings
+{
+	const void *data;
+	Size		size;
+} CdiPeopleSettings;
+
 /* What one may GROUP BY here: values are equal where their bytes are. */
 typedef struct CdiPeopleKey
 {
 	int16		typlen;
 	bool		typbyval;
 } CdiPeopleKey;
+
+/*
+ * people_key.c: several keys as one of type bytea, which lies in the buffer.
+ * Values that are made of it again are in the current context.
+ */
+extern Datum cdi_people_key_pack(StringInfo buffer, const CdiPeopleKey *keys, int nkeys,
+								 const Datum *values, const bool *isnull);
+extern void cdi_people_key_unpack(Datum packed, const CdiPeopleKey *keys, int nkeys, Datum *values, bool *isnull);
 
 /* Bytes of a key in a row; 0: they vary, and the row says how many. */
 static inline uint32
@@ -78,15 +98,16 @@ cdi_people_key_size(const CdiPeopleKey *key)
 /* The most that is kept of a key beside its person */
 #define CDI_PEOPLE_KEY_IMAGE	16
 
-/* A row that says no more than that there is the person */
+/* An entry of a row that does not count in this aggregate: it says no more than that there is the person. */
 #define CDI_PEOPLE_NO_TIME		DT_NOBEGIN
 
 /*
  * A row as it is kept: unaligned, since a key of four bytes should not cost
- * eight.  The key follows, where its size varies after a uint32 with the size.
+ * eight.  Times and conditions, for each aggregate; the key follows, where its
+ * size varies after a uint32 with the size.
  */
-#define CDI_PEOPLE_ROW_CONDITIONS	sizeof(TimestampTz)
-#define CDI_PEOPLE_ROW_KEY			(CDI_PEOPLE_ROW_CONDITIONS + sizeof(uint32))
+#define CDI_PEOPLE_ENTRY_CONDITIONS	sizeof(TimestampTz)
+#define CDI_PEOPLE_ENTRY_SIZE		(CDI_PEOPLE_ENTRY_CONDITIONS + sizeof(uint32))
 
 static inline uint64
 cdi_people_hash_image(const uint64 *image)
@@ -110,7 +131,7 @@ extern void cdi_people_shared_reset(CdiPeopleShared *shared, dsa_area *area);
 /* The share of one process; shared is NULL where it is the only one. */
 typedef struct CdiPeopleStore CdiPeopleStore;
 
-extern CdiPeopleStore *cdi_people_store_open(MemoryContext context, const CdiPeopleKey *key, double rows,
+extern CdiPeopleStore *cdi_people_store_open(MemoryContext context, const CdiPeopleKey *key, int naggregates, double rows,
 											 CdiPeopleShared *shared, dsa_area *area, int participant);
 extern void cdi_people_store_close(CdiPeopleStore *store);
 
@@ -119,13 +140,15 @@ extern uint32 cdi_people_store_parts(double rows);
 
 /* False where the others are done with collecting: there is nothing to add. */
 extern bool cdi_people_store_begin(CdiPeopleStore *store);
-extern void cdi_people_store_add(CdiPeopleStore *store, Datum key, bool isnull, const CdiPeopleEntry *entry);
+
+/* One entry for each aggregate */
+extern void cdi_people_store_add(CdiPeopleStore *store, Datum key, bool isnull, const CdiPeopleEntry *entries);
 
 /*
- * All rows are added: waits for the others.  settings are those of the rows, or
- * NULL where there were none; returns those of anybody's.
+ * All rows are added: waits for the others.  Settings that no row of this
+ * process had become those of anybody's.
  */
-extern const void *cdi_people_store_finish(CdiPeopleStore *store, const void *settings, Size size);
+extern void cdi_people_store_finish(CdiPeopleStore *store, CdiPeopleSettings *settings);
 
 /*
  * The next part, which nobody else gets: its rows one chunk after the other.
@@ -147,14 +170,15 @@ extern void cdi_people_shared_usage(const CdiPeopleShared *shared, CdiPeopleUsag
 /* people_part.c: the people of one part after the other */
 typedef struct CdiPeople CdiPeople;
 
-extern CdiPeople *cdi_people_open(MemoryContext context, const CdiPeopleKey *key, const CdiPeopleAggregate *aggregate);
+extern CdiPeople *cdi_people_open(MemoryContext context, const CdiPeopleKey *key,
+								  const CdiPeopleAggregate *const *aggregates, int naggregates);
 
 /*
- * The next person; false: there is none.  The state lives until the next call
- * and is NULL where no event of the person counts.
+ * The next person; false: there is none.  The states, one for each aggregate,
+ * live until the next call and are NULL where no event of the person counts.
  */
-extern bool cdi_people_next(CdiPeople *people, CdiPeopleStore *store, const void *settings,
-							Datum *key, bool *isnull, void **state);
+extern bool cdi_people_next(CdiPeople *people, CdiPeopleStore *store, const CdiPeopleSettings *settings,
+							Datum *key, bool *isnull, void **states);
 
 /*
  * people_plan.c: where a condition says that a text is one that is known, that
@@ -162,12 +186,16 @@ extern bool cdi_people_next(CdiPeople *people, CdiPeopleStore *store, const void
  */
 extern Const *cdi_people_text_equality(Expr *condition, Expr **value);
 
-/* people_scan.c: the node; private data of its plan is a list of these oids */
+/*
+ * people_scan.c: the node.  Its rows are the keys and the results of aggregates.
+ * Private data of its plan are three lists: oids of transition functions, oids
+ * of the final functions of its results, and which transition they are of.
+ */
 #define CDI_PEOPLE_SCAN_NAME	"cdi people"
 
 enum
 {
-	CDI_PEOPLE_PLAN_TRANSITION, CDI_PEOPLE_PLAN_FINAL
+	CDI_PEOPLE_PLAN_TRANSITIONS, CDI_PEOPLE_PLAN_FINALS, CDI_PEOPLE_PLAN_TRANSITION_OF
 };
 
 extern const struct CustomScanMethods cdi_people_scan_methods;

@@ -4,7 +4,8 @@
  *
  * A part has a few thousand rows, so a hash table of its people and their
  * entries stay in the cache.  Each person's entries are chained while they are
- * read, and put together when it is that person's turn.
+ * read, for each aggregate on their own, and put together when it is that
+ * person's turn.
  */
 #include "behaviour/people.h"
 
@@ -19,8 +20,14 @@ typedef struct Entry
 {
 	TimestampTz at;
 	uint32		conditions;
-	uint32		before;			/* of the same person */
+	uint32		before;			/* of the same person and aggregate */
 } Entry;
+
+typedef struct Chain
+{
+	uint32		last;			/* entry */
+	uint32		count;
+} Chain;
 
 typedef struct Person
 {
@@ -30,14 +37,14 @@ typedef struct Person
 		struct varlena *value;
 	}			key;
 	uint32		hash;
-	uint32		last;			/* entry */
-	uint32		count;			/* of entries */
+	Chain		chains[FLEXIBLE_ARRAY_MEMBER];	/* by aggregate */
 } Person;
 
 struct CdiPeople
 {
 	CdiPeopleKey key;
 	uint32		key_size;
+	uint32		row_key;		/* where in a row its key is */
 	MemoryContext context;
 	MemoryContext values;		/* keys of this part whose size varies */
 	bool		null_key;
@@ -45,16 +52,24 @@ struct CdiPeople
 	Entry	   *entries;
 	uint32		nentries;
 	uint32		entry_space;
-	Person	   *people;
+	char	   *people;
+	Size		person_size;
 	uint32		npeople;
 	uint32		person_space;	/* half of slots */
 	uint32	   *slots;			/* number of a person; NOTHING: free */
 	uint32		next;			/* person to be returned */
-	const CdiPeopleAggregate *aggregate;
+	const CdiPeopleAggregate *const *aggregates;
+	int			naggregates;
 	CdiPeopleEntry *events;		/* of one person */
 	uint32		event_space;
-	void	   *state;
+	void	   *states[CDI_PEOPLE_MAX_AGGREGATES];
 };
+
+static inline Person *
+person_of(const CdiPeople *people, uint32 number)
+{
+	return (Person *) (people->people + people->person_size * number);
+}
 
 static void
 clear_slots(CdiPeople *people)
@@ -71,13 +86,17 @@ make_slots(CdiPeople *people, uint32 space)
 }
 
 CdiPeople *
-cdi_people_open(MemoryContext context, const CdiPeopleKey *key, const CdiPeopleAggregate *aggregate)
+cdi_people_open(MemoryContext context, const CdiPeopleKey *key,
+				const CdiPeopleAggregate *const *aggregates, int naggregates)
 {
 	CdiPeople *people = MemoryContextAllocZero(context, sizeof(CdiPeople));
 
 	people->key = *key;
-	people->aggregate = aggregate;
+	people->aggregates = aggregates;
+	people->naggregates = naggregates;
 	people->key_size = cdi_people_key_size(key);
+	people->row_key = CDI_PEOPLE_ENTRY_SIZE * naggregates;
+	people->person_size = MAXALIGN(offsetof(Person, chains) + sizeof(Chain) * naggregates);
 	people->context = context;
 	people->values = AllocSetContextCreate(context, "cdi people keys", ALLOCSET_DEFAULT_SIZES);
 	people->event_space = 64;
@@ -85,7 +104,7 @@ cdi_people_open(MemoryContext context, const CdiPeopleKey *key, const CdiPeopleA
 	people->entry_space = 1024;
 	people->entries = MemoryContextAlloc(context, sizeof(Entry) * people->entry_space);
 	make_slots(people, 1024);
-	people->people = MemoryContextAlloc(context, sizeof(Person) * people->person_space);
+	people->people = MemoryContextAlloc(context, people->person_size * people->person_space);
 	return people;
 }
 
@@ -100,11 +119,11 @@ enlarge_people(CdiPeople *people)
 				 errhint("SET cdi.enable_people_scan = off.")));
 	pfree(people->slots);
 	make_slots(people, people->person_space * 2);
-	people->people = repalloc_huge(people->people, sizeof(Person) * (Size) people->person_space);
+	people->people = repalloc_huge(people->people, people->person_size * people->person_space);
 	for (uint32 i = 0; i < people->npeople; i++)
 	{
 		uint32		mask = people->person_space * 2 - 1;
-		uint32		slot = people->people[i].hash & mask;
+		uint32		slot = person_of(people, i)->hash & mask;
 
 		while (people->slots[slot] != NOTHING)
 			slot = (slot + 1) & mask;
@@ -127,14 +146,14 @@ static inline Person *
 find_person(CdiPeople *people, const char *row, uint32 *size)
 {
 	uint64		image[CDI_PEOPLE_KEY_IMAGE / sizeof(uint64)] = {0};
-	const char *value = row + CDI_PEOPLE_ROW_KEY;
+	const char *value = row + people->row_key;
 	uint32		value_size = people->key_size;
 	uint32		mask;
 	uint32		hash;
 	uint32		slot;
 	Person	   *person;
 
-	*size = TYPEALIGN(sizeof(uint32), CDI_PEOPLE_ROW_KEY + people->key_size);
+	*size = TYPEALIGN(sizeof(uint32), people->row_key + people->key_size);
 	if (people->null_key)
 		hash = 0;
 	else if (people->key_size > 0)
@@ -147,14 +166,14 @@ find_person(CdiPeople *people, const char *row, uint32 *size)
 	{
 		memcpy(&value_size, value, sizeof(uint32));
 		value += sizeof(uint32);
-		*size = TYPEALIGN(sizeof(uint32), CDI_PEOPLE_ROW_KEY + sizeof(uint32) + value_size);
+		*size = TYPEALIGN(sizeof(uint32), people->row_key + sizeof(uint32) + value_size);
 		hash = hash_bytes_extended((const unsigned char *) value, value_size, 0) >> 32;
 	}
 
 	mask = people->person_space * 2 - 1;
 	for (slot = hash & mask; people->slots[slot] != NOTHING; slot = (slot + 1) & mask)
 	{
-		person = &people->people[people->slots[slot]];
+		person = person_of(people, people->slots[slot]);
 		if (people->null_key || is_person(people, person, hash, image, value, value_size))
 			return person;
 	}
@@ -164,7 +183,7 @@ find_person(CdiPeople *people, const char *row, uint32 *size)
 		return find_person(people, row, size);
 	}
 	people->slots[slot] = people->npeople;
-	person = &people->people[people->npeople++];
+	person = person_of(people, people->npeople++);
 	if (people->key_size > 0)
 		memcpy(person->key.image, image, sizeof(image));
 	else if (!people->null_key)
@@ -174,13 +193,13 @@ find_person(CdiPeople *people, const char *row, uint32 *size)
 		memcpy(VARDATA(person->key.value), value, value_size);
 	}
 	person->hash = hash;
-	person->last = NOTHING;
-	person->count = 0;
+	for (int i = 0; i < people->naggregates; i++)
+		person->chains[i] = (Chain) {NOTHING, 0};
 	return person;
 }
 
 static void
-add_entry(CdiPeople *people, Person *person, const char *row, TimestampTz at)
+add_entry(CdiPeople *people, Chain *chain, TimestampTz at, const char *conditions)
 {
 	Entry	   *entry;
 
@@ -196,10 +215,10 @@ add_entry(CdiPeople *people, Person *person, const char *row, TimestampTz at)
 	}
 	entry = &people->entries[people->nentries];
 	entry->at = at;
-	memcpy(&entry->conditions, row + CDI_PEOPLE_ROW_CONDITIONS, sizeof(uint32));
-	entry->before = person->last;
-	person->last = people->nentries++;
-	person->count++;
+	memcpy(&entry->conditions, conditions, sizeof(uint32));
+	entry->before = chain->last;
+	chain->last = people->nentries++;
+	chain->count++;
 }
 
 /* Reads the next part that has people. */
@@ -223,12 +242,17 @@ read_part(CdiPeople *people, CdiPeopleStore *store)
 			while (row < end)
 			{
 				uint32		size;
-				TimestampTz at;
 				Person	   *person = find_person(people, row, &size);
+				const char *entry = row;
 
-				memcpy(&at, row, sizeof(TimestampTz));
-				if (at != CDI_PEOPLE_NO_TIME)
-					add_entry(people, person, row, at);
+				for (int i = 0; i < people->naggregates; i++, entry += CDI_PEOPLE_ENTRY_SIZE)
+				{
+					TimestampTz at;
+
+					memcpy(&at, entry, sizeof(TimestampTz));
+					if (at != CDI_PEOPLE_NO_TIME)
+						add_entry(people, &person->chains[i], at, entry + CDI_PEOPLE_ENTRY_CONDITIONS);
+				}
 				row += size;
 			}
 		}
@@ -238,14 +262,14 @@ read_part(CdiPeople *people, CdiPeopleStore *store)
 
 /* A person's events in one piece, the first to come first. */
 static const CdiPeopleEntry *
-events_of(CdiPeople *people, const Person *person)
+events_of(CdiPeople *people, const Chain *chain)
 {
-	if (person->count > people->event_space)
+	if (chain->count > people->event_space)
 	{
-		people->event_space = Max(person->count, Min(people->event_space, PG_UINT32_MAX / 2) * 2);
+		people->event_space = Max(chain->count, Min(people->event_space, PG_UINT32_MAX / 2) * 2);
 		people->events = repalloc_huge(people->events, sizeof(CdiPeopleEntry) * (Size) people->event_space);
 	}
-	for (uint32 i = person->count, from = person->last; i-- > 0; from = people->entries[from].before)
+	for (uint32 i = chain->count, from = chain->last; i-- > 0; from = people->entries[from].before)
 	{
 		people->events[i].at = people->entries[from].at;
 		people->events[i].conditions = people->entries[from].conditions;
@@ -254,15 +278,15 @@ events_of(CdiPeople *people, const Person *person)
 }
 
 bool
-cdi_people_next(CdiPeople *people, CdiPeopleStore *store, const void *settings,
-				Datum *key, bool *isnull, void **state)
+cdi_people_next(CdiPeople *people, CdiPeopleStore *store, const CdiPeopleSettings *settings,
+				Datum *key, bool *isnull, void **states)
 {
 	Person	   *person;
 	MemoryContext previous;
 
 	if (people->next == people->npeople && !read_part(people, store))
 		return false;
-	person = &people->people[people->next++];
+	person = person_of(people, people->next++);
 
 	*isnull = people->null_key;
 	if (people->null_key)
@@ -274,13 +298,18 @@ cdi_people_next(CdiPeople *people, CdiPeopleStore *store, const void *settings,
 	else
 		*key = PointerGetDatum(person->key.image);
 
-	*state = NULL;
-	if (person->count > 0)
+	previous = MemoryContextSwitchTo(people->context);
+	for (int i = 0; i < people->naggregates; i++)
 	{
-		previous = MemoryContextSwitchTo(people->context);
-		people->state = people->aggregate->make_state(people->state, settings, events_of(people, person), person->count);
-		MemoryContextSwitchTo(previous);
-		*state = people->state;
+		const Chain *chain = &person->chains[i];
+
+		states[i] = NULL;
+		if (chain->count == 0)
+			continue;
+		people->states[i] = people->aggregates[i]->make_state(people->states[i], settings[i].data,
+															  events_of(people, chain), chain->count);
+		states[i] = people->states[i];
 	}
+	MemoryContextSwitchTo(previous);
 	return true;
 }

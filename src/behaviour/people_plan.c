@@ -2,12 +2,11 @@
  * people_plan.c
  *		Plans with the node of people_scan.c.
  *
- * Where a query has an aggregate over the events of people (cdi_people_aggregate()
- * says which) as its only one, and one column or expression to GROUP BY, the
- * planner gets two more paths beside those of the server's own aggregation, and
- * takes what costs least.  Everything else is the server's as before: other
- * aggregates beside it, several keys, settings that come from a column, keys
- * that can be equal with different bytes.
+ * Where all aggregates of a query are over the events of people
+ * (cdi_people_aggregate() says which), the planner gets two more paths beside
+ * those of the server's own aggregation, and takes what costs least.  Everything
+ * else is the server's as before: other aggregates beside them, settings that
+ * come from a column, keys that can be equal with different bytes.
  */
 #include "behaviour/people.h"
 
@@ -34,15 +33,19 @@
 
 static create_upper_paths_hook_type previous_hook = NULL;
 
-/* A query that the node can do */
+/*
+ * A query that the node can do.  As the server does it, aggregates that differ
+ * in their final functions alone have a transition in common.
+ */
 typedef struct Match
 {
-	Expr	   *key;
-	Index		sortgroupref;
-	Aggref	   *aggregate;
-	Oid			transition;
-	Oid			final;
-	const CdiPeopleAggregate *kind;
+	List	   *keys;			/* of Expr */
+	List	   *sortgrouprefs;
+	List	   *aggregates;		/* of Aggref, each once */
+	List	   *finals;			/* by aggregate */
+	List	   *transition_of;	/* by aggregate */
+	List	   *transitions;	/* oids */
+	List	   *calls;			/* by transition: an Aggref that has it */
 } Match;
 
 const CdiPeopleAggregate *
@@ -96,49 +99,78 @@ has_settled_length(Node *array)
 }
 
 static bool
-fits_aggregate(PlannerInfo *root, Match *match)
+fits_aggregate(const AggInfo *info, const AggTransInfo *transition)
 {
-	AggInfo    *info;
-	AggTransInfo *transition;
+	Aggref	   *aggregate = info->representative_aggref;
+	const CdiPeopleAggregate *kind;
 	FmgrInfo	function;
 	char	   *name;
 
-	if (list_length(root->agginfos) != 1)
-		return false;
-	info = linitial(root->agginfos);
-	transition = list_nth(root->aggtransinfos, info->transno);
-	match->aggregate = info->representative_aggref;
-	if (match->aggregate->agglevelsup > 0 || match->aggregate->aggdistinct || match->aggregate->aggorder ||
-		match->aggregate->aggdirectargs || transition->aggtranstype != INTERNALOID)
+	if (aggregate->agglevelsup > 0 || aggregate->aggdistinct || aggregate->aggorder ||
+		aggregate->aggdirectargs || transition->aggtranstype != INTERNALOID)
 		return false;
 	/* Ask nobody else's library. */
-	name = get_func_name(match->aggregate->aggfnoid);
+	name = get_func_name(aggregate->aggfnoid);
 	if (name == NULL || strncmp(name, "cdi_", 4) != 0)
 		return false;
-	match->transition = transition->transfn_oid;
-	match->final = info->finalfn_oid;
-	fmgr_info(match->transition, &function);
-	match->kind = cdi_people_aggregate(function.fn_addr, list_length(match->aggregate->args));
-	if (match->kind == NULL)
+	fmgr_info(transition->transfn_oid, &function);
+	kind = cdi_people_aggregate(function.fn_addr, list_length(aggregate->args));
+	if (kind == NULL)
 		return false;
-	for (int i = 1; i < match->kind->timestamp; i++)
-		if (!is_settled((Node *) ((TargetEntry *) list_nth(match->aggregate->args, i - 1))->expr))
+	for (int i = 1; i < kind->timestamp; i++)
+		if (!is_settled((Node *) ((TargetEntry *) list_nth(aggregate->args, i - 1))->expr))
 			return false;
-	if (match->aggregate->aggvariadic &&
-		!has_settled_length((Node *) ((TargetEntry *) llast(match->aggregate->args))->expr))
+	if (aggregate->aggvariadic &&
+		!has_settled_length((Node *) ((TargetEntry *) llast(aggregate->args))->expr))
 		return false;
 	/* It may be computed more than once per row. */
-	return !contain_volatile_functions((Node *) match->aggregate->aggfilter);
+	return !contain_volatile_functions((Node *) aggregate->aggfilter);
 }
 
-/* Does the expression need anything but the key and the aggregate? */
+static bool
+fits_aggregates(PlannerInfo *root, Match *match)
+{
+	ListCell   *cell;
+
+	if (list_length(root->aggtransinfos) > CDI_PEOPLE_MAX_AGGREGATES)
+		return false;
+	foreach(cell, root->agginfos)
+	{
+		AggInfo    *info = lfirst(cell);
+		AggTransInfo *transition = list_nth(root->aggtransinfos, info->transno);
+
+		if (!fits_aggregate(info, transition))
+			return false;
+		match->aggregates = lappend(match->aggregates, info->representative_aggref);
+		match->finals = lappend_oid(match->finals, info->finalfn_oid);
+		match->transition_of = lappend_int(match->transition_of, info->transno);
+	}
+	for (int i = 0; i < list_length(root->aggtransinfos); i++)
+	{
+		AggTransInfo *transition = list_nth(root->aggtransinfos, i);
+		ListCell   *number;
+
+		match->transitions = lappend_oid(match->transitions, transition->transfn_oid);
+
+		forboth(cell, match->aggregates, number, match->transition_of)
+		{
+			if (lfirst_int(number) != i)
+				continue;
+			match->calls = lappend(match->calls, lfirst(cell));
+			break;
+		}
+	}
+	return true;
+}
+
+/* Does the expression need anything but the keys and the aggregates? */
 static bool
 needs_more(Node *node, Match *match)
 {
-	if (node == NULL || equal(node, match->key))
+	if (node == NULL || list_member(match->keys, node))
 		return false;
 	if (IsA(node, Aggref))
-		return !equal(node, match->aggregate);
+		return !list_member(match->aggregates, node);
 	if (IsA(node, Var) || IsA(node, PlaceHolderVar) || IsA(node, GroupingFunc))
 		return true;
 	return expression_tree_walker(node, needs_more, match);
@@ -148,16 +180,23 @@ static bool
 fits(PlannerInfo *root, RelOptInfo *grouped, Match *match)
 {
 	Query	   *query = root->parse;
-	SortGroupClause *group;
+	ListCell   *cell;
 
-	if (query->groupingSets || list_length(query->groupClause) != 1 || IS_OTHER_REL(grouped) ||
-		!fits_aggregate(root, match))
+	memset(match, 0, sizeof(Match));
+	if (query->groupingSets || query->groupClause == NIL || list_length(query->groupClause) > CDI_PEOPLE_MAX_KEYS ||
+		IS_OTHER_REL(grouped) || !fits_aggregates(root, match))
 		return false;
-	group = linitial(query->groupClause);
-	match->sortgroupref = group->tleSortGroupRef;
-	match->key = get_sortgroupclause_tle(group, root->processed_tlist)->expr;
-	return fits_key(match->key, group->eqop) &&
-		!needs_more((Node *) grouped->reltarget->exprs, match) &&
+	foreach(cell, query->groupClause)
+	{
+		SortGroupClause *group = lfirst(cell);
+		Expr	   *key = get_sortgroupclause_tle(group, root->processed_tlist)->expr;
+
+		if (!fits_key(key, group->eqop))
+			return false;
+		match->keys = lappend(match->keys, key);
+		match->sortgrouprefs = lappend_int(match->sortgrouprefs, group->tleSortGroupRef);
+	}
+	return !needs_more((Node *) grouped->reltarget->exprs, match) &&
 		!needs_more(query->havingQual, match);
 }
 
@@ -206,7 +245,7 @@ guarded(Expr *argument, Expr *filter)
 }
 
 /*
- * What the plan below delivers: the key and what the aggregate takes, of
+ * What the plan below delivers: the keys and what the aggregates take, of
  * conditions that are text equalities the text.
  */
 static PathTarget *
@@ -214,19 +253,26 @@ target_below(PlannerInfo *root, const Match *match)
 {
 	PathTarget *target = create_empty_pathtarget();
 	ListCell   *cell;
+	ListCell   *other;
 
-	add_column_to_pathtarget(target, match->key, match->sortgroupref);
-	foreach(cell, match->aggregate->args)
+	forboth(cell, match->keys, other, match->sortgrouprefs)
+		add_column_to_pathtarget(target, lfirst(cell), lfirst_int(other));
+	foreach(cell, match->calls)
 	{
-		Expr	   *argument = ((TargetEntry *) lfirst(cell))->expr;
-		Expr	   *value;
+		const Aggref *call = lfirst(cell);
 
-		if (cdi_people_text_equality(argument, &value))
-			argument = value;
-		add_column_to_pathtarget(target, guarded(argument, match->aggregate->aggfilter), 0);
+		foreach(other, call->args)
+		{
+			Expr	   *argument = ((TargetEntry *) lfirst(other))->expr;
+			Expr	   *value;
+
+			if (cdi_people_text_equality(argument, &value))
+				argument = value;
+			add_column_to_pathtarget(target, guarded(argument, call->aggfilter), 0);
+		}
+		if (call->aggfilter)
+			add_column_to_pathtarget(target, call->aggfilter, 0);
 	}
-	if (match->aggregate->aggfilter)
-		add_column_to_pathtarget(target, match->aggregate->aggfilter, 0);
 	return set_pathtarget_cost_width(root, target);
 }
 
@@ -235,14 +281,16 @@ plan_path(PlannerInfo *root, RelOptInfo *rel, CustomPath *path, List *tlist, Lis
 {
 	CustomScan *scan = makeNode(CustomScan);
 	Match	   *match = linitial(path->custom_private);
+	ListCell   *cell;
 
 	scan->scan.plan.targetlist = tlist;
 	scan->scan.plan.qual = (List *) root->parse->havingQual;
 	scan->flags = path->flags;
 	scan->custom_plans = plans;
-	scan->custom_private = list_make2_oid(match->transition, match->final);
-	scan->custom_scan_tlist = list_make2(makeTargetEntry(match->key, 1, NULL, false),
-										 makeTargetEntry((Expr *) match->aggregate, 2, NULL, false));
+	scan->custom_private = list_make3(match->transitions, match->finals, match->transition_of);
+	foreach(cell, list_concat_copy(match->keys, match->aggregates))
+		scan->custom_scan_tlist = lappend(scan->custom_scan_tlist,
+										  makeTargetEntry(lfirst(cell), foreach_current_index(cell) + 1, NULL, false));
 	scan->methods = &cdi_people_scan_methods;
 	return &scan->scan.plan;
 }
@@ -254,21 +302,26 @@ static const CustomPathMethods path_methods = {
 
 /*
  * As much as hash aggregation for its groups and results, and for each row one
- * operation: no hash table is asked while they come.  Rows beyond what a hash
+ * operation per aggregate: no hash table is asked while they come.  Rows beyond what a hash
  * table may take are written and read once.
  */
 static void
 cost_path(PlannerInfo *root, Path *path, const Path *input, double groups, const Match *match)
 {
 	Size		memory = get_hash_memory_limit();
-	double		row_bytes = CDI_PEOPLE_ROW_KEY + Max(get_typavgwidth(exprType((Node *) match->key), -1), 4);
-	double		bytes = input->rows * row_bytes;
+	int			ncalls = list_length(match->calls);
+	double		row_bytes = CDI_PEOPLE_ENTRY_SIZE * ncalls;
+	double		bytes;
 	QualCost	having;
+	ListCell   *cell;
 
-	path->startup_cost = input->total_cost + input->rows * cpu_operator_cost + cdi_people_store_parts(input->rows) * cpu_tuple_cost;
+	foreach(cell, match->keys)
+		row_bytes += Max(get_typavgwidth(exprType(lfirst(cell)), -1), 4);
+	bytes = input->rows * row_bytes;
+	path->startup_cost = input->total_cost + input->rows * cpu_operator_cost * ncalls + cdi_people_store_parts(input->rows) * cpu_tuple_cost;
 	if (bytes > memory)
 		path->startup_cost += (bytes - memory) / BLCKSZ * (random_page_cost + seq_page_cost);
-	path->total_cost = path->startup_cost + groups * (cpu_operator_cost + cpu_tuple_cost);
+	path->total_cost = path->startup_cost + groups * (cpu_operator_cost * list_length(match->aggregates) + cpu_tuple_cost);
 	path->rows = groups;
 	if (root->parse->havingQual)
 	{
@@ -315,7 +368,7 @@ add_people_paths(PlannerInfo *root, UpperRelationKind stage, RelOptInfo *input_r
 		!fits(root, output_rel, &match))
 		return;
 
-	groups = estimate_num_groups(root, list_make1(match.key), input_rel->cheapest_total_path->rows, NULL, NULL);
+	groups = estimate_num_groups(root, match.keys, input_rel->cheapest_total_path->rows, NULL, NULL);
 	add_path(output_rel, make_path(root, output_rel, input_rel, input_rel->cheapest_total_path, &match, groups));
 	if (output_rel->consider_parallel && input_rel->partial_pathlist)
 	{

@@ -8,9 +8,9 @@
  * by person (people_store.c), in a parallel plan by all processes together, and
  * each person is then met once, by one of them.
  *
- * The plan below delivers the key and the arguments of the aggregate.  They are
- * read by the code of its transition function, and its final function makes the
- * result of the same state.
+ * The plan below delivers the keys and the arguments of the aggregates.  They are
+ * read by the code of their transition functions, and their final functions make
+ * the results of the same states.
  */
 #include "behaviour/people.h"
 
@@ -32,29 +32,47 @@
 #include "utils/ruleutils.h"
 #include "utils/syscache.h"
 
-typedef struct PeopleScan
+/* An aggregate's transition */
+typedef struct Call
 {
-	CustomScanState css;
-	CdiPeopleKey key;
 	const CdiPeopleAggregate *aggregate;
+	int			column;			/* of what comes from below: before its first argument */
 	int			narguments;
-	bool		filter;
+	bool		filter;			/* in the column after the arguments */
 	FmgrInfo	transition;
 	FunctionCallInfo row;		/* arguments of the transition function */
 	int			nconditions;	/* -1: an array */
 	const text *texts[CDI_MAX_CONDITIONS];	/* what the column must be; NULL: it is the condition */
+	bool		prepared;		/* by the first row */
+	bool		unmatched;		/* rows that meet no condition are kept */
+} Call;
+
+/* An aggregate's result */
+typedef struct Output
+{
+	int			call;
 	FmgrInfo	final;
-	FunctionCallInfo result;
+	FunctionCallInfo state;		/* argument of the final function */
+} Output;
+
+typedef struct PeopleScan
+{
+	CustomScanState css;
+	int			nkeys;
+	CdiPeopleKey keys[CDI_PEOPLE_MAX_KEYS];
+	StringInfoData packed;		/* of several keys */
+	int			ncalls;
+	Call	   *calls;
+	const CdiPeopleAggregate *aggregates[CDI_PEOPLE_MAX_AGGREGATES];	/* by call */
+	int			nresults;
+	Output	   *results;
 
 	double		rows;			/* that are expected, of all processes */
 	MemoryContext context;		/* of store and people */
 	CdiPeopleShared *shared;	/* NULL: this process only */
 	CdiPeopleStore *store;		/* NULL: nothing is collected yet */
 	CdiPeople *people;
-	bool		prepared;		/* by the first row */
-	bool		unmatched;		/* rows that meet no condition are kept */
-	const void *settings;
-	Size		settings_size;
+	CdiPeopleSettings settings[CDI_PEOPLE_MAX_AGGREGATES];
 	CdiPeopleUsage usage;
 } PeopleScan;
 
@@ -81,57 +99,111 @@ owner_of(Oid function)
 	return owner;
 }
 
+static Aggref *
+result_of(const CustomScan *plan, int result)
+{
+	const List *finals = list_nth(plan->custom_private, CDI_PEOPLE_PLAN_FINALS);
+	int			nkeys = list_length(plan->custom_scan_tlist) - list_length(finals);
+
+	return castNode(Aggref, ((TargetEntry *) list_nth(plan->custom_scan_tlist, nkeys + result))->expr);
+}
+
+static void
+open_call(Call *call, const Aggref *aggregate, Oid transition, int column)
+{
+	Oid			types[FUNC_MAX_ARGS];
+	Expr	   *expression;
+
+	call->column = column;
+	call->narguments = get_aggregate_argtypes((Aggref *) aggregate, types);
+	call->filter = aggregate->aggfilter != NULL;
+	build_aggregate_transfn_expr(types, call->narguments, 0, aggregate->aggvariadic, INTERNALOID,
+								 aggregate->inputcollid, transition, InvalidOid, &expression, NULL);
+	fmgr_info(transition, &call->transition);
+	fmgr_info_set_expr((Node *) expression, &call->transition);
+	call->aggregate = cdi_people_aggregate(call->transition.fn_addr, call->narguments);
+	if (call->aggregate == NULL)
+		elog(ERROR, "function %u is no transition function of an aggregate over people", transition);
+	call->row = palloc0(SizeForFunctionCallInfo(call->narguments + 1));
+	InitFunctionCallInfoData(*call->row, &call->transition, call->narguments + 1, aggregate->inputcollid, NULL, NULL);
+
+	if (call->aggregate->conditions > 0)
+		call->nconditions = aggregate->aggvariadic ? -1 : call->narguments + 1 - call->aggregate->conditions;
+	/* More than there may be is refused when the first row comes. */
+	for (int i = 0; i < Min(call->nconditions, CDI_MAX_CONDITIONS); i++)
+	{
+		TargetEntry *condition = list_nth(aggregate->args, call->aggregate->conditions - 1 + i);
+		Expr	   *value;
+		Const	   *wanted = cdi_people_text_equality(condition->expr, &value);
+
+		if (wanted)
+			call->texts[i] = DatumGetTextPP(wanted->constvalue);
+	}
+}
+
+static void
+open_result(Output *result, const Aggref *aggregate, Oid final, int call)
+{
+	Oid			types[FUNC_MAX_ARGS];
+	Expr	   *expression;
+
+	get_aggregate_argtypes((Aggref *) aggregate, types);
+	build_aggregate_finalfn_expr(types, 1, INTERNALOID, aggregate->aggtype, aggregate->inputcollid, final, &expression);
+	fmgr_info(final, &result->final);
+	fmgr_info_set_expr((Node *) expression, &result->final);
+	result->state = palloc0(SizeForFunctionCallInfo(1));
+	InitFunctionCallInfoData(*result->state, &result->final, 1, aggregate->inputcollid, NULL, NULL);
+	result->call = call;
+}
+
 static void
 begin_scan(CustomScanState *node, EState *estate, int eflags)
 {
 	PeopleScan *self = (PeopleScan *) node;
 	CustomScan *plan = (CustomScan *) node->ss.ps.plan;
-	Aggref	   *aggregate = castNode(Aggref, ((TargetEntry *) lsecond(plan->custom_scan_tlist))->expr);
-	Expr	   *key = ((TargetEntry *) linitial(plan->custom_scan_tlist))->expr;
+	const List *transitions = list_nth(plan->custom_private, CDI_PEOPLE_PLAN_TRANSITIONS);
+	const List *finals = list_nth(plan->custom_private, CDI_PEOPLE_PLAN_FINALS);
+	const List *transition_of = list_nth(plan->custom_private, CDI_PEOPLE_PLAN_TRANSITION_OF);
 	Plan	   *child = linitial(plan->custom_plans);
-	Oid			transition = list_nth_oid(plan->custom_private, CDI_PEOPLE_PLAN_TRANSITION);
-	Oid			final = list_nth_oid(plan->custom_private, CDI_PEOPLE_PLAN_FINAL);
-	Oid			types[FUNC_MAX_ARGS];
-	Expr	   *expression;
-	Oid			owner;
+	int			column;
 
-	/* As the server's own aggregation checks it */
-	check_executable(aggregate->aggfnoid, GetUserId());
-	owner = owner_of(aggregate->aggfnoid);
-	check_executable(transition, owner);
-	check_executable(final, owner);
-
-	self->narguments = get_aggregate_argtypes(aggregate, types);
-	self->filter = aggregate->aggfilter != NULL;
-	get_typlenbyval(exprType((Node *) key), &self->key.typlen, &self->key.typbyval);
-
-	build_aggregate_transfn_expr(types, self->narguments, 0, aggregate->aggvariadic, INTERNALOID,
-								 aggregate->inputcollid, transition, InvalidOid, &expression, NULL);
-	fmgr_info(transition, &self->transition);
-	fmgr_info_set_expr((Node *) expression, &self->transition);
-	self->aggregate = cdi_people_aggregate(self->transition.fn_addr, self->narguments);
-	if (self->aggregate == NULL)
-		elog(ERROR, "function %u is no transition function of an aggregate over people", transition);
-	self->row = palloc0(SizeForFunctionCallInfo(self->narguments + 1));
-	InitFunctionCallInfoData(*self->row, &self->transition, self->narguments + 1, aggregate->inputcollid, NULL, NULL);
-
-	build_aggregate_finalfn_expr(types, 1, INTERNALOID, aggregate->aggtype, aggregate->inputcollid, final, &expression);
-	fmgr_info(final, &self->final);
-	fmgr_info_set_expr((Node *) expression, &self->final);
-	self->result = palloc0(SizeForFunctionCallInfo(1));
-	InitFunctionCallInfoData(*self->result, &self->final, 1, aggregate->inputcollid, NULL, NULL);
-
-	if (self->aggregate->conditions > 0)
-		self->nconditions = aggregate->aggvariadic ? -1 : self->narguments + 1 - self->aggregate->conditions;
-	/* More than there may be is refused when the first row comes. */
-	for (int i = 0; i < Min(self->nconditions, CDI_MAX_CONDITIONS); i++)
+	self->nresults = list_length(finals);
+	self->nkeys = list_length(plan->custom_scan_tlist) - self->nresults;
+	for (int i = 0; i < self->nkeys; i++)
 	{
-		TargetEntry *condition = list_nth(aggregate->args, self->aggregate->conditions - 1 + i);
-		Expr	   *value;
-		Const	   *wanted = cdi_people_text_equality(condition->expr, &value);
+		TargetEntry *key = list_nth(plan->custom_scan_tlist, i);
 
-		if (wanted)
-			self->texts[i] = DatumGetTextPP(wanted->constvalue);
+		get_typlenbyval(exprType((Node *) key->expr), &self->keys[i].typlen, &self->keys[i].typbyval);
+	}
+	initStringInfo(&self->packed);
+
+	self->ncalls = list_length(transitions);
+	self->calls = palloc0(sizeof(Call) * self->ncalls);
+	self->results = palloc0(sizeof(Output) * self->nresults);
+	column = self->nkeys - 1;
+	for (int i = 0; i < self->ncalls; i++)
+	{
+		Call	   *call = &self->calls[i];
+		Oid			transition = list_nth_oid(transitions, i);
+
+		for (int r = 0; r < self->nresults; r++)
+		{
+			const Aggref *aggregate = result_of(plan, r);
+			Oid			owner;
+
+			if (list_nth_int(transition_of, r) != i)
+				continue;
+			/* As the server's own aggregation checks it */
+			check_executable(aggregate->aggfnoid, GetUserId());
+			owner = owner_of(aggregate->aggfnoid);
+			check_executable(transition, owner);
+			check_executable(list_nth_oid(finals, r), owner);
+			if (call->aggregate == NULL)
+				open_call(call, aggregate, transition, column);
+			open_result(&self->results[r], aggregate, list_nth_oid(finals, r), i);
+		}
+		self->aggregates[i] = call->aggregate;
+		column += call->narguments + call->filter;
 	}
 
 	self->rows = child->plan_rows;
@@ -141,17 +213,17 @@ begin_scan(CustomScanState *node, EState *estate, int eflags)
 
 /* What the first row says about all.  Raises what the transition function would. */
 static void
-prepare(PeopleScan *self, const TupleTableSlot *slot)
+prepare(Call *call, const TupleTableSlot *slot, CdiPeopleSettings *settings)
 {
-	/* column 0 is the key, and arguments are numbered from 1 */
-	for (int i = 1; i <= self->narguments; i++)
+	/* arguments are numbered from 1 */
+	for (int i = 1; i <= call->narguments; i++)
 	{
-		self->row->args[i].value = slot->tts_values[i];
-		self->row->args[i].isnull = slot->tts_isnull[i];
+		call->row->args[i].value = slot->tts_values[call->column + i];
+		call->row->args[i].isnull = slot->tts_isnull[call->column + i];
 	}
-	if (self->aggregate->prepare)
-		self->settings = self->aggregate->prepare(self->row, &self->settings_size, &self->unmatched);
-	self->prepared = true;
+	if (call->aggregate->prepare)
+		settings->data = call->aggregate->prepare(call->row, &settings->size, &call->unmatched);
+	call->prepared = true;
 }
 
 /* As texteq() says, which looks its collation up every time. */
@@ -167,25 +239,25 @@ is_text(Datum value, const text *wanted)
 }
 
 static inline uint32
-read_conditions(PeopleScan *self, const TupleTableSlot *slot)
+read_conditions(Call *call, const TupleTableSlot *slot)
 {
-	int			first = self->aggregate->conditions;
+	int			first = call->aggregate->conditions;
+	const Datum *values = &slot->tts_values[call->column + first];
+	const bool *isnull = &slot->tts_isnull[call->column + first];
 	uint32		conditions = 0;
 
 	if (first == 0)
 		return 1;
-	if (self->nconditions < 0)
+	if (call->nconditions < 0)
 	{
-		self->row->args[first].value = slot->tts_values[first];
-		self->row->args[first].isnull = slot->tts_isnull[first];
-		return self->aggregate->read_array(self->row);
+		call->row->args[first].value = values[0];
+		call->row->args[first].isnull = isnull[0];
+		return call->aggregate->read_array(call->row);
 	}
-	for (int i = 0; i < self->nconditions; i++)
+	for (int i = 0; i < call->nconditions; i++)
 	{
-		Datum		value = slot->tts_values[first + i];
-
-		if (!slot->tts_isnull[first + i] &&
-			(self->texts[i] ? is_text(value, self->texts[i]) : DatumGetBool(value)))
+		if (!isnull[i] &&
+			(call->texts[i] ? is_text(values[i], call->texts[i]) : DatumGetBool(values[i])))
 			conditions |= UINT32_C(1) << i;
 	}
 	return conditions;
@@ -193,57 +265,73 @@ read_conditions(PeopleScan *self, const TupleTableSlot *slot)
 
 /* False where the row only says that there is the person. */
 static inline bool
-read_row(PeopleScan *self, const TupleTableSlot *slot, CdiPeopleEntry *entry)
+read_row(Call *call, const TupleTableSlot *slot, CdiPeopleSettings *settings, CdiPeopleEntry *entry)
 {
-	int			filter = self->narguments + 1;
-	int			timestamp = self->aggregate->timestamp;
+	int			filter = call->column + call->narguments + 1;
+	int			timestamp = call->column + call->aggregate->timestamp;
 
-	if (self->filter && (slot->tts_isnull[filter] || !DatumGetBool(slot->tts_values[filter])))
+	if (call->filter && (slot->tts_isnull[filter] || !DatumGetBool(slot->tts_values[filter])))
 		return false;
-	if (!self->prepared)
-		prepare(self, slot);
-	entry->conditions = read_conditions(self, slot);
-	if (slot->tts_isnull[timestamp] || (entry->conditions == 0 && !self->unmatched))
+	if (!call->prepared)
+		prepare(call, slot, settings);
+	entry->conditions = read_conditions(call, slot);
+	if (slot->tts_isnull[timestamp] || (entry->conditions == 0 && !call->unmatched))
 		return false;
 	entry->at = DatumGetTimestampTz(slot->tts_values[timestamp]);
-	self->aggregate->check_time(entry->at);
+	call->aggregate->check_time(entry->at);
 	return true;
+}
+
+static inline void
+add_row(PeopleScan *self, const TupleTableSlot *slot)
+{
+	CdiPeopleEntry entries[CDI_PEOPLE_MAX_AGGREGATES];
+
+	for (int i = 0; i < self->ncalls; i++)
+	{
+		if (read_row(&self->calls[i], slot, &self->settings[i], &entries[i]))
+			continue;
+		entries[i].at = CDI_PEOPLE_NO_TIME;
+		entries[i].conditions = 0;
+	}
+	if (self->nkeys == 1)
+		cdi_people_store_add(self->store, slot->tts_values[0], slot->tts_isnull[0], entries);
+	else
+		cdi_people_store_add(self->store, cdi_people_key_pack(&self->packed, self->keys, self->nkeys,
+															  slot->tts_values, slot->tts_isnull), false, entries);
 }
 
 static void
 collect(PeopleScan *self)
 {
+	static const CdiPeopleKey packed = {.typlen = -1};
+	const CdiPeopleKey *key = self->nkeys == 1 ? self->keys : &packed;
 	PlanState  *child = linitial(self->css.custom_ps);
 	ExprContext *econtext = self->css.ss.ps.ps_ExprContext;
 	MemoryContext previous = CurrentMemoryContext;
 
-	self->prepared = false;
-	self->settings = NULL;
-	self->store = cdi_people_store_open(self->context, &self->key, self->rows, self->shared,
+	for (int i = 0; i < self->ncalls; i++)
+		self->calls[i].prepared = false;
+	memset(self->settings, 0, sizeof(self->settings));
+	self->store = cdi_people_store_open(self->context, key, self->ncalls, self->rows, self->shared,
 										self->css.ss.ps.state->es_query_dsa, ParallelWorkerNumber + 1);
-	self->people = cdi_people_open(self->context, &self->key, self->aggregate);
+	self->people = cdi_people_open(self->context, key, self->aggregates, self->ncalls);
 	if (cdi_people_store_begin(self->store))
 	{
 		for (;;)
 		{
 			TupleTableSlot *slot = ExecProcNode(child);
-			CdiPeopleEntry entry;
 
 			if (TupIsNull(slot))
 				break;
 			slot_getallattrs(slot);
 			ResetExprContext(econtext);
 			MemoryContextSwitchTo(econtext->ecxt_per_tuple_memory);
-			if (!read_row(self, slot, &entry))
-			{
-				entry.at = CDI_PEOPLE_NO_TIME;
-				entry.conditions = 0;
-			}
-			cdi_people_store_add(self->store, slot->tts_values[0], slot->tts_isnull[0], &entry);
+			add_row(self, slot);
 			MemoryContextSwitchTo(previous);
 		}
 	}
-	self->settings = cdi_people_store_finish(self->store, self->settings, self->settings_size);
+	cdi_people_store_finish(self->store, self->settings);
 }
 
 static TupleTableSlot *
@@ -251,21 +339,28 @@ next_person(ScanState *ss)
 {
 	PeopleScan *self = (PeopleScan *) ss;
 	TupleTableSlot *slot = ss->ss_ScanTupleSlot;
-	void	   *state;
+	void	   *states[CDI_PEOPLE_MAX_AGGREGATES];
 	MemoryContext previous;
 
 	ExecClearTuple(slot);
 	if (self->store == NULL)
 		collect(self);
 	if (!cdi_people_next(self->people, self->store, self->settings,
-								&slot->tts_values[0], &slot->tts_isnull[0], &state))
+						 &slot->tts_values[0], &slot->tts_isnull[0], states))
 		return slot;
-	self->result->args[0].value = PointerGetDatum(state);
-	self->result->args[0].isnull = state == NULL;
-	self->result->isnull = false;
 	previous = MemoryContextSwitchTo(ss->ps.ps_ExprContext->ecxt_per_tuple_memory);
-	slot->tts_values[1] = FunctionCallInvoke(self->result);
-	slot->tts_isnull[1] = self->result->isnull;
+	if (self->nkeys > 1)
+		cdi_people_key_unpack(slot->tts_values[0], self->keys, self->nkeys, slot->tts_values, slot->tts_isnull);
+	for (int i = 0; i < self->nresults; i++)
+	{
+		FunctionCallInfo final = self->results[i].state;
+
+		final->args[0].value = PointerGetDatum(states[self->results[i].call]);
+		final->args[0].isnull = states[self->results[i].call] == NULL;
+		final->isnull = false;
+		slot->tts_values[self->nkeys + i] = FunctionCallInvoke(final);
+		slot->tts_isnull[self->nkeys + i] = final->isnull;
+	}
 	MemoryContextSwitchTo(previous);
 	return ExecStoreVirtualTuple(slot);
 }
@@ -379,10 +474,16 @@ explain_scan(CustomScanState *node, List *ancestors, ExplainState *es)
 {
 	PeopleScan *self = (PeopleScan *) node;
 	CustomScan *plan = (CustomScan *) node->ss.ps.plan;
-	TargetEntry *key = linitial(plan->custom_scan_tlist);
 	List	   *context = set_deparse_context_plan(es->deparse_cxt, (Plan *) plan, ancestors);
+	List	   *keys = NIL;
 
-	ExplainPropertyText("Group Key", deparse_expression((Node *) key->expr, context, es->verbose || list_length(es->rtable) > 1, false), es);
+	for (int i = 0; i < self->nkeys; i++)
+	{
+		TargetEntry *key = list_nth(plan->custom_scan_tlist, i);
+
+		keys = lappend(keys, deparse_expression((Node *) key->expr, context, es->verbose || list_length(es->rtable) > 1, false));
+	}
+	ExplainPropertyList("Group Key", keys, es);
 	if (!es->analyze)
 		return;
 	note_usage(self);

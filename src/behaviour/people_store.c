@@ -65,8 +65,8 @@ struct CdiPeopleShared
 	SharedFileSet files;
 	pg_atomic_uint32 next_part;
 	slock_t		mutex;
-	dsa_pointer settings;		/* 0: nobody has any */
-	Size		settings_size;
+	dsa_pointer settings[CDI_PEOPLE_MAX_AGGREGATES];	/* 0: nobody has any */
+	Size		settings_size[CDI_PEOPLE_MAX_AGGREGATES];
 	Share		shares[FLEXIBLE_ARRAY_MEMBER];
 };
 
@@ -80,6 +80,8 @@ struct CdiPeopleStore
 {
 	CdiPeopleKey key;
 	uint32		key_size;
+	int			naggregates;
+	uint32		row_key;		/* where in a row its key is */
 	uint32		row_size;
 	uint32		nparts;			/* a power of two; one more for null */
 	char	  **places;			/* by part: of the next row */
@@ -112,7 +114,6 @@ struct CdiPeopleStore
 	BufFile   **files;			/* of the others */
 	Chunk	   *buffer;			/* out of a file */
 	Size		buffer_size;
-	void	   *settings;		/* from another process */
 };
 
 /* What the processes share */
@@ -178,9 +179,12 @@ cdi_people_shared_reset(CdiPeopleShared *shared, dsa_area *area)
 	SharedFileSetDeleteAll(&shared->files);
 	BarrierInit(&shared->barrier, 0);
 	pg_atomic_write_u32(&shared->next_part, 0);
-	if (DsaPointerIsValid(shared->settings))
-		dsa_free(area, shared->settings);
-	shared->settings = InvalidDsaPointer;
+	for (int i = 0; i < CDI_PEOPLE_MAX_AGGREGATES; i++)
+	{
+		if (DsaPointerIsValid(shared->settings[i]))
+			dsa_free(area, shared->settings[i]);
+		shared->settings[i] = InvalidDsaPointer;
+	}
 }
 
 /* Chunks */
@@ -336,14 +340,16 @@ add_row(CdiPeopleStore *store, uint32 part, Size row_size)
 }
 
 CdiPeopleStore *
-cdi_people_store_open(MemoryContext context, const CdiPeopleKey *key, double rows,
+cdi_people_store_open(MemoryContext context, const CdiPeopleKey *key, int naggregates, double rows,
 					  CdiPeopleShared *shared, dsa_area *area, int participant)
 {
 	CdiPeopleStore *store = MemoryContextAllocZero(context, sizeof(CdiPeopleStore));
 
 	store->key = *key;
 	store->key_size = cdi_people_key_size(key);
-	store->row_size = TYPEALIGN(sizeof(uint32), CDI_PEOPLE_ROW_KEY + store->key_size);
+	store->naggregates = naggregates;
+	store->row_key = CDI_PEOPLE_ENTRY_SIZE * naggregates;
+	store->row_size = TYPEALIGN(sizeof(uint32), store->row_key + store->key_size);
 	store->context = context;
 	store->shared = shared;
 	store->area = area;
@@ -388,15 +394,8 @@ cdi_people_store_begin(CdiPeopleStore *store)
 	return true;
 }
 
-static inline void
-write_entry(char *place, const CdiPeopleEntry *entry)
-{
-	memcpy(place, &entry->at, sizeof(TimestampTz));
-	memcpy(place + CDI_PEOPLE_ROW_CONDITIONS, &entry->conditions, sizeof(uint32));
-}
-
 void
-cdi_people_store_add(CdiPeopleStore *store, Datum key, bool isnull, const CdiPeopleEntry *entry)
+cdi_people_store_add(CdiPeopleStore *store, Datum key, bool isnull, const CdiPeopleEntry *entries)
 {
 	uint32		mask = store->nparts - 1;
 	char	   *place;
@@ -415,7 +414,7 @@ cdi_people_store_add(CdiPeopleStore *store, Datum key, bool isnull, const CdiPeo
 		else
 			memcpy(image, DatumGetPointer(key), store->key_size);
 		place = add_row(store, cdi_people_hash_image(image) & mask, store->row_size);
-		memcpy(place + CDI_PEOPLE_ROW_KEY, image, store->key_size);
+		memcpy(place + store->row_key, image, store->key_size);
 	}
 	else
 	{
@@ -423,13 +422,17 @@ cdi_people_store_add(CdiPeopleStore *store, Datum key, bool isnull, const CdiPeo
 		uint32		size = VARSIZE_ANY_EXHDR(value);
 		uint64		hash = hash_bytes_extended((unsigned char *) VARDATA_ANY(value), size, 0);
 
-		place = add_row(store, hash & mask, TYPEALIGN(sizeof(uint32), CDI_PEOPLE_ROW_KEY + sizeof(uint32) + size));
-		memcpy(place + CDI_PEOPLE_ROW_KEY, &size, sizeof(uint32));
-		memcpy(place + CDI_PEOPLE_ROW_KEY + sizeof(uint32), VARDATA_ANY(value), size);
+		place = add_row(store, hash & mask, TYPEALIGN(sizeof(uint32), store->row_key + sizeof(uint32) + (Size) size));
+		memcpy(place + store->row_key, &size, sizeof(uint32));
+		memcpy(place + store->row_key + sizeof(uint32), VARDATA_ANY(value), size);
 		if ((Pointer) value != DatumGetPointer(key))
 			pfree(value);
 	}
-	write_entry(place, entry);
+	for (int i = 0; i < store->naggregates; i++, place += CDI_PEOPLE_ENTRY_SIZE)
+	{
+		memcpy(place, &entries[i].at, sizeof(TimestampTz));
+		memcpy(place + CDI_PEOPLE_ENTRY_CONDITIONS, &entries[i].conditions, sizeof(uint32));
+	}
 	if (unlikely(store->long_chunk))
 	{
 		chain(store, store->long_part, store->long_chunk, NOWHERE, false);
@@ -438,30 +441,19 @@ cdi_people_store_add(CdiPeopleStore *store, Datum key, bool isnull, const CdiPeo
 	}
 }
 
-/* What was collected, for everybody. */
+/* Settings of an aggregate, where nobody has published any. */
 static void
-publish(CdiPeopleStore *store, const void *settings, Size settings_size)
+publish_settings(CdiPeopleStore *store, int i, const CdiPeopleSettings *settings)
 {
 	CdiPeopleShared *shared = store->shared;
-	Share	   *share = &shared->shares[store->participant];
-	Size		size = sizeof(Link) * (store->nparts + 1);
-	dsa_pointer copy;
+	dsa_pointer copy = dsa_allocate(store->area, settings->size);
 
-	share->memory = store->memory;
-	share->blocks = store->blocks;
-	if (store->file)
-		BufFileExportFileSet(store->file);
-	share->heads = dsa_allocate(store->area, size);
-	memcpy(dsa_get_address(store->area, share->heads), store->heads, size);
-	if (settings == NULL)
-		return;
-	copy = dsa_allocate(store->area, settings_size);
-	memcpy(dsa_get_address(store->area, copy), settings, settings_size);
+	memcpy(dsa_get_address(store->area, copy), settings->data, settings->size);
 	SpinLockAcquire(&shared->mutex);
-	if (!DsaPointerIsValid(shared->settings))
+	if (!DsaPointerIsValid(shared->settings[i]))
 	{
-		shared->settings = copy;
-		shared->settings_size = settings_size;
+		shared->settings[i] = copy;
+		shared->settings_size[i] = settings->size;
 		copy = InvalidDsaPointer;
 	}
 	SpinLockRelease(&shared->mutex);
@@ -469,8 +461,27 @@ publish(CdiPeopleStore *store, const void *settings, Size settings_size)
 		dsa_free(store->area, copy);
 }
 
-const void *
-cdi_people_store_finish(CdiPeopleStore *store, const void *settings, Size size)
+/* What was collected, for everybody. */
+static void
+publish(CdiPeopleStore *store, const CdiPeopleSettings *settings)
+{
+	CdiPeopleShared *shared = store->shared;
+	Share	   *share = &shared->shares[store->participant];
+	Size		size = sizeof(Link) * (store->nparts + 1);
+
+	share->memory = store->memory;
+	share->blocks = store->blocks;
+	if (store->file)
+		BufFileExportFileSet(store->file);
+	share->heads = dsa_allocate(store->area, size);
+	memcpy(dsa_get_address(store->area, share->heads), store->heads, size);
+	for (int i = 0; i < store->naggregates; i++)
+		if (settings[i].data)
+			publish_settings(store, i, &settings[i]);
+}
+
+void
+cdi_people_store_finish(CdiPeopleStore *store, CdiPeopleSettings *settings)
 {
 	CdiPeopleShared *shared = store->shared;
 
@@ -488,18 +499,22 @@ cdi_people_store_finish(CdiPeopleStore *store, const void *settings, Size size)
 		}
 		if (shared)
 		{
-			publish(store, settings, size);
+			publish(store, settings);
 			BarrierArriveAndWait(&shared->barrier, PG_WAIT_EXTENSION);
 			BarrierDetach(&shared->barrier);
 		}
 	}
-	if (settings == NULL && shared && DsaPointerIsValid(shared->settings))
+	for (int i = 0; shared && i < store->naggregates; i++)
 	{
-		store->settings = MemoryContextAlloc(store->context, shared->settings_size);
-		memcpy(store->settings, dsa_get_address(store->area, shared->settings), shared->settings_size);
-		settings = store->settings;
+		void	   *copy;
+
+		if (settings[i].data || !DsaPointerIsValid(shared->settings[i]))
+			continue;
+		settings[i].size = shared->settings_size[i];
+		copy = MemoryContextAlloc(store->context, settings[i].size);
+		memcpy(copy, dsa_get_address(store->area, shared->settings[i]), settings[i].size);
+		settings[i].data = copy;
 	}
-	return settings;
 }
 
 /* Reading */

@@ -21,6 +21,7 @@
 
 #include <ctype.h>
 
+#include "libpq/pqformat.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
@@ -200,9 +201,8 @@ make_state(MemoryContext context, Jsonb *object)
 }
 
 static Cohort *
-cohort_of(RetentionState *state, TimestampTz at)
+cohort_of(RetentionState *state, int64 period)
 {
-	int64		period = cdi_calendar_period(&state->calendar, state->cohort, at);
 	bool		found;
 	Cohort	   *cohort = hash_search(state->cohorts, &period, HASH_ENTER, &found);
 
@@ -275,7 +275,7 @@ static void
 count_entry(RetentionState *state, const CdiHistory *history, int64 entry)
 {
 	TimestampTz start = CDI_HISTORY_AT(history->keys[entry]);
-	Cohort	   *cohort = cohort_of(state, start);
+	Cohort	   *cohort = cohort_of(state, cdi_calendar_period(&state->calendar, state->cohort, start));
 	int64		length = state->period == CDI_UNIT_WEEK ? 7 * USECS_PER_DAY : USECS_PER_DAY;
 	int64		base = start;
 	int64		at;
@@ -384,26 +384,105 @@ cdi_retention_counts_transition(PG_FUNCTION_ARGS)
 {
 	MemoryContext context;
 	RetentionState *state;
+	Jsonb	   *options = cdi_options_argument(fcinfo, 2);
 	CdiHistory	history;
 
 	if (!AggCheckCallContext(fcinfo, &context))
 		elog(ERROR, "cdi_retention_counts called in non-aggregate context");
-	if (PG_ARGISNULL(2))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("the options must not be null"),
-				 errhint("'{}' takes all defaults.")));
 	if (PG_ARGISNULL(0))
-		state = make_state(context, PG_GETARG_JSONB_P(2));
+		state = make_state(context, options);
 	else
 	{
 		state = (RetentionState *) PG_GETARG_POINTER(0);
-		cdi_options_check_same(state->options, PG_GETARG_JSONB_P(2));
+		cdi_options_check_same(state->options, options);
 	}
 	if (!PG_ARGISNULL(1))
 	{
 		history = cdi_history_read(PG_GETARG_BYTEA_PP(1));
 		count_person(state, &history);
+	}
+	PG_RETURN_POINTER(state);
+}
+
+static void
+add_counts(const RetentionState *state, Cohort *cohort, const Cohort *other)
+{
+	cohort->people += other->people;
+	for (int i = 0; i < state->nbrackets; i++)
+	{
+		cohort->eligible[i] += other->eligible[i];
+		cohort->retained[i] += other->retained[i];
+	}
+}
+
+PG_FUNCTION_INFO_V1(cdi_retention_counts_combine);
+Datum
+cdi_retention_counts_combine(PG_FUNCTION_ARGS)
+{
+	MemoryContext context;
+	RetentionState *state;
+	RetentionState *other;
+	HASH_SEQ_STATUS sequence;
+	Cohort	   *cohort;
+
+	if (!AggCheckCallContext(fcinfo, &context))
+		elog(ERROR, "cdi_retention_counts called in non-aggregate context");
+	if (PG_ARGISNULL(1))
+	{
+		if (PG_ARGISNULL(0))
+			PG_RETURN_NULL();
+		PG_RETURN_DATUM(PG_GETARG_DATUM(0));
+	}
+	other = (RetentionState *) PG_GETARG_POINTER(1);
+	if (PG_ARGISNULL(0))
+		state = make_state(context, other->options);
+	else
+	{
+		state = (RetentionState *) PG_GETARG_POINTER(0);
+		cdi_options_check_same(state->options, other->options);
+	}
+	hash_seq_init(&sequence, other->cohorts);
+	while ((cohort = hash_seq_search(&sequence)) != NULL)
+		add_counts(state, cohort_of(state, cohort->period), cohort);
+	PG_RETURN_POINTER(state);
+}
+
+/* The options, and the cohorts until the end: period, people, eligible and retained */
+PG_FUNCTION_INFO_V1(cdi_retention_counts_serial);
+Datum
+cdi_retention_counts_serial(PG_FUNCTION_ARGS)
+{
+	RetentionState *state = (RetentionState *) PG_GETARG_POINTER(0);
+	HASH_SEQ_STATUS sequence;
+	Cohort	   *cohort;
+	StringInfoData buffer;
+
+	pq_begintypsend(&buffer);
+	cdi_options_send(&buffer, state->options);
+	hash_seq_init(&sequence, state->cohorts);
+	while ((cohort = hash_seq_search(&sequence)) != NULL)
+	{
+		pq_sendint64(&buffer, cohort->period);
+		pq_sendint64(&buffer, cohort->people);
+		pq_sendbytes(&buffer, (char *) cohort->eligible, 2 * state->nbrackets * sizeof(int64));
+	}
+	PG_RETURN_BYTEA_P(pq_endtypsend(&buffer));
+}
+
+PG_FUNCTION_INFO_V1(cdi_retention_counts_deserial);
+Datum
+cdi_retention_counts_deserial(PG_FUNCTION_ARGS)
+{
+	bytea	   *input = PG_GETARG_BYTEA_PP(0);
+	StringInfoData buffer = {.data = VARDATA_ANY(input), .len = VARSIZE_ANY_EXHDR(input)};
+	RetentionState *state = make_state(CurrentMemoryContext, cdi_options_receive(&buffer));
+
+	while (buffer.cursor < buffer.len)
+	{
+		Cohort	   *cohort = cohort_of(state, pq_getmsgint64(&buffer));
+
+		cohort->people = pq_getmsgint64(&buffer);
+		pq_copymsgbytes(&buffer, (char *) cohort->eligible, 2 * state->nbrackets * sizeof(int64));
 	}
 	PG_RETURN_POINTER(state);
 }
@@ -460,12 +539,7 @@ cdi_retention_counts_final(PG_FUNCTION_ARGS)
 	while ((cohort = hash_seq_search(&sequence)) != NULL)
 	{
 		cohorts[n++] = cohort;
-		total.people += cohort->people;
-		for (int i = 0; i < state->nbrackets; i++)
-		{
-			total.eligible[i] += cohort->eligible[i];
-			total.retained[i] += cohort->retained[i];
-		}
+		add_counts(state, &total, cohort);
 	}
 	qsort(cohorts, n, sizeof(Cohort *), compare_cohorts);
 

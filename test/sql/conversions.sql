@@ -52,6 +52,18 @@ SELECT pg_temp.send(
     pg_temp.track('c8', '2026-05-01 12:00', 'Bought Abroad', '{}'));
 SELECT who, value, original_value, currency FROM counted WHERE conversion = 'abroad' ORDER BY who;
 SELECT conversions, value, unvalued FROM cdi_attribution_report('{linear}', 'abroad', dimensions => '{}');
+-- Euros and dollars have no sum: what could be in both says in which one it is
+-- reported, and a person's conversions that are in both have no value together.
+SELECT cdi_create_conversion('x', 'X', currency_property => 'currency');
+SELECT cdi_create_conversion('x', 'X', currency => 'USD', currency_property => 'currency');
+\set VERBOSITY terse
+INSERT INTO cdi.conversions (name, event, currency_property) VALUES ('x', 'X', 'currency');
+\set VERBOSITY default
+SELECT cdi_create_conversion('abroad_in_yen', 'Bought Abroad', currency => 'JPY');
+SELECT conversion, value_currency, count(*) FROM cdi.conversion_events WHERE conversion LIKE 'abroad%' GROUP BY conversion, value_currency ORDER BY conversion;
+SELECT p.user_id, p.conversions, p.conversion_value FROM cdi_bi.people p WHERE p.user_id ~ '^c[1-8]$' ORDER BY p.user_id;
+SELECT * FROM cdi_attribution_report('{linear}');
+SELECT cdi_drop_conversion('abroad_in_yen');
 
 -- What cannot be declared.
 SELECT cdi_create_conversion('x', 'X', currency => 'euro');

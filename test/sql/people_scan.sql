@@ -18,7 +18,7 @@ SET min_parallel_table_scan_size = 0;
 EXPLAIN (COSTS OFF) SELECT level, count(*) FROM (SELECT person, cdi_window_funnel('mixpanel', '1 hour', at, event = 'A', event = 'B') AS level FROM scan_visits GROUP BY person) f GROUP BY level;
 EXPLAIN (COSTS OFF) SELECT id, cdi_window_funnel(interval '1 hour', at, event = 'A', event = 'B') FROM scan_visits GROUP BY id;
 
--- What is the server's: several keys, another aggregate, settings or a filter of the row, keys whose equal values differ, DISTINCT, no GROUP BY, a property held constant.
+-- What is the server's: another aggregate, settings or a filter of the row, keys whose equal values differ, DISTINCT, no GROUP BY, a property held constant.
 CREATE FUNCTION scan_is_used(query text) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE line text; used boolean := false;
 BEGIN
@@ -37,6 +37,10 @@ SELECT what, scan_is_used('SELECT ' || query) FROM (VALUES
     ('several keys', 'cdi_window_funnel(interval ''1 hour'', at, event = ''A'') FROM scan_visits GROUP BY id, name'),
     ('another aggregate', 'cdi_window_funnel(interval ''1 hour'', at, event = ''A''), count(*) FROM scan_visits GROUP BY id'),
     ('two funnels', 'cdi_window_funnel(interval ''1 hour'', at, event = ''A''), cdi_window_funnel(interval ''2 hours'', at, event = ''A'') FROM scan_visits GROUP BY id'),
+    ('funnel and retention', 'id, cdi_window_funnel(interval ''1 hour'', at, event = ''A'', event = ''B''), cdi_history(at, event = ''A'', event = ''B'') FROM scan_visits GROUP BY id, person'),
+    ('17 aggregates', (SELECT string_agg(format('cdi_sequence_match(''(?1)(?t<%s)(?1)'', at, event = ''A'')', n), ', ') FROM generate_series(1, 17) n) || ' FROM scan_visits GROUP BY id'),
+    ('several keys, one numeric', 'cdi_history(at) FROM scan_visits GROUP BY id, amount'),
+    ('a column beside the keys', 'cdi_history(at), max(name) FROM scan_visits GROUP BY id, person'),
     ('window of the row', 'cdi_window_funnel(interval ''1 hour'' * (person + 2), at, event = ''A'') FROM scan_visits GROUP BY person'),
     ('numeric', 'cdi_window_funnel(interval ''1 hour'', at, event = ''A'') FROM scan_visits GROUP BY amount'),
     ('character', 'cdi_window_funnel(interval ''1 hour'', at, event = ''A'') FROM scan_visits GROUP BY name::bpchar'),
@@ -49,8 +53,8 @@ SELECT what, scan_is_used('SELECT ' || query) FROM (VALUES
 
 -- The same as the server's aggregation: rows that differ, of kinds of keys and calls, in one process and in several, in memory and in files.
 -- Some filters keep out rows whose conditions cannot be computed.
-CREATE FUNCTION scan_differs(call text, key text) RETURNS TABLE (plan text, people bigint, differ bigint, as_meant boolean) LANGUAGE plpgsql AS $$
-DECLARE query text := format('SELECT %s AS key, %s AS result FROM scan_visits GROUP BY %1$s', key, call);
+CREATE FUNCTION scan_differs(columns text, keys text) RETURNS TABLE (plan text, people bigint, differ bigint, as_meant boolean) LANGUAGE plpgsql AS $$
+DECLARE query text := format('SELECT %s FROM scan_visits GROUP BY %s', columns, keys);
 BEGIN
     SET LOCAL cdi.enable_people_scan = off;
     SET LOCAL max_parallel_workers_per_gather = 0;
@@ -81,8 +85,21 @@ FROM unnest('{person,big,id,name,person::smallint,person::text::varchar}'::text[
              (7, 'cdi_sequence_count(''(?1)(?2)'', at, VARIADIC ARRAY[event = ''A'', event = ''B''])'),
              (8, 'cdi_sequence_events(''(?1).*(?3)'', at, event = ''A'', event = ''B'', 1 / (person % 3) > 0) FILTER (WHERE person % 3 > 0)'),
              (9, 'cdi_history(at)'), (10, 'cdi_history(at, event = ''A'', amount > 1)')) c (m, call),
-     scan_differs(call, key)
+     scan_differs(format('%s AS key, %s AS result', key, call), key)
 GROUP BY key, n, m ORDER BY n, m;
+-- Several aggregates, of which two have their state in common and others count few rows or none; and several keys, with nulls among them.
+SELECT keys, m AS calls, count(*) AS plans, min(people) AS people, sum(differ) AS differ, bool_and(as_meant) AS as_meant
+FROM unnest('{person,"name, id","person::smallint, at::date, big","name, event","id, name, amount > 0, person::text::varchar"}'::text[]) WITH ORDINALITY k (keys, n),
+     (VALUES (1, 'cdi_window_funnel(interval ''90 minutes'', at, event = ''A'', event = ''B'') AS a, cdi_history(at, event = ''A'', event = ''B'') AS b'),
+             (2, 'cdi_history(at) AS a'),
+             (3, 'cdi_sequence_count(''(?1).*(?2)'', at, event = ''A'', event = ''B'') AS a, cdi_sequence_match(''(?1).*(?2)'', at, event = ''A'', event = ''B'') AS b,'
+                 'cdi_window_funnel(''amplitude exact_order'', ''1 day'', at, VARIADIC ARRAY[event = ''A'', event = ''B'']) AS c,'
+                 'cdi_window_funnel(''2 days'', at - interval ''1 day'', event = ''A'', event = ''B'', 1 / (person % 3) > 0) FILTER (WHERE person % 3 > 0) AS d,'
+                 '(cdi_funnel_paths(''{"mode": "amplitude", "window": "2 hours"}'', at, event = ''A'', event = ''B'') FILTER (WHERE person = 5))::text AS e,'
+                 '(cdi_funnel(''{"mode": "amplitude", "window": "2 hours"}'', at, event = ''A'', event = ''B'') FILTER (WHERE person = 5)).level AS f,'
+                 'cdi_history(at) FILTER (WHERE false) AS g')) c (m, call),
+     scan_differs((SELECT string_agg(format('%s AS k%s', k, i), ', ') FROM unnest(string_to_array(keys, ', ')) WITH ORDINALITY u (k, i)) || ', ' || call, keys)
+GROUP BY keys, n, m ORDER BY n, m;
 
 -- A cursor, a plan with parameters, again for each row of another table, and nobody.
 BEGIN;

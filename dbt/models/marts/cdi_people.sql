@@ -26,7 +26,9 @@ conversions as (
     select
         c.person_id,
         count(*) as conversions,
-        sum(c.value) as conversion_value
+        sum(c.value) as conversion_value,
+        min(c.value_currency) filter (where c.value is not null) as first_currency,
+        max(c.value_currency) filter (where c.value is not null) as last_currency
     from {{ ref('stg_cdi__conversions') }} as c
     group by c.person_id
 )
@@ -43,7 +45,7 @@ select
     s.first_channel,
     s.last_channel,
     coalesce(c.conversions, 0) as conversions,
-    coalesce(c.conversion_value, 0) as conversion_value
+    case when c.first_currency <> c.last_currency then null else coalesce(c.conversion_value, 0) end as conversion_value
 from events as e
 left join sessions as s on s.person_id = e.person_id
 left join conversions as c on c.person_id = e.person_id

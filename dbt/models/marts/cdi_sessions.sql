@@ -42,7 +42,9 @@ conversions as (
     select
         a.session_id,
         count(*) as conversions,
-        sum(c.value) as conversion_value
+        sum(c.value) as conversion_value,
+        min(c.value_currency) filter (where c.value is not null) as first_currency,
+        max(c.value_currency) filter (where c.value is not null) as last_currency
     from {{ ref('stg_cdi__conversions') }} as c
     join assigned as a on a.event_id = c.event_id
     group by a.session_id
@@ -58,7 +60,7 @@ select
     s.events,
     s.page_views,
     coalesce(c.conversions, 0) as conversions,
-    coalesce(c.conversion_value, 0) as conversion_value,
+    case when c.first_currency <> c.last_currency then null else coalesce(c.conversion_value, 0) end as conversion_value,
     s.channel,
     s.campaign_source,
     s.campaign_medium,

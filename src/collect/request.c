@@ -271,11 +271,14 @@ decode_body(CdiRequest *request)
 	request->body.len = length;
 }
 
-/* Browsers say so; what they tell of address and agent is the visitor's. */
+/*
+ * Browsers say so; what they tell of address and agent is the visitor's.
+ * Sec-Fetch-Mode says nothing: fetch() of Node.js sends it from servers, too.
+ */
 static bool
 from_browser(const CdiRequest *request)
 {
-	return request->http->origin != NULL || cdi_request_header(request, "Sec-Fetch-Mode") != NULL;
+	return request->http->origin != NULL || cdi_request_header(request, "Sec-Fetch-Site") != NULL;
 }
 
 /* The methods that a route takes, or false and an answer */

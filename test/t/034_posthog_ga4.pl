@@ -164,6 +164,12 @@ subtest 'times' => sub {
 	is(fresh("abs($age) < 5"), 't', 'also from the address');
 	posthog('/e', [ event('E', 'u1', { token => $key }, timestamp => $iso, sent_at => $iso) ]);
 	is(fresh("abs($age) < 5"), 't', 'and from the event');
+	posthog('/batch', { api_key => $key, sentAt => $iso, batch => [ event('E', 'u1', {}, timestamp => $iso) ] });
+	is(fresh("abs($age) < 5"), 't', 'also as Python said it before version 7');
+	posthog('/e?ip=0&_=' . int(($now - 7200) * 1000), [ event('E', 'u1', { token => $key }, timestamp => $iso) ]);
+	is(fresh("abs($age) < 5"), 't', 'and as posthog-js says it in the address');
+	posthog('/e?_=x7', [ event('E', 'u1', { token => $key }, timestamp => $iso) ]);
+	is(fresh("abs($age - 7200) < 5"), 't', '... where it is a time');
 };
 
 subtest 'duplicates and bad input' => sub {

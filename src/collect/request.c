@@ -289,7 +289,8 @@ check_method(CdiRequest *request)
 
 	if (request->method == CDI_HTTP_POST)
 	{
-		if (request->http->flaw != CDI_HTTP_NO_LENGTH)
+		/* Where an event may stand in the address nothing more need follow. */
+		if (request->http->flaw != CDI_HTTP_NO_LENGTH || (flags & CDI_ROUTE_GET))
 			return true;
 		cdi_request_refuse(request, 411, "length_required",
 						   "send Content-Length, or the body in chunks", 0);

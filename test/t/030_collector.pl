@@ -204,6 +204,11 @@ for my $type ('text/plain', 'application/json;charset=UTF-8', 'application/x-www
 	is($answer->{headers}{'access-control-allow-origin'}, 'https://shop.example', 'echoes the origin');
 	is($answer->{headers}{'access-control-allow-headers'}, 'authorization, anonymousid', 'echoes the headers');
 	is($answer->{headers}{'access-control-allow-credentials'}, 'true', 'allows credentials');
+	is($answer->{headers}{'access-control-allow-private-network'}, undef, 'says nothing of private networks unasked');
+	$socket = http_connect($port);
+	http_send($socket, 'OPTIONS', '/v1/t', { Origin => 'https://shop.example', 'Access-Control-Request-Method' => 'POST',
+			'Access-Control-Request-Private-Network' => 'true' });
+	is(http_read($socket)->{headers}{'access-control-allow-private-network'}, 'true', 'allows to ask a collector in the house');
 	$answer = http_post($port, '/v1/t', { @auth, Origin => 'https://shop.example' }, track());
 	is_stored($answer, 'request from a browser');
 	is($answer->{headers}{'access-control-allow-origin'}, 'https://shop.example', 'its answer echoes the origin');

@@ -339,6 +339,14 @@ cdi_request_admit(CdiHttpRequest *http, CdiJob *job)
 		request->nkeys = request->nelements = 0;
 		request->envelope = request->type = request->anonymous_id = CDI_NO_TEXT;
 		request->from_device = device;
+		/* A byte order mark is no JSON, but some clients put it there.  What is
+		 * signed stays as it came. */
+		if (request->dialect->verify == NULL && request->body.len >= 3 &&
+			memcmp(request->body.data, "\xef\xbb\xbf", 3) == 0)
+		{
+			request->body.data += 3;
+			request->body.len -= 3;
+		}
 		request->dialect->unpack(request);
 		if (!request->not_mine)
 			break;

@@ -188,6 +188,9 @@ cdi_http_send_preflight(CdiHttpServer *server, Request *request)
 		add_header(response, "Access-Control-Allow-Methods", "GET, POST, OPTIONS");
 		add_header(response, "Access-Control-Allow-Headers",
 				   headers ? headers : default_allow_headers);
+		/* a collector in the house, a page that is public */
+		if (MHD_lookup_connection_value(mhd, MHD_HEADER_KIND, "Access-Control-Request-Private-Network") != NULL)
+			add_header(response, "Access-Control-Allow-Private-Network", "true");
 		add_header(response, "Access-Control-Max-Age", "3600");
 	}
 	if (request->last)

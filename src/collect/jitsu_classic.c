@@ -18,6 +18,7 @@ enum
 	M_TYPE, M_ID, M_USER, M_TIME, M_URL, M_PATH, M_TITLE, M_SEARCH, M_REFERRER,
 	M_UTM, M_USER_AGENT, M_LANGUAGE, M_RESOLUTION, M_SRC,
 	M_KEY,						/* not kept */
+	M_NESTED,					/* compat_mode has the SDK's own members in there */
 	M_OTHER,					/* context.jitsu, by its own name */
 	M_COUNT
 };
@@ -38,6 +39,7 @@ static const CdiWanted members[] = {
 	CDI_WANTED("screen_resolution", M_RESOLUTION),
 	CDI_WANTED("src", M_SRC),
 	CDI_WANTED("api_key", M_KEY),
+	CDI_WANTED("eventn_ctx", M_NESTED),
 	CDI_WANTED("ids", M_OTHER),
 	CDI_WANTED("click_id", M_OTHER),
 	CDI_WANTED("local_tz_offset", M_OTHER),
@@ -129,9 +131,8 @@ type_of(CdiText name)
 
 /* What an event has beside its own names: said by its caller, or not */
 static void
-write_others(StringInfo out, const char *name, CdiText event, bool known)
+write_others(StringInfo out, CdiText event, bool known)
 {
-	int			start = cdi_members_open(out, name);
 	CdiScan		scan;
 	CdiText		key;
 	CdiText		value;
@@ -144,7 +145,6 @@ write_others(StringInfo out, const char *name, CdiText event, bool known)
 		if (known ? member != NULL && member->slot == M_OTHER : member == NULL)
 			cdi_write_member(out, key, value);
 	}
-	cdi_members_close(out, name, start);
 }
 
 static void
@@ -164,9 +164,13 @@ cdi_jitsu_classic_translate(CdiTranslation *translation)
 	CdiText		event[M_COUNT] = {{0}};
 	CdiText		user[U_COUNT] = {{0}};
 	CdiText		utm[UTM_COUNT] = {{0}};
+	CdiText		nested = cdi_scan_get(translation->payload, "eventn_ctx");
 	const char *type;
 	int			context;
+	int			start;
 
+	if (cdi_scan_kind(nested) == '{')
+		(void) cdi_scan_gather(nested, members, event);
 	if (cdi_scan_kind(translation->payload) != '{' ||
 		!cdi_scan_gather(translation->payload, members, event))
 	{
@@ -198,8 +202,14 @@ cdi_jitsu_classic_translate(CdiTranslation *translation)
 	cdi_write_parts(out, campaign_parts, utm);
 	if (strcmp(type, "identify") != 0)
 		write_user(out, event[M_USER]);
-	write_others(out, "jitsu", translation->payload, true);
+	start = cdi_members_open(out, "jitsu");
+	write_others(out, nested, true);
+	write_others(out, translation->payload, true);
+	cdi_members_close(out, "jitsu", start);
 	cdi_members_close(out, "context", context);
-	write_others(out, "properties", translation->payload, false);
+	start = cdi_members_open(out, "properties");
+	write_others(out, nested, false);
+	write_others(out, translation->payload, false);
+	cdi_members_close(out, "properties", start);
 	cdi_write_close(out, '}');
 }

@@ -49,6 +49,7 @@ static const CdiWanted outer_names[] = {
 	CDI_WANTED("$distinct_id", OUTER_DISTINCT_ID),
 	CDI_WANTED("properties", OUTER_PROPERTIES),
 	CDI_WANTED("sent_at", OUTER_SENT_AT),
+	CDI_WANTED("sentAt", OUTER_SENT_AT),	/* Python's before 7 */
 	CDI_WANTED_END
 };
 
@@ -158,9 +159,13 @@ write_envelope(CdiRequest *request, CdiText outer_sent_at)
 {
 	StringInfoData envelope;
 	CdiText		sent_at = cdi_scan_scalar(outer_sent_at);
+	int64		moment;
 
 	if (sent_at.data == NULL)
 		sent_at = cdi_form_get(request->query, "sent_at");
+	/* of posthog-js; in other addresses it is anything that defeats caches */
+	if (sent_at.data == NULL && cdi_scan_epoch(cdi_form_get(request->query, "_"), CDI_MILLISECONDS, &moment))
+		sent_at = cdi_form_get(request->query, "_");
 	sent_at.len = Min(sent_at.len, MAX_TIME_LENGTH);
 	initStringInfo(&envelope);
 	cdi_write_open(&envelope, NULL, '{');

@@ -271,11 +271,14 @@ decode_body(CdiRequest *request)
 	request->body.len = length;
 }
 
-/* Browsers say so; what they tell of address and agent is the visitor's. */
+/*
+ * Browsers say so; what they tell of address and agent is the visitor's.
+ * Sec-Fetch-Mode says nothing: fetch() of Node.js sends it from servers, too.
+ */
 static bool
 from_browser(const CdiRequest *request)
 {
-	return request->http->origin != NULL || cdi_request_header(request, "Sec-Fetch-Mode") != NULL;
+	return request->http->origin != NULL || cdi_request_header(request, "Sec-Fetch-Site") != NULL;
 }
 
 /* The methods that a route takes, or false and an answer */
@@ -286,7 +289,8 @@ check_method(CdiRequest *request)
 
 	if (request->method == CDI_HTTP_POST)
 	{
-		if (request->http->flaw != CDI_HTTP_NO_LENGTH)
+		/* Where an event may stand in the address nothing more need follow. */
+		if (request->http->flaw != CDI_HTTP_NO_LENGTH || (flags & CDI_ROUTE_GET))
 			return true;
 		cdi_request_refuse(request, 411, "length_required",
 						   "send Content-Length, or the body in chunks", 0);
@@ -335,6 +339,14 @@ cdi_request_admit(CdiHttpRequest *http, CdiJob *job)
 		request->nkeys = request->nelements = 0;
 		request->envelope = request->type = request->anonymous_id = CDI_NO_TEXT;
 		request->from_device = device;
+		/* A byte order mark is no JSON, but some clients put it there.  What is
+		 * signed stays as it came. */
+		if (request->dialect->verify == NULL && request->body.len >= 3 &&
+			memcmp(request->body.data, "\xef\xbb\xbf", 3) == 0)
+		{
+			request->body.data += 3;
+			request->body.len -= 3;
+		}
 		request->dialect->unpack(request);
 		if (!request->not_mine)
 			break;

@@ -23,6 +23,9 @@ unpack(CdiRequest *request)
 	CdiText		body = cdi_text_trim(request->body);
 
 	request->source = pnstrdup(request->rest.data, request->rest.len);
+	/* GitHub's unless it is told otherwise; what is signed is the form */
+	if (body.len > 8 && memcmp(body.data, "payload=", 8) == 0)
+		body = cdi_text_trim(cdi_form_get(body, "payload"));
 	if (cdi_scan_kind(body) == '[')
 		cdi_request_add_array(request, body);
 	else if (cdi_scan_kind(body) == '{')

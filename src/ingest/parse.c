@@ -10,6 +10,8 @@
  */
 #include "postgres.h"
 
+#include <ctype.h>
+
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -81,6 +83,53 @@ check_size(int size)
 						   size, cdi_ingest_max_event)));
 }
 
+/* The number of a \uXXXX at this place, or -1 */
+static int
+escaped_unit(const char *at, const char *end)
+{
+	int			unit = 0;
+
+	if (end - at < 6 || at[0] != '\\' || at[1] != 'u')
+		return -1;
+	for (int i = 2; i < 6; i++)
+	{
+		if (!isxdigit((unsigned char) at[i]))
+			return -1;
+		unit = unit * 16 + (isdigit((unsigned char) at[i]) ? at[i] - '0' : (at[i] | 0x20) - 'a' + 10);
+	}
+	return unit;
+}
+
+/*
+ * Half a character is what SDKs in JavaScript leave of an emoji where they cut
+ * a text off.  No parser of ours takes it, and the whole event is not lost for
+ * it: it becomes U+FFFD, as Unicode recommends, in the same six bytes.
+ */
+static void
+mend_surrogates(char *text, int length)
+{
+	char	   *end = text + length;
+	char	   *at = text;
+
+	while ((at = memchr(at, '\\', end - at)) != NULL)
+	{
+		int			unit = escaped_unit(at, end);
+		int			next = unit >= 0xd800 && unit < 0xdc00 ? escaped_unit(at + 6, end) : -1;
+
+		if (unit < 0)
+			at = Min(at + 2, end);
+		else if (unit < 0xd800 || unit > 0xdfff)
+			at += 6;
+		else if (next >= 0xdc00 && next <= 0xdfff)
+			at += 12;
+		else
+		{
+			memcpy(at, "\\ufffd", 6);
+			at += 6;
+		}
+	}
+}
+
 /*
  * The server's parser on one slice; the result lives in the current context.
  * Raises what is wrong with it.  Touches only memory, so that an error can be
@@ -97,6 +146,7 @@ slice_to_jsonb(CdiText slice)
 				(errcode(ERRCODE_CDI_INVALID_ENCODING),
 				 errmsg("event is not valid UTF-8")));
 	copy = pnstrdup(slice.data, slice.len);
+	mend_surrogates(copy, slice.len);
 	datum = DirectFunctionCall1(jsonb_in, CStringGetDatum(copy));
 	pfree(copy);
 	return DatumGetJsonbP(datum);

@@ -164,6 +164,12 @@ subtest 'times' => sub {
 	is(fresh("abs($age) < 5"), 't', 'also from the address');
 	posthog('/e', [ event('E', 'u1', { token => $key }, timestamp => $iso, sent_at => $iso) ]);
 	is(fresh("abs($age) < 5"), 't', 'and from the event');
+	posthog('/batch', { api_key => $key, sentAt => $iso, batch => [ event('E', 'u1', {}, timestamp => $iso) ] });
+	is(fresh("abs($age) < 5"), 't', 'also as Python said it before version 7');
+	posthog('/e?ip=0&_=' . int(($now - 7200) * 1000), [ event('E', 'u1', { token => $key }, timestamp => $iso) ]);
+	is(fresh("abs($age) < 5"), 't', 'and as posthog-js says it in the address');
+	posthog('/e?_=x7', [ event('E', 'u1', { token => $key }, timestamp => $iso) ]);
+	is(fresh("abs($age - 7200) < 5"), 't', '... where it is a time');
 };
 
 subtest 'duplicates and bad input' => sub {
@@ -345,6 +351,8 @@ subtest 'gtag' => sub {
 	is(fresh("event, properties->>'x'"), 'image|-100', 'its event');
 	is(http_post($port, '/g/collect?v=2&tid=G-SHOP&cid=9.8&en=beacon', {}, '')->{status}, 204, 'a POST with an empty body');
 	is(fresh('event'), 'beacon', 'its event');
+	is(http_raw($port, "POST /g/collect?v=2&tid=G-SHOP&cid=9.8&en=bare HTTP/1.1\r\nHost: x\r\n\r\n")->{status}, 204, 'POST without a body, or a word of its length');
+	is(fresh('event'), 'bare', 'has its event in the address');
 	is(http_post($port, '/g/collect?v=2&tid=G-SHOP&cid=9.8', {}, "en=good\nep.x=1\nen=bad&ep.x=%FF\n")->{status}, 204, 'bad lines');
 	is(fresh('event'), 'good', 'cost their neighbours nothing');
 	is(sql("SELECT string_agg(sqlstate, ' ' ORDER BY failed_id) FROM (SELECT * FROM cdi.failed_events ORDER BY failed_id DESC LIMIT 2) f"), 'ZC202 ZC207', 'and are recorded');

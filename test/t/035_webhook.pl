@@ -97,6 +97,13 @@ my %github = ('X-GitHub-Event' => 'pull_request', 'X-GitHub-Delivery' => 'd-1', 
 is(http_post($port, '/hook/code', \%github, $opened)->{status}, 200, 'a pull request');
 is(sql(q(SELECT event, message_id, anonymous_id, properties->>'number' FROM cdi.events WHERE message_id = 'd-1')), 'pull_request.opened|d-1|github:42|7', 'GitHub\'s event and delivery');
 
+my $form = 'payload=%7B%22action%22%3A%22closed%22%2C%22number%22%3A8%2C%22title%22%3A%22a%2Bb+%26+gr%C3%B6%C3%9Fer%22%7D';
+@github{qw(X-GitHub-Delivery X-Hub-Signature-256 Content-Type)} = ('d-2', 'sha256=' . hmac_sha256_hex($form, $ENV{CDI_GITHUB}), 'application/x-www-form-urlencoded');
+is(http_post($port, '/hook/code', \%github, $form)->{status}, 200, 'a pull request in a form');
+is(sql(q(SELECT event, properties->>'number', properties->>'title' FROM cdi.events WHERE message_id = 'd-2')), "pull_request.closed|8|a+b & gr\xc3\xb6\xc3\x9fer", 'the form is signed, its field is the payload');
+$github{'X-Hub-Signature-256'} = 'sha256=' . hmac_sha256_hex('{"action":"closed"}', $ENV{CDI_GITHUB});
+is(http_post($port, '/hook/code', \%github, $form)->{status}, 401, 'a signature over the field alone is none');
+
 # Shopify
 open $out, '>', "$secrets/shop" or die $!;
 print $out "shpss_1\n";

@@ -41,6 +41,8 @@ is($answer->{status}, 200, 'a server has no origin');
 # Address and user agent
 for my $case ([ 'auto', {}, '|', 'not of a server' ],
 	[ 'auto', { Origin => $page }, '127.0.0.1|Agent/1', 'of a browser' ],
+	[ 'auto', { 'Sec-Fetch-Mode' => 'no-cors', 'Sec-Fetch-Site' => 'same-origin' }, '127.0.0.1|Agent/1', 'of a browser on the same origin' ],
+	[ 'auto', { 'Sec-Fetch-Mode' => 'cors' }, '|', 'not of a server that uses fetch() of Node.js' ],
 	[ 'always', {}, '127.0.0.1|Agent/1', 'of whoever sends' ],
 	[ 'never', { Origin => $page }, '|', 'of nobody' ])
 {

@@ -1,5 +1,57 @@
 -- Attribution (src/attribution).
 
+CREATE OR REPLACE FUNCTION cdi._journey_touches_add(
+    state internal, reading bigint,
+    person_id uuid, touched_at timestamptz, "position" bigint, touch_type text, session_id uuid, VARIADIC dimensions "any")
+RETURNS internal
+LANGUAGE C VOLATILE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_journey_touches_add';
+COMMENT ON FUNCTION cdi._journey_touches_add(internal, bigint, uuid, timestamptz, bigint, text, uuid, "any") IS 'Internal: a touch for an attribution that runs.';
+
+CREATE OR REPLACE FUNCTION cdi._journey_touches_combine(state internal, other internal)
+RETURNS internal
+LANGUAGE C IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_journey_touches_combine';
+COMMENT ON FUNCTION cdi._journey_touches_combine(internal, internal) IS 'Internal: the touches of all processes are those of the leader.';
+
+CREATE OR REPLACE FUNCTION cdi._journey_touches_serialise(state internal)
+RETURNS bytea
+LANGUAGE C VOLATILE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_journey_touches_serialise';
+COMMENT ON FUNCTION cdi._journey_touches_serialise(internal) IS 'Internal: where a parallel worker has left its touches.';
+
+CREATE OR REPLACE FUNCTION cdi._journey_touches_deserialise(bytes bytea, state internal)
+RETURNS internal
+LANGUAGE C VOLATILE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_journey_touches_deserialise';
+COMMENT ON FUNCTION cdi._journey_touches_deserialise(bytea, internal) IS 'Internal: the leader takes the touches of a parallel worker.';
+
+CREATE OR REPLACE FUNCTION cdi._journey_touches_end(state internal)
+RETURNS boolean
+LANGUAGE C IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_journey_touches_end';
+COMMENT ON FUNCTION cdi._journey_touches_end(internal) IS 'Internal: whether there was a touch.';
+
+CREATE OR REPLACE AGGREGATE cdi._journey_touches(
+    reading bigint,
+    person_id uuid, touched_at timestamptz, "position" bigint, touch_type text, session_id uuid, VARIADIC dimensions "any") (
+    SFUNC = cdi._journey_touches_add,
+    STYPE = internal,
+    SSPACE = 1048576,
+    FINALFUNC = cdi._journey_touches_end,
+    COMBINEFUNC = cdi._journey_touches_combine,
+    SERIALFUNC = cdi._journey_touches_serialise,
+    DESERIALFUNC = cdi._journey_touches_deserialise,
+    PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE cdi._journey_touches(bigint, uuid, timestamptz, bigint, text, uuid, VARIADIC "any") IS 'Internal: gives touches to an attribution that runs; see src/attribution/journeys_parallel.c.';
+
+CREATE OR REPLACE FUNCTION cdi._journey_converts(reading bigint, person_id uuid)
+RETURNS boolean
+LANGUAGE C STABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_journey_converts';
+COMMENT ON FUNCTION cdi._journey_converts(bigint, uuid) IS 'Internal: whether a person has a conversion in an attribution that runs.';
+
 CREATE OR REPLACE FUNCTION cdi._attribution_sums(
     models text[],
     dimensions text[],

@@ -63,7 +63,7 @@ WHERE e.extname = 'cdi'
                     'cdi_markov', 'cdi_shapley', 'cdi_shapley_ordered', 'cdi_logistic', 'cdi_hazard', 'cdi_window_funnel',
                     'cdi_funnel', 'cdi_funnel_paths', '_canonical_predicate', '_unknown_virtual_event', 'cdi_event_predicate',
                     'cdi_virtual_event_rows', 'cdi_flow_path', 'cdi_flows', 'cdi_top_paths', 'cdi_flows_mermaid',
-                    'cdi_attribution_report', '_attribution_sums', '_conversion_values', '_usable_value', '_first_within', 'cdi_touch_credit',
+                    'cdi_attribution_report', '_attribution_sums', '_journey_touches', '_journey_converts', '_conversion_values', '_usable_value', '_first_within', 'cdi_touch_credit',
                     'cdi_path_transform', 'cdi_funnel_report', 'cdi_funnel_people', '_step_condition', '_funnel_query',
                     '_virtual_event_rows', '_reach_touches', '_reach_periods', 'cdi_reach', 'cdi_frequency', 'cdi_reach_increments',
                     'cdi_channel_reach', 'cdi_reach_overlap', 'cdi_incremental_reach', 'cdi_reach_curve', 'cdi_event_matches',

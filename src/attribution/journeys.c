@@ -540,7 +540,7 @@ read_conversions_of(CdiJourneys *self, const char *name, CdiConversionKind kind)
 	};
 
 	cdi_journeys_run(cdi_journeys_plan(cdi_journeys_conversion_query(self),
-									   make_params(lengthof(types), types, values, nulls), true, &receiver.pub));
+									   make_params(lengthof(types), types, values, nulls), true, &receiver.pub), true);
 	settle_conversions(self);
 }
 
@@ -572,7 +572,7 @@ read_touches(CdiJourneys *self)
 	bool		everyone = self->request->everyone;
 	const Oid	types[] = {TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID};
 	const Datum values[] = {TimestampTzGetDatum(self->earliest), TimestampTzGetDatum(self->latest),
-		Int64GetDatum(cdi_journeys_start_reading(self))};
+		cdi_journeys_start_reading(self)};
 	const bool	nulls[] = {everyone, everyone, false};
 	ParamListInfo params = make_params(lengthof(types), types, values, nulls);
 	QueryDesc  *query;
@@ -594,9 +594,7 @@ read_touches(CdiJourneys *self)
 	while (self->run_bits < MAX_RUN_BITS && self->npersons >> self->run_bits >= 32 * CDI_JOURNEY_PARTS)
 		self->run_bits++;
 	cdi_journeys_start_touches(self, NULL);
-	if (query->plannedstmt->parallelModeNeeded)
-		params->params[2].value = Int64GetDatum(cdi_journeys_share(self));
-	cdi_journeys_run(query);
+	cdi_journeys_run(query, query->plannedstmt->parallelModeNeeded && cdi_journeys_share(self, &params->params[2].value));
 	cdi_journeys_take_rest(self);
 }
 

@@ -90,7 +90,7 @@ end_reading(void *arg)
 	*link = (*link)->outer;
 }
 
-int64
+Datum
 cdi_journeys_start_reading(CdiJourneys *self)
 {
 	MemoryContextCallback *callback = MemoryContextAllocZero(self->context, sizeof(MemoryContextCallback));
@@ -101,7 +101,7 @@ cdi_journeys_start_reading(CdiJourneys *self)
 	callback->func = end_reading;
 	callback->arg = self;
 	MemoryContextRegisterResetCallback(self->context, callback);
-	return self->reading;
+	return Int64GetDatum(self->reading);
 }
 
 static CdiJourneys *
@@ -117,15 +117,17 @@ find_reading(uint32 number)
 	return NULL;				/* keep compiler quiet */
 }
 
-int64
-cdi_journeys_share(CdiJourneys *self)
+bool
+cdi_journeys_share(CdiJourneys *self, Datum *reading)
 {
 	Size		places = (Size) self->person_mask + 1;
 	SharedPeople *shared;
 
 	Assert(!self->request->everyone);
 	self->shared = dsm_create(MAXALIGN(sizeof(SharedPeople)) + sizeof(CdiPersonSlot) * self->npersons +
-							  sizeof(uint64) * places, 0);
+							  sizeof(uint64) * places, DSM_CREATE_NULL_IF_MAXSEGMENTS);
+	if (self->shared == NULL)
+		return false;
 	shared = dsm_segment_address(self->shared);
 	shared->magic = SHARED_MAGIC;
 	shared->leader = MyProcPid;
@@ -141,7 +143,8 @@ cdi_journeys_share(CdiJourneys *self)
 	pfree(self->persons);
 	pfree(self->person_index);
 	see_people(self, shared);
-	return (int64) ((uint64) dsm_segment_handle(self->shared) << 32 | self->reading);
+	*reading = Int64GetDatum((int64) ((uint64) dsm_segment_handle(self->shared) << 32 | self->reading));
+	return true;
 }
 
 static void

@@ -193,9 +193,10 @@ extern uint64 cdi_touch_store_count(const CdiTouchStore *store, int part);
 extern void cdi_touch_store_read(CdiTouchStore *store, int part, char *end);
 
 /* journeys_parallel.c */
-/* What the query for the touches calls them by: for one process, or for workers, too */
-extern int64 cdi_journeys_start_reading(CdiJourneys *self);
-extern int64 cdi_journeys_share(CdiJourneys *self);
+/* The number by which the query for the touches calls what it is for */
+extern Datum cdi_journeys_start_reading(CdiJourneys *self);
+/* Let workers see the people, by another number; false: there is no shared memory to be had. */
+extern bool cdi_journeys_share(CdiJourneys *self, Datum *reading);
 
 /* journeys_labels.c */
 /* Number of a column that is read of the touches */
@@ -215,6 +216,6 @@ extern char *cdi_journeys_conversion_query(CdiJourneys *self);
 
 /* A query with the caller's privileges */
 extern QueryDesc *cdi_journeys_plan(const char *query, ParamListInfo params, bool parallel, DestReceiver *receiver);
-extern void cdi_journeys_run(QueryDesc *query);
+extern void cdi_journeys_run(QueryDesc *query, bool workers);
 
 #endif							/* CDI_ATTRIBUTION_JOURNEYS_PRIVATE_H */

@@ -260,10 +260,11 @@ cdi_journeys_plan(const char *query, ParamListInfo params, bool parallel, DestRe
 }
 
 void
-cdi_journeys_run(QueryDesc *query)
+cdi_journeys_run(QueryDesc *query, bool workers)
 {
 	ExecutorStart(query, 0);
-	ExecutorRun(query, ForwardScanDirection, 0, true);
+	/* what may be run again is run by one process */
+	ExecutorRun(query, ForwardScanDirection, 0, workers);
 	ExecutorFinish(query);
 	ExecutorEnd(query);
 	FreeQueryDesc(query);

@@ -423,6 +423,11 @@ INSERT INTO attribution_models.touches SELECT pg_temp.id(1), timestamptz '2026-0
 INSERT INTO attribution_models.conversions SELECT pg_temp.id(i), 'large', pg_temp.id(1), '2026-01-02', i, v FROM unnest(ARRAY[999999999999999999.999999999999, 1e30, -1e30, 0.0000000000001, 1e-30]) WITH ORDINALITY u (v, i);
 SELECT value, string_agg(credited_value::text, ' ' ORDER BY touch) FROM cdi_attribution('linear', lookback => '20 days', parameters => pg_temp.parameters()) GROUP BY conversion_event_id, value ORDER BY value;
 SELECT sum(value) = (SELECT sum(value) FROM attribution_models.conversions) AS kept FROM cdi._attribution_sums('{linear}', '{channel}', NULL, NULL, NULL, '20 days', pg_temp.parameters());
+-- Of any size: a third of the value to 12 digits, or of one that is larger or has more to 15 in all.
+INSERT INTO attribution_models.conversions
+SELECT pg_temp.id(1000 * k + f), 'sized', pg_temp.id(1), '2026-01-02', f, (ARRAY[1, -7.25, 9999.9999, 123456789.123456789, -0.3])[f] * ('1e' || k)::numeric FROM generate_series(-30, 40) k, generate_series(1, 5) f;
+SELECT count(*), count(*) FILTER (WHERE abs(credited_value - round(value / 3::numeric(100, 60), greatest(12, scale(value)))) > CASE WHEN abs(value) < 1e18 AND scale(value) <= 12 THEN 0 ELSE abs(value) * 1e-15 END) AS differing
+FROM cdi_attribution('linear', 'sized', lookback => '20 days', parameters => pg_temp.parameters()) WHERE touch < 3;
 -- The largest value there is, is credited exactly by models of all paths, too; one that is larger is none.
 INSERT INTO attribution_models.conversions VALUES (pg_temp.id(9), 'huge', pg_temp.id(1), '2026-01-02', 9, 9e99), (pg_temp.id(10), 'huge', pg_temp.id(1), '2026-01-02', 10, 1e100);
 SELECT m.model, sum(a.credited_value) = 9e99 AS kept FROM unnest('{linear,markov,additive_hazard}'::text[]) m (model), cdi_attribution(m.model, 'huge', lookback => '20 days', parameters => pg_temp.parameters()) a GROUP BY m.model ORDER BY m.model;

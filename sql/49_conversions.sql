@@ -10,8 +10,8 @@ COMMENT ON FUNCTION cdi_property_number(jsonb, text) IS
 -- Events come from anybody, and one of 1e131071 would fail every sum.
 CREATE OR REPLACE FUNCTION cdi._usable_value(value numeric)
 RETURNS numeric
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE WHEN value > -1e100 AND value < 1e100 THEN CASE WHEN scale(value) > 100 THEN round(value, 100) ELSE value END END;
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_usable_value';
 COMMENT ON FUNCTION cdi._usable_value(numeric) IS 'Internal: the value of a conversion, to 100 digits before and after the point; null where it is larger, NaN or infinite.';
 
 CREATE OR REPLACE FUNCTION cdi._require_value_expression(expression text, functions_schema text)

@@ -1,5 +1,59 @@
 -- Attribution (src/attribution).
 
+CREATE OR REPLACE FUNCTION cdi._journey_touches_add(
+    state internal, reading bigint,
+    person_id uuid, touched_at timestamptz, "position" bigint, touch_type text, session_id uuid, VARIADIC dimensions "any")
+RETURNS internal
+LANGUAGE C VOLATILE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_journey_touches_add';
+COMMENT ON FUNCTION cdi._journey_touches_add(internal, bigint, uuid, timestamptz, bigint, text, uuid, "any") IS 'Internal: a touch for an attribution that runs.';
+
+CREATE OR REPLACE FUNCTION cdi._journey_touches_combine(state internal, other internal)
+RETURNS internal
+LANGUAGE C IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_journey_touches_combine';
+COMMENT ON FUNCTION cdi._journey_touches_combine(internal, internal) IS 'Internal: the touches of all processes are those of the leader.';
+
+CREATE OR REPLACE FUNCTION cdi._journey_touches_serialise(state internal)
+RETURNS bytea
+LANGUAGE C VOLATILE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_journey_touches_serialise';
+COMMENT ON FUNCTION cdi._journey_touches_serialise(internal) IS 'Internal: where a parallel worker has left its touches.';
+
+CREATE OR REPLACE FUNCTION cdi._journey_touches_deserialise(bytes bytea, state internal)
+RETURNS internal
+LANGUAGE C VOLATILE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_journey_touches_deserialise';
+COMMENT ON FUNCTION cdi._journey_touches_deserialise(bytea, internal) IS 'Internal: the leader takes the touches of a parallel worker.';
+
+CREATE OR REPLACE FUNCTION cdi._journey_touches_end(state internal)
+RETURNS boolean
+LANGUAGE C IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_journey_touches_end';
+COMMENT ON FUNCTION cdi._journey_touches_end(internal) IS 'Internal: whether there was a touch.';
+
+CREATE OR REPLACE AGGREGATE cdi._journey_touches(
+    reading bigint,
+    person_id uuid, touched_at timestamptz, "position" bigint, touch_type text, session_id uuid, VARIADIC dimensions "any") (
+    SFUNC = cdi._journey_touches_add,
+    STYPE = internal,
+    SSPACE = 1048576,
+    FINALFUNC = cdi._journey_touches_end,
+    COMBINEFUNC = cdi._journey_touches_combine,
+    SERIALFUNC = cdi._journey_touches_serialise,
+    DESERIALFUNC = cdi._journey_touches_deserialise,
+    PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE cdi._journey_touches(bigint, uuid, timestamptz, bigint, text, uuid, VARIADIC "any") IS 'Internal: gives touches to an attribution that runs; see src/attribution/journeys_parallel.c.';
+
+CREATE OR REPLACE FUNCTION cdi._journey_converts(reading bigint, person_id uuid)
+RETURNS boolean
+LANGUAGE C STABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_journey_converts';
+COMMENT ON FUNCTION cdi._journey_converts(bigint, uuid) IS 'Internal: whether a person has a conversion in an attribution that runs.';
+
+-- A row of events is wide, and its last columns are read: it costs ten times the
+-- row that the planner's default has in mind, and is worth a worker.
 CREATE OR REPLACE FUNCTION cdi._attribution_sums(
     models text[],
     dimensions text[],
@@ -23,6 +77,7 @@ RETURNS TABLE (
 LANGUAGE C STABLE PARALLEL RESTRICTED COST 1000000 ROWS 1000
 SET search_path = pg_catalog, pg_temp
 SET jit = off
+SET cpu_tuple_cost = 0.1
 AS 'MODULE_PATHNAME', 'cdi_attribution_sums';
 COMMENT ON FUNCTION cdi._attribution_sums(text[], text[], text, timestamptz, timestamptz, interval, jsonb, boolean) IS 'Internal: credit by model, conversion (unless by_conversion is false) and dimensions, of which day is that of the conversion.';
 
@@ -56,6 +111,7 @@ RETURNS TABLE (
 LANGUAGE C STABLE PARALLEL RESTRICTED COST 1000000 ROWS 100000
 SET search_path = pg_catalog, pg_temp
 SET jit = off
+SET cpu_tuple_cost = 0.1
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION cdi_attribution(text, text, timestamptz, timestamptz, interval, jsonb) IS
 'Who gets the credit: one row per conversion and touchpoint with credit under a model: first_touch, last_touch, last_non_direct, linear, time_decay, position_based, u_shaped, j_shaped, inverse_j, w_shaped, z_shaped (full_path), participation, custom. docs/attribution.md has their formulas and parameters. Touchpoints of the person count from lookback before the conversion up to its own instant, both included; touch is the number within that path of touches. Conversions from from_time to before to_time, of one name or all.

@@ -3,14 +3,11 @@
  *		Read conversions and touches and bring them together by person.
  *
  * Conversions are read first, into memory.  Touches are then read in whatever
- * order their relation has them (so that its plan is free): those that no
- * conversion can be due to are dropped at once, the others are kept in records
- * of fixed size, chained by person, and sorted one person at a time.  Sorting
- * the rows themselves would take most of the time.
- *
- * Beyond the memory that a hash join may take (work_mem times
- * hash_mem_multiplier), records go to tapes, one per group of people, which
- * share a temporary file: to make a hundred files takes longer than to fill them.
+ * order their relation has them, by an aggregate (journeys_parallel.c), so that
+ * the planner is free to divide them over workers: those that no conversion can
+ * be due to are dropped at once, the others are kept in records of fixed size
+ * in parts by person (journeys_store.c), and sorted one person at a time.
+ * Sorting the rows themselves would take most of the time.
  */
 #include "attribution/journeys.h"
 
@@ -33,14 +30,15 @@
 #include "attribution/journeys_private.h"
 #include "base/errors.h"
 
-/* Touches per block: an index is a block and a place in it. */
-#define BLOCK_BITS		14
-#define BLOCK_TOUCHES	(1 << BLOCK_BITS)
-
-#define CDI_PEOPLE_AHEAD	16
-
-/* Log2 of how many people one after the other go to the same tape, at most */
+/* Log2 of how many people one after the other are in the same part, at most */
 #define MAX_RUN_BITS		8
+
+typedef struct ConversionReceiver
+{
+	DestReceiver pub;
+	CdiJourneys *journeys;
+	int			kind;
+} ConversionReceiver;
 
 #define PERSON_WAITS		(-2)	/* for settle_conversions() */
 /* Rows between the fetch of a place in the index and that of the person there */
@@ -114,98 +112,37 @@ find_person(CdiJourneys *self, const pg_uuid_t *id, uint32 hash, bool add)
 	return add ? add_person(self, id, hash) : -1;
 }
 
+bool
+cdi_journeys_converts(const CdiJourneys *self, const pg_uuid_t *person)
+{
+	return find_person(unconstify(CdiJourneys *, self), person, cdi_person_hash(*person), false) >= 0;
+}
+
 static inline CdiTouch *
 touch_at(const CdiJourneys *self, uint32 number)
 {
-	return (CdiTouch *) (self->blocks[number >> BLOCK_BITS] +
-						 self->stride * (number & (BLOCK_TOUCHES - 1)));
+	return (CdiTouch *) (self->touches + self->stride * number);
 }
 
-/* Room for a touch, which becomes its person's first. */
-static CdiTouch *
-new_touch(CdiJourneys *self)
-{
-	if (self->ntouches >> BLOCK_BITS == self->nblocks)
-	{
-		if (self->nblocks == self->block_space)
-		{
-			self->block_space *= 2;
-			self->blocks = repalloc_huge(self->blocks, sizeof(char *) * self->block_space);
-		}
-		self->blocks[self->nblocks++] = MemoryContextAllocHuge(self->context, self->stride * BLOCK_TOUCHES);
-	}
-	return touch_at(self, self->ntouches++);
-}
-
-static void
-chain_touch(CdiJourneys *self, CdiTouch *touch)
-{
-	CdiPersonPath *person = &self->person_paths[touch->person];
-
-	touch->next = person->head;
-	person->head = (uint32) self->ntouches;
-}
-
-static inline int
-tape_of(const CdiJourneys *self, int32 person)
-{
-	return (person >> self->run_bits) % CDI_JOURNEY_TAPES;
-}
-
-/* The person who comes after one on its tape, or first (after -1) */
+/* The person who comes after one in its part, or first (after -1) */
 static inline int32
-next_on_tape(const CdiJourneys *self, int tape, int32 person)
+next_in_part(const CdiJourneys *self, int part, int32 person)
 {
 	int32		run = 1 << self->run_bits;
 
 	if (person < 0)
-		return tape * run;
+		return part * run;
 	person++;
-	return person % run != 0 ? person : person + (CDI_JOURNEY_TAPES - 1) * run;
+	return person % run != 0 ? person : person + (CDI_JOURNEY_PARTS - 1) * run;
 }
 
-static void
-write_touch(CdiJourneys *self, CdiTouch *touch)
+void
+cdi_journeys_start_touches(CdiJourneys *self, BufFile *file)
 {
-	/* a tape's buffer comes from the context of the first write */
-	MemoryContext previous = MemoryContextSwitchTo(self->context);
-	LogicalTape **tape = &self->tapes[tape_of(self, touch->person)];
-
-	if (*tape == NULL)
-		*tape = LogicalTapeCreate(self->tape_set);
-	LogicalTapeWrite(*tape, touch, self->stride);
-	MemoryContextSwitchTo(previous);
-}
-
-/* From now on touches go to tapes, and those that are here go first. */
-static void
-start_spilling(CdiJourneys *self)
-{
-	MemoryContext previous = MemoryContextSwitchTo(self->context);
-
-	/* Neighbours share cache lines; a tape has so many runs that tapes are about even. */
-	while (self->run_bits < MAX_RUN_BITS && self->npersons >> self->run_bits >= 32 * CDI_JOURNEY_TAPES)
-		self->run_bits++;
-	self->tape_set = LogicalTapeSetCreate(false, NULL, -1);
-	for (uint32 i = 0; i < self->ntouches; i++)
-		write_touch(self, touch_at(self, i));
-	for (int32 i = 0; i < self->npersons; i++)
-		self->person_paths[i].head = 0;
-	self->ntouches = 0;
-	self->spare = palloc(self->stride);
-	MemoryContextSwitchTo(previous);
-}
-
-/* All touches are there: tapes may be read, more than once. */
-static void
-freeze_tapes(CdiJourneys *self)
-{
-	MemoryContext previous = MemoryContextSwitchTo(self->context);
-
-	for (int i = 0; i < CDI_JOURNEY_TAPES; i++)
-		if (self->tapes[i])
-			LogicalTapeFreeze(self->tapes[i], NULL);
-	MemoryContextSwitchTo(previous);
+	self->stride = offsetof(CdiTouch, session_id) + (self->request->sessions ? sizeof(pg_uuid_t) : 0);
+	self->waiting = MemoryContextAlloc(self->context, self->stride * CDI_WAITING_ROWS);
+	self->nwaiting = 0;
+	self->store = cdi_touch_store_create(self->context, self->stride, file);
 }
 
 /* Keep a touch of a person who may owe it a conversion. */
@@ -217,15 +154,9 @@ add_touch(CdiJourneys *self, const CdiTouch *touch, int32 number)
 
 	if (!self->request->everyone && (touch->at < person->earliest || touch->at > person->latest))
 		return;
-	if (self->tape_set == NULL && self->ntouches >= self->max_touches)
-		start_spilling(self);
-	kept = self->tape_set ? self->spare : new_touch(self);
+	kept = cdi_touch_store_add(self->store, cdi_journeys_part(self, number));
 	memcpy(kept, touch, self->stride);
 	kept->person = number;
-	if (self->tape_set)
-		write_touch(self, kept);
-	else
-		chain_touch(self, kept);
 }
 
 /* What is known of the person where its place in the index points */
@@ -260,8 +191,8 @@ wait_for_person(CdiJourneys *self, const pg_uuid_t *id)
 }
 
 /* Find the people of the touches that wait. */
-static void
-add_waiting(CdiJourneys *self)
+void
+cdi_journeys_take_rest(CdiJourneys *self)
 {
 	int32		numbers[CDI_WAITING_ROWS];
 	int			n = self->nwaiting;
@@ -276,33 +207,32 @@ add_waiting(CdiJourneys *self)
 	self->nwaiting = 0;
 }
 
-/* receiveSlot: a touch */
-static bool
-receive_touch(TupleTableSlot *slot, DestReceiver *receiver)
+void
+cdi_journeys_take_touch(CdiJourneys *self, const NullableDatum *columns)
 {
-	CdiJourneys *self = ((CdiJourneyReceiver *) receiver)->journeys;
 	CdiTouch   *touch = (CdiTouch *) (self->waiting + self->nwaiting * self->stride);
+	TimestampTz at = DatumGetTimestampTz(columns[CDI_TOUCH_AT].value);
 
-	slot_getallattrs(slot);
-	if (slot->tts_isnull[CDI_TOUCH_PERSON] || slot->tts_isnull[CDI_TOUCH_AT])
-		return true;
-	if (!TIMESTAMP_NOT_FINITE(DatumGetTimestampTz(slot->tts_values[CDI_TOUCH_AT])))
-		self->seen_until = Max(self->seen_until, DatumGetTimestampTz(slot->tts_values[CDI_TOUCH_AT]));
-	wait_for_person(self, DatumGetUUIDP(slot->tts_values[CDI_TOUCH_PERSON]));
-	touch->at = DatumGetTimestampTz(slot->tts_values[CDI_TOUCH_AT]);
-	touch->position = slot->tts_isnull[CDI_TOUCH_POSITION] ? 0 : DatumGetInt64(slot->tts_values[CDI_TOUCH_POSITION]);
-	touch->type = slot->tts_isnull[CDI_TOUCH_TYPE] ? -1 : cdi_journeys_intern_type(self, slot->tts_values[CDI_TOUCH_TYPE]);
-	touch->label = cdi_journeys_intern_label(self, slot);
+	if (columns[CDI_TOUCH_PERSON].isnull || columns[CDI_TOUCH_AT].isnull)
+		return;
+	if (!TIMESTAMP_NOT_FINITE(at))
+		self->seen_until = Max(self->seen_until, at);
+	wait_for_person(self, DatumGetUUIDP(columns[CDI_TOUCH_PERSON].value));
+	touch->at = at;
+	touch->position = columns[CDI_TOUCH_POSITION].isnull ? 0 : DatumGetInt64(columns[CDI_TOUCH_POSITION].value);
+	touch->type = -1;
+	if (!columns[CDI_TOUCH_TYPE].isnull)
+		touch->type = cdi_journeys_intern_type(self, cdi_journeys_text(PointerGetDatum(DatumGetTextPP(columns[CDI_TOUCH_TYPE].value))));
+	touch->label = cdi_journeys_intern_label(self, columns + CDI_TOUCH_DIMENSIONS);
 	if (self->request->sessions)
 	{
-		if (slot->tts_isnull[CDI_TOUCH_SESSION])
+		if (columns[CDI_TOUCH_SESSION].isnull)
 			memset(touch->session_id, 0, sizeof(pg_uuid_t));
 		else
-			memcpy(touch->session_id, DatumGetUUIDP(slot->tts_values[CDI_TOUCH_SESSION]), sizeof(pg_uuid_t));
+			memcpy(touch->session_id, DatumGetUUIDP(columns[CDI_TOUCH_SESSION].value), sizeof(pg_uuid_t));
 	}
 	if (self->nwaiting == CDI_WAITING_ROWS)
-		add_waiting(self);
-	return true;
+		cdi_journeys_take_rest(self);
 }
 
 /* Widen what the person's touches may be by a conversion's windows. */
@@ -371,7 +301,7 @@ describe_conversion(CdiJourneys *self, CdiConversion *conversion, TupleTableSlot
 static bool
 receive_conversion(TupleTableSlot *slot, DestReceiver *receiver)
 {
-	CdiJourneyReceiver *context = (CdiJourneyReceiver *) receiver;
+	ConversionReceiver *context = (ConversionReceiver *) receiver;
 	CdiJourneys *self = context->journeys;
 	CdiConversion *conversion;
 	bool		milestone = context->kind != CDI_COUNTED;
@@ -508,47 +438,52 @@ visit_person(CdiJourneys *self, int32 number, void (*visit) (void *arg, const Cd
 	CdiJourney	journey = {.person = self->persons[number].id,.has_person = true};
 
 	CHECK_FOR_INTERRUPTS();
-	/* what will be looked at some people later */
-	if (number + CDI_PEOPLE_AHEAD < self->npersons && person[CDI_PEOPLE_AHEAD].head > 0)
-		__builtin_prefetch(touch_at(self, person[CDI_PEOPLE_AHEAD].head - 1));
 	journey.conversions = self->conversions + person->first_conversion;
 	journey.nconversions = person->nconversions;
 	collect_touches(self, person->head, &journey);
 	visit(arg, &journey);
 }
 
-/* The people of one tape: read their touches into the blocks, from the start. */
+/* The touches of the people of one part */
 static void
-load_people(CdiJourneys *self, int number)
+load_part(CdiJourneys *self, int part)
 {
-	MemoryContext previous;
+	ListCell   *cell;
+	uint64		n = cdi_touch_store_count(self->store, part);
+	char	   *end;
 
-	self->ntouches = 0;
-	for (int32 i = next_on_tape(self, number, -1); i < self->npersons; i = next_on_tape(self, number, i))
-		self->person_paths[i].head = 0;
-	if (self->tapes[number] == NULL)
-		return;
-	previous = MemoryContextSwitchTo(self->context);
-	LogicalTapeRewindForRead(self->tapes[number], BLCKSZ);
-	for (;;)
+	foreach(cell, self->others)
+		n += cdi_touch_store_count(lfirst(cell), part);
+	if (n >= PG_UINT32_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("too many touches for one attribution"),
+				 errhint("Attribute shorter spans of time by from_time and to_time.")));
+	if (self->stride * n > self->touch_space)
 	{
-		CdiTouch   *touch;
-		size_t		got;
-
-		if (self->ntouches == PG_UINT32_MAX)
-			ereport(ERROR,
-					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-					 errmsg("too many touches for one attribution"),
-					 errhint("Attribute shorter spans of time by from_time and to_time.")));
-		touch = new_touch(self);
-		got = LogicalTapeRead(self->tapes[number], touch, self->stride);
-		if (got == 0)
-			break;
-		if (got != self->stride)
-			elog(ERROR, "unexpected end of tape");
-		chain_touch(self, touch);
+		if (self->touches)
+			pfree(self->touches);
+		self->touch_space = self->stride * n;
+		self->touches = MemoryContextAllocHuge(self->context, self->touch_space);
 	}
-	MemoryContextSwitchTo(previous);
+	end = self->touches + self->stride * cdi_touch_store_count(self->store, part);
+	cdi_touch_store_read(self->store, part, end);
+	foreach(cell, self->others)
+	{
+		end += self->stride * cdi_touch_store_count(lfirst(cell), part);
+		cdi_touch_store_read(lfirst(cell), part, end);
+	}
+
+	for (int32 i = next_in_part(self, part, -1); i < self->npersons; i = next_in_part(self, part, i))
+		self->person_paths[i].head = 0;
+	for (uint32 i = 0; i < n; i++)
+	{
+		CdiTouch   *touch = touch_at(self, i);
+		CdiPersonPath *person = &self->person_paths[touch->person];
+
+		touch->next = person->head;
+		person->head = i + 1;
+	}
 }
 
 void
@@ -562,41 +497,62 @@ cdi_journeys_visit(CdiJourneys *self, void (*visit) (void *arg, const CdiJourney
 		CHECK_FOR_INTERRUPTS();
 		visit(arg, &journey);
 	}
-	if (self->tape_set == NULL)
-		for (int32 i = 0; i < self->npersons; i++)
+	for (int part = 0; part < CDI_JOURNEY_PARTS && self->npersons > 0; part++)
+	{
+		load_part(self, part);
+		for (int32 i = next_in_part(self, part, -1); i < self->npersons; i = next_in_part(self, part, i))
 			visit_person(self, i, visit, arg);
-	else
-		for (int tape = 0; tape < CDI_JOURNEY_TAPES; tape++)
-		{
-			load_people(self, tape);
-			for (int32 i = next_on_tape(self, tape, -1); i < self->npersons; i = next_on_tape(self, tape, i))
-				visit_person(self, i, visit, arg);
-		}
+	}
+}
+
+static ParamListInfo
+make_params(int n, const Oid *types, const Datum *values, const bool *nulls)
+{
+	ParamListInfo params = makeParamList(n);
+
+	for (int i = 0; i < n; i++)
+		params->params[i] = (ParamExternData) {values[i], nulls[i], PARAM_FLAG_CONST, types[i]};
+	return params;
+}
+
+static void
+start_receiving(DestReceiver *receiver, int operation, TupleDesc desc)
+{
+}
+
+static void
+stop_receiving(DestReceiver *receiver)
+{
+}
+
+/* Of one name, or (NULL) all */
+static void
+read_conversions_of(CdiJourneys *self, const char *name, CdiConversionKind kind)
+{
+	const CdiJourneyRequest *request = self->request;
+	const Oid	types[] = {TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID};
+	const Datum values[] = {name ? CStringGetTextDatum(name) : (Datum) 0,
+		TimestampTzGetDatum(request->from_time), TimestampTzGetDatum(request->to_time)};
+	const bool	nulls[] = {name == NULL, kind != CDI_COUNTED || !request->has_from, kind != CDI_COUNTED || !request->has_to};
+	ConversionReceiver receiver = {
+		.pub = {receive_conversion, start_receiving, stop_receiving, stop_receiving, DestNone},
+		.journeys = self,.kind = kind
+	};
+
+	cdi_journeys_run(cdi_journeys_plan(cdi_journeys_conversion_query(self),
+									   make_params(lengthof(types), types, values, nulls), true, &receiver.pub), true);
+	settle_conversions(self);
 }
 
 static void
 read_conversions(CdiJourneys *self)
 {
 	const CdiJourneyRequest *request = self->request;
-	Oid			types[3] = {TEXTOID, TIMESTAMPTZOID, TIMESTAMPTZOID};
-	Datum		values[3] = {0, TimestampTzGetDatum(request->from_time), TimestampTzGetDatum(request->to_time)};
-	bool		nulls[3] = {request->conversion == NULL, !request->has_from, !request->has_to};
 
-	if (request->conversion)
-		values[0] = CStringGetTextDatum(request->conversion);
-	cdi_journeys_stream(self, cdi_journeys_conversion_query(self), 3, types, values, nulls, receive_conversion, CDI_COUNTED);
-	settle_conversions(self);
+	read_conversions_of(self, request->conversion, CDI_COUNTED);
 	for (int i = 0; i < request->nmilestones; i++)
-	{
-		bool		milestone_nulls[3] = {false, true, true};
-
-		if (request->milestones[i] == NULL)
-			continue;
-		values[0] = CStringGetTextDatum(request->milestones[i]);
-		cdi_journeys_stream(self, cdi_journeys_conversion_query(self), 3, types, values, milestone_nulls,
-			   receive_conversion, CDI_MILESTONE + i);
-		settle_conversions(self);
-	}
+		if (request->milestones[i])
+			read_conversions_of(self, request->milestones[i], CDI_MILESTONE + i);
 	qsort_arg(self->conversions, self->nconversions, sizeof(CdiConversion), compare_conversions, self);
 	for (int64 i = 0; i < self->nconversions; i++)
 	{
@@ -613,19 +569,33 @@ read_conversions(CdiJourneys *self)
 static void
 read_touches(CdiJourneys *self)
 {
-	const CdiJourneyRequest *request = self->request;
-	Oid			types[2] = {TIMESTAMPTZOID, TIMESTAMPTZOID};
-	Datum		values[2] = {TimestampTzGetDatum(self->earliest), TimestampTzGetDatum(self->latest)};
-	bool		nulls[2] = {request->everyone, request->everyone};
+	bool		everyone = self->request->everyone;
+	const Oid	types[] = {TIMESTAMPTZOID, TIMESTAMPTZOID, INT8OID};
+	const Datum values[] = {TimestampTzGetDatum(self->earliest), TimestampTzGetDatum(self->latest),
+		cdi_journeys_start_reading(self)};
+	const bool	nulls[] = {everyone, everyone, false};
+	ParamListInfo params = make_params(lengthof(types), types, values, nulls);
+	QueryDesc  *query;
 
-	char	   *query = cdi_journeys_touch_query(self);
+	/* Whether people have to be shared is only known when there is a plan. */
+	params->params[2].pflags = 0;
 
-	if (self->npersons == 0 && !request->everyone)
+	/*
+	 * Columns that are missing are to be told in any case.  Workers cannot add
+	 * people, so those who have no conversion are read by one process.
+	 */
+	query = cdi_journeys_plan(cdi_journeys_touch_query(self), params, !everyone, None_Receiver);
+	if (self->npersons == 0 && !everyone)
+	{
+		FreeQueryDesc(query);
 		return;
-	cdi_journeys_stream(self, query, 2, types, values, nulls, receive_touch, 0);
-	add_waiting(self);
-	if (self->tape_set)
-		freeze_tapes(self);
+	}
+	/* Neighbours share cache lines; a part has so many runs that parts are about even. */
+	while (self->run_bits < MAX_RUN_BITS && self->npersons >> self->run_bits >= 32 * CDI_JOURNEY_PARTS)
+		self->run_bits++;
+	cdi_journeys_start_touches(self, NULL);
+	cdi_journeys_run(query, query->plannedstmt->parallelModeNeeded && cdi_journeys_share(self, &params->params[2].value));
+	cdi_journeys_take_rest(self);
 }
 
 CdiJourneys *
@@ -634,7 +604,6 @@ cdi_journeys_read(MemoryContext context, const CdiJourneyRequest *request)
 	CdiJourneys *self;
 	MemoryContext own = AllocSetContextCreate(context, "cdi journeys", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext previous = MemoryContextSwitchTo(own);
-	size_t		limit;
 
 	self = palloc0(sizeof(CdiJourneys));
 	self->context = own;
@@ -644,17 +613,13 @@ cdi_journeys_read(MemoryContext context, const CdiJourneyRequest *request)
 	self->latest = DT_NOBEGIN;
 	self->seen_until = MIN_TIMESTAMP;
 	self->person_space = self->conversion_space = self->path_space = 1024;
-	self->block_space = 64;
 	self->persons = palloc(sizeof(CdiPersonSlot) * self->person_space);
 	self->person_paths = palloc(sizeof(CdiPersonPath) * self->person_space);
 	self->conversions = palloc(sizeof(CdiConversion) * self->conversion_space);
 	self->path = palloc(sizeof(CdiTouch *) * self->path_space);
-	self->blocks = palloc(sizeof(char *) * self->block_space);
-	self->stride = offsetof(CdiTouch, session_id) + (request->sessions ? sizeof(pg_uuid_t) : 0);
-	self->waiting = palloc(self->stride * CDI_WAITING_ROWS);
-	limit = get_hash_memory_limit();
-	self->max_touches = (uint32) Min(limit / self->stride, PG_INT32_MAX);
 	make_index(self, 2 * (Size) self->person_space);
+	self->path_dimension = cdi_journeys_dimension(self, request->options->label);
+	self->channel_dimension = cdi_journeys_dimension(self, "channel");
 	cdi_journeys_start_labels(self);
 	MemoryContextSwitchTo(previous);
 
@@ -667,9 +632,16 @@ cdi_journeys_read(MemoryContext context, const CdiJourneyRequest *request)
 void
 cdi_journeys_free(CdiJourneys *self)
 {
-	if (self->tape_set)
-		LogicalTapeSetClose(self->tape_set);
+	dsm_segment *shared = self->shared;
+	ListCell   *cell;
+
+	if (self->store)
+		cdi_touch_store_close(self->store);
+	foreach(cell, self->others)
+		cdi_touch_store_close(lfirst(cell));
 	MemoryContextDelete(self->context);
+	if (shared)
+		dsm_detach(shared);
 }
 
 TimestampTz

@@ -14,23 +14,19 @@
 
 #define NO_TEXT	(-1)
 
-/* Columns of the touches that are read: the dimensions asked for, what paths
- * consist of, and the channel, which some rules look at. */
-static int
-dimension_number(const CdiJourneys *self, const char *name)
+int
+cdi_journeys_dimension(const CdiJourneys *self, const char *name)
 {
 	for (int i = 0; i < self->request->ndimensions; i++)
 		if (strcmp(self->request->dimensions[i], name) == 0)
 			return i;
-	return -1;
+	elog(ERROR, "dimension \"%s\" of touches is not read", name);
+	return -1;					/* keep compiler quiet */
 }
 
 void
 cdi_journeys_start_labels(CdiJourneys *self)
 {
-	self->path_dimension = dimension_number(self, self->request->options->label);
-	self->channel_dimension = dimension_number(self, "channel");
-	Assert(self->path_dimension >= 0 && self->channel_dimension >= 0);
 	self->label_index = cdi_label_keys_create(self->context, 256, NULL);
 	self->recent_labels = palloc0(sizeof(CdiRecentLabel) * CDI_RECENT_LABELS);
 	self->path_label_index = cdi_label_keys_create(self->context, 64, NULL);
@@ -77,14 +73,14 @@ path_label_number(CdiJourneys *self, CdiText *label)
 }
 
 static void
-fill_label(CdiJourneys *self, CdiTouchLabel *label, TupleTableSlot *slot)
+fill_label(CdiJourneys *self, CdiTouchLabel *label, const NullableDatum *dimensions)
 {
 	MemoryContext previous = MemoryContextSwitchTo(self->context);
 
 	label->values = palloc0(sizeof(Datum) * self->request->ndimensions);
 	for (int i = 0; i < self->request->ndimensions; i++)
-		if (!slot->tts_isnull[CDI_TOUCH_DIMENSIONS + i])
-			label->values[i] = PointerGetDatum(PG_DETOAST_DATUM_COPY(slot->tts_values[CDI_TOUCH_DIMENSIONS + i]));
+		if (!dimensions[i].isnull)
+			label->values[i] = PointerGetDatum(PG_DETOAST_DATUM_COPY(dimensions[i].value));
 	MemoryContextSwitchTo(previous);
 	label->channel = cdi_journeys_text(label->values[self->channel_dimension]);
 	label->direct = label->channel.len == strlen(CDI_CHANNEL_DIRECT) &&
@@ -96,14 +92,14 @@ fill_label(CdiJourneys *self, CdiTouchLabel *label, TupleTableSlot *slot)
 }
 
 static int32
-add_label(CdiJourneys *self, TupleTableSlot *slot)
+add_label(CdiJourneys *self, const NullableDatum *dimensions)
 {
 	if (self->nlabels == self->label_space)
 	{
 		self->label_space *= 2;
 		self->labels = repalloc_huge(self->labels, sizeof(CdiTouchLabel) * self->label_space);
 	}
-	fill_label(self, &self->labels[self->nlabels], slot);
+	fill_label(self, &self->labels[self->nlabels], dimensions);
 	return self->nlabels++;
 }
 
@@ -127,7 +123,7 @@ recent_label(const CdiJourneys *self, CdiText key)
 }
 
 static int32
-find_label(CdiJourneys *self, CdiText key, TupleTableSlot *slot)
+find_label(CdiJourneys *self, CdiText key, const NullableDatum *dimensions)
 {
 	bool		found;
 	CdiRecentLabel *recent = recent_label(self, key);
@@ -139,14 +135,14 @@ find_label(CdiJourneys *self, CdiText key, TupleTableSlot *slot)
 	if (!found)
 	{
 		entry->key = keep_text(self, key.data, key.len);
-		entry->number = add_label(self, slot);
+		entry->number = add_label(self, dimensions);
 	}
 	*recent = (CdiRecentLabel) {entry->key.data, entry->key.len, entry->number};
 	return entry->number;
 }
 
 int32
-cdi_journeys_intern_label(CdiJourneys *self, TupleTableSlot *slot)
+cdi_journeys_intern_label(CdiJourneys *self, const NullableDatum *dimensions)
 {
 	CdiText		key;
 
@@ -155,15 +151,15 @@ cdi_journeys_intern_label(CdiJourneys *self, TupleTableSlot *slot)
 	{
 		text	   *value;
 
-		if (slot->tts_isnull[CDI_TOUCH_DIMENSIONS])
+		if (dimensions[0].isnull)
 		{
 			if (self->null_label < 0)
-				self->null_label = add_label(self, slot);
+				self->null_label = add_label(self, dimensions);
 			return self->null_label;
 		}
-		value = DatumGetTextPP(slot->tts_values[CDI_TOUCH_DIMENSIONS]);
+		value = DatumGetTextPP(dimensions[0].value);
 		key = (CdiText) {VARDATA_ANY(value), (int) VARSIZE_ANY_EXHDR(value)};
-		return find_label(self, key, slot);
+		return find_label(self, key, dimensions);
 	}
 	resetStringInfo(&self->key);
 	for (int i = 0; i < self->request->ndimensions; i++)
@@ -171,23 +167,21 @@ cdi_journeys_intern_label(CdiJourneys *self, TupleTableSlot *slot)
 		int			len = NO_TEXT;
 		text	   *value = NULL;
 
-		if (!slot->tts_isnull[CDI_TOUCH_DIMENSIONS + i])
+		if (!dimensions[i].isnull)
 		{
-			value = DatumGetTextPP(slot->tts_values[CDI_TOUCH_DIMENSIONS + i]);
+			value = DatumGetTextPP(dimensions[i].value);
 			len = VARSIZE_ANY_EXHDR(value);
 		}
 		appendBinaryStringInfo(&self->key, (char *) &len, sizeof(len));
 		if (len > 0)
 			appendBinaryStringInfo(&self->key, VARDATA_ANY(value), len);
 	}
-	return find_label(self, (CdiText) {self->key.data, self->key.len}, slot);
+	return find_label(self, (CdiText) {self->key.data, self->key.len}, dimensions);
 }
 
 int32
-cdi_journeys_intern_type(CdiJourneys *self, Datum type)
+cdi_journeys_intern_type(CdiJourneys *self, CdiText name)
 {
-	CdiText		name = cdi_journeys_text(PointerGetDatum(DatumGetTextPP(type)));
-
 	for (int i = 0; i < self->ntypes; i++)
 		if (self->types[i].len == name.len && memcmp(self->types[i].data, name.data, name.len) == 0)
 			return i;

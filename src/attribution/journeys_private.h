@@ -1,6 +1,7 @@
 /*
  * journeys_private.h
- *		What journeys.c and journeys_labels.c share.
+ *		What journeys.c, which brings people and their touches together, shares
+ *		with the files beside it.
  */
 #ifndef CDI_ATTRIBUTION_JOURNEYS_PRIVATE_H
 #define CDI_ATTRIBUTION_JOURNEYS_PRIVATE_H
@@ -8,11 +9,14 @@
 #include "attribution/journeys.h"
 
 #include "common/hashfn.h"
+#include "executor/execdesc.h"
 #include "executor/tuptable.h"
+#include "nodes/params.h"
+#include "storage/buffile.h"
+#include "storage/dsm.h"
 #include "tcop/dest.h"
-#include "utils/logtape.h"
 
-#define CDI_JOURNEY_TAPES	128
+#define CDI_JOURNEY_PARTS	128		/* of the people */
 #define CDI_WAITING_ROWS	64
 #define CDI_RECENT_LABELS	1024	/* a power of two */
 
@@ -53,8 +57,17 @@ typedef struct CdiPersonPath
 {
 	int64		first_conversion;
 	int32		nconversions;
-	uint32		head;			/* of the chain of touches, from 1 */
+	uint32		head;			/* of the chain of touches of the part at hand, from 1 */
 } CdiPersonPath;
+
+/* What a store of touches has of one part */
+typedef struct CdiStoredPart
+{
+	uint64		ntouches;
+	int64		last_block;		/* in its file; -1: none */
+} CdiStoredPart;
+
+typedef struct CdiTouchStore CdiTouchStore;
 
 /* A label that was found not long ago; its key is the index's. */
 typedef struct CdiRecentLabel
@@ -112,15 +125,20 @@ struct CdiJourneys
 	TimestampTz seen_until;		/* the last finite instant */
 
 	Size		stride;			/* of a touch */
-	char	  **blocks;
-	int64		nblocks;
-	int64		block_space;
-	uint32		ntouches;
-	uint32		max_touches;	/* in memory */
-	LogicalTapeSet *tape_set;	/* where there are more: one temporary file */
-	LogicalTape *tapes[CDI_JOURNEY_TAPES];	/* NULL: nothing there */
-	int			run_bits;		/* people go to tapes by runs of this many (log2) */
-	CdiTouch   *spare;
+	int			run_bits;		/* people go to parts by runs of this many (log2) */
+	CdiTouchStore *store;		/* NULL: nothing is read */
+	List	   *others;			/* CdiTouchStore, of workers */
+	char	   *touches;		/* of the part at hand */
+	Size		touch_space;
+	dsm_segment *shared;		/* people as workers see them, and their files; or NULL */
+
+	uint32		reading;		/* its number, the same in leader and workers */
+	CdiJourneys *outer;			/* the reading in which this one came about */
+
+	/* of a worker */
+	BufFile    *file;
+	uint32		file_number;
+
 	pg_uuid_t	waiting_people[CDI_WAITING_ROWS];
 	uint32		waiting_hashes[CDI_WAITING_ROWS];
 	char	   *waiting;		/* touches of theirs; conversions wait in their place */
@@ -145,27 +163,59 @@ struct CdiJourneys
 	int			type_space;
 };
 
-typedef struct CdiJourneyReceiver
+static inline int
+cdi_journeys_part(const CdiJourneys *self, int32 person)
 {
-	DestReceiver pub;
-	CdiJourneys *journeys;
-	int			kind;			/* of conversions */
-} CdiJourneyReceiver;
+	return (person >> self->run_bits) % CDI_JOURNEY_PARTS;
+}
+
+/* journeys.c */
+/* Room for touches that are read, into a store of this process. */
+extern void cdi_journeys_start_touches(CdiJourneys *self, BufFile *file);
+/* A touch, columns as in CDI_TOUCH_PERSON and those that follow */
+extern void cdi_journeys_take_touch(CdiJourneys *self, const NullableDatum *columns);
+/* Does the person have a conversion?  All are read. */
+extern bool cdi_journeys_converts(const CdiJourneys *self, const pg_uuid_t *person);
+/* The last touches that wait for their people: before what was taken is looked at. */
+extern void cdi_journeys_take_rest(CdiJourneys *self);
+
+/* journeys_store.c: touches, in parts by person.  With a file all goes there. */
+extern CdiTouchStore *cdi_touch_store_create(MemoryContext context, Size stride, BufFile *file);
+/* Room for one more touch of a part */
+extern CdiTouch *cdi_touch_store_add(CdiTouchStore *store, int part);
+/* Write what there is to the file; another process opens it then. */
+extern void cdi_touch_store_write(CdiTouchStore *store, CdiStoredPart *parts);
+extern CdiTouchStore *cdi_touch_store_open(MemoryContext context, Size stride, BufFile *file, const CdiStoredPart *parts,
+										   const int32 *labels, const int32 *types);
+extern void cdi_touch_store_close(CdiTouchStore *store);
+extern uint64 cdi_touch_store_count(const CdiTouchStore *store, int part);
+/* The touches of a part, in the order in which they came, so that they end there */
+extern void cdi_touch_store_read(CdiTouchStore *store, int part, char *end);
+
+/* journeys_parallel.c */
+/* The number by which the query for the touches calls what it is for */
+extern Datum cdi_journeys_start_reading(CdiJourneys *self);
+/* Let workers see the people, by another number; false: there is no shared memory to be had. */
+extern bool cdi_journeys_share(CdiJourneys *self, Datum *reading);
 
 /* journeys_labels.c */
+/* Number of a column that is read of the touches */
+extern int	cdi_journeys_dimension(const CdiJourneys *self, const char *name);
 extern void cdi_journeys_start_labels(CdiJourneys *self);
 /* Of a text that is not compressed; a null (0) is empty. */
 extern CdiText cdi_journeys_text(Datum value);
-extern int32 cdi_journeys_intern_label(CdiJourneys *self, TupleTableSlot *slot);
-extern int32 cdi_journeys_intern_type(CdiJourneys *self, Datum type);
+/* Of a text for each dimension */
+extern int32 cdi_journeys_intern_label(CdiJourneys *self, const NullableDatum *dimensions);
+extern int32 cdi_journeys_intern_type(CdiJourneys *self, CdiText type);
 
 /* journeys_query.c */
 extern void cdi_journeys_load_definitions(CdiJourneys *self);
 extern int	cdi_journeys_find_definition(CdiJourneys *self, Datum name);
 extern char *cdi_journeys_touch_query(CdiJourneys *self);
 extern char *cdi_journeys_conversion_query(CdiJourneys *self);
-/* Pushes the rows of a query into a receiver; its plan may be parallel. */
-extern void cdi_journeys_stream(CdiJourneys *self, const char *query, int nargs, Oid *types, Datum *values, const bool *nulls,
-								bool (*receive) (TupleTableSlot *, DestReceiver *), int kind);
+
+/* A query with the caller's privileges */
+extern QueryDesc *cdi_journeys_plan(const char *query, ParamListInfo params, bool parallel, DestReceiver *receiver);
+extern void cdi_journeys_run(QueryDesc *query, bool workers);
 
 #endif							/* CDI_ATTRIBUTION_JOURNEYS_PRIVATE_H */

@@ -6,11 +6,16 @@
 
 #include "access/htup_details.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
+#include "executor/executor.h"
 #include "executor/spi.h"
+#include "nodes/makefuncs.h"
+#include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 #include "utils/varlena.h"
 
 #include "attribution/attribution.h"
@@ -206,16 +211,19 @@ cdi_journeys_touch_query(CdiJourneys *self)
 	StringInfoData query;
 
 	initStringInfo(&query);
-	appendStringInfo(&query, "SELECT %s, %s, %s, %s, %s",
+	appendStringInfo(&query, "SELECT cdi._journey_touches($3, %s, %s, %s, %s, %s",
 					 column(relid, relation, "person_id", UUIDOID, true),
 					 column(relid, relation, "touched_at", TIMESTAMPTZOID, true),
 					 column(relid, relation, "position", INT8OID, false),
 					 column(relid, relation, "touch_type", TEXTOID, false),
-					 request->sessions ? column(relid, relation, "session_id", UUIDOID, false) : "NULL");
+					 request->sessions ? column(relid, relation, "session_id", UUIDOID, false) : "NULL::uuid");
 	for (int i = 0; i < request->ndimensions; i++)
 		appendStringInfo(&query, ", %s", column(relid, relation, request->dimensions[i], TEXTOID,
 												i == self->path_dimension || i < request->nrequired));
-	appendStringInfo(&query, " FROM %s r WHERE ($1 IS NULL OR r.touched_at >= $1) AND ($2 IS NULL OR r.touched_at <= $2)", relation);
+	appendStringInfo(&query, ") FROM %s r WHERE ($1 IS NULL OR r.touched_at >= $1) AND ($2 IS NULL OR r.touched_at <= $2)", relation);
+	/* Of a table they are there, and those of others cost less to drop where they are taken. */
+	if (!request->everyone && get_rel_relkind(relid) == RELKIND_VIEW)
+		appendStringInfoString(&query, " AND cdi._journey_converts($3, r.person_id)");
 	return query.data;
 }
 
@@ -237,49 +245,27 @@ cdi_journeys_conversion_query(CdiJourneys *self)
 					relation);
 }
 
-static void
-start_receiving(DestReceiver *receiver, int operation, TupleDesc desc)
+QueryDesc *
+cdi_journeys_plan(const char *query, ParamListInfo params, bool parallel, DestReceiver *receiver)
 {
-}
+	Oid		   *types = palloc(sizeof(Oid) * params->numParams);
+	List	   *trees;
+	PlannedStmt *plan;
 
-static void
-stop_receiving(DestReceiver *receiver)
-{
+	for (int i = 0; i < params->numParams; i++)
+		types[i] = params->params[i].ptype;
+	trees = pg_analyze_and_rewrite_fixedparams(linitial(pg_parse_query(query)), query, types, params->numParams, NULL);
+	plan = pg_plan_query(linitial_node(Query, trees), query, parallel ? CURSOR_OPT_PARALLEL_OK : 0, params);
+	return CreateQueryDesc(plan, query, GetActiveSnapshot(), InvalidSnapshot, receiver, params, NULL, 0);
 }
 
 void
-cdi_journeys_stream(CdiJourneys *self, const char *query, int nargs, Oid *types, Datum *values, const bool *nulls,
-					bool (*receive) (TupleTableSlot *, DestReceiver *), int kind)
+cdi_journeys_run(QueryDesc *query, bool workers)
 {
-	CdiJourneyReceiver receiver;
-	SPIExecuteOptions options;
-	SPIPlanPtr	plan;
-	int			result;
-
-	memset(&receiver, 0, sizeof(receiver));
-	receiver.pub.receiveSlot = receive;
-	receiver.pub.rStartup = start_receiving;
-	receiver.pub.rShutdown = stop_receiving;
-	receiver.pub.rDestroy = stop_receiving;
-	receiver.pub.mydest = DestNone;
-	receiver.journeys = self;
-	receiver.kind = kind;
-	plan = SPI_prepare_cursor(query, nargs, types, CURSOR_OPT_PARALLEL_OK);
-	if (plan == NULL)
-		elog(ERROR, "could not prepare statement: %s", SPI_result_code_string(SPI_result));
-	memset(&options, 0, sizeof(options));
-	options.params = makeParamList(nargs);
-	for (int i = 0; i < nargs; i++)
-	{
-		options.params->params[i].value = values[i];
-		options.params->params[i].isnull = nulls[i];
-		options.params->params[i].pflags = PARAM_FLAG_CONST;
-		options.params->params[i].ptype = types[i];
-	}
-	options.read_only = true;
-	options.dest = &receiver.pub;
-	result = SPI_execute_plan_extended(plan, &options);
-	if (result < 0)
-		elog(ERROR, "could not execute statement: %s", SPI_result_code_string(result));
-	SPI_freeplan(plan);
+	ExecutorStart(query, 0);
+	/* what may be run again is run by one process */
+	ExecutorRun(query, ForwardScanDirection, 0, workers);
+	ExecutorFinish(query);
+	ExecutorEnd(query);
+	FreeQueryDesc(query);
 }

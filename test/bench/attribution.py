@@ -2,6 +2,7 @@
 
 Both sides start from the same: from events as they are stored, and from touches
 and conversions that exist as tables."""
+import functools
 import os
 
 import pq
@@ -11,13 +12,29 @@ MODELS = ("first_touch", "last_touch", "last_non_direct", "linear", "time_decay"
 EVENTS = ("SELECT dimension[1], value FROM cdi_attribution_report('{linear}', 'order') ORDER BY 1")
 TABLES = ("SELECT dimension[1], model, value FROM cdi_attribution_report('{%s}', 'order',"
           " parameters => '{\"touchpoints\": \"bench.touches\", \"conversion_events\": \"bench.conversions\"}')")
-LINEAR = """
-SELECT coalesce(channel, 'unattributed'), sum(value / n)
-FROM (SELECT t.channel, c.value, count(*) OVER (PARTITION BY c.event_id) AS n
+
+# One model alone, as a user would write it: columns of the paths, and what is summed of them
+PATHS = """
+SELECT coalesce(channel, 'unattributed'), sum(%s)
+FROM (SELECT t.channel, c.value, %s
       FROM bench.conversions c
       LEFT JOIN bench.touches t ON t.person_id = c.person_id AND t.touched_at BETWEEN c.converted_at - interval '30 days' AND c.converted_at
       WHERE c.conversion = 'order') path
-GROUP BY 1"""
+%s GROUP BY 1"""
+NUMBER = "row_number() OVER (PARTITION BY c.event_id%s) AS i"
+COUNT = "count(*) OVER (PARTITION BY c.event_id) AS n"
+DECAY = "2 ^ (-extract(epoch FROM c.converted_at - t.touched_at)::double precision / 604800)"
+ALONE = {
+    "first_touch": ("value", NUMBER % " ORDER BY t.touched_at, t.position", "WHERE i = 1"),
+    "last_touch": ("value", NUMBER % " ORDER BY t.touched_at DESC, t.position DESC", "WHERE i = 1"),
+    "last_non_direct": ("value", NUMBER % " ORDER BY t.channel = 'direct', t.touched_at DESC, t.position DESC", "WHERE i = 1"),
+    "linear": ("value / n", COUNT, ""),
+    "time_decay": ("value * coalesce(decay / total, 1)::numeric",
+                   "%s AS decay, sum(%s) OVER (PARTITION BY c.event_id) AS total" % (DECAY, DECAY), ""),
+    "position_based": ("value * CASE WHEN n <= 2 THEN 1.0 / n WHEN i IN (1, n) THEN 0.4 ELSE 0.2 / (n - 2) END",
+                       NUMBER % " ORDER BY t.touched_at, t.position" + ", " + COUNT, ""),
+    "participation": ("value", "row_number() OVER (PARTITION BY c.event_id, t.channel) AS i", "WHERE i = 1"),
+}
 
 
 def read(name):
@@ -67,11 +84,11 @@ class Attribution:
     def models_by_hand(self):
         return self.time("models_by_hand", read("attribution_models.sql"))
 
-    def linear(self):
-        return self.time("linear", TABLES % "linear")
+    def alone(self, model):
+        return self.time(model, TABLES % model)
 
-    def linear_by_hand(self):
-        return self.time("linear_by_hand", LINEAR)
+    def alone_by_hand(self, model):
+        return self.time(model + "_by_hand", PATHS % ALONE[model])
 
     def tables_read(self):
         return self.time("tables_read", "SELECT count(person_id), max(channel) FROM bench.touches")
@@ -82,8 +99,9 @@ class Attribution:
                      {(channel, "linear"): value for channel, value in self.answers["events_by_hand"]})
         self.compare({(channel, model): value for channel, model, value in self.answers["models"]},
                      {(row[0], model): value for row in self.answers["models_by_hand"] for model, value in zip(MODELS, row[1:])})
-        self.compare({(channel, model): value for channel, model, value in self.answers["linear"]},
-                     {(channel, "linear"): value for channel, value in self.answers["linear_by_hand"]})
+        for name in ALONE:
+            self.compare({(channel, model): value for channel, model, value in self.answers[name]},
+                         {(channel, name): value for channel, value in self.answers[name + "_by_hand"]})
 
     def compare(self, cdi, hand):
         for key in set(cdi) | set(hand):
@@ -100,14 +118,17 @@ def run(database, options):
     got = interleave(options.repetitions, events=attribution.events, events_by_hand=attribution.events_by_hand,
                      events_read=attribution.events_read)
     say("{:,} touches".format(options.touches))
+    alone = {name: functools.partial(attribution.alone, name) for name in ALONE}
+    alone.update({name + "_by_hand": functools.partial(attribution.alone_by_hand, name) for name in ALONE})
     got.update(interleave(options.repetitions, models=attribution.models, models_by_hand=attribution.models_by_hand,
-                          linear=attribution.linear, linear_by_hand=attribution.linear_by_hand, tables_read=attribution.tables_read))
+                          tables_read=attribution.tables_read, **dict(sorted(alone.items()))))
     attribution.check()
     attribution.db.close()
     touches = "{:,} touches".format(options.touches)
+    read = ("reading the touches", got["tables_read"])
     return [Row("attribution_models", "attribution, eight rule models, " + touches, "s", got["models"],
-                ("window functions in SQL", got["models_by_hand"]), ("reading the touches", got["tables_read"]), target=3),
-            Row("attribution_linear", "attribution, linear, " + touches, "s", got["linear"],
-                ("window functions in SQL", got["linear_by_hand"]), ("reading the touches", got["tables_read"])),
+                ("window functions in SQL", got["models_by_hand"]), read, target=3)] + [
+            Row("attribution_" + name, "attribution, %s, %s" % (name.replace("_", " "), touches), "s", got[name],
+                ("window functions in SQL", got[name + "_by_hand"]), read, target=3) for name in ALONE] + [
             Row("attribution_events", "attribution, linear, {:,} events".format(events), "s", got["events"],
                 ("window functions in SQL", got["events_by_hand"]), ("reading the events", got["events_read"]))]

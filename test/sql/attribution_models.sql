@@ -230,7 +230,43 @@ FULL JOIN (SELECT * FROM cdi._attribution_sums('{linear,time_decay}', '{channel}
 USING (model, conversion, dimensions) WHERE a.conversions IS DISTINCT FROM b.conversions OR a.value IS DISTINCT FROM b.value;
 RESET work_mem;
 RESET hash_mem_multiplier;
--- Crowds go to tapes by neighbours, and hundreds of labels may begin and end alike.
+-- Nor who reads them: workers alone, each of which numbers types and labels for
+-- itself, and leaves a file; one partition of a table each.
+CREATE TABLE attribution_models.parts (LIKE attribution_models.touches) PARTITION BY HASH (session_id);
+SELECT format('CREATE TABLE attribution_models.parts_%s PARTITION OF attribution_models.parts FOR VALUES WITH (MODULUS 3, REMAINDER %s)', n, n) FROM generate_series(0, 2) n \gexec
+INSERT INTO attribution_models.parts SELECT * FROM attribution_models.shuffled;
+ANALYZE attribution_models.shuffled, attribution_models.parts;
+SET max_parallel_workers_per_gather = 0;
+CREATE TEMP TABLE one_process AS SELECT * FROM cdi_attribution('time_decay', lookback => '20 days', parameters => pg_temp.parameters('{"half_life": "3 days"}'));
+CREATE TEMP TABLE sums_of_one_process AS SELECT * FROM cdi._attribution_sums('{linear,participation,u_shaped}', '{touch_type,campaign_name,channel,day}', NULL, NULL, NULL, '20 days', pg_temp.parameters());
+RESET max_parallel_workers_per_gather;
+CREATE FUNCTION pg_temp.by_workers(relation text) RETURNS TABLE (all_rows boolean, differing bigint, sums bigint, differing_sums bigint) LANGUAGE sql AS $$
+WITH one AS (SELECT * FROM cdi_attribution('time_decay', lookback => '20 days', parameters => pg_temp.parameters(jsonb_build_object('half_life', '3 days', 'touchpoints', relation)))),
+sums AS (SELECT * FROM cdi._attribution_sums('{linear,participation,u_shaped}', '{touch_type,campaign_name,channel,day}', NULL, NULL, NULL, '20 days', pg_temp.parameters(jsonb_build_object('touchpoints', relation))))
+SELECT (SELECT count(*) FROM one) = (SELECT count(*) FROM one_process), (SELECT count(*) FROM (SELECT * FROM one EXCEPT ALL SELECT * FROM one_process) d), (SELECT count(*) FROM sums),
+       (SELECT count(*) FROM sums s FULL JOIN sums_of_one_process o USING (model, conversion, dimensions) WHERE s.conversions IS DISTINCT FROM o.conversions OR s.value IS DISTINCT FROM o.value)
+$$;
+SET parallel_setup_cost = 0; SET min_parallel_table_scan_size = 0; SET parallel_leader_participation = off;
+SELECT pg_stat_force_next_flush();
+SELECT temp_files AS files FROM pg_stat_database WHERE datname = current_database() \gset
+SELECT * FROM pg_temp.by_workers('attribution_models.shuffled');
+SELECT pg_stat_force_next_flush();
+SELECT temp_files > :files AS by_workers FROM pg_stat_database WHERE datname = current_database();
+SET enable_partitionwise_aggregate = on;
+SELECT * FROM pg_temp.by_workers('attribution_models.parts');
+SET max_parallel_workers_per_gather = 0;
+SELECT * FROM pg_temp.by_workers('attribution_models.parts');
+RESET parallel_setup_cost; RESET min_parallel_table_scan_size; RESET parallel_leader_participation; RESET enable_partitionwise_aggregate; RESET max_parallel_workers_per_gather;
+-- A view that has windows by person computes nothing for those who do not convert.
+CREATE TABLE attribution_models.strangers AS SELECT * FROM attribution_models.touches UNION ALL SELECT pg_temp.id(-n), '2026-01-10', n, pg_temp.id(-n), 'stranger', NULL, NULL FROM generate_series(1, 10) n;
+CREATE VIEW attribution_models.fragile AS
+SELECT person_id, touched_at, "position" + 0 * sum(1 / (channel <> 'stranger')::int) OVER (PARTITION BY person_id) AS "position", session_id, channel, campaign_name, touch_type FROM attribution_models.strangers;
+SELECT max("position") FROM attribution_models.fragile;
+SELECT * FROM pg_temp.by_workers('attribution_models.fragile');
+-- What reads touches is of no use to anybody else.
+SELECT cdi._journey_touches(1, pg_temp.id(1), '2026-01-01', 0, '', NULL, ''::text);
+SELECT cdi._journey_converts(1, pg_temp.id(1));
+-- Crowds go to files by neighbours, and hundreds of labels may begin and end alike.
 CREATE TABLE attribution_models.crowd AS
 SELECT pg_temp.id(p) AS person_id, timestamptz '2026-01-01' + (p * 7 + i * 41) % 60 * interval '1 day' AS touched_at, i AS "position",
        'campaign ' || (p * 31 + i * 17) % 700 || ' of the year' AS channel
@@ -254,7 +290,7 @@ FROM crowd_credit c FULL JOIN (
 SET work_mem = '64kB'; SET hash_mem_multiplier = 1;
 SELECT count(*) AS channels, count(*) FILTER (WHERE c.conversions IS DISTINCT FROM s.conversions OR c.value IS DISTINCT FROM s.value) AS differing
 FROM crowd_credit c FULL JOIN pg_temp.crowd() s USING (channel);
--- Few people with many touches leave most tapes empty.
+-- Few people with many touches leave most parts empty.
 CREATE TABLE attribution_models.few AS
 SELECT pg_temp.id(1 + i % 3) AS person_id, timestamptz '2026-01-01' + i * interval '1 minute' AS touched_at, i AS "position", 'c' || i % 7 AS channel FROM generate_series(1, 9000) i;
 CREATE TABLE attribution_models.few_conversions AS SELECT 'c' AS conversion, pg_temp.id(p) AS person_id, timestamptz '2026-01-10' AS converted_at, 210 AS value FROM generate_series(1, 3) p;
@@ -387,6 +423,11 @@ INSERT INTO attribution_models.touches SELECT pg_temp.id(1), timestamptz '2026-0
 INSERT INTO attribution_models.conversions SELECT pg_temp.id(i), 'large', pg_temp.id(1), '2026-01-02', i, v FROM unnest(ARRAY[999999999999999999.999999999999, 1e30, -1e30, 0.0000000000001, 1e-30]) WITH ORDINALITY u (v, i);
 SELECT value, string_agg(credited_value::text, ' ' ORDER BY touch) FROM cdi_attribution('linear', lookback => '20 days', parameters => pg_temp.parameters()) GROUP BY conversion_event_id, value ORDER BY value;
 SELECT sum(value) = (SELECT sum(value) FROM attribution_models.conversions) AS kept FROM cdi._attribution_sums('{linear}', '{channel}', NULL, NULL, NULL, '20 days', pg_temp.parameters());
+-- Of any size: a third of the value to 12 digits, or of one that is larger or has more to 15 in all.
+INSERT INTO attribution_models.conversions
+SELECT pg_temp.id(1000 * k + f), 'sized', pg_temp.id(1), '2026-01-02', f, (ARRAY[1, -7.25, 9999.9999, 123456789.123456789, -0.3])[f] * ('1e' || k)::numeric FROM generate_series(-30, 40) k, generate_series(1, 5) f;
+SELECT count(*), count(*) FILTER (WHERE abs(credited_value - round(value / 3::numeric(100, 60), greatest(12, scale(value)))) > CASE WHEN abs(value) < 1e18 AND scale(value) <= 12 THEN 0 ELSE abs(value) * 1e-15 END) AS differing
+FROM cdi_attribution('linear', 'sized', lookback => '20 days', parameters => pg_temp.parameters()) WHERE touch < 3;
 -- The largest value there is, is credited exactly by models of all paths, too; one that is larger is none.
 INSERT INTO attribution_models.conversions VALUES (pg_temp.id(9), 'huge', pg_temp.id(1), '2026-01-02', 9, 9e99), (pg_temp.id(10), 'huge', pg_temp.id(1), '2026-01-02', 10, 1e100);
 SELECT m.model, sum(a.credited_value) = 9e99 AS kept FROM unnest('{linear,markov,additive_hazard}'::text[]) m (model), cdi_attribution(m.model, 'huge', lookback => '20 days', parameters => pg_temp.parameters()) a GROUP BY m.model ORDER BY m.model;

@@ -75,6 +75,11 @@ SELECT cdi_create_conversion('x', 'X', touch_lookbacks => '{"impression": "soon"
 SELECT cdi_create_conversion('x', 'X', touch_lookbacks => '["1 day"]');
 SELECT cdi_create_conversion('x', 'X', value_property => 'amount', value_expression => '1');
 
+-- What can be no value, by its digits.
+SELECT count(*) AS values, count(u) AS usable, count(*) FILTER (WHERE u IS DISTINCT FROM w OR scale(u) IS DISTINCT FROM scale(w)) AS differing
+FROM (SELECT f * ('1e' || k)::numeric FROM generate_series(-130, 130) k, unnest(ARRAY[1, -1, 9.99, -9.99, 123456789.987654321, 0]) f
+      UNION ALL SELECT unnest('{NaN,Infinity,-Infinity,0,0.00}'::numeric[]) UNION ALL SELECT 1e100 - 1 UNION ALL SELECT 1 - 1e100 UNION ALL SELECT 1e100 - 1e-101) v (v)
+CROSS JOIN LATERAL (SELECT cdi._usable_value(v), CASE WHEN v > -1e100 AND v < 1e100 THEN round(v, least(scale(v), 100)) END) c (u, w);
 -- Values by expression: over columns and properties, exactly; NaN is no value.
 SELECT cdi_create_conversion('margin', 'Sold', value_expression => $$cdi_property_number(properties, 'revenue') - coalesce(cdi_property_number(e.properties, 'cost'), 0)$$);
 SELECT cdi_create_conversion('flag', 'Sold', value_expression => 'CASE WHEN user_id = ''v1'' THEN ''NaN''::float8 ELSE 2.5 END -- a comment', unique_property => 'order_id');

@@ -179,6 +179,27 @@ push_row_is_next(PushRow *row)
 		(!row->has_order || is_first(row->lane, row->order_hash, &row->by_order));
 }
 
+/* A later row of the same primary key: the first, or the newest; NULL: there is none */
+static PushRow *
+later_row(PushRow *row, bool newest)
+{
+	KeyEntry   *entry = hash_search(row->lane->keys, &row->key_hash, HASH_FIND, NULL);
+	PushRow    *found = NULL;
+	dlist_iter	it;
+
+	dlist_foreach(it, &entry->rows)
+	{
+		PushRow    *other = dlist_container(PushRow, by_key, it.cur);
+
+		if (other->position <= row->position || strcmp(other->primary_key, row->primary_key) != 0)
+			continue;
+		found = other;
+		if (!newest)
+			break;
+	}
+	return found;
+}
+
 /*
  * The row has ended and waits to be recorded.  It must be in no queue: neither
  * pending nor of a request that will be sent again.
@@ -187,8 +208,12 @@ void
 push_row_end(PushRow *row, PushEnd end, const char *class, int status, int attempts, const char *error)
 {
 	PushRecord *record = &row->lane->record;
+	PushRow    *next = end == PUSH_FAILED && strcmp(row->operation, "insert") == 0 ? later_row(row, false) : NULL;
 
 	Assert(row->end == PUSH_OPEN);
+	/* What was queued as a change of it is the first that the destination sees. */
+	if (next != NULL && strcmp(next->operation, "update") == 0)
+		next->operation = "insert";
 	leave(row->lane, row->key_hash, &row->by_key);
 	push_row_displace(row);
 	row->end = end;
@@ -403,24 +428,6 @@ push_delivery_add_record(const PushRow *row, int attempt, const CdiAnswer *answe
 	MemoryContextSwitchTo(old);
 }
 
-/* The newest row of the same primary key, if there is a newer one */
-static PushRow *
-newer_row(PushRow *row)
-{
-	KeyEntry   *entry = hash_search(row->lane->keys, &row->key_hash, HASH_FIND, NULL);
-	PushRow    *newest = NULL;
-	dlist_iter	it;
-
-	dlist_foreach(it, &entry->rows)
-	{
-		PushRow    *other = dlist_container(PushRow, by_key, it.cur);
-
-		if (other->position > row->position && strcmp(other->primary_key, row->primary_key) == 0)
-			newest = other;
-	}
-	return newest;
-}
-
 int
 push_request_supersede(PushRequest *request)
 {
@@ -429,16 +436,25 @@ push_request_supersede(PushRequest *request)
 	for (int i = 0; i < request->nrows; i++)
 	{
 		PushRow    *row = request->rows[i];
-		PushRow    *newer = request->lane->latest_only ? newer_row(row) : NULL;
+		/* what is gone is gone before it is there again */
+		bool		stays = !request->lane->latest_only || strcmp(row->operation, "delete") == 0;
+		PushRow    *newest = stays ? NULL : later_row(row, true);
+		PushRow    *other;
 
-		if (newer == NULL)
+		if (newest == NULL)
 		{
 			request->rows[n++] = row;
 			continue;
 		}
-		/* The destination may never have seen it. */
-		if (strcmp(row->operation, "insert") == 0 && strcmp(newer->operation, "update") == 0)
-			newer->operation = row->operation = "insert";
+		/* Those between were not sent, for the first was in their way. */
+		while ((other = later_row(row, false)) != newest)
+		{
+			dlist_delete(&other->queue);
+			push_row_end(other, PUSH_SUPERSEDED, NULL, 0, 0, NULL);
+		}
+		/* The destination has it or not as it was when the first was queued. */
+		if (strcmp(newest->operation, "delete") != 0)
+			newest->operation = strcmp(row->operation, "insert") == 0 ? "insert" : "update";
 		push_row_end(row, PUSH_SUPERSEDED, NULL, 0, request->attempts, NULL);
 	}
 	request->nrows = n;

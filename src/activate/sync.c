@@ -215,6 +215,9 @@ static const char *const expected_query =
  *
  * classified	one row per key in either; payload only where it is needed
  *
+ * queue		deletions first: what has the same order key in the destination,
+ *				under another primary key, is to be there afterwards
+ *
  * A key that the model has twice is invalid, but it is there: not removed.
  * What the action does not serve is not queued and changes the acknowledged
  * state at once: there is nothing to wait for.
@@ -241,7 +244,8 @@ static const char *const diff_query =
 "     OR (e.hash IS NOT NULL AND NOT EXISTS (SELECT FROM duplicates d WHERE d.primary_key = e.primary_key))),\n"
 "queue AS MATERIALIZED (\n"
 "  SELECT nextval('cdi.outbox_position') AS position, c.*\n"
-"  FROM classified c\n"
+"  FROM (SELECT * FROM classified WHERE operation = 'delete'\n"
+"        UNION ALL SELECT * FROM classified WHERE operation <> 'delete') c\n"
 "  WHERE c.operation = ANY ($3)),\n"
 "queued AS (\n"
 "  INSERT INTO cdi.outbox (position, queued_at, sync_id, run_id, operation, primary_key, hash, idempotency_key, payload, row_hash)\n"

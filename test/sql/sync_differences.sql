@@ -116,6 +116,11 @@ SELECT count(*) AS rounds, sum(split_part(found, ' ', 1)::int) > 300 AS many_add
        sum(split_part(found, ' ', 5)::int) > 500 AS many_invalid,
        count(*) FILTER (WHERE found IS DISTINCT FROM expected) AS wrong FROM differ_found;
 SELECT round, found, expected FROM differ_found WHERE found IS DISTINCT FROM expected ORDER BY round LIMIT 1;
+-- What a run removes goes before what it adds: both may have one order key.
+SELECT count(*) > 50 AS runs_of_both, count(*) FILTER (WHERE last_deleted > first_other) AS wrong
+FROM (SELECT max(position) FILTER (WHERE operation = 'delete') AS last_deleted, min(position) FILTER (WHERE operation <> 'delete') AS first_other
+      FROM cdi.outbox o JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'differ' GROUP BY run_id) r
+WHERE last_deleted IS NOT NULL AND first_other IS NOT NULL;
 DROP FUNCTION differ_row, differ_change, differ_expected, differ_found, differ_accept;
 DROP VIEW differ_model;
 DROP TABLE differ_rows, differ_state, differ_found;

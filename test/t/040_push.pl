@@ -179,14 +179,15 @@ is(join(' ', map { "$_->{operation}:$_->{primary_key}:$_->{row}->{name}" } sort 
 
 # ---- what goes wrong ----
 
-destination($_, "$_/a", { batch_size => 50 }) for qw(flaky throttle reject partial small reset endless);
-for my $name (qw(flaky throttle reset endless))
+destination($_, "$_/a", { batch_size => 50 }) for qw(flaky throttle reject partial small reset head endless);
+for my $name (qw(flaky throttle reset head endless))
 {
 	sync($name, $model);
 	acknowledged($name, 499, "$name: every row is acknowledged in the end");
 	is(dead($name), '', "$name: none is lost");
 }
 is(classes('flaky'), 'ok retryable', 'a failed request is sent again');
+is(classes($_), 'ok retryable', "$_: an answer that breaks off accepts nothing") for qw(reset head);
 is(classes('throttle'), 'ok throttled', 'too many requests: sent again');
 my @throttled = sort { $a->{time} <=> $b->{time} } requests('/throttle/a');
 my %sent_again;

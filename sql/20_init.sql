@@ -253,6 +253,13 @@ BEGIN
     ) WITH (fillfactor = 50);
     COMMENT ON TABLE cdi.push_cursor IS 'Position up to which every outbox row of a sync has ended: acknowledged or recorded as failed. Of an event stream, a position of cdi.events.';
 
+    CREATE TABLE cdi.push_waits (
+        sync_id integer PRIMARY KEY,
+        since timestamptz NOT NULL,
+        reason text NOT NULL
+    );
+    COMMENT ON TABLE cdi.push_waits IS 'Syncs that the push worker holds up because another transaction has changed rows that it must write, and stays open. Written by the push worker alone; a row goes when its sync goes on.';
+
     CREATE TABLE cdi.event_stream_counts (
         sync_id integer PRIMARY KEY,
         matched bigint NOT NULL DEFAULT 0,

@@ -217,7 +217,7 @@ BEGIN
            d.name AS destination,
            s.action,
            s.enabled AND d.enabled AS enabled,
-           coalesce(s.paused_reason, CASE WHEN NOT d.enabled THEN 'the destination is disabled' END, u.reason) AS paused_reason,
+           coalesce(s.paused_reason, CASE WHEN NOT d.enabled THEN 'the destination is disabled' END, u.reason, v.reason) AS paused_reason,
            r.started_at AS last_run_at,
            extract(epoch FROM r.finished_at - r.started_at)::double precision AS last_run_seconds,
            r.queried AS last_run_queried,
@@ -251,6 +251,7 @@ BEGIN
         SELECT y.sync_id, count(*) AS acknowledged FROM cdi.sync_rows y GROUP BY y.sync_id
     ) a ON a.sync_id = s.sync_id
     LEFT JOIN cdi.destination_pauses u ON u.destination_id = s.destination_id
+    LEFT JOIN cdi.push_waits v ON v.sync_id = s.sync_id
     LEFT JOIN cdi.push_cursor c ON c.sync_id = s.sync_id
     LEFT JOIN LATERAL (
         SELECT count(*) AS waiting, min(o.queued_at) AS oldest

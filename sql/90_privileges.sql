@@ -29,7 +29,7 @@ BEGIN
     EXECUTE format('GRANT USAGE ON SCHEMA cdi, cdi_bi TO %I', role);
     EXECUTE format('GRANT SELECT ON cdi.events, cdi.failed_events, cdi.imports, cdi.pipeline_deltas, cdi.pipeline_counts, cdi.watermark, '
         'cdi.identity_links, cdi.identity_map, cdi.identity_runs, cdi.identity_ahead, cdi.identity_merge_log, cdi.identity_rules, cdi.identity_refusals, cdi.identity_revocations, cdi.identity_splits, cdi.group_members, cdi.identifier_traits, cdi.computed_trait_deltas, cdi.computed_trait_cursor, cdi.computed_trait_backfills, cdi.computed_trait_values, cdi.computed_trait_counts, '
-        'cdi.spend, cdi.exchange_rates, cdi.outbox, cdi.push_cursor, cdi.event_stream_counts, cdi.sync_runs, cdi.sync_rows, cdi.deliveries, cdi.failed_deliveries, cdi.destination_pauses TO %I', role);
+        'cdi.spend, cdi.exchange_rates, cdi.outbox, cdi.push_cursor, cdi.event_stream_counts, cdi.sync_runs, cdi.sync_rows, cdi.deliveries, cdi.failed_deliveries, cdi.destination_pauses, cdi.push_waits TO %I', role);
     EXECUTE format('GRANT SELECT (source_id, name, enabled, created_at, rotated_at, rate_limit, rate_burst, max_body, allowed_origins, keep_original, client_address, cookieless, person_traits) ON cdi.sources TO %I', role);
     EXECUTE format('GRANT SELECT ON cdi.identifier_types, cdi.trait_policies, cdi.computed_traits, cdi.conversions, cdi.virtual_events, cdi.channels, '
         'cdi.channel_rules, cdi.channel_sites, cdi.destinations, cdi.destination_specs, cdi.syncs, cdi.session_settings, '

@@ -50,6 +50,7 @@ typedef struct Transfer
 	Buffer		lines;			/* headers of the answer, and a zero byte */
 	bool		refused;		/* by the egress guard */
 	bool		cut;
+	bool		head;			/* the answer's has come to its end */
 	const char *host_refused;	/* why the address is not even looked up, or NULL */
 	CURLcode	result;
 	char		error[CURL_ERROR_SIZE];
@@ -151,7 +152,12 @@ take_header(char *data, size_t size, size_t count, void *arg)
 	size_t		len = size * count;
 
 	if (len > 5 && memcmp(data, "HTTP/", 5) == 0)
+	{
 		transfer->lines.len = 0;	/* that of an interim answer is gone */
+		transfer->head = false;
+	}
+	else if (len <= 2 && data[len - 1] == '\n')
+		transfer->head = true;
 	else if (transfer->lines.len + len < MAX_ANSWER_HEADERS && !append(&transfer->lines, data, len))
 		return 0;
 	return len;
@@ -439,7 +445,7 @@ cdi_client_start(CdiHttp *http, const CdiRequest *request, const CdiTarget *targ
 		out_of_memory();
 	transfer->owner = owner;
 	transfer->body.len = transfer->lines.len = 0;
-	transfer->refused = transfer->cut = false;
+	transfer->refused = transfer->cut = transfer->head = false;
 	transfer->error[0] = '\0';
 	transfer->result = CURLE_OK;
 	transfer->host_refused = cdi_client_refuses(request->url, target);
@@ -590,6 +596,12 @@ cdi_client_result(CdiHttp *http, CdiAnswer *answer, void **owner)
 	curl_easy_getinfo(transfer->easy, CURLINFO_TOTAL_TIME_T, &value);
 	answer->milliseconds = value / 1000.0;
 	curl_easy_getinfo(transfer->easy, CURLINFO_RESPONSE_CODE, &status);
+	/* To curl a head that breaks off is an answer without a body. */
+	if (transfer->result == CURLE_OK && !transfer->head)
+	{
+		transfer->result = CURLE_RECV_ERROR;
+		strlcpy(transfer->error, "the connection ended within the head of the answer", sizeof(transfer->error));
+	}
 	if (transfer->result != CURLE_OK && !(transfer->cut && status != 0))
 	{
 		explain_failure(transfer, answer);

@@ -116,8 +116,8 @@ give_up_rows(PushRequest *request, const char *error)
 
 	if (request->nrows == 1)
 	{
-		push_delivery_add_record(push, request->rows[0], request->attempts, NULL, "invalid", error);
-		push_row_end(push, request->rows[0], PUSH_FAILED, "invalid", 0, request->attempts, error);
+		push_delivery_add_record(request->rows[0], request->attempts, NULL, "invalid", error);
+		push_row_end(request->rows[0], PUSH_FAILED, "invalid", 0, request->attempts, error);
 	}
 	else
 	{
@@ -173,7 +173,7 @@ send_request(PushRequest *request, CdiItem **items)
 	}
 	if (request->request == NULL)
 	{
-		push_request_done(push, request);
+		push_request_done(request);
 		return;
 	}
 	if (first || request->attempts == 0)
@@ -200,7 +200,7 @@ send_waiting(PushRequest *request)
 
 	dlist_delete(&request->node);
 	/* What is sent again is what is true now. */
-	if (request->stage == 0 && push_request_supersede(push, request) == 0)
+	if (request->stage == 0 && push_request_supersede(request) == 0)
 	{
 		push_request_free(request);
 		return;
@@ -214,8 +214,8 @@ send_waiting(PushRequest *request)
 
 		if (item->error)
 		{
-			push_delivery_add_record(push, request->rows[i], request->attempts, NULL, "invalid", item->error);
-			push_row_end(push, request->rows[i], PUSH_FAILED, "invalid", 0, request->attempts, item->error);
+			push_delivery_add_record(request->rows[i], request->attempts, NULL, "invalid", item->error);
+			push_row_end(request->rows[i], PUSH_FAILED, "invalid", 0, request->attempts, item->error);
 		}
 		else
 		{
@@ -261,8 +261,8 @@ send_pending(PushLane *lane)
 		if (item->error)
 		{
 			dlist_delete(&row->queue);
-			push_delivery_add_record(push, row, 0, NULL, "invalid", item->error);
-			push_row_end(push, row, PUSH_FAILED, "invalid", 0, 0, item->error);
+			push_delivery_add_record(row, 0, NULL, "invalid", item->error);
+			push_row_end(row, PUSH_FAILED, "invalid", 0, 0, item->error);
 			continue;
 		}
 		if (n == 0)
@@ -472,23 +472,37 @@ write_results(void)
 	}
 }
 
-static bool
-have_results(void)
+/* Of all lanes that could be recorded */
+static int
+rows_ended(void)
 {
-	return push->record.ndeliveries > 0 || push->record.nended > 0 || push_reasons_changed(push);
+	int			n = 0;
+	dlist_iter	it;
+	dlist_iter	inner;
+
+	dlist_foreach(it, &push->destinations)
+		dlist_foreach(inner, &dlist_container(PushDestination, node, it.cur)->lanes)
+	{
+		PushLane   *lane = dlist_container(PushLane, node, inner.cur);
+
+		n += lane->held_since == 0 ? lane->record.nended : 0;
+	}
+	return n;
 }
 
 /* When what has come is to be written; DT_NOEND: nothing has */
 static TimestampTz
 write_due(void)
 {
-	if (!have_results())
-		return DT_NOEND;
+	TimestampTz again = push_write_again(push);
+
+	if (!push_write_wanted(push))
+		return again;
 	if (results_since == 0)
 		results_since = GetCurrentTimestamp();
-	if (push->inflight == 0 || push->record.nended >= WRITE_AT_ONCE)
+	if (push->inflight == 0 || rows_ended() >= WRITE_AT_ONCE)
 		return results_since;
-	return results_since + Min(Max(write_took, WRITE_DELAY_MIN), WRITE_DELAY_MAX);
+	return Min(again, results_since + Min(Max(write_took, WRITE_DELAY_MIN), WRITE_DELAY_MAX));
 }
 
 /* Lanes that may have more than is in memory, or are to go */
@@ -608,8 +622,7 @@ initialise(void)
 	push->scratch = AllocSetContextCreate(context, "cdi push worker, one round", ALLOCSET_DEFAULT_SIZES);
 	push->context = context;
 	dlist_init(&push->destinations);
-	push->record.context = AllocSetContextCreate(context, "cdi results", ALLOCSET_DEFAULT_SIZES);
-	push_record_reset(push);
+	dlist_init(&push->held);
 	push->http = cdi_client_create(context);
 	push_schedule_init(push);
 	push_flight_init();
@@ -622,11 +635,14 @@ cdi_push_main(Datum arg)
 {
 	WaitEventSet *events;
 	WaitEvent	event[3];
+	CdiSlot    *slot;
+	uint64		served = 0;		/* wake-ups that we have looked after */
 	bool		look = true;
 
 	if (!cdi_worker_start(CDI_WORKER_PUSH, arg))
 		proc_exit(0);
 	initialise();
+	slot = cdi_worker_slot();
 	events = cdi_worker_wait_set(cdi_client_fd(push->http));
 
 	for (;;)
@@ -637,6 +653,11 @@ cdi_push_main(Datum arg)
 		MemoryContextSwitchTo(push->scratch);
 		if (cdi_worker_interrupts())
 			look = true;
+		if (pg_atomic_read_u64(&slot->wakes) != served)
+		{
+			served = pg_atomic_read_u64(&slot->wakes);
+			look = true;
+		}
 		take_answers();
 		if (want_compile())
 			push_compile(push);
@@ -650,13 +671,14 @@ cdi_push_main(Datum arg)
 		look |= push_schedule_run(push);
 		if (look || (push->armed == CDI_ARMED && want_rows()))
 			push_read(push);
-		if (look)
-			(void) push_schedule_run(push);
-		look = false;
+		look = push_schedule_run(push) && push->armed == CDI_ARMED;
 		if (push->armed == CDI_ARMED)
 			send_all();
-		/* a refused host answers at once */
-		if (cdi_client_has_result(push->http))
+		/*
+		 * A refused host answers at once.  And a transaction that has waited, for
+		 * a lock or a standby, has reset the latch that somebody set meanwhile.
+		 */
+		if (cdi_client_has_result(push->http) || look || pg_atomic_read_u64(&slot->wakes) != served)
 			continue;
 
 		n = WaitEventSetWait(events, push->armed == CDI_ARMED && want_rows() ? 0 : time_to_wait(), event, lengthof(event), cdi_worker_wait_event());

@@ -37,6 +37,7 @@ typedef struct PushDestination
 	bool		usable;
 	bool		token_asked;	/* its request is in flight */
 	bool		token_works;	/* something was accepted with it */
+	bool		token_unstored; /* the refresh token below is not stored yet */
 	bool		warned;
 	bool		reason_changed; /* the reason below is not recorded yet */
 	char	   *version;		/* of destination and specification */
@@ -97,6 +98,17 @@ typedef struct PushStream
 	int64		retryable;
 } PushStream;
 
+/* What of a lane the next transaction writes */
+typedef struct PushRecord
+{
+	MemoryContext context;
+	HTAB	   *counts;			/* PushCounts by run_id, or NULL: none */
+	dlist_head	deliveries;
+	dlist_head	ended;			/* rows */
+	int			ndeliveries;
+	int			nended;
+} PushRecord;
+
 typedef struct PushLane
 {
 	dlist_node	node;			/* in destination->lanes, next in turn first */
@@ -127,7 +139,10 @@ typedef struct PushLane
 	int			nrows;
 	int64		bytes;
 	int			inflight;
-	int			unrecorded;		/* rows that have ended, and that is not written yet */
+	PushRecord	record;
+	dlist_node	held_node;		/* in push->held, next to be tried first */
+	TimestampTz held_since;		/* when another transaction was first in the way of what is to be written; else 0 */
+	bool		held_told;		/* people were told */
 } PushLane;
 
 /* Why a row ended */
@@ -222,24 +237,16 @@ typedef struct PushCounts
 	int64		retryable;
 } PushCounts;
 
-/* What the next transaction writes */
-typedef struct PushRecord
-{
-	MemoryContext context;
-	HTAB	   *counts;			/* PushCounts by run_id, or NULL: none */
-	dlist_head	deliveries;
-	dlist_head	ended;			/* rows */
-	int			ndeliveries;
-	int			nended;
-} PushRecord;
-
 typedef struct CdiPushState
 {
 	MemoryContext context;
 	MemoryContext scratch;		/* reset in every round of the loop */
 	CdiHttp    *http;
 	dlist_head	destinations;
-	PushRecord	record;
+	dlist_head	held;			/* lanes that cannot be recorded: they send nothing until they are */
+	TimestampTz held_due;		/* when they are tried again */
+	TimestampTz reasons_due;	/* the same of why destinations pause */
+	bool		begun;			/* what a former worker said of its waits is gone */
 	CdiArmed	armed;
 	bool		warned;			/* that this is a copy */
 	int			inflight;
@@ -263,24 +270,22 @@ extern bool push_lane_sends(const PushLane *lane);
 extern const json_t *push_request_action(const PushRequest *request);
 /* Is no row left that it has to wait for? */
 extern bool push_row_is_next(PushRow *row);
-extern void push_row_end(CdiPushState *push, PushRow *row, PushEnd end, const char *class, int status,
-						 int attempts, const char *error);
+extern void push_row_end(PushRow *row, PushEnd end, const char *class, int status, int attempts, const char *error);
 /* The row was sent: it was accepted, has failed for good, or will be sent again. */
-extern void push_row_count(CdiPushState *push, const PushRow *row);
+extern void push_row_count(const PushRow *row);
 extern void push_row_forget(PushRow *row);
 extern PushRequest *push_request_create(PushLane *lane, PushRow **rows, int nrows, int attempts, TimestampTz due);
 extern void push_request_wait(PushRequest *request, TimestampTz due);
 /* The request as it was sent; its rows stay. */
 extern void push_request_forget(PushRequest *request);
 extern void push_request_free(PushRequest *request);
-extern void push_delivery_add(CdiPushState *push, const PushRequest *request, int accepted,
-							  const CdiAnswer *answer, const char *class, const char *error);
+extern void push_delivery_add(const PushRequest *request, int accepted, const CdiAnswer *answer, const char *class, const char *error);
 /* One row of a request that was not accepted; or, answer NULL, that cannot be sent */
-extern void push_delivery_add_record(CdiPushState *push, const PushRow *row, int attempt, const CdiAnswer *answer,
+extern void push_delivery_add_record(const PushRow *row, int attempt, const CdiAnswer *answer,
 									 const char *class, const char *error);
 /* Ends rows that a newer one of their key takes the place of; how many are left */
-extern int	push_request_supersede(CdiPushState *push, PushRequest *request);
-extern void push_record_reset(CdiPushState *push);
+extern int	push_request_supersede(PushRequest *request);
+extern void push_record_reset(PushRecord *record);
 
 /* push_flight.c: requests on the network */
 extern void push_flight_init(void);
@@ -291,7 +296,8 @@ extern void push_flight_end(CdiPushState *push, PushDestination *destination, Pu
 extern TimestampTz push_later(int64 milliseconds);
 extern int64 push_backoff(int attempt);
 extern void push_pause(PushDestination *destination, int64 milliseconds);
-/* The destination's settings are at fault: no row is, so none pays for it. */
+/* The destination's settings are at fault, or what they refer to: no row is, so none pays for it. */
+extern void push_pause_for(PushDestination *destination, int64 milliseconds, int sqlstate, const char *error);
 extern void push_pause_for_settings(PushDestination *destination, int sqlstate, const char *error);
 extern void push_clear_reason(PushDestination *destination);
 /* It did not answer, or not well: why, should this be the one that opens the circuit */
@@ -310,7 +316,7 @@ extern void push_rate_count(PushDestination *destination, TimestampTz now);
 /* push_answer.c */
 extern void push_take_answer(CdiPushState *push, PushRequest *request, const CdiAnswer *answer);
 
-extern void push_request_done(CdiPushState *push, PushRequest *request);
+extern void push_request_done(PushRequest *request);
 extern void push_request_restart(PushRequest *request);
 
 /* push_token.c: true where the destination needs none, or has it */
@@ -339,10 +345,10 @@ extern void push_stream_declare(CdiPushState *push, PushStream *stream, const ch
 /* Outside of transactions: what has been declared since */
 extern void push_stream_compile(CdiPushState *push, PushLane *lane);
 /* In a transaction whose snapshot the watermark was read by */
-extern void push_stream_read(CdiPushState *push, PushLane *lane, int64 watermark);
+extern void push_stream_read(PushLane *lane, int64 watermark);
 /* In the transaction that moves the cursors, and when that is done */
-extern void push_stream_write(CdiPushState *push);
-extern void push_stream_written(CdiPushState *push);
+extern void push_stream_write(PushLane *lane);
+extern void push_stream_written(PushLane *lane);
 /* When a cursor that only passes events is to be recorded; DT_NOEND: none is */
 extern TimestampTz push_stream_due(CdiPushState *push);
 extern int64 push_lane_cursor(PushLane *lane);
@@ -352,7 +358,18 @@ extern void push_read(CdiPushState *push);
 /* Takes over changed destinations, each once nothing of it is in flight. */
 extern void push_compile(CdiPushState *push);
 
-/* push_write.c */
+/*
+ * push_write.c: a transaction that waits for nobody's locks; in PG_CATCH:
+ * aborts it and is false where one was not to be had, else raises the error.
+ */
+extern void push_begin(const char *activity, const char *lock_timeout);
+extern bool push_no_lock(MemoryContext context);
+/* In the first transaction in which anything may be sent */
+extern void push_write_begin(CdiPushState *push);
 extern void push_write(CdiPushState *push);
+/* Is there anything that push_write() would write now? */
+extern bool push_write_wanted(const CdiPushState *push);
+/* When what is held up is tried again; DT_NOEND: nothing is */
+extern TimestampTz push_write_again(const CdiPushState *push);
 
 #endif							/* CDI_PUSH_H */

@@ -34,19 +34,19 @@ typedef struct Tally
 
 /* What becomes of one row */
 static void
-settle_row(CdiPushState *push, PushRequest *request, PushRow *row, CdiClass class, const char *error, int status, Tally *tally)
+settle_row(PushRequest *request, PushRow *row, CdiClass class, const char *error, int status, Tally *tally)
 {
 	switch (class)
 	{
 		case CDI_CLASS_OK:
-			push_row_end(push, row, PUSH_ACCEPTED, NULL, 0, request->attempts, NULL);
+			push_row_end(row, PUSH_ACCEPTED, NULL, 0, request->attempts, NULL);
 			tally->accepted++;
 			break;
 		case CDI_CLASS_RETRYABLE:
 		case CDI_CLASS_THROTTLED:
 			if (request->attempts >= cdi_activate_retry_limit)
 			{
-				push_row_end(push, row, PUSH_FAILED, cdi_class_name(class), status, request->attempts, error);
+				push_row_end(row, PUSH_FAILED, cdi_class_name(class), status, request->attempts, error);
 				tally->failed++;
 			}
 			else
@@ -56,7 +56,7 @@ settle_row(CdiPushState *push, PushRequest *request, PushRow *row, CdiClass clas
 			tally->again[tally->nagain++] = row;
 			break;
 		default:
-			push_row_end(push, row, PUSH_FAILED, "rejected", status, request->attempts, error);
+			push_row_end(row, PUSH_FAILED, "rejected", status, request->attempts, error);
 			tally->failed++;
 	}
 }
@@ -121,7 +121,7 @@ keep_steps(PushRequest *request, const char *name, Jsonb *extract)
  * then waits to go on.
  */
 static bool
-go_on(CdiPushState *push, PushRequest *request, const CdiAnswer *answer, CdiVerdict *verdict)
+go_on(PushRequest *request, const CdiAnswer *answer, CdiVerdict *verdict)
 {
 	const json_t *action = push_request_action(request);
 	const json_t *stage = cdi_action_stage(action, request->stage);
@@ -154,7 +154,7 @@ go_on(CdiPushState *push, PushRequest *request, const CdiAnswer *answer, CdiVerd
 			return false;
 		request->stage++;
 	}
-	push_delivery_add(push, request, 0, answer, cdi_class_name(CDI_CLASS_OK), NULL);
+	push_delivery_add(request, 0, answer, cdi_class_name(CDI_CLASS_OK), NULL);
 	push_request_forget(request);
 	push_request_wait(request, due);
 	return true;
@@ -198,7 +198,7 @@ push_take_answer(CdiPushState *push, PushRequest *request, const CdiAnswer *answ
 
 	push_flight_end(push, destination, lane, request->nrows);
 	push_note_health(destination, answer, verdict, wait, named_wait > 0);
-	if (verdict->class == CDI_CLASS_OK && go_on(push, request, answer, verdict))
+	if (verdict->class == CDI_CLASS_OK && go_on(request, answer, verdict))
 	{
 		MemoryContextSwitchTo(old);
 		return;
@@ -215,9 +215,9 @@ push_take_answer(CdiPushState *push, PushRequest *request, const CdiAnswer *answ
 		int			half = request->nrows / 2;
 		TimestampTz now = GetCurrentTimestamp();
 
-		push_delivery_add(push, request, 0, answer, "split", verdict->error);
+		push_delivery_add(request, 0, answer, "split", verdict->error);
 		for (int i = 0; i < request->nrows; i++)
-			push_row_count(push, request->rows[i]);
+			push_row_count(request->rows[i]);
 		send_part_again(lane, request->rows, half, 0, now);
 		send_part_again(lane, request->rows + half, request->nrows - half, 0, now);
 	}
@@ -238,12 +238,12 @@ push_take_answer(CdiPushState *push, PushRequest *request, const CdiAnswer *answ
 			if ((verdict->class == CDI_CLASS_REJECTED || verdict->class == CDI_CLASS_SPLIT) && verdict->nrows > 0 && !named)
 				tally.rest[tally.nrest++] = request->rows[i];
 			else
-				settle_row(push, request, request->rows[i], class, error, answer->status, &tally);
+				settle_row(request, request->rows[i], class, error, answer->status, &tally);
 			if (class != CDI_CLASS_OK && (named || request->rows[i]->end == PUSH_FAILED))
-				push_delivery_add_record(push, request->rows[i], request->attempts, answer, cdi_class_name(class), error);
-			push_row_count(push, request->rows[i]);
+				push_delivery_add_record(request->rows[i], request->attempts, answer, cdi_class_name(class), error);
+			push_row_count(request->rows[i]);
 		}
-		push_delivery_add(push, request, tally.accepted, answer, cdi_class_name(verdict->class),
+		push_delivery_add(request, tally.accepted, answer, cdi_class_name(verdict->class),
 						  verdict->error ? verdict->error : some_error);
 		send_part_again(lane, tally.again, tally.nagain,
 						verdict->class == CDI_CLASS_AUTH ? request->attempts - 1 : request->attempts, push_later(wait));
@@ -256,13 +256,13 @@ push_take_answer(CdiPushState *push, PushRequest *request, const CdiAnswer *answ
 
 /* No stage that is left is wanted for these rows: they are done. */
 void
-push_request_done(CdiPushState *push, PushRequest *request)
+push_request_done(PushRequest *request)
 {
 	for (int i = 0; i < request->nrows; i++)
 		if (request->named != NULL && request->named[i] && request->row_classes[i] != CDI_CLASS_OK)
-			push_row_end(push, request->rows[i], PUSH_FAILED, "rejected", 0, request->attempts, request->row_errors[i]);
+			push_row_end(request->rows[i], PUSH_FAILED, "rejected", 0, request->attempts, request->row_errors[i]);
 		else
-			push_row_end(push, request->rows[i], PUSH_ACCEPTED, NULL, 0, request->attempts, NULL);
+			push_row_end(request->rows[i], PUSH_ACCEPTED, NULL, 0, request->attempts, NULL);
 	push_request_free(request);
 }
 

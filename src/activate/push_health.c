@@ -55,9 +55,9 @@ push_note_failure(PushDestination *destination, const char *reason)
 }
 
 void
-push_pause_for_settings(PushDestination *destination, int sqlstate, const char *error)
+push_pause_for(PushDestination *destination, int64 milliseconds, int sqlstate, const char *error)
 {
-	push_pause(destination, cdi_activate_retry_max_delay);
+	push_pause(destination, milliseconds);
 	/* one thing at a time is wrong with it */
 	destination->failures = 0;
 	destination->opened_at = 0;
@@ -70,6 +70,12 @@ push_pause_for_settings(PushDestination *destination, int sqlstate, const char *
 			 errmsg("destination \"%s\" pauses", destination->name),
 			 errdetail("%s.", error),
 			 errhint("It is tried again from time to time, and at once after cdi_alter_destination().")));
+}
+
+void
+push_pause_for_settings(PushDestination *destination, int sqlstate, const char *error)
+{
+	push_pause_for(destination, cdi_activate_retry_max_delay, sqlstate, error);
 }
 
 void

@@ -37,6 +37,8 @@ push_lane_create(CdiPushState *push, PushDestination *destination, int32 sync_id
 	lane->sync_id = sync_id;
 	lane->context = AllocSetContextCreate(push->context, "cdi lane", ALLOCSET_DEFAULT_SIZES);
 	make_empty(lane);
+	lane->record.context = AllocSetContextCreate(push->context, "cdi results", ALLOCSET_DEFAULT_SIZES);
+	push_record_reset(&lane->record);
 	dlist_push_tail(&destination->lanes, &lane->node);
 	return lane;
 }
@@ -44,7 +46,7 @@ push_lane_create(CdiPushState *push, PushDestination *destination, int32 sync_id
 bool
 push_lane_idle(const PushLane *lane)
 {
-	return lane->inflight == 0 && lane->unrecorded == 0;
+	return lane->inflight == 0 && lane->record.ndeliveries == 0 && lane->record.nended == 0 && lane->held_since == 0;
 }
 
 bool
@@ -52,7 +54,7 @@ push_lane_sends(const PushLane *lane)
 {
 	const PushStream *stream = lane->stream;
 
-	return lane->enabled && lane->nactions > 0 &&
+	return lane->enabled && lane->nactions > 0 && lane->held_since == 0 &&
 		(stream == NULL || (stream->stream != NULL && !stream->stale && stream->rules_text == NULL));
 }
 
@@ -78,6 +80,7 @@ push_lane_drop(PushLane *lane)
 	Assert(push_lane_idle(lane));
 	dlist_delete(&lane->node);
 	MemoryContextDelete(lane->context);
+	MemoryContextDelete(lane->record.context);
 	if (lane->action_name)
 		pfree(lane->action_name);
 	if (lane->order_text)
@@ -176,31 +179,57 @@ push_row_is_next(PushRow *row)
 		(!row->has_order || is_first(row->lane, row->order_hash, &row->by_order));
 }
 
+/* A later row of the same primary key: the first, or the newest; NULL: there is none */
+static PushRow *
+later_row(PushRow *row, bool newest)
+{
+	KeyEntry   *entry = hash_search(row->lane->keys, &row->key_hash, HASH_FIND, NULL);
+	PushRow    *found = NULL;
+	dlist_iter	it;
+
+	dlist_foreach(it, &entry->rows)
+	{
+		PushRow    *other = dlist_container(PushRow, by_key, it.cur);
+
+		if (other->position <= row->position || strcmp(other->primary_key, row->primary_key) != 0)
+			continue;
+		found = other;
+		if (!newest)
+			break;
+	}
+	return found;
+}
+
 /*
  * The row has ended and waits to be recorded.  It must be in no queue: neither
  * pending nor of a request that will be sent again.
  */
 void
-push_row_end(CdiPushState *push, PushRow *row, PushEnd end, const char *class, int status,
-			 int attempts, const char *error)
+push_row_end(PushRow *row, PushEnd end, const char *class, int status, int attempts, const char *error)
 {
+	PushRecord *record = &row->lane->record;
+	PushRow    *next = end == PUSH_FAILED && strcmp(row->operation, "insert") == 0 ? later_row(row, false) : NULL;
+
 	Assert(row->end == PUSH_OPEN);
+	/* What was queued as a change of it is the first that the destination sees. */
+	if (next != NULL && strcmp(next->operation, "update") == 0)
+		next->operation = "insert";
 	leave(row->lane, row->key_hash, &row->by_key);
 	push_row_displace(row);
 	row->end = end;
 	row->class = class;
 	row->status = status;
 	row->attempts = attempts;
-	row->error = error ? MemoryContextStrdup(push->record.context, error) : NULL;
-	dlist_push_tail(&push->record.ended, &row->queue);
-	push->record.nended++;
-	row->lane->unrecorded++;
+	row->error = error ? MemoryContextStrdup(record->context, error) : NULL;
+	dlist_push_tail(&record->ended, &row->queue);
+	record->nended++;
 }
 
 void
-push_row_count(CdiPushState *push, const PushRow *row)
+push_row_count(const PushRow *row)
 {
-	HASHCTL		control = {.keysize = sizeof(int64),.entrysize = sizeof(PushCounts),.hcxt = push->record.context};
+	PushRecord *record = &row->lane->record;
+	HASHCTL		control = {.keysize = sizeof(int64),.entrysize = sizeof(PushCounts),.hcxt = record->context};
 	PushStream *stream = row->lane->stream;
 	PushCounts *counts;
 	bool		found;
@@ -212,9 +241,9 @@ push_row_count(CdiPushState *push, const PushRow *row)
 		stream->retryable += row->end == PUSH_OPEN;
 		return;
 	}
-	if (push->record.counts == NULL)
-		push->record.counts = hash_create("cdi counts of runs", 16, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	counts = hash_search(push->record.counts, &row->run_id, HASH_ENTER, &found);
+	if (record->counts == NULL)
+		record->counts = hash_create("cdi counts of runs", 16, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	counts = hash_search(record->counts, &row->run_id, HASH_ENTER, &found);
 	if (!found)
 		counts->ok = counts->rejected = counts->retryable = 0;
 	if (row->end == PUSH_ACCEPTED)
@@ -243,7 +272,6 @@ push_row_forget(PushRow *row)
 		next->matched += row->before.matched + 1;
 	}
 	dlist_delete(&row->node);
-	lane->unrecorded--;
 	lane->nrows--;
 	lane->bytes -= row->size;
 	pfree(row);
@@ -345,7 +373,7 @@ append_array_element(StringInfo out, const char *text)
 }
 
 static PushDelivery *
-new_delivery(CdiPushState *push, const PushLane *lane, PushRow *const *rows, int nrows, const CdiAnswer *answer,
+new_delivery(PushLane *lane, PushRow *const *rows, int nrows, const CdiAnswer *answer,
 			 const char *class, const char *error)
 {
 	PushDelivery *delivery = palloc0(sizeof(PushDelivery));
@@ -367,17 +395,16 @@ new_delivery(CdiPushState *push, const PushLane *lane, PushRow *const *rows, int
 	delivery->class = class;
 	delivery->error = error ? pstrdup(error) : NULL;
 	delivery->milliseconds = answer ? answer->milliseconds : 0;
-	dlist_push_tail(&push->record.deliveries, &delivery->node);
-	push->record.ndeliveries++;
+	dlist_push_tail(&lane->record.deliveries, &delivery->node);
+	lane->record.ndeliveries++;
 	return delivery;
 }
 
 void
-push_delivery_add(CdiPushState *push, const PushRequest *request, int accepted,
-				  const CdiAnswer *answer, const char *class, const char *error)
+push_delivery_add(const PushRequest *request, int accepted, const CdiAnswer *answer, const char *class, const char *error)
 {
-	MemoryContext old = MemoryContextSwitchTo(push->record.context);
-	PushDelivery *delivery = new_delivery(push, request->lane, request->rows, request->nrows, answer, class, error);
+	MemoryContext old = MemoryContextSwitchTo(request->lane->record.context);
+	PushDelivery *delivery = new_delivery(request->lane, request->rows, request->nrows, answer, class, error);
 
 	delivery->sent_at = request->sent_at;
 	delivery->attempt = request->attempts;
@@ -388,11 +415,11 @@ push_delivery_add(CdiPushState *push, const PushRequest *request, int accepted,
 }
 
 void
-push_delivery_add_record(CdiPushState *push, const PushRow *row, int attempt, const CdiAnswer *answer,
+push_delivery_add_record(const PushRow *row, int attempt, const CdiAnswer *answer,
 						 const char *class, const char *error)
 {
-	MemoryContext old = MemoryContextSwitchTo(push->record.context);
-	PushDelivery *delivery = new_delivery(push, row->lane, (PushRow *const *) &row, 1, answer, class, error);
+	MemoryContext old = MemoryContextSwitchTo(row->lane->record.context);
+	PushDelivery *delivery = new_delivery(row->lane, (PushRow *const *) &row, 1, answer, class, error);
 
 	delivery->record = true;
 	delivery->sent_at = GetCurrentTimestamp();
@@ -401,54 +428,45 @@ push_delivery_add_record(CdiPushState *push, const PushRow *row, int attempt, co
 	MemoryContextSwitchTo(old);
 }
 
-/* The newest row of the same primary key, if there is a newer one */
-static PushRow *
-newer_row(PushRow *row)
-{
-	KeyEntry   *entry = hash_search(row->lane->keys, &row->key_hash, HASH_FIND, NULL);
-	PushRow    *newest = NULL;
-	dlist_iter	it;
-
-	dlist_foreach(it, &entry->rows)
-	{
-		PushRow    *other = dlist_container(PushRow, by_key, it.cur);
-
-		if (other->position > row->position && strcmp(other->primary_key, row->primary_key) == 0)
-			newest = other;
-	}
-	return newest;
-}
-
 int
-push_request_supersede(CdiPushState *push, PushRequest *request)
+push_request_supersede(PushRequest *request)
 {
 	int			n = 0;
 
 	for (int i = 0; i < request->nrows; i++)
 	{
 		PushRow    *row = request->rows[i];
-		PushRow    *newer = request->lane->latest_only ? newer_row(row) : NULL;
+		/* what is gone is gone before it is there again */
+		bool		stays = !request->lane->latest_only || strcmp(row->operation, "delete") == 0;
+		PushRow    *newest = stays ? NULL : later_row(row, true);
+		PushRow    *other;
 
-		if (newer == NULL)
+		if (newest == NULL)
 		{
 			request->rows[n++] = row;
 			continue;
 		}
-		/* The destination may never have seen it. */
-		if (strcmp(row->operation, "insert") == 0 && strcmp(newer->operation, "update") == 0)
-			newer->operation = row->operation = "insert";
-		push_row_end(push, row, PUSH_SUPERSEDED, NULL, 0, request->attempts, NULL);
+		/* Those between were not sent, for the first was in their way. */
+		while ((other = later_row(row, false)) != newest)
+		{
+			dlist_delete(&other->queue);
+			push_row_end(other, PUSH_SUPERSEDED, NULL, 0, 0, NULL);
+		}
+		/* The destination has it or not as it was when the first was queued. */
+		if (strcmp(newest->operation, "delete") != 0)
+			newest->operation = strcmp(row->operation, "insert") == 0 ? "insert" : "update";
+		push_row_end(row, PUSH_SUPERSEDED, NULL, 0, request->attempts, NULL);
 	}
 	request->nrows = n;
 	return n;
 }
 
 void
-push_record_reset(CdiPushState *push)
+push_record_reset(PushRecord *record)
 {
-	MemoryContextReset(push->record.context);
-	push->record.counts = NULL;
-	dlist_init(&push->record.deliveries);
-	dlist_init(&push->record.ended);
-	push->record.ndeliveries = push->record.nended = 0;
+	MemoryContextReset(record->context);
+	record->counts = NULL;
+	dlist_init(&record->deliveries);
+	dlist_init(&record->ended);
+	record->ndeliveries = record->nended = 0;
 }

@@ -40,6 +40,7 @@ typedef struct Schedule
 	int32		after;			/* sync that goes before; 0: none */
 	bool		on_change;
 	TimestampTz last;			/* start of its last scheduled run, or 0 */
+	TimestampTz tried;			/* when we last started a process for it, or 0 */
 	int64		seen;			/* run of the sync before, or watermark, that it followed */
 	int64		now;			/* latest of the same */
 	bool		ready;			/* nothing of the sync before is on its way */
@@ -47,9 +48,8 @@ typedef struct Schedule
 
 typedef struct Run
 {
-	int32		sync_id;		/* the last one it ran */
+	int32		sync_id;
 	BackgroundWorkerHandle *handle; /* NULL: free */
-	TimestampTz started;
 } Run;
 
 static struct
@@ -106,12 +106,15 @@ push_schedule_read(CdiPushState *push)
 		" WHERE s.enabled AND d.enabled"
 		"   AND (s.schedule_every IS NOT NULL OR s.schedule_after IS NOT NULL OR s.schedule_on_change)"
 	};
+	MemoryContext before = schedule.context;
+	const Schedule *known = schedule.schedules;
+	int			nknown = schedule.n;
 	MemoryContext old;
 	bool		watch = false;
 
-	MemoryContextReset(schedule.context);
 	schedule.stale = false;
 	cdi_plan_execute(&plan, NULL, NULL);
+	schedule.context = AllocSetContextCreate(push->context, "cdi schedules", ALLOCSET_SMALL_SIZES);
 	old = MemoryContextSwitchTo(schedule.context);
 	schedule.n = (int) SPI_processed;
 	schedule.schedules = palloc0(sizeof(Schedule) * Max(schedule.n, 1));
@@ -135,9 +138,13 @@ push_schedule_read(CdiPushState *push)
 		value = SPI_getbinval(row, desc, 7, &isnull);
 		one->now = isnull ? 0 : DatumGetInt64(value);
 		one->ready = DatumGetBool(SPI_getbinval(row, desc, 8, &isnull));
+		for (int k = 0; k < nknown; k++)
+			if (known[k].sync_id == one->sync_id)
+				one->tried = known[k].tried;
 		watch |= one->on_change;
 	}
 	MemoryContextSwitchTo(old);
+	MemoryContextDelete(before);
 	return watch;
 }
 
@@ -154,9 +161,8 @@ due(const Schedule *one)
 	else
 		at = one->on_change ? one->last + CHANGE_GAP : 0;
 	/* A process that ends before it has noted its start must not come at once again. */
-	for (int i = 0; i < MAX_RUNS; i++)
-		if (schedule.runs[i].sync_id == one->sync_id)
-			at = Max(at, schedule.runs[i].started + CHANGE_GAP);
+	if (one->tried > 0)
+		at = Max(at, one->tried + CHANGE_GAP);
 	return at;
 }
 
@@ -195,7 +201,6 @@ start(Run *run, const Schedule *one)
 		return false;
 	}
 	run->sync_id = one->sync_id;
-	run->started = GetCurrentTimestamp();
 	return true;
 }
 
@@ -236,12 +241,13 @@ push_schedule_run(CdiPushState *push)
 		{
 			Schedule   *one = &schedule.schedules[k];
 
-			if (due(one) <= now && !is_running(one->sync_id) && (next == NULL || one->last < next->last))
+			if (due(one) <= now && !is_running(one->sync_id) &&
+				(next == NULL || Max(one->last, one->tried) < Max(next->last, next->tried)))
 				next = one;
 		}
 		if (next == NULL || !start(&schedule.runs[i], next))
 			break;
-		next->last = now;
+		next->tried = now;
 		next->seen = next->now;
 	}
 	return false;

@@ -510,6 +510,7 @@ push_read(CdiPushState *push)
 		int64		watermark = cdi_stream_watermark();
 		bool		watch;
 
+		push_write_begin(push);
 		read_configuration(push);
 		watch = push_schedule_read(push);
 		dlist_foreach(it, &push->destinations)
@@ -521,7 +522,7 @@ push_read(CdiPushState *push)
 			if (!lane->seen || !push_lane_wants(lane))
 				continue;
 			if (lane->stream)
-				push_stream_read(push, lane, watermark);
+				push_stream_read(lane, watermark);
 			else
 				read_rows(lane);
 		}

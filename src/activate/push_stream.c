@@ -118,7 +118,7 @@ push_stream_compile(CdiPushState *push, PushLane *lane)
 
 /* An event that the rules may let through; false where it is not sent */
 static bool
-take_event(CdiPushState *push, PushLane *lane, HeapTuple tuple, TupleDesc desc)
+take_event(PushLane *lane, HeapTuple tuple, TupleDesc desc)
 {
 	PushStream *stream = lane->stream;
 	const CdiTarget *target = &lane->destination->target;
@@ -156,8 +156,8 @@ take_event(CdiPushState *push, PushLane *lane, HeapTuple tuple, TupleDesc desc)
 	if (error)
 	{
 		dlist_delete(&row->queue);
-		push_delivery_add_record(push, row, 0, NULL, "invalid", error);
-		push_row_end(push, row, PUSH_FAILED, "invalid", 0, 0, error);
+		push_delivery_add_record(row, 0, NULL, "invalid", error);
+		push_row_end(row, PUSH_FAILED, "invalid", 0, 0, error);
 	}
 	return true;
 }
@@ -224,7 +224,7 @@ next_position(PushLane *lane, int64 from, int64 watermark)
 }
 
 void
-push_stream_read(CdiPushState *push, PushLane *lane, int64 watermark)
+push_stream_read(PushLane *lane, int64 watermark)
 {
 	static SPIPlanPtr plan = NULL;
 	PushStream *stream = lane->stream;
@@ -272,7 +272,7 @@ push_stream_read(CdiPushState *push, PushLane *lane, int64 watermark)
 
 			lane->read = DatumGetInt64(SPI_getbinval(tuple, SPI_tuptable->tupdesc, 1, &isnull));
 			old = MemoryContextSwitchTo(row_context);
-			(void) take_event(push, lane, tuple, SPI_tuptable->tupdesc);
+			(void) take_event(lane, tuple, SPI_tuptable->tupdesc);
 			MemoryContextSwitchTo(old);
 			MemoryContextReset(row_context);
 			full = lane->nrows >= CDI_LANE_ROWS || lane->bytes >= CDI_LANE_BYTES;
@@ -310,7 +310,7 @@ push_stream_due(CdiPushState *push)
 	{
 		PushLane   *lane = dlist_container(PushLane, node, inner.cur);
 
-		if (lane->stream && push_lane_cursor(lane) > lane->cursor)
+		if (lane->stream && lane->held_since == 0 && push_lane_cursor(lane) > lane->cursor)
 			due = Min(due, lane->stream->moved_at + MOVE_EVERY);
 	}
 	return due;
@@ -414,44 +414,28 @@ write_accepted(const PushRow *row)
 }
 
 void
-push_stream_write(CdiPushState *push)
+push_stream_write(PushLane *lane)
 {
 	dlist_iter	it;
-	dlist_iter	inner;
 
-	dlist_foreach(it, &push->record.ended)
+	dlist_foreach(it, &lane->record.ended)
 	{
 		PushRow    *row = dlist_container(PushRow, queue, it.cur);
 
-		if (row->lane->stream == NULL)
-			continue;
 		if (row->end == PUSH_FAILED)
 			write_failed(row);
 		else if (row->replayed)
 			write_accepted(row);
 	}
-	dlist_foreach(it, &push->destinations)
-		dlist_foreach(inner, &dlist_container(PushDestination, node, it.cur)->lanes)
-		if (dlist_container(PushLane, node, inner.cur)->stream)
-		write_counts(dlist_container(PushLane, node, inner.cur));
+	write_counts(lane);
 }
 
 void
-push_stream_written(CdiPushState *push)
+push_stream_written(PushLane *lane)
 {
-	dlist_iter	it;
-	dlist_iter	inner;
+	PushStream *stream = lane->stream;
 
-	dlist_foreach(it, &push->destinations)
-		dlist_foreach(inner, &dlist_container(PushDestination, node, it.cur)->lanes)
-	{
-		PushLane   *lane = dlist_container(PushLane, node, inner.cur);
-		PushStream *stream = lane->stream;
-
-		if (stream == NULL)
-			continue;
-		(void) passed_by(lane, true);
-		stream->ok = stream->rejected = stream->retryable = 0;
-		stream->moved_at = GetCurrentTimestamp();
-	}
+	(void) passed_by(lane, true);
+	stream->ok = stream->rejected = stream->retryable = 0;
+	stream->moved_at = GetCurrentTimestamp();
 }

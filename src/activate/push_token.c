@@ -19,6 +19,10 @@
 #define TOKEN_MARGIN (60 * USECS_PER_SEC)
 #define TOKEN_LIFE (30 * SECS_PER_MINUTE)
 
+/* Somebody may be changing the secret that takes a new refresh token. */
+#define STORE_LOCK_TIMEOUT "100ms"
+#define STORE_RETRY 1000
+
 void
 push_token_drop(PushDestination *destination)
 {
@@ -82,6 +86,52 @@ ask(CdiPushState *push, PushDestination *destination)
 	cdi_client_start(push->http, request->request, &destination->target, request);
 }
 
+/*
+ * The new refresh token, where the old one came from.  Where it cannot be
+ * stored it is lost with this process; where somebody else holds the secret,
+ * nothing is sent until it is.
+ */
+static void
+store_refresh_token(PushDestination *destination)
+{
+	const char *setting = setting_of(cdi_oauth_part(&destination->target));
+	const char *reference = setting ? cdi_json_string(destination->target.settings, setting) : NULL;
+	MemoryContext old = CurrentMemoryContext;
+	volatile bool stored = false;
+	volatile bool held = false;
+
+	if (reference != NULL && strncmp(reference, "secret:", 7) == 0)
+	{
+		PG_TRY();
+		{
+			push_begin("cdi: store a token", STORE_LOCK_TIMEOUT);
+			cdi_secret_enter(reference + 7, destination->refresh_token);
+			cdi_worker_commit();
+			stored = true;
+		}
+		PG_CATCH();
+		{
+			held = geterrcode() == ERRCODE_LOCK_NOT_AVAILABLE;
+			if (held)
+				(void) push_no_lock(old);
+			else
+				cdi_worker_catch();
+		}
+		PG_END_TRY();
+		MemoryContextSwitchTo(old);
+	}
+	destination->token_unstored = held;
+	if (held)
+		push_pause_for(destination, STORE_RETRY, ERRCODE_LOCK_NOT_AVAILABLE,
+					   psprintf("Its new refresh token cannot be stored: another transaction has changed secret \"%s\" and is still open", reference + 7));
+	else if (!stored)
+		ereport(WARNING,
+				(errcode(ERRCODE_CDI_SECRET_UNAVAILABLE),
+				 errmsg("destination \"%s\" handed out a new refresh token that cannot be stored", destination->name),
+				 errdetail("It works until the push worker ends; the one in its settings may be void by then."),
+				 errhint("Keep the refresh token in cdi.secrets, and refer to it by secret:NAME.")));
+}
+
 bool
 push_token_ready(CdiPushState *push, PushDestination *destination)
 {
@@ -89,37 +139,15 @@ push_token_ready(CdiPushState *push, PushDestination *destination)
 		return true;
 	if (destination->token_asked)
 		return false;
+	if (destination->token_unstored)
+		store_refresh_token(destination);
+	if (destination->token_unstored)
+		return false;
 	if (destination->token && destination->token_until > GetCurrentTimestamp())
 		return true;
 	push_token_drop(destination);
 	ask(push, destination);
 	return false;
-}
-
-/* The new refresh token, where the old one came from; false: it is lost with this process */
-static bool
-store_refresh_token(PushDestination *destination, const char *setting, const char *value)
-{
-	const char *reference = setting ? cdi_json_string(destination->target.settings, setting) : NULL;
-	MemoryContext old = CurrentMemoryContext;
-	volatile bool stored = false;
-
-	if (reference == NULL || strncmp(reference, "secret:", 7) != 0)
-		return false;
-	PG_TRY();
-	{
-		cdi_worker_begin("cdi: store a token");
-		cdi_secret_enter(reference + 7, value);
-		cdi_worker_commit();
-		stored = true;
-	}
-	PG_CATCH();
-	{
-		cdi_worker_catch();
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(old);
-	return stored;
 }
 
 static void
@@ -134,12 +162,7 @@ keep_refresh_token(PushDestination *destination, const char *value)
 		pfree(destination->refresh_token);
 	destination->refresh_token = MemoryContextStrdup(destination->context, value);
 	destination->secrets_read = 0;
-	if (!store_refresh_token(destination, setting, value))
-		ereport(WARNING,
-				(errcode(ERRCODE_CDI_SECRET_UNAVAILABLE),
-				 errmsg("destination \"%s\" handed out a new refresh token that cannot be stored", destination->name),
-				 errdetail("It works until the push worker ends; the one in its settings may be void by then."),
-				 errhint("Keep the refresh token in cdi.secrets, and refer to it by secret:NAME.")));
+	store_refresh_token(destination);
 }
 
 void

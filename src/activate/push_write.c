@@ -10,6 +10,7 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "base/errors.h"
 #include "worker/worker.h"
@@ -60,7 +61,7 @@ set_text(Columns *columns, int column, int row, const char *text)
 }
 
 static void
-write_deliveries(CdiPushState *push)
+write_deliveries(PushLane **lanes, int n)
 {
 	static CdiPlan plan = {
 		.query = "INSERT INTO cdi.deliveries (sent_at, sync_id, destination_id, attempt, rows, accepted, primary_keys,"
@@ -78,12 +79,16 @@ write_deliveries(CdiPushState *push)
 	Columns    *columns;
 	Datum		arrays[lengthof(types)];
 	dlist_iter	it;
+	int			ndeliveries = 0;
 	int			i = 0;
 
-	if (push->record.ndeliveries == 0)
+	for (int k = 0; k < n; k++)
+		ndeliveries += lanes[k]->record.ndeliveries;
+	if (ndeliveries == 0)
 		return;
-	columns = make_columns(lengthof(types), push->record.ndeliveries);
-	dlist_foreach(it, &push->record.deliveries)
+	columns = make_columns(lengthof(types), ndeliveries);
+	for (int k = 0; k < n; k++)
+		dlist_foreach(it, &lanes[k]->record.deliveries)
 	{
 		PushDelivery *delivery = dlist_container(PushDelivery, node, it.cur);
 
@@ -108,9 +113,23 @@ write_deliveries(CdiPushState *push)
 	cdi_plan_execute(&plan, arrays, NULL);
 }
 
+/* Rows of the outbox */
+static int
+count_ended(PushLane **lanes, int n, PushEnd end)
+{
+	dlist_iter	it;
+	int			count = 0;
+
+	for (int k = 0; k < n; k++)
+		if (lanes[k]->stream == NULL)
+			dlist_foreach(it, &lanes[k]->record.ended)
+			count += dlist_container(PushRow, queue, it.cur)->end == end;
+	return count;
+}
+
 /* Dead letters, before what was accepted: a later row of a key settles them. */
 static void
-write_failed(CdiPushState *push, int nfailed)
+write_failed(PushLane **lanes, int n)
 {
 	static CdiPlan plan = {
 		.query = "INSERT INTO cdi.failed_deliveries AS f (position, failed_at, sync_id, run_id, operation, primary_key, hash,"
@@ -133,12 +152,14 @@ write_failed(CdiPushState *push, int nfailed)
 	Columns    *columns;
 	Datum		arrays[lengthof(types)];
 	dlist_iter	it;
+	int			nfailed = count_ended(lanes, n, PUSH_FAILED);
 	int			i = 0;
 
 	if (nfailed == 0)
 		return;
 	columns = make_columns(lengthof(types), nfailed);
-	dlist_foreach(it, &push->record.ended)
+	for (int k = 0; k < n; k++)
+		dlist_foreach(it, &lanes[k]->record.ended)
 	{
 		PushRow    *row = dlist_container(PushRow, queue, it.cur);
 
@@ -160,7 +181,7 @@ write_failed(CdiPushState *push, int nfailed)
 }
 
 static void
-write_accepted(CdiPushState *push, int naccepted)
+write_accepted(PushLane **lanes, int n)
 {
 	static CdiPlan plan = {
 		.query = "WITH latest AS ("
@@ -186,12 +207,14 @@ write_accepted(CdiPushState *push, int naccepted)
 	};
 	Columns    *columns;
 	dlist_iter	it;
+	int			naccepted = count_ended(lanes, n, PUSH_ACCEPTED);
 	int			i = 0;
 
 	if (naccepted == 0)
 		return;
 	columns = make_columns(3, naccepted);
-	dlist_foreach(it, &push->record.ended)
+	for (int k = 0; k < n; k++)
+		dlist_foreach(it, &lanes[k]->record.ended)
 	{
 		PushRow    *row = dlist_container(PushRow, queue, it.cur);
 
@@ -210,7 +233,7 @@ write_accepted(CdiPushState *push, int naccepted)
 }
 
 static void
-write_counts(CdiPushState *push)
+write_counts(PushLane **lanes, int n)
 {
 	static CdiPlan plan = {
 		.query = "UPDATE cdi.sync_runs r SET attempted = r.attempted + c.ok + c.rejected + c.retryable, ok = r.ok + c.ok,"
@@ -221,18 +244,26 @@ write_counts(CdiPushState *push)
 	HASH_SEQ_STATUS scan;
 	PushCounts *counts;
 	Columns    *columns;
+	int			ncounts = 0;
 	int			i = 0;
 
-	if (push->record.counts == NULL)
+	for (int k = 0; k < n; k++)
+		ncounts += lanes[k]->record.counts ? (int) hash_get_num_entries(lanes[k]->record.counts) : 0;
+	if (ncounts == 0)
 		return;
-	columns = make_columns(4, (int) hash_get_num_entries(push->record.counts));
-	hash_seq_init(&scan, push->record.counts);
-	while ((counts = hash_seq_search(&scan)) != NULL)
+	columns = make_columns(4, ncounts);
+	for (int k = 0; k < n; k++)
 	{
-		columns->values[0][i] = Int64GetDatum(counts->run_id);
-		columns->values[1][i] = Int64GetDatum(counts->ok);
-		columns->values[2][i] = Int64GetDatum(counts->rejected);
-		columns->values[3][i++] = Int64GetDatum(counts->retryable);
+		if (lanes[k]->record.counts == NULL)
+			continue;
+		hash_seq_init(&scan, lanes[k]->record.counts);
+		while ((counts = hash_seq_search(&scan)) != NULL)
+		{
+			columns->values[0][i] = Int64GetDatum(counts->run_id);
+			columns->values[1][i] = Int64GetDatum(counts->ok);
+			columns->values[2][i] = Int64GetDatum(counts->rejected);
+			columns->values[3][i++] = Int64GetDatum(counts->retryable);
+		}
 	}
 	cdi_plan_execute(&plan, (Datum[])
 					 {
@@ -258,7 +289,7 @@ push_lane_cursor(PushLane *lane)
 }
 
 static int
-write_cursors(CdiPushState *push)
+write_cursors(PushLane **lanes, int n)
 {
 	static CdiPlan plan = {
 		.query = "INSERT INTO cdi.push_cursor AS c (sync_id, position)"
@@ -267,25 +298,16 @@ write_cursors(CdiPushState *push)
 		" ON CONFLICT (sync_id) DO UPDATE SET position = excluded.position WHERE c.position < excluded.position",
 		.nargs = 2,.argtypes = {INT4ARRAYOID, INT8ARRAYOID}
 	};
-	Columns    *columns;
-	dlist_iter	it;
-	dlist_iter	inner;
-	int			n = 0;
+	Columns    *columns = make_columns(2, n);
 
-	dlist_foreach(it, &push->destinations)
-		dlist_foreach(inner, &dlist_container(PushDestination, node, it.cur)->lanes)
-		n++;
-	columns = make_columns(2, Max(n, 1));
 	columns->n = 0;
-	dlist_foreach(it, &push->destinations)
-		dlist_foreach(inner, &dlist_container(PushDestination, node, it.cur)->lanes)
+	for (int k = 0; k < n; k++)
 	{
-		PushLane   *lane = dlist_container(PushLane, node, inner.cur);
-		int64		cursor = push_lane_cursor(lane);
+		int64		cursor = push_lane_cursor(lanes[k]);
 
-		if (cursor <= lane->cursor)
+		if (cursor <= lanes[k]->cursor)
 			continue;
-		columns->values[0][columns->n] = Int32GetDatum(lane->sync_id);
+		columns->values[0][columns->n] = Int32GetDatum(lanes[k]->sync_id);
 		columns->values[1][columns->n++] = Int64GetDatum(cursor);
 	}
 	if (columns->n > 0)
@@ -337,47 +359,279 @@ write_reasons(CdiPushState *push)
 	}
 }
 
+/* ---- transactions ---- */
+
+/*
+ * A user's transaction may have changed what is to be written, and stay open:
+ * one that dropped a sync, or forgot what was acknowledged.  Nothing here waits
+ * for it.  Its sync alone is held up, and tried again from time to time.
+ */
+#define LOCK_TIMEOUT "100ms"
+#define HELD_LOCK_TIMEOUT "10ms"
+#define HELD_RETRY (200 * 1000)
+/* Of syncs that are held up, tried in a row without success */
+#define HELD_FAILURES 3
+/* A transaction that takes longer is worth a word. */
+#define HELD_TELL_AFTER USECS_PER_SEC
+
 void
-push_write(CdiPushState *push)
+push_begin(const char *activity, const char *lock_timeout)
+{
+	cdi_worker_begin(activity);
+	(void) set_config_option("lock_timeout", lock_timeout, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+}
+
+bool
+push_no_lock(MemoryContext context)
+{
+	if (geterrcode() != ERRCODE_LOCK_NOT_AVAILABLE && geterrcode() != ERRCODE_T_R_DEADLOCK_DETECTED)
+		PG_RE_THROW();
+	cdi_worker_abort();
+	MemoryContextSwitchTo(context);
+	FlushErrorState();
+	return false;
+}
+
+static bool
+has_results(PushLane *lane)
+{
+	return lane->record.ndeliveries > 0 || lane->record.nended > 0;
+}
+
+/* What became of the rows of these lanes; false where a lock was not to be had */
+static bool
+write_lanes(PushLane **lanes, int n, const char *lock_timeout)
+{
+	MemoryContext context = CurrentMemoryContext;
+	dlist_mutable_iter row;
+	volatile int moved = 0;
+	volatile bool done = true;
+
+	PG_TRY();
+	{
+		push_begin("cdi: record deliveries", lock_timeout);
+		write_deliveries(lanes, n);
+		write_failed(lanes, n);
+		write_accepted(lanes, n);
+		write_counts(lanes, n);
+		for (int k = 0; k < n; k++)
+			if (lanes[k]->stream)
+				push_stream_write(lanes[k]);
+		moved = write_cursors(lanes, n);
+		cdi_worker_commit();
+	}
+	PG_CATCH();
+	{
+		done = push_no_lock(context);
+	}
+	PG_END_TRY();
+	if (!done)
+		return false;
+
+	/* From here on it is done; nothing below can fail. */
+	for (int k = 0; k < n; k++)
+	{
+		PushLane   *lane = lanes[k];
+
+		if (lane->stream)
+			push_stream_written(lane);
+		lane->cursor = Max(lane->cursor, push_lane_cursor(lane));
+		dlist_foreach_modify(row, &lane->record.ended)
+			push_row_forget(dlist_container(PushRow, queue, row.cur));
+		push_record_reset(&lane->record);
+	}
+	if (moved > 0)
+		push_schedule_delivered();
+	return true;
+}
+
+/* ---- what is held up ---- */
+
+static void
+hold(CdiPushState *push, PushLane *lane)
+{
+	lane->held_since = GetCurrentTimestamp();
+	dlist_push_tail(&push->held, &lane->held_node);
+	push->held_due = 0;
+}
+
+static void
+release(PushLane *lane)
+{
+	static CdiPlan plan = {
+		.query = "DELETE FROM cdi.push_waits WHERE sync_id = $1",
+		.nargs = 1,.argtypes = {INT4OID}
+	};
+
+	if (lane->held_told)
+	{
+		cdi_worker_begin("cdi: a sync goes on");
+		cdi_plan_execute(&plan, (Datum[]) {Int32GetDatum(lane->sync_id)}, NULL);
+		cdi_worker_commit();
+	}
+	dlist_delete(&lane->held_node);
+	lane->held_since = 0;
+	lane->held_told = false;
+}
+
+/*
+ * Who else has written there, and not ended?  One of them it is for whom we
+ * wait.  A prepared transaction has no process.
+ */
+static void
+tell(PushLane *lane)
+{
+	static CdiPlan plan = {
+		.query = "INSERT INTO cdi.push_waits AS w (sync_id, since, reason)"
+		" SELECT s.sync_id, $2, 'another transaction has changed rows of it and is still open: ' || coalesce(("
+		"  SELECT string_agg(DISTINCT coalesce('process ' || l.pid, 'a prepared transaction'), ', ') FROM pg_catalog.pg_locks l"
+		"  WHERE l.locktype = 'relation' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()"
+		"  AND l.mode NOT IN ('AccessShareLock', 'RowShareLock')"
+		"  AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())"
+		"  AND l.relation IN (SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+		"   WHERE n.nspname = 'cdi' AND c.relname IN ('push_cursor', 'sync_rows', 'failed_deliveries', 'sync_runs',"
+		"    'event_stream_counts', 'deliveries'))), 'it has ended by now')"
+		" FROM cdi.syncs s WHERE s.sync_id = $1"
+		" ON CONFLICT (sync_id) DO UPDATE SET since = excluded.since, reason = excluded.reason"
+		" RETURNING (SELECT s.name FROM cdi.syncs s WHERE s.sync_id = w.sync_id), w.reason",
+		.nargs = 2,.argtypes = {INT4OID, TIMESTAMPTZOID}
+	};
+	char	   *name;
+
+	cdi_worker_begin("cdi: a sync waits");
+	cdi_plan_execute(&plan, (Datum[]) {Int32GetDatum(lane->sync_id), TimestampTzGetDatum(lane->held_since)}, NULL);
+	name = SPI_processed > 0 ? SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1) : NULL;
+	if (name)
+		ereport(WARNING,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("sync \"%s\" waits", name),
+				 errdetail("What its destination answered cannot be recorded: %s.",
+						   SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2)),
+				 errhint("It goes on by itself when that transaction has ended. Other syncs do not wait.")));
+	cdi_worker_commit();
+	lane->held_told = true;
+}
+
+/*
+ * One after the other, beginning with who was not tried for longest; a lock
+ * that is not to be had costs us time that the others need.
+ */
+static void
+write_held(CdiPushState *push)
+{
+	int			failures = 0;
+	PushLane   *last;
+
+	if (dlist_is_empty(&push->held) || push->held_due > GetCurrentTimestamp())
+		return;
+	last = dlist_tail_element(PushLane, held_node, &push->held);
+	for (;;)
+	{
+		PushLane   *lane = dlist_head_element(PushLane, held_node, &push->held);
+		bool		at_end = lane == last;
+
+		if (write_lanes(&lane, 1, HELD_LOCK_TIMEOUT))
+			release(lane);
+		else
+		{
+			dlist_delete(&lane->held_node);
+			dlist_push_tail(&push->held, &lane->held_node);
+			failures++;
+			if (!lane->held_told && GetCurrentTimestamp() - lane->held_since > HELD_TELL_AFTER)
+				tell(lane);
+		}
+		if (at_end || failures == HELD_FAILURES)
+			break;
+	}
+	push->held_due = GetCurrentTimestamp() + HELD_RETRY;
+}
+
+void
+push_write_begin(CdiPushState *push)
+{
+	static CdiPlan plan = {.query = "DELETE FROM cdi.push_waits"};
+
+	if (!push->begun)
+		cdi_plan_execute(&plan, NULL, NULL);
+	push->begun = true;
+}
+
+TimestampTz
+push_write_again(const CdiPushState *push)
+{
+	TimestampTz due = dlist_is_empty((dlist_head *) &push->held) ? DT_NOEND : push->held_due;
+
+	return push_reasons_changed(push) && push->reasons_due > 0 ? Min(due, push->reasons_due) : due;
+}
+
+bool
+push_write_wanted(const CdiPushState *push)
 {
 	dlist_iter	it;
 	dlist_iter	inner;
-	dlist_mutable_iter row;
-	int			nfailed = 0;
-	int			naccepted = 0;
-	int			moved;
 
-	dlist_foreach(it, &push->record.ended)
+	dlist_foreach(it, (dlist_head *) &push->destinations)
+		dlist_foreach(inner, &dlist_container(PushDestination, node, it.cur)->lanes)
 	{
-		PushRow    *ended = dlist_container(PushRow, queue, it.cur);
+		PushLane   *lane = dlist_container(PushLane, node, inner.cur);
 
-		nfailed += ended->end == PUSH_FAILED && ended->lane->stream == NULL;
-		naccepted += ended->end == PUSH_ACCEPTED && ended->lane->stream == NULL;
+		if (lane->held_since == 0 && has_results(lane))
+			return true;
 	}
-	cdi_worker_begin("cdi: record deliveries");
-	write_deliveries(push);
-	write_failed(push, nfailed);
-	write_accepted(push, naccepted);
-	write_counts(push);
-	write_reasons(push);
-	push_stream_write(push);
-	moved = write_cursors(push);
-	cdi_worker_commit();
+	return push_reasons_changed(push) && push->reasons_due == 0;
+}
 
-	/* From here on it is done; nothing below can fail. */
-	push_stream_written(push);
+/* Of their own: who drops a destination holds up no more than these. */
+static void
+write_pauses(CdiPushState *push)
+{
+	MemoryContext context = CurrentMemoryContext;
+	dlist_iter	it;
+	volatile bool done = true;
+
+	if (!push_reasons_changed(push) || push->reasons_due > GetCurrentTimestamp())
+		return;
+	PG_TRY();
+	{
+		push_begin("cdi: record pauses", push->reasons_due > 0 ? HELD_LOCK_TIMEOUT : LOCK_TIMEOUT);
+		write_reasons(push);
+		cdi_worker_commit();
+	}
+	PG_CATCH();
+	{
+		done = push_no_lock(context);
+	}
+	PG_END_TRY();
+	push->reasons_due = done ? 0 : GetCurrentTimestamp() + HELD_RETRY;
+	if (done)
+		dlist_foreach(it, &push->destinations)
+			dlist_container(PushDestination, node, it.cur)->reason_changed = false;
+}
+
+void
+push_write(CdiPushState *push)
+{
+	PushLane  **lanes;
+	dlist_iter	it;
+	dlist_iter	inner;
+	int			n = 0;
+
 	dlist_foreach(it, &push->destinations)
-		dlist_container(PushDestination, node, it.cur)->reason_changed = false;
+		dlist_foreach(inner, &dlist_container(PushDestination, node, it.cur)->lanes)
+		n++;
+	lanes = palloc(sizeof(PushLane *) * Max(n, 1));
+	n = 0;
 	dlist_foreach(it, &push->destinations)
 		dlist_foreach(inner, &dlist_container(PushDestination, node, it.cur)->lanes)
 	{
 		PushLane   *lane = dlist_container(PushLane, node, inner.cur);
 
-		lane->cursor = Max(lane->cursor, push_lane_cursor(lane));
+		if (lane->held_since == 0 && (has_results(lane) || push_lane_cursor(lane) > lane->cursor))
+			lanes[n++] = lane;
 	}
-	dlist_foreach_modify(row, &push->record.ended)
-		push_row_forget(dlist_container(PushRow, queue, row.cur));
-	push_record_reset(push);
-	if (moved > 0)
-		push_schedule_delivered();
+	if (n > 0 && !write_lanes(lanes, n, LOCK_TIMEOUT))
+		for (int k = 0; k < n; k++)
+			hold(push, lanes[k]);
+	write_held(push);
+	write_pauses(push);
 }

@@ -170,6 +170,24 @@ begin_run(int32 sync_id)
 }
 
 /*
+ * Up to where the rows of a sync have ended.  Read before the statements that
+ * look at those beyond it: the planner is to know that they are few of many, or
+ * it would read all of the outbox.  What ends meanwhile is looked at twice.
+ */
+static Datum
+cursor_of(int32 sync_id)
+{
+	static CdiPlan plan = {
+		.query = "SELECT coalesce((SELECT c.position FROM cdi.push_cursor c WHERE c.sync_id = $1), 0)",
+		.nargs = 1,.argtypes = {INT4OID}
+	};
+	bool		isnull;
+
+	cdi_plan_execute(&plan, (Datum[]) {Int32GetDatum(sync_id)}, NULL);
+	return SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+}
+
+/*
  * State of the destination once everything has arrived: hash null where gone.
  * A statement of its own, because one that writes is never parallel.
  *
@@ -181,7 +199,7 @@ static const char *const expected_query =
 "  SELECT DISTINCT ON (o.primary_key) o.primary_key, o.operation, o.hash, o.payload\n"
 "  FROM cdi.outbox o\n"
 "  WHERE o.sync_id = $1\n"
-"    AND o.position > coalesce((SELECT c.position FROM cdi.push_cursor c WHERE c.sync_id = $1), 0)\n"
+"    AND o.position > $4\n"
 "    AND NOT EXISTS (SELECT FROM cdi.failed_deliveries f\n"
 "                    WHERE f.sync_id = o.sync_id AND f.primary_key = o.primary_key AND f.position >= o.position)%s\n"
 "  ORDER BY o.primary_key, o.position DESC)\n"
@@ -196,6 +214,9 @@ static const char *const expected_query =
  * tuplestores.
  *
  * classified	one row per key in either; payload only where it is needed
+ *
+ * queue		deletions first: what has the same order key in the destination,
+ *				under another primary key, is to be there afterwards
  *
  * A key that the model has twice is invalid, but it is there: not removed.
  * What the action does not serve is not queued and changes the acknowledged
@@ -223,7 +244,8 @@ static const char *const diff_query =
 "     OR (e.hash IS NOT NULL AND NOT EXISTS (SELECT FROM duplicates d WHERE d.primary_key = e.primary_key))),\n"
 "queue AS MATERIALIZED (\n"
 "  SELECT nextval('cdi.outbox_position') AS position, c.*\n"
-"  FROM classified c\n"
+"  FROM (SELECT * FROM classified WHERE operation = 'delete'\n"
+"        UNION ALL SELECT * FROM classified WHERE operation <> 'delete') c\n"
 "  WHERE c.operation = ANY ($3)),\n"
 "queued AS (\n"
 "  INSERT INTO cdi.outbox (position, queued_at, sync_id, run_id, operation, primary_key, hash, idempotency_key, payload, row_hash)\n"
@@ -269,22 +291,20 @@ static CdiBuckets *
 expected_sums(const CdiSync *sync)
 {
 	static CdiPlan known = {
-		.query = "SELECT coalesce((SELECT c.position FROM cdi.push_cursor c WHERE c.sync_id = $1), 0),"
-		" (SELECT count(*) FROM (SELECT FROM cdi.sync_rows r WHERE r.sync_id = $1 LIMIT $2) r)",
+		.query = "SELECT count(*) FROM (SELECT FROM cdi.sync_rows r WHERE r.sync_id = $1 LIMIT $2) r",
 		.nargs = 2,.argtypes = {INT4OID, INT4OID}
 	};
 	static const Oid types[] = {INT4OID, INT8OID, INT4OID};
 	MemoryContext caller = CurrentMemoryContext;
 	CdiBuckets *sums;
 	SPIPlanPtr	plan;
-	Datum		values[] = {Int32GetDatum(sync->sync_id), (Datum) 0, (Datum) 0};
+	Datum		values[] = {Int32GetDatum(sync->sync_id), cursor_of(sync->sync_id), (Datum) 0};
 	MemoryContext old;
 	int64		n;
 	bool		isnull;
 
 	cdi_plan_execute(&known, (Datum[]) {values[0], Int32GetDatum(FEW_ROWS)}, NULL);
-	values[1] = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
-	n = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull));
+	n = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	if (n == 0)
 		return NULL;
 	values[2] = Int32GetDatum(cdi_bucket_count(n < FEW_ROWS ? 2 * n : PG_INT32_MAX));
@@ -336,7 +356,7 @@ register_expected(const CdiSync *sync, const CdiModelRows *rows, bool part)
 	const char *of_queue = "";
 	TupleDesc	desc = CreateTemplateTupleDesc(5);
 	Tuplestorestate *store = tuplestore_begin_heap(false, false, work_mem);
-	ParamListInfo params = makeParamList(3);
+	ParamListInfo params = makeParamList(4);
 	SPIExecuteOptions options = {.params = params,.dest = CreateDestReceiver(DestTuplestore)};
 	SPIPlanPtr	plan;
 
@@ -356,8 +376,9 @@ register_expected(const CdiSync *sync, const CdiModelRows *rows, bool part)
 	params->params[0] = (ParamExternData) {Int32GetDatum(sync->sync_id), false, PARAM_FLAG_CONST, INT4OID};
 	params->params[1] = (ParamExternData) {BoolGetDatum(sync->mode == CDI_SYNC_DELETE), false, PARAM_FLAG_CONST, BOOLOID};
 	params->params[2] = (ParamExternData) {PointerGetDatum(rows->differ), rows->differ == NULL, PARAM_FLAG_CONST, BYTEAOID};
+	params->params[3] = (ParamExternData) {cursor_of(sync->sync_id), false, PARAM_FLAG_CONST, INT8OID};
 	plan = SPI_prepare_cursor(psprintf(expected_query, of_queue, of_rows), params->numParams,
-							  (Oid[]) {INT4OID, BOOLOID, BYTEAOID}, CURSOR_OPT_PARALLEL_OK);
+							  (Oid[]) {INT4OID, BOOLOID, BYTEAOID, INT8OID}, CURSOR_OPT_PARALLEL_OK);
 	SetTuplestoreDestReceiverParams(options.dest, store, CurrentMemoryContext, false, NULL, NULL);
 	if (plan == NULL || SPI_execute_plan_extended(plan, &options) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the rows of a sync: %s", SPI_result_code_string(SPI_result));

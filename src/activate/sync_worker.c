@@ -6,7 +6,8 @@
  * another type, a mapping that does not fit any more) will not get better by
  * itself: the sync pauses, with the reason in cdi.syncs.  Anything else (a
  * lock, a full disk, a shutdown) is recorded as a run that failed, and the next
- * one comes when it is due.
+ * one comes when it is due.  There are few such processes, so none of them
+ * waits for long for a transaction that somebody has left open.
  */
 #include "activate/model.h"
 
@@ -19,12 +20,15 @@
 #include "storage/ipc.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
 #include "activate/sync_worker.h"
 #include "base/errors.h"
 #include "worker/worker.h"
+
+#define LOCK_TIMEOUT "5s"
 
 static CdiOwnerScope scope;
 
@@ -50,22 +54,46 @@ commit(void)
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
 
-/* NULL where the sync, or all of cdi, has gone */
+/* Its name, and what it had followed before; NULL where the sync, or all of cdi, has gone */
 static char *
-note_start(const CdiSyncLaunch *launch, MemoryContext context)
+find_sync(const CdiSyncLaunch *launch, Datum *seen, MemoryContext context)
 {
 	static CdiPlan plan = {
-		.query = "UPDATE cdi.syncs SET scheduled_at = pg_catalog.clock_timestamp(), schedule_seen = $2"
-		" WHERE sync_id = $1 RETURNING name",
-		.nargs = 2,.argtypes = {INT4OID, INT8OID}
+		.query = "SELECT name, coalesce(schedule_seen, 0) FROM cdi.syncs WHERE sync_id = $1",
+		.nargs = 1,.argtypes = {INT4OID}
 	};
+	bool		isnull;
 
 	if (!OidIsValid(cdi_relation_oid("syncs")) || !OidIsValid(cdi_relation_oid("sync_runs")))
 		return NULL;
-	cdi_plan_execute(&plan, (Datum[]) {Int32GetDatum(launch->sync_id), Int64GetDatum(launch->seen)}, NULL);
+	cdi_plan_execute(&plan, (Datum[]) {Int32GetDatum(launch->sync_id)}, NULL);
 	if (SPI_processed == 0)
 		return NULL;
+	*seen = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull);
 	return MemoryContextStrdup(context, SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1));
+}
+
+static void
+note_start(const CdiSyncLaunch *launch)
+{
+	static CdiPlan plan = {
+		.query = "UPDATE cdi.syncs SET scheduled_at = pg_catalog.clock_timestamp(), schedule_seen = $2 WHERE sync_id = $1",
+		.nargs = 2,.argtypes = {INT4OID, INT8OID}
+	};
+
+	cdi_plan_execute(&plan, (Datum[]) {Int32GetDatum(launch->sync_id), Int64GetDatum(launch->seen)}, NULL);
+}
+
+/* Nothing has become of what it was to follow: it is due again. */
+static void
+note_nothing_seen(const CdiSyncLaunch *launch, Datum seen)
+{
+	static CdiPlan plan = {
+		.query = "UPDATE cdi.syncs SET schedule_seen = $2 WHERE sync_id = $1 AND schedule_seen = $3",
+		.nargs = 3,.argtypes = {INT4OID, INT8OID, INT8OID}
+	};
+
+	cdi_plan_execute(&plan, (Datum[]) {Int32GetDatum(launch->sync_id), seen, Int64GetDatum(launch->seen)}, NULL);
 }
 
 /* Is it the declaration, and not the moment? */
@@ -86,7 +114,7 @@ is_declaration(int sqlstate)
 }
 
 static void
-record_failure(const CdiSyncLaunch *launch, const char *name, const ErrorData *error)
+record_failure(const CdiSyncLaunch *launch, const char *name, const Datum *seen, const ErrorData *error)
 {
 	static CdiPlan run = {
 		.query = "INSERT INTO cdi.sync_runs (sync_id, started_at, finished_at, error)"
@@ -101,6 +129,12 @@ record_failure(const CdiSyncLaunch *launch, const char *name, const ErrorData *e
 	char	   *text = psprintf("%s%s%s", error->message, error->detail ? ": " : "", error->detail ? error->detail : "");
 	Datum		values[2] = {Int32GetDatum(launch->sync_id), (Datum) 0};
 
+	if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+	{
+		text = psprintf("another transaction has locked it or what it reads, and is still open (%s)", text);
+		if (seen != NULL)
+			note_nothing_seen(launch, *seen);
+	}
 	values[1] = CStringGetTextDatum(text);
 	cdi_plan_execute(&run, values, NULL);
 	if (!is_declaration(error->sqlerrcode))
@@ -127,7 +161,9 @@ cdi_sync_worker_main(Datum arg)
 {
 	CdiSyncLaunch launch;
 	MemoryContext context;
-	char	   *volatile name = NULL;
+	char	   *name;
+	Datum		seen;
+	volatile bool noted = false;
 	volatile bool loaded = false;
 	ErrorData  *volatile error = NULL;
 
@@ -136,11 +172,12 @@ cdi_sync_worker_main(Datum arg)
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(launch.database, InvalidOid, 0);
 	pgstat_report_appname("cdi sync");
+	SetConfigOption("lock_timeout", LOCK_TIMEOUT, PGC_SUSET, PGC_S_OVERRIDE);
 	context = AllocSetContextCreate(TopMemoryContext, "cdi sync", ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(context);
 
 	begin();
-	name = note_start(&launch, context);
+	name = find_sync(&launch, &seen, context);
 	commit();
 	if (name == NULL)
 		proc_exit(0);
@@ -150,6 +187,10 @@ cdi_sync_worker_main(Datum arg)
 	{
 		CdiSync    *sync;
 
+		begin();
+		note_start(&launch);
+		commit();
+		noted = true;
 		begin();
 		MemoryContextSwitchTo(context);
 		cdi_worker_wake_at_commit(CDI_WAKE_PUSH);
@@ -173,7 +214,7 @@ cdi_sync_worker_main(Datum arg)
 									 error->sqlerrcode != ERRCODE_CDI_UNKNOWN_SYNC)))
 	{
 		begin();
-		record_failure(&launch, name, error);
+		record_failure(&launch, name, noted ? &seen : NULL, error);
 		commit();
 	}
 	proc_exit(0);

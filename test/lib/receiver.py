@@ -16,6 +16,7 @@ answers.  Paths begin with one of:
     /denied     401
     /moved      302 to /ok
     /reset      closes the connection in the middle of the answer, then 200
+    /head       the same in the middle of its head
     /endless    200 with a body that does not end
     /slow       200 after two seconds
     /hold       200 once the file REQUESTS_FILE.release exists
@@ -103,6 +104,12 @@ class Receiver(http.server.BaseHTTPRequestHandler):
             while not os.path.exists(requests_file + "." + self.path.split("/")[2]):
                 time.sleep(0.02)
             answer = {"id": number, "state": "done" if os.path.exists(requests_file + ".done") else "busy"}
+        elif kind == "head" and number == 1:
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Le")
+            self.wfile.flush()
+            self.connection.shutdown(socket.SHUT_RDWR)
+            self.close_connection = True
+            return
         elif kind == "reset" and number == 1:
             self.send_response(200)
             self.send_header("Content-Length", "100")

@@ -179,14 +179,15 @@ is(join(' ', map { "$_->{operation}:$_->{primary_key}:$_->{row}->{name}" } sort 
 
 # ---- what goes wrong ----
 
-destination($_, "$_/a", { batch_size => 50 }) for qw(flaky throttle reject partial small reset endless);
-for my $name (qw(flaky throttle reset endless))
+destination($_, "$_/a", { batch_size => 50 }) for qw(flaky throttle reject partial small reset head endless);
+for my $name (qw(flaky throttle reset head endless))
 {
 	sync($name, $model);
 	acknowledged($name, 499, "$name: every row is acknowledged in the end");
 	is(dead($name), '', "$name: none is lost");
 }
 is(classes('flaky'), 'ok retryable', 'a failed request is sent again');
+is(classes($_), 'ok retryable', "$_: an answer that breaks off accepts nothing") for qw(reset head);
 is(classes('throttle'), 'ok throttled', 'too many requests: sent again');
 my @throttled = sort { $a->{time} <=> $b->{time} } requests('/throttle/a');
 my %sent_again;
@@ -293,16 +294,28 @@ is(dead('hold'), '', 'and none is lost');
 
 # ---- order ----
 
-destination('order', 'flaky/order');
+# Version 1 has failed, and waits for its next attempt, when the others are queued.
+$node->append_conf('postgresql.conf', "cdi.activate_retry_delay = '1h'\ncdi.activate_retry_max_delay = '1h'");
+$node->reload;
+destination('order', 'fail/order');
 sql('CREATE TABLE state (id integer, version integer); INSERT INTO state VALUES (1, 1)');
 sync('order', 'SELECT * FROM state');
+ok($node->poll_query_until('shop', q(SELECT count(*) = 1 FROM cdi.deliveries d JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'order' AND d.class = 'retryable')), 'a state fails');
 sql(q(UPDATE state SET version = 2; SELECT cdi_sync_run('order'); UPDATE state SET version = 3; SELECT cdi_sync_run('order')));
+$node->append_conf('postgresql.conf', "cdi.activate_retry_delay = '20ms'\ncdi.activate_retry_max_delay = '200ms'");
+$node->reload;
+sql(sprintf(q(SELECT cdi_alter_destination('order', '{"url": "%s"}')), url('flaky/order')));
 ok($node->poll_query_until('shop', q(SELECT count(*) = 1 FROM cdi.sync_rows r JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'order' AND r.payload @> '{"version": 3}')), 'the newest state arrives');
-my @versions = map { $_->{row}->{version} } rows('/flaky/order');
-is($versions[0] . $versions[-1], '13', 'and is the last that was sent');
-is(join(' ', @versions), join(' ', sort { $a <=> $b } @versions), 'no state overtakes an older one');
+is(join(' ', map { $_->{row}->{version} } rows('/fail/order')), '1', 'after the first');
+is(join(' ', keys %{ { map { $_->{row}->{version} => 1 } rows('/flaky/order') } }), '3', 'and nothing that was true between is sent any more');
 is(sql(q(SELECT operation FROM cdi.outbox o JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'order' ORDER BY position DESC LIMIT 1)), 'update', 'what was queued as a change');
-is((map { $_->{operation} } rows('/flaky/order'))[-1], 'insert', 'is sent as an insertion, for nothing before it was accepted');
+is(join(' ', keys %{ { map { $_->{operation} => 1 } rows('/flaky/order') } }), 'insert', 'is sent as an insertion, for nothing before it was accepted');
+destination('corrected', 'reject/corrected');
+sql('CREATE TABLE corrections (id integer, bad boolean); INSERT INTO corrections VALUES (1, true)');
+sql(q(SELECT cdi_create_sync('corrected', 'corrected', 'SELECT * FROM corrections', 'id')));
+sql(q(BEGIN; SELECT cdi_sync_run('corrected'); UPDATE corrections SET bad = false; SELECT cdi_sync_run('corrected'); COMMIT));
+acknowledged('corrected', 1, 'a row that is rejected does not stop the next of its key');
+is(join(' ', map { "$_->{operation}:$_->{row}->{bad}" } rows('/reject/corrected')), 'insert:1 insert:0', 'which is then the one that inserts');
 
 # ---- copies ----
 

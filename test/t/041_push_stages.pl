@@ -205,6 +205,24 @@ sub sync_again
 	ok($node->poll_query_until('shop', qq(SELECT count(*) = 5 FROM cdi.sync_rows r JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'tokens' AND payload->>'name' = '$name')), "rows $name are acknowledged");
 }
 
+# Somebody else changes the secret that takes the new refresh token, and does not commit.
+my $session = $node->background_psql('shop');
+$session->query_safe(q(BEGIN; UPDATE cdi.secrets SET updated_at = now() WHERE name = 'vendor'));
+curl('void', '{}');
+sql("UPDATE customers SET name = 'held' WHERE id <= 5");
+sql("SELECT cdi_sync_run('tokens')");
+ok($node->poll_query_until('shop', q(SELECT count(*) = 1 FROM cdi.stat_destinations WHERE destination = 'tokens' AND paused_reason LIKE '%another transaction has changed secret "vendor"%')),
+	'while another transaction holds its secret, nothing goes with a token that came along with a new one');
+destination('free', 'vendor', {});
+sync('free', 'plain', 'SELECT * FROM customers WHERE id <= 5');
+ok($node->poll_query_until('shop', q(SELECT count(*) > 0 FROM cdi.deliveries d JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'free')), 'other destinations do not wait for that');
+sql(q(SELECT cdi_disable_destination('free')));
+$session->query_safe('ROLLBACK');
+$session->quit;
+ok($node->poll_query_until('shop', q(SELECT count(*) = 5 FROM cdi.sync_rows r JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'tokens' AND payload->>'name' = 'held')), 'then it is stored, and rows go');
+kill_worker();
+sync_again('again');
+
 my $offset = -s $node->logfile;
 curl('void', '{"consent": true}');
 sql("UPDATE customers SET name = 'H' WHERE id <= 5");

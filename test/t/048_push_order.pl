@@ -15,6 +15,7 @@ use CdiPush;
 
 my $json = JSON::PP->new->utf8;
 my ($node, $receiver, $port, $requests_file) = push_node('order', 'receiver.py', q(
+restart_after_crash = on
 cdi.activate_retry_delay = '300ms'
 cdi.activate_retry_max_delay = '600ms'
 ));
@@ -104,6 +105,80 @@ is(mixed('/flaky/later'), 0, 'it holds for those');
 is(sequences('/flaky/later'), 'a:1,2,3,4,5 b:1,2,3,4,5 c:1,2,3,4,5', 'too');
 sql(q(SELECT cdi_alter_sync('sync', order_key => '{}')));
 is(sql(q(SELECT count(order_key) FROM cdi.syncs WHERE name = 'sync')), '0', 'it can be taken away');
+
+# ---- through kill -9 ----
+
+sub destination
+{
+	my ($name, $path, $mode) = @_;
+	sql(qq(SELECT cdi_create_destination('$name', settings => '{"url": "http://127.0.0.1:$port/$path", "batch_size": 10}')));
+	sql(qq(SELECT cdi_create_sync('$name', '$name', 'SELECT * FROM orders', 'id', mode => '$mode', order_key => '{"\@path": "\$.customer"}')));
+}
+
+sub push_pid
+{
+	return $node->safe_psql('postgres', q(SELECT pid FROM pg_stat_activity WHERE application_name = 'cdi push' AND datname = 'shop'));
+}
+
+sub until_requests
+{
+	my ($path, $n, $what) = @_;
+	for (1 .. 600) { last if requests($path) >= $n; sleep 0.1; }
+	is(scalar(requests($path)), $n, $what);
+}
+
+sql('TRUNCATE orders');
+destination('killed', 'hold/killed', 'append');
+for my $n (1 .. 4)
+{
+	sql("INSERT INTO orders (customer, n) SELECT c, $n FROM unnest('{a,b,c}'::text[]) c; SELECT cdi_sync_run('killed')");
+}
+until_requests('/hold/killed', 1, 'the first of each key are at the receiver, which does not answer');
+my $pid = push_pid();
+kill 'KILL', $pid;
+for (1 .. 600) { my ($status) = $node->psql('shop', 'SELECT 1'); last if $status == 0; sleep 0.1; }
+until_requests('/hold/killed', 2, 'the worker is killed: another sends them again');
+is(sequences('/hold/killed'), 'a:1 b:1 c:1', 'and nothing that comes after them');
+append_to_file("$requests_file.release", '');
+acknowledged('killed', 12, 'once they are accepted the others go');
+is(sequences('/hold/killed'), 'a:1,2,3,4 b:1,2,3,4 c:1,2,3,4', 'in order');
+is(mixed('/hold/killed'), 0, 'one of each key per request');
+
+# ---- through halves ----
+
+sql('TRUNCATE orders; ALTER TABLE orders ADD bad boolean');
+destination('halved', 'reject/halved', 'append');
+
+sql(q(SELECT cdi_sync_pause('halved')));
+for my $n (1 .. 3)
+{
+	sql("INSERT INTO orders (customer, n, bad) SELECT c, $n, (c, $n) IN (('b', 2), ('e', 1)) FROM unnest('{a,b,c,d,e}'::text[]) c;
+		SELECT cdi_sync_resume('halved'), cdi_sync_run('halved'), cdi_sync_pause('halved')");
+}
+sql(q(SELECT cdi_sync_resume('halved')));
+acknowledged('halved', 13, 'a request that is refused is halved');
+ok($node->poll_query_until('shop', q(SELECT string_agg(payload ->> 'customer' || (payload ->> 'n'), ' ' ORDER BY f.position) = 'e1 b2' FROM cdi.failed_deliveries f JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'halved')), 'until the bad rows are alone');
+my %times;
+my $time = 0;
+for my $request (requests('/reject/halved')) { $time++; push @{ $times{"$_->{customer}$_->{n}"} }, $time for @$request; }
+is(join(' ', grep { my ($c, $n) = /(.)(.)/; my $next = $times{ $c . ($n + 1) }; $next && $next->[0] <= $times{$_}->[-1] } sort keys %times), '', 'what comes after a row waits for the last of its attempts');
+cmp_ok(scalar(@{ $times{'b2'} }), '>', 1, 'of which there are several');
+
+# ---- one key in the destination, two primary keys here ----
+
+sql(q(CREATE TABLE accounts (id integer, email text); INSERT INTO accounts SELECT n, 'p' || n FROM generate_series(1, 30) n));
+sql(qq(SELECT cdi_create_destination('accounts', settings => '{"url": "http://127.0.0.1:$port/ok/accounts", "batch_size": 10}')));
+sql(q(SELECT cdi_create_sync('accounts', 'accounts', 'SELECT * FROM accounts', 'id', order_key => '{"@path": "$.email"}'), cdi_sync_run('accounts')));
+acknowledged('accounts', 30, 'accounts are sent');
+sql(qq(SELECT cdi_alter_destination('accounts', '{"url": "http://127.0.0.1:$port/flaky/accounts", "batch_size": 10}')));
+sql(q(UPDATE accounts SET id = id + 100; SELECT cdi_sync_run('accounts')));
+ok($node->poll_query_until('shop', q(SELECT min(r.primary_key::int) = 101 AND count(*) = 30 FROM cdi.sync_rows r JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'accounts')), 'they get other primary keys');
+my %account;
+for my $row (map { @{ $json->decode($_->{body}) } } grep { $_->{path} eq '/flaky/accounts' } map { $json->decode($_) } split /\n/, slurp_file($requests_file))
+{
+	push @{ $account{ $row->{row}->{email} } }, $row->{operation} unless @{ $account{ $row->{row}->{email} } // [] } && $account{ $row->{row}->{email} }->[-1] eq $row->{operation};
+}
+is(join(' ', keys %{ { map { join(',', @$_) => 1 } values %account } }), 'delete,insert', 'each is deleted before it is inserted');
 
 # ---- events ----
 

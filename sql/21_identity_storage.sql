@@ -24,8 +24,10 @@ BEGIN
         position bigint NOT NULL,
         type_id smallint NOT NULL
     );
-    ALTER TABLE cdi.identity_map ADD PRIMARY KEY (identifier);
-    CREATE INDEX identity_map_person ON cdi.identity_map (person_id, type_id, fold);
+    -- Keys come in no order, which leaves pages 69 % full: in an index that was
+    -- built fuller, new rows would soon split all pages at about the same time.
+    ALTER TABLE cdi.identity_map ADD PRIMARY KEY (identifier) WITH (fillfactor = 70);
+    CREATE INDEX identity_map_person ON cdi.identity_map (person_id, type_id, fold) WITH (fillfactor = 70);
     COMMENT ON TABLE cdi.identity_map IS 'Person of every identifier that was linked or named (account or household of those that identify one). A person''s id is the key of its first identifier; an identifier that is missing here is its own person.';
     COMMENT ON COLUMN cdi.identity_map.fold IS 'Number of the fold that first named the identifier. The person whose own identifier has the smallest fold survives a merge.';
     COMMENT ON COLUMN cdi.identity_map.position IS 'Link that first named the identifier: cdi.identity_links has its value there.';

@@ -290,6 +290,52 @@ complete(CdiGraph *graph, CdiTallies *tallies, uint32 root)
 		tally_ring(graph, tallies, make_tally(graph, tallies, root), root);
 }
 
+typedef struct CompleteState
+{
+	CdiGraph   *graph;
+	CdiTallies *tallies;
+} CompleteState;
+
+static void
+complete_person(void *arg, uint32 person)
+{
+	CompleteState *state = arg;
+
+	complete(state->graph, state->tallies, person);
+}
+
+void
+cdi_graph_complete(CdiGraph *graph, const CdiLimits *limits, const CdiLinkBatch *batch, const uint32 *nodes)
+{
+	CompleteState state;
+	uint32	   *persons;
+	uint32		n = 0;
+
+	if (limits->n == 0)
+		return;
+	state.graph = graph;
+	state.tallies = tallies_of(graph, limits);
+	persons = palloc_extended(sizeof(uint32) * Max(batch->nkeys, 1), MCXT_ALLOC_HUGE);
+	for (int i = 0; i < batch->count; i++)
+	{
+		const CdiLink *link = &batch->links[i];
+		const uint32 *named = nodes + link->first;
+		bool		united = true;
+
+		for (int k = 1; k < link->count && united; k++)
+			united = cdi_graph_find(graph, named[k]) == cdi_graph_find(graph, named[0]);
+		for (int k = 0; k < link->count && !united; k++)
+		{
+			uint32		person = cdi_graph_find(graph, named[k]);
+
+			if ((cdi_graph_node(graph, person)->flags & CDI_NODE_PERSON) != 0)
+				persons[n++] = person;
+		}
+	}
+	cdi_map_visit_persons(graph, persons, n, complete_person, &state);
+	pfree(persons);
+}
+
 static Tally *
 find_tally(CdiTallies *tallies, uint32 root)
 {

@@ -275,7 +275,7 @@ extern int64 cdi_resolve_links(void);
 extern Snapshot cdi_push_snapshot(void);
 
 /* Links that are read, folded and recorded together */
-#define CDI_LINK_BATCH		16384
+#define CDI_LINK_BATCH		32768
 
 /*
  * links.c: links that no run has folded yet, in order of position.
@@ -316,6 +316,11 @@ extern CdiLink *cdi_links_append(CdiLinkBatch *batch, int64 position, TimestampT
 								 Datum rule, Datum identifiers, Datum types);
 extern void cdi_links_close(CdiLinkReader *reader);
 
+/* fold.c: read, in good order, the rows of persons that limits will ask for when
+ * the links of a batch are folded; nodes are those of its keys. */
+extern void cdi_graph_complete(CdiGraph *graph, const CdiLimits *limits,
+							   const CdiLinkBatch *batch, const uint32 *nodes);
+
 /* members.c: who belongs to which account or household, from a batch of links */
 extern void cdi_members_record(const CdiLinkBatch *batch);
 
@@ -337,6 +342,9 @@ extern void cdi_map_reader_close(CdiGraph *graph);
 extern int	cdi_map_person_rows(CdiGraph *graph, const pg_uuid_t *person, uint8 type, int max,
 								void (*take) (void *arg, const pg_uuid_t *identifier, int64 fold,
 											  int64 position, uint8 type), void *arg);
+/* In an order in which the rows of persons are quickly read */
+extern void cdi_map_visit_persons(CdiGraph *graph, const uint32 *persons, uint32 n,
+								  void (*visit) (void *arg, uint32 person), void *arg);
 /* linked_at of a link, 0 where there is none */
 extern TimestampTz cdi_map_linked_at(CdiGraph *graph, int64 position);
 /* All rows */

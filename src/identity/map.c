@@ -50,7 +50,7 @@
 #define WRITE_BATCH		1000
 
 /* Rows that are inserted together: about as many as a batch of links brings */
-#define INSERT_BATCH	32768
+#define INSERT_BATCH	(2 * CDI_LINK_BATCH)
 
 typedef struct MapScan
 {
@@ -127,6 +127,7 @@ typedef struct CdiMapReader
 {
 	MemoryContext context;		/* what the scans allocate on their way */
 	MapScan		persons;
+	CdiAhead   *ahead;			/* of persons */
 	MapScan		links;			/* cdi.identity_links by position */
 } CdiMapReader;
 
@@ -167,6 +168,7 @@ cdi_map_reader_open(CdiGraph *graph, Snapshot snapshot)
 
 	reader->context = graph->context;
 	scan_open(&reader->persons, "identity_map", person_index, snapshot, 2);
+	reader->ahead = cdi_ahead_open(reader->persons.index, reader->persons.table);
 	scan_open(&reader->links, "identity_links", RelationGetPrimaryKeyIndex, snapshot, 1);
 	graph->map = reader;
 	MemoryContextSwitchTo(old);
@@ -175,6 +177,7 @@ cdi_map_reader_open(CdiGraph *graph, Snapshot snapshot)
 void
 cdi_map_reader_close(CdiGraph *graph)
 {
+	cdi_ahead_close(graph->map->ahead);
 	map_scan_close(&graph->map->persons);
 	map_scan_close(&graph->map->links);
 	pfree(graph->map);
@@ -267,42 +270,75 @@ set_stored(CdiGraph *graph, uint32 number, uint32 person, TupleTableSlot *slot)
 	cdi_graph_ring(graph, person, number);
 }
 
-static int
-compare_node_keys(const void *a, const void *b, void *arg)
+typedef struct KeyedNode
 {
-	return memcmp(&cdi_graph_node(arg, *(const uint32 *) a)->key,
-				  &cdi_graph_node(arg, *(const uint32 *) b)->key, UUID_LEN);
-}
+	uint64		key;
+	uint32		node;
+} KeyedNode;
+
+#define ST_SORT sort_keyed_nodes
+#define ST_ELEMENT_TYPE KeyedNode
+#define ST_COMPARE(a, b) ((a)->key < (b)->key ? -1 : (a)->key > (b)->key)
+#define ST_SCOPE static
+#define ST_DECLARE
+#define ST_DEFINE
+#include "lib/sort_template.h"
 
 /*
- * Nodes from number first on, in the order of their own keys: that of the
- * primary key, where neighbours share pages.
+ * n nodes, where they are NULL those from number first on, in the order of
+ * their own keys: that of the indexes, where neighbours share pages.
  */
-static uint32 *
-key_order(CdiGraph *graph, uint32 first, uint32 *count)
+static KeyedNode *
+key_order(CdiGraph *graph, const uint32 *nodes, uint32 first, uint32 n)
 {
-	uint32	   *order;
+	KeyedNode  *order = MemoryContextAllocHuge(graph->context, sizeof(KeyedNode) * Max(n, 1));
 
-	*count = graph->count - first;
-	order = MemoryContextAllocHuge(graph->context, sizeof(uint32) * Max(*count, 1));
-	for (uint32 i = 0; i < *count; i++)
-		order[i] = first + i;
-	qsort_arg(order, *count, sizeof(uint32), compare_node_keys, graph);
+	for (uint32 i = 0; i < n; i++)
+	{
+		order[i].node = nodes == NULL ? first + i : nodes[i];
+		order[i].key = cdi_key_prefix(&cdi_graph_node(graph, order[i].node)->key);
+	}
+	sort_keyed_nodes(order, n);
 	return order;
+}
+
+/* Before the one at i is looked up: every now and then, look ahead. */
+static inline void
+look_ahead(CdiAhead *ahead, const KeyedNode *order, uint32 i, uint32 n)
+{
+	if (i % CDI_AHEAD == 0)
+		cdi_ahead_read(ahead, &order[i].key, sizeof(KeyedNode), Min(CDI_AHEAD, n - i));
+}
+
+void
+cdi_map_visit_persons(CdiGraph *graph, const uint32 *persons, uint32 n,
+					  void (*visit) (void *arg, uint32 person), void *arg)
+{
+	KeyedNode  *order = key_order(graph, persons, 0, n);
+
+	for (uint32 i = 0; i < n; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		look_ahead(graph->map->ahead, order, i, n);
+		visit(arg, order[i].node);
+	}
+	pfree(order);
 }
 
 void
 cdi_map_fetch(CdiGraph *graph, Snapshot snapshot)
 {
 	MapScan		scan;
+	CdiAhead   *ahead;
 	uint32		done = 0;
 
 	map_scan_open(&scan, snapshot);
+	ahead = cdi_ahead_open(scan.index, scan.table);
 	/* the second round is for the persons that the first one met */
 	while (done < graph->count)
 	{
-		uint32		count;
-		uint32	   *order = key_order(graph, done, &count);
+		uint32		count = graph->count - done;
+		KeyedNode  *order = key_order(graph, NULL, done, count);
 
 		done += count;
 		for (uint32 i = 0; i < count; i++)
@@ -310,13 +346,15 @@ cdi_map_fetch(CdiGraph *graph, Snapshot snapshot)
 			uint32		person;
 
 			CHECK_FOR_INTERRUPTS();
-			if (!map_scan_find(&scan, &cdi_graph_node(graph, order[i])->key))
+			look_ahead(ahead, order, i, count);
+			if (!map_scan_find(&scan, &cdi_graph_node(graph, order[i].node)->key))
 				continue;
 			cdi_graph_add(graph, DatumGetUUIDP(scan.slot->tts_values[MAP_PERSON - 1]), 1, &person);
-			set_stored(graph, order[i], person, scan.slot);
+			set_stored(graph, order[i].node, person, scan.slot);
 		}
 		pfree(order);
 	}
+	cdi_ahead_close(ahead);
 	map_scan_close(&scan);
 	cdi_map_check_persons(graph, 0);
 }
@@ -437,19 +475,19 @@ cdi_map_update(CdiGraph *graph)
 														ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(batch_context);
 	int			nestlevel = cdi_force_index_plans();
-	uint32		count;
-	uint32	   *order = key_order(graph, 0, &count);
+	uint32		count = graph->count;
+	KeyedNode  *order = key_order(graph, NULL, 0, count);
 	uint32	   *fresh = MemoryContextAlloc(graph->context, sizeof(uint32) * Min(Max(count, 1), INSERT_BATCH));
 	int			nfresh = 0;
 
 	absorbed->count = 0;
 	for (uint32 i = 0; i < count; i++)
 	{
-		CdiNode    *node = cdi_graph_node(graph, order[i]);
-		CdiNode    *person = cdi_graph_node(graph, cdi_graph_find(graph, order[i]));
+		CdiNode    *node = cdi_graph_node(graph, order[i].node);
+		CdiNode    *person = cdi_graph_node(graph, cdi_graph_find(graph, order[i].node));
 
 		if ((node->flags & CDI_NODE_STORED) == 0 && node->fold != 0)
-			fresh[nfresh++] = order[i];
+			fresh[nfresh++] = order[i].node;
 		if ((node->flags & CDI_NODE_PERSON) != 0 && person != node)
 		{
 			int			n = absorbed->count++;

@@ -42,6 +42,21 @@ cdi_map_set_slot(TupleTableSlot *slot, const pg_uuid_t *identifier, const pg_uui
 	ExecStoreVirtualTuple(slot);
 }
 
+/*
+ * index_ahead.c: bring what look-ups of n keys are going to read into the
+ * processor's caches, of the index and, where it is not NULL, of its table.
+ * Keys by their prefixes, best in their order.  NULL, and nothing, for an index
+ * that does not begin with keys.
+ */
+#define CDI_AHEAD		64		/* keys at a time */
+
+typedef struct CdiAhead CdiAhead;
+
+extern CdiAhead *cdi_ahead_open(Relation index, Relation table);
+/* n keys, the first one here and the others stride bytes apart each */
+extern void cdi_ahead_read(CdiAhead *ahead, const uint64 *first, Size stride, int n);
+extern void cdi_ahead_close(CdiAhead *ahead);
+
 /* map_insert.c: rows for n nodes that have none */
 extern void cdi_map_insert(CdiGraph *graph, const uint32 *nodes, int n);
 

@@ -108,6 +108,7 @@ insert_into_index(ResultRelInfo *target, EState *estate, TupleTableSlot *slot,
 {
 	AttrNumber	first = target->ri_IndexRelationInfo[0]->ii_IndexAttrNumbers[0];
 	MemoryContext old = CurrentMemoryContext;
+	CdiAhead   *ahead = NULL;
 
 	if (first == MAP_IDENTIFIER || first == MAP_PERSON)
 	{
@@ -118,10 +119,13 @@ insert_into_index(ResultRelInfo *target, EState *estate, TupleTableSlot *slot,
 			rows[i].order = cdi_key_prefix(&cdi_graph_node(graph, by)->key);
 		}
 		sort_rows(rows, n);
+		ahead = cdi_ahead_open(target->ri_IndexRelationDescs[0], NULL);
 	}
 	for (int i = 0; i < n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
+		if (i % CDI_AHEAD == 0)
+			cdi_ahead_read(ahead, &rows[i].order, sizeof(NewRow), Min(CDI_AHEAD, n - i));
 		set_slot(slot, graph, &rows[i]);
 		slot->tts_tid = rows[i].tid;
 		MemoryContextSwitchTo(GetPerTupleMemoryContext(estate));
@@ -133,6 +137,7 @@ insert_into_index(ResultRelInfo *target, EState *estate, TupleTableSlot *slot,
 		MemoryContextSwitchTo(old);
 		ResetPerTupleExprContext(estate);
 	}
+	cdi_ahead_close(ahead);
 }
 
 static void

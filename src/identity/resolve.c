@@ -518,6 +518,7 @@ cdi_resolve_links(void)
 			(void) cdi_push_snapshot();
 			cdi_map_fetch(graph, GetActiveSnapshot());
 			cdi_map_reader_open(graph, GetActiveSnapshot());
+			cdi_graph_complete(graph, limits, &batch, nodes);
 		}
 		INSTR_TIME_SET_CURRENT(start);
 		if (spill != NULL)

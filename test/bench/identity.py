@@ -17,7 +17,8 @@ IN_MEMORY, SPILLED = "1GB", "256MB"
 SANITY_LINKS = 200000
 
 # As the map is indexed
-INDEXES = "ALTER TABLE {0} ADD PRIMARY KEY (identifier); CREATE INDEX ON {0} (person_id, type_id, fold)"
+INDEXES = ("ALTER TABLE {0} ADD PRIMARY KEY (identifier) WITH (fillfactor = 70);"
+           " CREATE INDEX ON {0} (person_id, type_id, fold) WITH (fillfactor = 70)")
 
 STATE = ("cdi.identity_map, cdi.identity_runs, cdi.identity_ahead, cdi.identity_rules, cdi.identity_merge_log,"
          " cdi.identity_refusals, cdi.identifier_traits")

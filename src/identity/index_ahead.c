@@ -29,9 +29,6 @@
 /* Where the search between keys that are this far apart ends is left open. */
 #define UNSURE		10
 
-/* Rows of one key that are asked for, of persons */
-#define ROWS_PER_KEY	2
-
 /* Where a key belongs: on a page for keys from low to high */
 typedef struct Place
 {
@@ -232,13 +229,13 @@ ask_for_tuples(Page page, const Place *place, uint64 key)
 		ask_for_tuple(page, i);
 }
 
-/* Where rows of a key lie, as far as its leaf page has them; returns how many. */
-static int
-find_rows(Place *place, uint64 key, ItemPointer rows)
+/* Where a row of the key lies; false where its leaf page has none. */
+static bool
+find_row(const Place *place, uint64 key, ItemPointer row)
 {
 	Page		page = BufferGetPage(place->buffer);
 	BTPageOpaque opaque = BTPageGetOpaque(page);
-	int			n = 0;
+	bool		found = false;
 
 	LockBuffer(place->buffer, BUFFER_LOCK_SHARE);
 	if (P_ISLEAF(opaque) && !P_IGNORE(opaque))
@@ -256,23 +253,25 @@ find_rows(Place *place, uint64 key, ItemPointer rows)
 			else
 				high = mid;
 		}
-		for (; low <= last && n < ROWS_PER_KEY && tuple_key(tuple_at(page, low)) == key; low++)
-			rows[n++] = *BTreeTupleGetHeapTID(tuple_at(page, low));
+		found = low <= last && tuple_key(tuple_at(page, low)) == key;
+		if (found)
+			*row = *BTreeTupleGetHeapTID(tuple_at(page, low));
 	}
 	LockBuffer(place->buffer, BUFFER_LOCK_UNLOCK);
-	return n;
+	return found;
 }
 
+/* One row of each key: those of a person mostly lie together. */
 static void
-ask_for_rows(CdiAhead *ahead, Place *places, const uint64 *keys, int n)
+ask_for_rows(CdiAhead *ahead, const Place *places, const uint64 *keys, int n)
 {
-	ItemPointerData rows[CDI_AHEAD * ROWS_PER_KEY];
-	Buffer		buffers[CDI_AHEAD * ROWS_PER_KEY];
+	ItemPointerData rows[CDI_AHEAD];
+	Buffer		buffers[CDI_AHEAD];
 	int			nrows = 0;
 
 	for (int i = 0; i < n; i++)
-		if (BufferIsValid(places[i].buffer))
-			nrows += find_rows(&places[i], keys[i], rows + nrows);
+		if (BufferIsValid(places[i].buffer) && find_row(&places[i], keys[i], &rows[nrows]))
+			nrows++;
 	for (int i = 0; i < nrows; i++)
 	{
 		Page		page;

@@ -132,6 +132,8 @@ def growth(graph, options):
                 len(one.large) * LARGE), "us", one.cost(), (beside, first.cost()), target=1 / 1.3))
             rows.append(Row("grow_first_%d" % one.identifiers, "  over the first {:,} of these".format(FIRST * LARGE),
                             "us", one.cost(FIRST), (beside, first.cost(FIRST))))
+            rows.append(Row("grow_small_%d" % one.identifiers, "  a link's cost, {:,} at a time after these".format(SMALL), "us",
+                            each(one.small, "us"), (beside, each(first.small, "us"))))
             rows.append(Row("grow_pages_%d" % one.identifiers, "  pages that it looks at", "pages", each(one.large, "pages"),
                             (beside, each(first.large, "pages")), target=1 / 1.3))
     return rows

@@ -401,5 +401,7 @@ PG_FUNCTION_INFO_V1(cdi_journey_touches_end);
 Datum
 cdi_journey_touches_end(PG_FUNCTION_ARGS)
 {
+	if (IsParallelWorker())
+		elog(ERROR, "touches were read by a worker alone");
 	PG_RETURN_BOOL(!PG_ARGISNULL(0));
 }

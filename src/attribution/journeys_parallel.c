@@ -164,20 +164,25 @@ attach(MemoryContext context, int64 reading)
 	CdiJourneys *self = MemoryContextAllocZero(context, sizeof(CdiJourneys));
 	CdiJourneyRequest *request = MemoryContextAllocZero(context, sizeof(CdiJourneyRequest));
 	SharedPeople *shared;
+	bool		attached = false;
 
 	self->shared = dsm_find_mapping(handle);
 	if (self->shared == NULL)
 	{
 		self->shared = dsm_attach(handle);
-		shared = self->shared ? dsm_segment_address(self->shared) : NULL;
-		if (shared == NULL || dsm_segment_map_length(self->shared) < sizeof(SharedPeople) ||
-			shared->magic != SHARED_MAGIC || shared->leader != MyProc->lockGroupLeader->pid)
-			(void) find_reading(0);
+		attached = true;
+	}
+	shared = self->shared ? dsm_segment_address(self->shared) : NULL;
+	/* It might be anybody's segment, or one that this worker has of its plan. */
+	if (shared == NULL || dsm_segment_map_length(self->shared) < sizeof(SharedPeople) ||
+		shared->magic != SHARED_MAGIC || shared->leader != MyProc->lockGroupLeader->pid)
+		(void) find_reading(0);
+	if (attached)
+	{
 		/* as long as the worker is there */
 		dsm_pin_mapping(self->shared);
 		SharedFileSetAttach(&shared->files, self->shared);
 	}
-	shared = dsm_segment_address(self->shared);
 	self->context = context;
 	self->request = request;
 	request->ndimensions = shared->ndimensions;

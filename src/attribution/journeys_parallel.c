@@ -104,17 +104,24 @@ cdi_journeys_start_reading(CdiJourneys *self)
 	return Int64GetDatum(self->reading);
 }
 
+static void refuse(void) pg_attribute_noreturn();
+
+static void
+refuse(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("there is no attribution that reads touches"),
+			 errhint("This function is for cdi_attribution() and cdi_attribution_report() alone.")));
+}
+
 static CdiJourneys *
 find_reading(uint32 number)
 {
 	for (CdiJourneys *self = readings; self; self = self->outer)
 		if (self->reading == number)
 			return self;
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("there is no attribution that reads touches"),
-			 errhint("This function is for cdi_attribution() and cdi_attribution_report() alone.")));
-	return NULL;				/* keep compiler quiet */
+	refuse();
 }
 
 bool
@@ -164,20 +171,25 @@ attach(MemoryContext context, int64 reading)
 	CdiJourneys *self = MemoryContextAllocZero(context, sizeof(CdiJourneys));
 	CdiJourneyRequest *request = MemoryContextAllocZero(context, sizeof(CdiJourneyRequest));
 	SharedPeople *shared;
+	bool		attached = false;
 
 	self->shared = dsm_find_mapping(handle);
 	if (self->shared == NULL)
 	{
 		self->shared = dsm_attach(handle);
-		shared = self->shared ? dsm_segment_address(self->shared) : NULL;
-		if (shared == NULL || dsm_segment_map_length(self->shared) < sizeof(SharedPeople) ||
-			shared->magic != SHARED_MAGIC || shared->leader != MyProc->lockGroupLeader->pid)
-			(void) find_reading(0);
+		attached = true;
+	}
+	shared = self->shared ? dsm_segment_address(self->shared) : NULL;
+	/* It might be anybody's segment, or one that this worker has of its plan. */
+	if (shared == NULL || dsm_segment_map_length(self->shared) < sizeof(SharedPeople) ||
+		shared->magic != SHARED_MAGIC || shared->leader != MyProc->lockGroupLeader->pid)
+		refuse();
+	if (attached)
+	{
 		/* as long as the worker is there */
 		dsm_pin_mapping(self->shared);
 		SharedFileSetAttach(&shared->files, self->shared);
 	}
-	shared = dsm_segment_address(self->shared);
 	self->context = context;
 	self->request = request;
 	request->ndimensions = shared->ndimensions;
@@ -216,7 +228,7 @@ check_columns(FunctionCallInfo fcinfo, const CdiJourneys *self)
 	for (int i = ARG_COLUMNS + CDI_TOUCH_DIMENSIONS; fit && i < PG_NARGS(); i++)
 		fit = get_fn_expr_argtype(fcinfo->flinfo, i) == TEXTOID;
 	if (!fit)
-		(void) find_reading(0);
+		refuse();
 }
 
 /*
@@ -401,5 +413,7 @@ PG_FUNCTION_INFO_V1(cdi_journey_touches_end);
 Datum
 cdi_journey_touches_end(PG_FUNCTION_ARGS)
 {
+	if (IsParallelWorker())
+		elog(ERROR, "touches were read by a worker alone");
 	PG_RETURN_BOOL(!PG_ARGISNULL(0));
 }

@@ -211,7 +211,8 @@ cdi_journeys_touch_query(CdiJourneys *self)
 	StringInfoData query;
 
 	initStringInfo(&query);
-	appendStringInfo(&query, "SELECT cdi._journey_touches($3, %s, %s, %s, %s, %s",
+	/* Workers may do a part of it, but no worker all (force_parallel_mode), so something above is for the leader alone. */
+	appendStringInfo(&query, "SELECT t.found, pg_catalog.pg_backend_pid() FROM (SELECT cdi._journey_touches($3, %s, %s, %s, %s, %s",
 					 column(relid, relation, "person_id", UUIDOID, true),
 					 column(relid, relation, "touched_at", TIMESTAMPTZOID, true),
 					 column(relid, relation, "position", INT8OID, false),
@@ -220,10 +221,11 @@ cdi_journeys_touch_query(CdiJourneys *self)
 	for (int i = 0; i < request->ndimensions; i++)
 		appendStringInfo(&query, ", %s", column(relid, relation, request->dimensions[i], TEXTOID,
 												i == self->path_dimension || i < request->nrequired));
-	appendStringInfo(&query, ") FROM %s r WHERE ($1 IS NULL OR r.touched_at >= $1) AND ($2 IS NULL OR r.touched_at <= $2)", relation);
+	appendStringInfo(&query, ") AS found FROM %s r WHERE ($1 IS NULL OR r.touched_at >= $1) AND ($2 IS NULL OR r.touched_at <= $2)", relation);
 	/* Of a table they are there, and those of others cost less to drop where they are taken. */
 	if (!request->everyone && get_rel_relkind(relid) == RELKIND_VIEW)
 		appendStringInfoString(&query, " AND cdi._journey_converts($3, r.person_id)");
+	appendStringInfoString(&query, ") t");
 	return query.data;
 }
 

@@ -254,15 +254,20 @@ SELECT pg_stat_force_next_flush();
 SELECT temp_files > :files AS by_workers FROM pg_stat_database WHERE datname = current_database();
 SET enable_partitionwise_aggregate = on;
 SELECT * FROM pg_temp.by_workers('attribution_models.parts');
-SET max_parallel_workers_per_gather = 0;
-SELECT * FROM pg_temp.by_workers('attribution_models.parts');
-RESET parallel_setup_cost; RESET min_parallel_table_scan_size; RESET parallel_leader_participation; RESET enable_partitionwise_aggregate; RESET max_parallel_workers_per_gather;
 -- A view that has windows by person computes nothing for those who do not convert.
 CREATE TABLE attribution_models.strangers AS SELECT * FROM attribution_models.touches UNION ALL SELECT pg_temp.id(-n), '2026-01-10', n, pg_temp.id(-n), 'stranger', NULL, NULL FROM generate_series(1, 10) n;
+ANALYZE attribution_models.strangers;
 CREATE VIEW attribution_models.fragile AS
 SELECT person_id, touched_at, "position" + 0 * sum(1 / (channel <> 'stranger')::int) OVER (PARTITION BY person_id) AS "position", session_id, channel, campaign_name, touch_type FROM attribution_models.strangers;
 SELECT max("position") FROM attribution_models.fragile;
 SELECT * FROM pg_temp.by_workers('attribution_models.fragile');
+-- As far as workers may go.
+SELECT set_config(name, 'on', false) FROM pg_settings WHERE name IN ('force_parallel_mode', 'debug_parallel_query');
+SELECT * FROM pg_temp.by_workers('attribution_models.shuffled');
+SELECT set_config(name, 'off', false) FROM pg_settings WHERE name IN ('force_parallel_mode', 'debug_parallel_query');
+SET max_parallel_workers_per_gather = 0;
+SELECT * FROM pg_temp.by_workers('attribution_models.parts');
+RESET parallel_setup_cost; RESET min_parallel_table_scan_size; RESET parallel_leader_participation; RESET enable_partitionwise_aggregate; RESET max_parallel_workers_per_gather;
 -- What reads touches is of no use to anybody else.
 SELECT cdi._journey_touches(1, pg_temp.id(1), '2026-01-01', 0, '', NULL, ''::text);
 SELECT cdi._journey_converts(1, pg_temp.id(1));

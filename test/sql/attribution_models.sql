@@ -203,6 +203,12 @@ SELECT cdi_touch_credit('linear', at, parameters => '{"transform": "first"}') OV
 SELECT cdi_touch_credit('markov', at) OVER (ORDER BY at) FROM (VALUES (timestamptz '2026-01-01'), ('2026-01-02')) v (at);
 SELECT cdi_touch_credit('telepathy', at) OVER (ORDER BY at) FROM (VALUES (timestamptz '2026-01-01'), ('2026-01-02')) v (at);
 SELECT cdi_touch_credit(NULL, at) OVER (ORDER BY at) FROM (VALUES (timestamptz '2026-01-01')) v (at);
+-- Times as far from each other as there are, and at infinity; shares whose sum is none.
+SELECT cdi_touch_credit('time_decay', at, '294276-12-31 23:00Z', parameters => '{"half_life": "1 day"}') OVER (ORDER BY at) FROM (VALUES (timestamptz '4713-01-02 BC'), ('2026-01-01'), ('2026-01-02')) v (at);
+SELECT cdi_touch_credit('time_decay', at, '2027-01-01Z', parameters => '{"half_life": "1 microsecond"}') OVER (ORDER BY at) FROM (VALUES (timestamptz '-infinity'), ('2026-01-01'), ('2026-01-02')) v (at);
+SELECT cdi_touch_credit('position_based', at, parameters => '{"first": 1e100, "last": 1e100, "middle": 1e100}') OVER (ORDER BY at) FROM (VALUES (timestamptz '2026-01-01'), ('2026-01-02'), ('2026-01-03'), ('2026-01-04')) v (at);
+SELECT cdi_touch_credit('position_based', at, parameters => '{"two_touch": [1e308, 1e308]}') OVER (ORDER BY at) FROM (VALUES (timestamptz '2026-01-01'), ('2026-01-02')) v (at);
+SELECT cdi_touch_credit('position_based', at, parameters => '{"middle": 1e307}') OVER (ORDER BY at) FROM (VALUES (timestamptz '2026-01-01'), ('2026-01-02')) v (at);
 
 -- Sums are those of the rows: all models in one pass, by day and campaign.
 SELECT count(*) > 100 AS many, count(*) FILTER (WHERE s.model IS NULL OR c.model IS NULL OR abs(s.conversions - c.conversions) > 1e-9 OR s.value <> c.value OR abs(s.unvalued - c.unvalued) > 1e-9) AS differing

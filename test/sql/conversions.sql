@@ -214,6 +214,21 @@ SELECT * FROM cdi_attribution_report(NULL);
 SELECT * FROM cdi_attribution_report('{linear,linear}');
 SELECT * FROM cdi_attribution_report('{linear}', dimensions => '{nothing}', conversion => 'sale');
 SELECT * FROM cdi_attribution_report('{linear}', dimensions => '{channel,channel}', conversion => 'sale');
+-- Amounts and rates of which ratios could overflow are none; the smallest and the largest are ratios still.
+\set VERBOSITY terse
+INSERT INTO cdi.spend (day, channel, currency, amount) VALUES ('2026-05-01', 'tiny', 'EUR', 1e-101);
+INSERT INTO cdi.spend (day, channel, currency, amount) VALUES ('2026-05-01', 'huge', 'EUR', 1e100);
+INSERT INTO cdi.spend (day, channel, currency, amount) VALUES ('2026-05-01', 'none', 'EUR', 'NaN');
+INSERT INTO cdi.spend (day, channel, currency, amount) VALUES ('infinity', 'never', 'EUR', 1);
+INSERT INTO cdi.exchange_rates (day, currency, reporting_currency, rate) VALUES ('2026-05-01', 'XXX', 'EUR', 1e-300);
+\set VERBOSITY default
+INSERT INTO conversions_test.touches SELECT md5(c)::uuid, '2026-05-03 10:00', c FROM unnest('{tiny,huge}'::text[]) c;
+INSERT INTO conversions_test.conversions SELECT md5(c || 's')::uuid, 'sale', md5(c)::uuid, '2026-05-03 12:00', 9e99 FROM unnest('{tiny,huge}'::text[]) c;
+INSERT INTO cdi.spend (day, channel, currency, amount) VALUES ('2026-05-03', 'tiny', 'EUR', 1e-100), ('2026-05-03', 'huge', 'EUR', 9e99);
+SELECT dimension, cpa, roas FROM pg_temp.report('{linear}', '{channel}', '{}', NULL, '2026-05-03') r :columns ORDER BY dimension;
+DELETE FROM conversions_test.touches WHERE channel IN ('tiny', 'huge');
+DELETE FROM conversions_test.conversions WHERE value = 9e99;
+DELETE FROM cdi.spend WHERE channel IN ('tiny', 'huge');
 UPDATE cdi.conversions SET currency = NULL WHERE name = 'sale';
 SELECT * FROM cdi_attribution_report('{linear}', 'sale');
 

@@ -399,4 +399,11 @@ SELECT m.model, sum(a.credited_value) = 9e99 AS kept FROM unnest('{linear,markov
 SELECT model, sum(value) = 9e99 AS kept, bool_and(value_low <= value AND value <= value_high AND value_high <= 18e99) AS bounded
 FROM cdi._attribution_sums('{linear,markov}', '{channel}', 'huge', NULL, NULL, '20 days', pg_temp.parameters('{"bootstrap": 100}')) GROUP BY model ORDER BY model;
 
+-- Touches that differ in their session alone, read forward and backward: the same one is first.
+CREATE TABLE attribution_models.twins AS SELECT pg_temp.id(1) AS person_id, timestamptz '2026-01-01' AS touched_at, 'a' AS channel, pg_temp.id(n) AS session_id FROM generate_series(1, 9) n;
+CREATE VIEW attribution_models.forward AS SELECT * FROM attribution_models.twins ORDER BY session_id;
+CREATE VIEW attribution_models.backward AS SELECT * FROM attribution_models.twins ORDER BY session_id DESC;
+SELECT count(DISTINCT a.session_id) AS sessions, count(*) FROM unnest('{forward,backward}'::text[]) relation,
+    cdi_attribution('first_touch', 'large', lookback => '20 days', parameters => pg_temp.parameters() || jsonb_build_object('touchpoints', 'attribution_models.' || relation)) a WHERE a.value = 1e30;
+
 DROP SCHEMA attribution_models CASCADE;

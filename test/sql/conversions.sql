@@ -49,8 +49,11 @@ SELECT pg_temp.send(
     pg_temp.track('c5', '2026-04-30 12:00', 'Bought Abroad', '{"revenue": 100}'),
     pg_temp.track('c6', '2026-05-01 12:00', 'Bought Abroad', '{"revenue": -12.34, "currency": "EUR"}'),
     pg_temp.track('c7', '2026-05-01 12:00', 'Bought Abroad', '{"revenue": 5, "currency": "doubloon"}'),
-    pg_temp.track('c8', '2026-05-01 12:00', 'Bought Abroad', '{}'));
-SELECT who, value, original_value, currency FROM counted WHERE conversion = 'abroad' ORDER BY who;
+    pg_temp.track('c8', '2026-05-01 12:00', 'Bought Abroad', '{}'),
+    pg_temp.track('c9', '2026-05-01 12:00', 'Bought Abroad', '{"revenue": 10, "currency": " usd "}'),
+    pg_temp.track('c9', '2026-05-01 12:01', 'Bought Abroad', '{"revenue": 20, "currency": ""}'),
+    pg_temp.track('c9', '2026-05-01 12:02', 'Bought Abroad', '{"revenue": 30, "currency": 978}'));
+SELECT who, value, original_value, currency FROM counted WHERE conversion = 'abroad' ORDER BY who, original_value;
 SELECT conversions, value, unvalued FROM cdi_attribution_report('{linear}', 'abroad', dimensions => '{}');
 -- Euros and dollars have no sum: what could be in both says in which one it is
 -- reported, and a person's conversions that are in both have no value together.

@@ -176,7 +176,8 @@ $$;
 COMMENT ON FUNCTION cdi_drop_conversion(text) IS
 'Removes the declaration of a conversion; events are not touched. Raises ZC302 where there is none of that name.';
 
--- What conversions, spend and their currencies read; made by cdi_init().
+-- What conversions, spend and their currencies read; made by cdi_init().  Numbers
+-- are bounded like values of conversions, so that no ratio of them can overflow.
 CREATE OR REPLACE FUNCTION cdi._create_storage_2_spend()
 RETURNS void
 LANGUAGE plpgsql
@@ -187,20 +188,20 @@ BEGIN
         day date NOT NULL,
         currency text NOT NULL CHECK (currency ~ '^[A-Z]{3}$'),
         reporting_currency text NOT NULL CHECK (reporting_currency ~ '^[A-Z]{3}$'),
-        rate numeric NOT NULL CHECK (rate > 0 AND rate < 'Infinity'),
+        rate numeric NOT NULL CHECK (rate > 1e-30 AND rate < 1e30),
         PRIMARY KEY (currency, reporting_currency, day)
     );
     COMMENT ON TABLE cdi.exchange_rates IS 'What one unit of a currency was worth in another, day by day. A day without a rate has that of the latest day before it, at most a week back.';
     COMMENT ON COLUMN cdi.exchange_rates.rate IS 'Units of reporting_currency per unit of currency.';
 
     CREATE TABLE cdi.spend (
-        day date NOT NULL,
+        day date NOT NULL CHECK (isfinite(day)),
         channel text NOT NULL,
         campaign_source text NOT NULL DEFAULT '',
         campaign_medium text NOT NULL DEFAULT '',
         campaign_name text NOT NULL DEFAULT '',
         currency text NOT NULL CHECK (currency ~ '^[A-Z]{3}$'),
-        amount numeric NOT NULL CHECK (amount > '-Infinity' AND amount < 'Infinity'),
+        amount numeric NOT NULL CHECK (amount > -1e100 AND amount < 1e100 AND scale(amount) <= 100),
         impressions bigint NOT NULL DEFAULT 0,
         clicks bigint NOT NULL DEFAULT 0,
         PRIMARY KEY (day, channel, campaign_source, campaign_medium, campaign_name, currency)

@@ -302,7 +302,7 @@ BEGIN
     CREATE OR REPLACE VIEW cdi.conversion_candidates WITH (security_invoker = true) AS
     SELECT e.event_id, e.conversion, coalesce(m.person_id, e.subject) AS person_id, e."timestamp" AS converted_at,
            cdi._usable_value(e.value) AS original_value,
-           coalesce(e.properties ->> e.currency_property, e.currency) AS currency,
+           coalesce(nullif(upper(btrim(e.properties ->> e.currency_property)), ''), e.currency) AS currency,
            e.properties ->> e.unique_property AS unique_value,
            e.unique_property, e.unique_scope, e.unique_within, e.reporting_currency, e.position, e.source_id
     FROM (

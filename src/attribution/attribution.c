@@ -86,7 +86,7 @@ put_touch(const Rows *self, const CdiCredit *credit, int i, Datum *values, bool 
 		values[OUT_TOUCH_TYPE] = self->types[touch->type];
 	nulls[OUT_DAYS] = TIMESTAMP_NOT_FINITE(touch->at) || TIMESTAMP_NOT_FINITE(converted_at);
 	if (!nulls[OUT_DAYS])
-		values[OUT_DAYS] = Float8GetDatum((double) (converted_at - touch->at) / USECS_PER_DAY);
+		values[OUT_DAYS] = Float8GetDatum((double) cdi_model_age(touch->at, converted_at) / USECS_PER_DAY);
 	values[OUT_WEIGHT] = Float8GetDatum(credit->weights[i]);
 	values[OUT_REASON] = self->reasons[credit->roles ? credit->roles[i] : 0];
 }

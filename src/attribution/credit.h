@@ -106,6 +106,10 @@ typedef struct CdiModelPath
  */
 extern double cdi_model_weigh(const CdiCreditModel *model, const CdiModelPath *path,
 							  double *weights, uint8 *roles);
+
+/* Microseconds from a touch to the conversion; 0 where one is at infinity */
+extern int64 cdi_model_age(TimestampTz touched_at, TimestampTz converted_at);
+
 /* Raises ZC301 with the models there are. */
 extern void cdi_model_find(CdiCreditModel *model, const char *name, const char *base);
 

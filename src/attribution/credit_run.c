@@ -274,12 +274,6 @@ milestone_touch(const CdiCreditRun *self, const CdiJourney *journey, const CdiCo
 	return touch;
 }
 
-static int64
-time_before(TimestampTz touched_at, TimestampTz converted_at)
-{
-	return TIMESTAMP_NOT_FINITE(touched_at) || TIMESTAMP_NOT_FINITE(converted_at) ? 0 : converted_at - touched_at;
-}
-
 static void
 credit_under(CdiCreditRun *self, int m, const CdiJourney *journey, const CdiConversion *conversion)
 {
@@ -295,7 +289,7 @@ credit_under(CdiCreditRun *self, int m, const CdiJourney *journey, const CdiConv
 		if (model->kind == CDI_MODEL_TIME_DECAY)
 		{
 			for (int i = 0; i < credit.n; i++)
-				self->before[i] = time_before(credit.touches[i]->at, conversion->at);
+				self->before[i] = cdi_model_age(credit.touches[i]->at, conversion->at);
 			path.before = self->before;
 		}
 		if (model->kind == CDI_MODEL_PARTICIPATION)

@@ -396,6 +396,8 @@ compare_touches(const void *a, const void *b, void *arg)
 	if (order == 0 && left->type != right->type)
 		order = left->type < 0 || right->type < 0 ? left->type - right->type :
 			compare_texts(self->types[left->type], self->types[right->type]);
+	if (order == 0 && self->request->sessions)
+		order = memcmp(left->session_id, right->session_id, sizeof(pg_uuid_t));
 	return order;
 }
 

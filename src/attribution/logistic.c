@@ -13,6 +13,7 @@
  */
 #include "attribution/logistic.h"
 
+#include <float.h>
 #include <math.h>
 
 #include "miscadmin.h"
@@ -21,6 +22,9 @@
 
 #define MAX_ITERATIONS	100
 #define MAX_HALVINGS	40
+
+/* With a penalty: iterations that gain nothing, after which there is nothing to gain */
+#define MAX_IDLE		5
 
 /*
  * Newton converges quadratically: after a step as small as this nothing is left.
@@ -103,16 +107,24 @@ hessian_at(Model *model, int row)
 	return model->hessian + (Size) row * model->n;
 }
 
+/* Derivatives of the log likelihood by the log-odds; exact also where p is nearly 0 or 1 */
+static void
+differentiate(double conversions, double nulls, double odds, double *residual, double *weight)
+{
+	double		p = probability(odds);
+	double		q = probability(-odds);
+
+	*residual = conversions * q - nulls * p;
+	*weight = (conversions + nulls) * p * q;
+}
+
 static void
 derive(Model *model)
 {
-	double		p = probability(model->coefficients[0]);
-	double		paths = model->idle_conversions + model->idle_nulls;
-
 	memset(model->gradient, 0, sizeof(double) * model->n);
 	memset(model->hessian, 0, sizeof(double) * model->n * model->n);
-	model->gradient[0] = model->idle_conversions - paths * p;
-	model->hessian[0] = paths * p * (1 - p);
+	differentiate(model->idle_conversions, model->idle_nulls, model->coefficients[0],
+				  &model->gradient[0], &model->hessian[0]);
 	for (int i = 0; i < model->sets->nsets; i++)
 	{
 		const CdiPathSet *set = &model->sets->sets[i];
@@ -120,10 +132,7 @@ derive(Model *model)
 		double		weight;
 
 		CHECK_FOR_INTERRUPTS();
-		paths = set->conversions + set->nulls;
-		p = probability(log_odds(set, model->coefficients));
-		residual = set->conversions - paths * p;
-		weight = paths * p * (1 - p);
+		differentiate(set->conversions, set->nulls, log_odds(set, model->coefficients), &residual, &weight);
 		model->gradient[0] += residual;
 		model->hessian[0] += weight;
 		for (int m = 0; m < set->size; m++)
@@ -147,7 +156,8 @@ derive(Model *model)
 /*
  * Solve hessian * step = gradient in place of the gradient by Cholesky's
  * decomposition.  Returns -1, or the number of the coefficient that the ones
- * before it determine.
+ * before it determine.  With a penalty there is none, however small it is
+ * beside the rounding: what elimination leaves of it is no less than it was.
  */
 static int
 solve(Model *model)
@@ -168,7 +178,9 @@ solve(Model *model)
 			pivot_row[k] -= factor * factor;
 		}
 		pivot = pivot_row[k];
-		if (!(pivot > PIVOT_TOLERANCE * before))
+		if (k > 0 && model->options->ridge > 0)
+			pivot = Max(pivot, model->options->ridge);
+		else if (!(pivot > PIVOT_TOLERANCE * before))
 			return k;
 		pivot = pivot_row[k] = sqrt(pivot);
 		for (int i = 0; i < k; i++)
@@ -234,7 +246,7 @@ refuse_separated(const Model *model)
 			 errmsg("the likelihood of the logistic model has no maximum"),
 			 errdetail("The channels separate conversions from the rest: the coefficient of \"%s\" has passed %.0f and still grows.",
 					   label_name(model, largest), model->coefficients[largest]),
-			 errhint("Fit with a penalty (ridge 1).")));
+			 errhint("Fit with a penalty (ridge %g).", Max(1, 1000 * model->options->ridge))));
 }
 
 static void
@@ -244,6 +256,7 @@ fit(Model *model)
 	double		conversions = model->sets->conversions + model->idle_conversions;
 	double		nulls = model->sets->nulls + model->idle_nulls;
 	double		reached;
+	int			idle = 0;
 
 	model->gradient = palloc(sizeof(double) * model->n);
 	model->hessian = palloc(sizeof(double) * model->n * model->n);
@@ -274,8 +287,9 @@ fit(Model *model)
 		for (int i = 0; i < model->n; i++)
 			largest = Max(largest, fabs(next[i] - model->coefficients[i]) / (1 + fabs(next[i])));
 		memcpy(model->coefficients, next, sizeof(double) * model->n);
+		idle = got > reached + DBL_EPSILON * fabs(reached) ? 0 : idle + 1;
 		reached = got;
-		if (largest <= STEP_TOLERANCE)
+		if (largest <= STEP_TOLERANCE || (model->options->ridge > 0 && idle == MAX_IDLE))
 		{
 			pfree(next);
 			pfree(model->gradient);

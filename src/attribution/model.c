@@ -10,6 +10,7 @@
 
 #include <math.h>
 
+#include "common/int.h"
 #include "lib/stringinfo.h"
 #include "nodes/bitmapset.h"
 
@@ -110,6 +111,17 @@ weigh_last_non_direct(const CdiModelPath *path, double *weights)
 	return weigh_one(path->n, touch >= 0 ? touch : path->n - 1, weights);
 }
 
+int64
+cdi_model_age(TimestampTz touched_at, TimestampTz converted_at)
+{
+	int64		age;
+
+	if (TIMESTAMP_NOT_FINITE(touched_at) || TIMESTAMP_NOT_FINITE(converted_at))
+		return 0;
+	/* From the year 4713 BC to 294276 AD there are more microseconds than fit. */
+	return pg_sub_s64_overflow(converted_at, touched_at, &age) ? PG_INT64_MAX : age;
+}
+
 /*
  * 2^(-(T - t) / half-life), relative to the last touch: the factor between the
  * two cancels out, and the last touch's weight cannot vanish.
@@ -122,7 +134,8 @@ weigh_by_age(const CdiCreditModel *model, const CdiModelPath *path, double *weig
 
 	for (int i = path->n - 1; i >= 0; i--)
 	{
-		weights[i] = exp2(-(double) (path->before[i] - last) / model->half_life);
+		/* instants at infinity, which have no age, may come before others */
+		weights[i] = exp2(-Max((double) path->before[i] - (double) last, 0) / model->half_life);
 		total += weights[i];
 	}
 	return total;

@@ -26,6 +26,7 @@
 #include "base/errors.h"
 
 #define MAX_WEIGHTS	10000
+#define MAX_SHARE	1e100
 
 /* Which models know a parameter */
 typedef enum Scope
@@ -59,7 +60,7 @@ string_of(const char *name, const JsonbValue *value, const char *expected)
 	return pnstrdup(value->val.string.val, value->val.string.len);
 }
 
-/* A number that is not negative and finite */
+/* A number that is not negative, nor so large that sums of shares could overflow */
 static double
 number_of(const char *name, const JsonbValue *value, const char *expected)
 {
@@ -68,7 +69,7 @@ number_of(const char *name, const JsonbValue *value, const char *expected)
 	if (value->type != jbvNumeric)
 		invalid(name, expected);
 	number = DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow, NumericGetDatum(value->val.numeric)));
-	if (!(number >= 0) || isinf(number))
+	if (!(number >= 0 && number <= MAX_SHARE))
 		invalid(name, expected);
 	return number;
 }
@@ -266,7 +267,7 @@ set_half_life(CdiCreditModel *model, CdiCreditOptions *options, const char *name
 static void
 set_role(CdiCreditModel *model, CdiCreditOptions *options, const char *name, const JsonbValue *value)
 {
-	double		share = number_of(name, value, "a number that is not negative");
+	double		share = number_of(name, value, "a number from 0 to 1e100");
 
 	if (strcmp(name, "first") == 0)
 		model->role[CDI_ROLE_FIRST] = share;
@@ -279,7 +280,7 @@ set_role(CdiCreditModel *model, CdiCreditOptions *options, const char *name, con
 static void
 set_two_touch(CdiCreditModel *model, CdiCreditOptions *options, const char *name, const JsonbValue *value)
 {
-	static const char expected[] = "snowplow, mixpanel, mam, or an array of two numbers that are not negative and not both zero";
+	static const char expected[] = "snowplow, mixpanel, mam, or an array of two numbers from 0 to 1e100 that are not both zero";
 	JsonbValue *elements;
 
 	if (value->type == jbvString)
@@ -314,7 +315,7 @@ set_milestone(CdiCreditModel *model, CdiCreditOptions *options, const char *name
 static void
 set_weights(CdiCreditModel *model, CdiCreditOptions *options, const char *name, const JsonbValue *value)
 {
-	static const char expected[] = "an array of numbers that are not negative and not all zero, at most 10000 of them";
+	static const char expected[] = "an array of numbers from 0 to 1e100 that are not all zero, at most 10000 of them";
 	JsonbValue *elements;
 	int			n = elements_of(value, &elements);
 	double		total = 0;
@@ -325,7 +326,7 @@ set_weights(CdiCreditModel *model, CdiCreditOptions *options, const char *name, 
 	model->nweights = n;
 	for (int i = 0; i < n; i++)
 		total += model->weights[i] = number_of(name, &elements[i], expected);
-	if (!(total > 0) || isinf(total))
+	if (!(total > 0))
 		invalid(name, expected);
 }
 
@@ -528,8 +529,7 @@ check_model(CdiCreditModel *model)
 				 errmsg("model \"%s\" needs parameter \"weights\"", model->name),
 				 errhint("As in {\"weights\": [0.5, 0.3, 0.2], \"from\": \"last\"}.")));
 	if (model->kind == CDI_MODEL_POSITION &&
-		!(model->role[CDI_ROLE_FIRST] + model->role[CDI_ROLE_LAST] + model->middle > 0 &&
-		  !isinf(model->role[CDI_ROLE_FIRST] + model->role[CDI_ROLE_LAST] + model->middle)))
+		!(model->role[CDI_ROLE_FIRST] + model->role[CDI_ROLE_LAST] + model->middle > 0))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the shares of model \"%s\" are all zero", model->name),

@@ -93,9 +93,7 @@ cdi_path_credits_needs_corpus(const CdiCreditModel *model)
 static double
 age_of(const CdiTouch *touch, TimestampTz end)
 {
-	if (TIMESTAMP_NOT_FINITE(touch->at) || TIMESTAMP_NOT_FINITE(end))
-		return 0;
-	return Max(end - touch->at, 0) / (double) USECS_PER_DAY;
+	return Max(cdi_model_age(touch->at, end), 0) / (double) USECS_PER_DAY;
 }
 
 static void

@@ -20,6 +20,9 @@
 #define MIN_SLOTS	64
 #define MAX_ENTRIES	(PG_INT32_MAX / 4)
 
+/* Models multiply and divide sums by each other: this far nothing overflows, nor vanishes. */
+#define SUM_DIGITS	100
+
 /* Of entry e, hash and number + 1 stand at some slot from hash on; 0 is free. */
 typedef struct Slot
 {
@@ -182,7 +185,7 @@ refuse_sums(void)
 	ereport(ERROR,
 			(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
 			 errmsg("sum of the paths' conversions, values or nulls is out of range"),
-			 errhint("State them in a larger unit.")));
+			 errhint("Sums must lie between 1e-%d and 1e%d, or be 0: state them in another unit.", SUM_DIGITS, SUM_DIGITS)));
 }
 
 void
@@ -201,16 +204,18 @@ cdi_paths_count(CdiPaths *paths, int entry, double conversions, double value, do
 void
 cdi_paths_check_sums(const CdiPaths *paths)
 {
-	double		counts = 0;
-	double		values = 0;
+	const double most = pow(10, SUM_DIGITS);
+	double		sums[3] = {0};
 
 	for (int p = 0; p < paths->npaths; p++)
 	{
-		counts += paths->paths[p].conversions + paths->paths[p].nulls;
-		values += fabs(paths->paths[p].value);
+		sums[0] += paths->paths[p].conversions;
+		sums[1] += fabs(paths->paths[p].value);
+		sums[2] += paths->paths[p].nulls;
 	}
-	if (!isfinite(counts) || !isfinite(values))
-		refuse_sums();
+	for (int i = 0; i < lengthof(sums); i++)
+		if (!(sums[i] == 0 || (sums[i] >= 1 / most && sums[i] <= most)))
+			refuse_sums();
 }
 
 int

@@ -141,12 +141,7 @@ read_ages(WindowObject winobj, int64 n, bool needed, int64 *before)
 		last = at;
 		before[i] = 0;
 		if (needed)
-		{
-			TimestampTz converted = time_argument(winobj, ARG_CONVERTED_AT, i, "converted_at");
-
-			if (!TIMESTAMP_NOT_FINITE(at) && !TIMESTAMP_NOT_FINITE(converted))
-				before[i] = converted - at;
-		}
+			before[i] = cdi_model_age(at, time_argument(winobj, ARG_CONVERTED_AT, i, "converted_at"));
 	}
 }
 

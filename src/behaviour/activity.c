@@ -113,19 +113,24 @@ collect_periods(ActivityState *state, const CdiHistory *history)
 	{
 		TimestampTz at = CDI_HISTORY_AT(history->keys[i]);
 		int64		period;
+		int64		place = state->nperiods;
 
 		if (at >= state->as_of)
 			break;
 		period = cdi_calendar_period(&state->calendar, state->unit, at);
-		/* Where clocks are set back, local days can repeat for an hour. */
-		if (state->nperiods > 0 && period <= state->periods[state->nperiods - 1])
+		/* Where clocks are set back, a local day can come again for an hour. */
+		while (place > 0 && state->periods[place - 1] > period)
+			place--;
+		if (place > 0 && state->periods[place - 1] == period)
 			continue;
 		if (state->nperiods == state->space)
 		{
 			state->space *= 2;
 			state->periods = repalloc_huge(state->periods, state->space * sizeof(int64));
 		}
-		state->periods[state->nperiods++] = period;
+		memmove(&state->periods[place + 1], &state->periods[place], (state->nperiods - place) * sizeof(int64));
+		state->periods[place] = period;
+		state->nperiods++;
 	}
 }
 

@@ -260,6 +260,13 @@ open_steps(const CdiFunnelEvents *events, const CdiFunnelWay *way, uint32 block)
 	return open;
 }
 
+/* The end of a window, unless time ends before it. */
+static TimestampTz
+window_end_of(TimestampTz begun, int64 window)
+{
+	return begun > END_TIMESTAMP - window ? END_TIMESTAMP : begun + window;
+}
+
 /* Begin a way that has not gone anywhere. */
 static void
 begin_way(const CdiFunnelEvents *events, CdiFunnelWay *way, uint32 entry)
@@ -269,7 +276,7 @@ begin_way(const CdiFunnelEvents *events, CdiFunnelWay *way, uint32 entry)
 	for (int step = 0; step < events->options->nsteps; step++)
 		way->rows[step] = CDI_FUNNEL_NOWHERE;
 	way->first = way->last = cdi_funnel_time_of(events, entry);
-	way->leaves = way->first + events->options->window;
+	way->leaves = window_end_of(way->first, events->options->window);
 }
 
 /*
@@ -305,7 +312,7 @@ go(const CdiFunnelEvents *events, uint32 entry, uint32 until, CdiFunnelWay *way)
 			continue;
 		}
 		if (options->nstep_windows > 0 && options->step_windows[way->level - 1] > 0)
-			end = Min(end, way->last + options->step_windows[way->level - 1]);
+			end = Min(end, window_end_of(way->last, options->step_windows[way->level - 1]));
 
 		row = cdi_funnel_next_meeting(events, open, cursor);
 		while (row != CDI_FUNNEL_NOWHERE && (cdi_funnel_is_used(events, row) || is_of_way(events, way, row)))
@@ -437,7 +444,7 @@ go_longest(const CdiFunnelEvents *events, uint32 entry, CdiFunnelWay *way)
 	if (level < options->nsteps)
 	{
 		if (options->nstep_windows > 0 && options->step_windows[level - 1] > 0)
-			way->leaves = Min(way->leaves, way->last + options->step_windows[level - 1]);
+			way->leaves = Min(way->leaves, window_end_of(way->last, options->step_windows[level - 1]));
 		way->excluded_by = find_exclusion(events, way, level, way->last, way->leaves + 1);
 	}
 }

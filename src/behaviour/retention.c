@@ -84,6 +84,9 @@ typedef struct RetentionState
 	int64	   *values;			/* of returns: number of the period, or the time */
 	int64		nreturns;
 	int64		space;
+	bool		ascending;		/* values; not where clocks set back bring a day again */
+	int64	   *sorted;			/* for the others */
+	int64		sorted_space;
 } RetentionState;
 
 static void
@@ -247,6 +250,7 @@ static void
 collect_returns(RetentionState *state, const CdiHistory *history)
 {
 	state->nreturns = 0;
+	state->ascending = true;
 	if (history->count > state->space)
 	{
 		state->space = history->count;
@@ -262,9 +266,41 @@ collect_returns(RetentionState *state, const CdiHistory *history)
 		if (!(CDI_HISTORY_KIND(history->keys[i]) & CDI_HISTORY_RETURN))
 			continue;
 		state->returns[state->nreturns] = at;
-		state->values[state->nreturns++] = state->windows == WINDOWS_CALENDAR ?
+		state->values[state->nreturns] = state->windows == WINDOWS_CALENDAR ?
 			cdi_calendar_period(&state->calendar, state->period, at) : at;
+		if (state->nreturns > 0 && state->values[state->nreturns] < state->values[state->nreturns - 1])
+			state->ascending = false;
+		state->nreturns++;
 	}
+}
+
+static int
+compare_numbers(const void *a, const void *b)
+{
+	int64		left = *(const int64 *) a;
+	int64		right = *(const int64 *) b;
+
+	return left < right ? -1 : left > right;
+}
+
+/* Values of the returns from one on, in order */
+static const int64 *
+sorted_values(RetentionState *state, int64 first)
+{
+	int64		count = state->nreturns - first;
+
+	if (state->ascending)
+		return state->values + first;
+	if (state->sorted_space < count)
+	{
+		if (state->sorted)
+			pfree(state->sorted);
+		state->sorted = MemoryContextAllocHuge(state->context, count * sizeof(int64));
+		state->sorted_space = count;
+	}
+	memcpy(state->sorted, state->values + first, count * sizeof(int64));
+	qsort(state->sorted, count, sizeof(int64), compare_numbers);
+	return state->sorted;
 }
 
 /*
@@ -279,7 +315,8 @@ count_entry(RetentionState *state, const CdiHistory *history, int64 entry)
 	int64		length = state->period == CDI_UNIT_WEEK ? 7 * USECS_PER_DAY : USECS_PER_DAY;
 	int64		base = start;
 	int64		at;
-	bool		returned;
+	const int64 *values;		/* of the returns that count */
+	int64		nvalues;
 	bool		unbroken = true;
 
 	at = search(state->returns, state->nreturns, 0, start);
@@ -292,7 +329,9 @@ count_entry(RetentionState *state, const CdiHistory *history, int64 entry)
 		if (!own)
 			at = search(state->returns, state->nreturns, at, start + 1);
 	}
-	returned = at < state->nreturns;
+	values = sorted_values(state, at);
+	nvalues = state->nreturns - at;
+	at = 0;
 
 	cohort->people++;
 	if (state->windows == WINDOWS_CALENDAR)
@@ -324,16 +363,16 @@ count_entry(RetentionState *state, const CdiHistory *history, int64 entry)
 		{
 			case MODE_ON:
 			case MODE_STREAK:
-				at = search(state->values, state->nreturns, at, low);
-				retained = at < state->nreturns && state->values[at] <= high;
+				at = search(values, nvalues, at, low);
+				retained = at < nvalues && values[at] <= high;
 				if (state->mode == MODE_STREAK)
 					retained = unbroken = unbroken && (retained || bracket->from == 0);
 				break;
 			case MODE_ON_OR_AFTER:
-				retained = returned && state->values[state->nreturns - 1] >= low;
+				retained = nvalues > 0 && values[nvalues - 1] >= low;
 				break;
 			case MODE_ON_OR_BEFORE:
-				retained = returned && state->values[at] <= high;
+				retained = nvalues > 0 && values[0] <= high;
 				break;
 		}
 		cohort->retained[i] += retained;

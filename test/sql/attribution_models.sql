@@ -203,6 +203,12 @@ SELECT cdi_touch_credit('linear', at, parameters => '{"transform": "first"}') OV
 SELECT cdi_touch_credit('markov', at) OVER (ORDER BY at) FROM (VALUES (timestamptz '2026-01-01'), ('2026-01-02')) v (at);
 SELECT cdi_touch_credit('telepathy', at) OVER (ORDER BY at) FROM (VALUES (timestamptz '2026-01-01'), ('2026-01-02')) v (at);
 SELECT cdi_touch_credit(NULL, at) OVER (ORDER BY at) FROM (VALUES (timestamptz '2026-01-01')) v (at);
+-- Times as far from each other as there are, and at infinity; shares whose sum is none.
+SELECT cdi_touch_credit('time_decay', at, '294276-12-31 23:00Z', parameters => '{"half_life": "1 day"}') OVER (ORDER BY at) FROM (VALUES (timestamptz '4713-01-02 BC'), ('2026-01-01'), ('2026-01-02')) v (at);
+SELECT cdi_touch_credit('time_decay', at, '2027-01-01Z', parameters => '{"half_life": "1 microsecond"}') OVER (ORDER BY at) FROM (VALUES (timestamptz '-infinity'), ('2026-01-01'), ('2026-01-02')) v (at);
+SELECT cdi_touch_credit('position_based', at, parameters => '{"first": 1e100, "last": 1e100, "middle": 1e100}') OVER (ORDER BY at) FROM (VALUES (timestamptz '2026-01-01'), ('2026-01-02'), ('2026-01-03'), ('2026-01-04')) v (at);
+SELECT cdi_touch_credit('position_based', at, parameters => '{"two_touch": [1e308, 1e308]}') OVER (ORDER BY at) FROM (VALUES (timestamptz '2026-01-01'), ('2026-01-02')) v (at);
+SELECT cdi_touch_credit('position_based', at, parameters => '{"middle": 1e307}') OVER (ORDER BY at) FROM (VALUES (timestamptz '2026-01-01'), ('2026-01-02')) v (at);
 
 -- Sums are those of the rows: all models in one pass, by day and campaign.
 SELECT count(*) > 100 AS many, count(*) FILTER (WHERE s.model IS NULL OR c.model IS NULL OR abs(s.conversions - c.conversions) > 1e-9 OR s.value <> c.value OR abs(s.unvalued - c.unvalued) > 1e-9) AS differing
@@ -438,5 +444,12 @@ INSERT INTO attribution_models.conversions VALUES (pg_temp.id(9), 'huge', pg_tem
 SELECT m.model, sum(a.credited_value) = 9e99 AS kept FROM unnest('{linear,markov,additive_hazard}'::text[]) m (model), cdi_attribution(m.model, 'huge', lookback => '20 days', parameters => pg_temp.parameters()) a GROUP BY m.model ORDER BY m.model;
 SELECT model, sum(value) = 9e99 AS kept, bool_and(value_low <= value AND value <= value_high AND value_high <= 18e99) AS bounded
 FROM cdi._attribution_sums('{linear,markov}', '{channel}', 'huge', NULL, NULL, '20 days', pg_temp.parameters('{"bootstrap": 100}')) GROUP BY model ORDER BY model;
+
+-- Touches that differ in their session alone, read forward and backward: the same one is first.
+CREATE TABLE attribution_models.twins AS SELECT pg_temp.id(1) AS person_id, timestamptz '2026-01-01' AS touched_at, 'a' AS channel, pg_temp.id(n) AS session_id FROM generate_series(1, 9) n;
+CREATE VIEW attribution_models.forward AS SELECT * FROM attribution_models.twins ORDER BY session_id;
+CREATE VIEW attribution_models.backward AS SELECT * FROM attribution_models.twins ORDER BY session_id DESC;
+SELECT count(DISTINCT a.session_id) AS sessions, count(*) FROM unnest('{forward,backward}'::text[]) relation,
+    cdi_attribution('first_touch', 'large', lookback => '20 days', parameters => pg_temp.parameters() || jsonb_build_object('touchpoints', 'attribution_models.' || relation)) a WHERE a.value = 1e30;
 
 DROP SCHEMA attribution_models CASCADE;

@@ -49,8 +49,11 @@ SELECT pg_temp.send(
     pg_temp.track('c5', '2026-04-30 12:00', 'Bought Abroad', '{"revenue": 100}'),
     pg_temp.track('c6', '2026-05-01 12:00', 'Bought Abroad', '{"revenue": -12.34, "currency": "EUR"}'),
     pg_temp.track('c7', '2026-05-01 12:00', 'Bought Abroad', '{"revenue": 5, "currency": "doubloon"}'),
-    pg_temp.track('c8', '2026-05-01 12:00', 'Bought Abroad', '{}'));
-SELECT who, value, original_value, currency FROM counted WHERE conversion = 'abroad' ORDER BY who;
+    pg_temp.track('c8', '2026-05-01 12:00', 'Bought Abroad', '{}'),
+    pg_temp.track('c9', '2026-05-01 12:00', 'Bought Abroad', '{"revenue": 10, "currency": " usd "}'),
+    pg_temp.track('c9', '2026-05-01 12:01', 'Bought Abroad', '{"revenue": 20, "currency": ""}'),
+    pg_temp.track('c9', '2026-05-01 12:02', 'Bought Abroad', '{"revenue": 30, "currency": 978}'));
+SELECT who, value, original_value, currency FROM counted WHERE conversion = 'abroad' ORDER BY who, original_value;
 SELECT conversions, value, unvalued FROM cdi_attribution_report('{linear}', 'abroad', dimensions => '{}');
 -- Euros and dollars have no sum: what could be in both says in which one it is
 -- reported, and a person's conversions that are in both have no value together.
@@ -219,6 +222,21 @@ SELECT * FROM cdi_attribution_report(NULL);
 SELECT * FROM cdi_attribution_report('{linear,linear}');
 SELECT * FROM cdi_attribution_report('{linear}', dimensions => '{nothing}', conversion => 'sale');
 SELECT * FROM cdi_attribution_report('{linear}', dimensions => '{channel,channel}', conversion => 'sale');
+-- Amounts and rates of which ratios could overflow are none; the smallest and the largest are ratios still.
+\set VERBOSITY terse
+INSERT INTO cdi.spend (day, channel, currency, amount) VALUES ('2026-05-01', 'tiny', 'EUR', 1e-101);
+INSERT INTO cdi.spend (day, channel, currency, amount) VALUES ('2026-05-01', 'huge', 'EUR', 1e100);
+INSERT INTO cdi.spend (day, channel, currency, amount) VALUES ('2026-05-01', 'none', 'EUR', 'NaN');
+INSERT INTO cdi.spend (day, channel, currency, amount) VALUES ('infinity', 'never', 'EUR', 1);
+INSERT INTO cdi.exchange_rates (day, currency, reporting_currency, rate) VALUES ('2026-05-01', 'XXX', 'EUR', 1e-300);
+\set VERBOSITY default
+INSERT INTO conversions_test.touches SELECT md5(c)::uuid, '2026-05-03 10:00', c FROM unnest('{tiny,huge}'::text[]) c;
+INSERT INTO conversions_test.conversions SELECT md5(c || 's')::uuid, 'sale', md5(c)::uuid, '2026-05-03 12:00', 9e99 FROM unnest('{tiny,huge}'::text[]) c;
+INSERT INTO cdi.spend (day, channel, currency, amount) VALUES ('2026-05-03', 'tiny', 'EUR', 1e-100), ('2026-05-03', 'huge', 'EUR', 9e99);
+SELECT dimension, cpa, roas FROM pg_temp.report('{linear}', '{channel}', '{}', NULL, '2026-05-03') r :columns ORDER BY dimension;
+DELETE FROM conversions_test.touches WHERE channel IN ('tiny', 'huge');
+DELETE FROM conversions_test.conversions WHERE value = 9e99;
+DELETE FROM cdi.spend WHERE channel IN ('tiny', 'huge');
 UPDATE cdi.conversions SET currency = NULL WHERE name = 'sale';
 SELECT * FROM cdi_attribution_report('{linear}', 'sale');
 

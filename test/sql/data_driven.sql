@@ -113,6 +113,17 @@ SELECT s.* FROM unnest((SELECT cdi_shapley('{a}', 0, 5, 1, '{"bootstrap": 20}'))
 -- Sums beyond double precision are refused, by models that would otherwise lose them, too
 SELECT cdi_markov(path, 1e308, 1, 0) FROM (VALUES ('{a}'::text[]), ('{b}')) p(path);
 SELECT cdi_hazard(path, '{1 day}', 1, 1e308, 0) FROM (VALUES ('{a}'::text[]), ('{b}')) p(path);
+SELECT cdi_markov(path, n, 0, 0) FROM (VALUES ('{a}'::text[], 1e308), ('{b}', 7e307)) p(path, n);
+SELECT cdi_markov(path, 1e-320, 0, 1e10) FROM (VALUES ('{a}'::text[]), ('{b}')) p(path);
+
+-- With a penalty there is a maximum, however little it is beside the paths.  Where one channel decides alone, its effect b is ln 6 - 2 ln(b ridge / paths);
+-- two channels that always come together share what one would get, ln(2/4) - ln(1/3).
+SELECT ridge, scale, abs(e.effect - (ln(6::float8) - 2 * ln(e.effect * ridge / scale))) < 1e-8 AS separated
+FROM (VALUES (1e-12::float8, 1::float8), (1e-15, 1), (1, 1e12), (1, 1e14)) v(ridge, scale),
+     LATERAL unnest((SELECT cdi_logistic(path, c * scale, 0, n * scale, jsonb_build_object('ridge', ridge)) FROM (VALUES ('{a}'::text[], 2, 0), ('{}', 0, 3)) p(path, c, n))) e;
+SELECT ridge, scale, bool_and(abs(2 * e.effect - ln(1.5::float8)) < 1e-6) FILTER (WHERE e.effect IS NOT NULL) AS together
+FROM (VALUES (1e-8::float8, 1::float8), (1e-12, 1), (1, 1e12)) v(ridge, scale),
+     LATERAL unnest((SELECT cdi_logistic(path, c * scale, 0, n * scale, jsonb_build_object('ridge', ridge)) FROM (VALUES ('{a,b}'::text[], 2, 4), ('{}', 1, 3)) p(path, c, n))) e GROUP BY ridge, scale ORDER BY ridge;
 
 -- One state serves several aggregates of the same paths
 SELECT cdi_shapley(path, conversions, value, nulls) IS NOT NULL AND cdi_shapley_ordered(path, conversions, value, nulls) IS NOT NULL AND cdi_logistic(path, conversions, value, nulls) IS NOT NULL AS all_three FROM paths;

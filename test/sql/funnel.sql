@@ -169,3 +169,6 @@ GROUP BY mode, repeated HAVING cdi_window_funnel(mode, '1 day', timestamptz '202
 -- The 32nd as an exclusion, before all steps: it ends nothing.
 SELECT (cdi_funnel('{"mode": "mixpanel any_order", "window": "1 day", "exclusions": [{}]}', timestamptz '2026-01-01' + g * interval '1 minute', VARIADIC array_fill(false, ARRAY[32 - g]) || true || array_fill(false, ARRAY[g - 1]))).level AS level
 FROM generate_series(1, 32) g;
+-- Time ends before the window does.
+SELECT mode, (cdi_funnel(jsonb_build_object('mode', mode, 'window', '36500 days', 'step_windows', CASE WHEN mode !~ 'clickhouse|any_order' THEN '["36500 days"]'::jsonb END), at, event = 'A', event = 'B')).level
+FROM unnest('{clickhouse,mixpanel,mixpanel any_order,mixpanel optimized_reentry,amplitude,amplitude any_order,amplitude exact_order}'::text[]) mode, (VALUES ('294276-12-30'::timestamptz, 'A'), ('294276-12-31', 'B')) v (at, event) GROUP BY mode ORDER BY mode;

@@ -183,3 +183,9 @@ EXPLAIN (COSTS OFF) SELECT cdi_retention_counts(h, '{}') FROM (SELECT cdi_histor
 SELECT pg_temp.answer() = serial AS parallel_is_serial FROM answers;
 RESET ALL;
 DROP TABLE retention_events;
+
+-- In Newfoundland clocks went from 00:01 of 7 November back to 23:01 of the 6th: who came at 00:00:30 and then at 23:05 came on both days.
+CREATE TEMP TABLE twice AS SELECT cdi_history(at, s, NOT s) AS history, cdi_history(at) AS times FROM (VALUES (timestamptz '2010-11-05 12:00Z', true), ('2010-11-07 02:30:30Z', false), ('2010-11-07 02:35Z', false)) v (at, s);
+SELECT r.period_from, r.retained FROM unnest((SELECT cdi_retention_counts(history, '{"time_zone": "America/St_Johns", "periods": 3, "cohort": "all", "as_of": "2010-11-20Z"}') FROM twice)) r;
+SELECT s.day, s.people FROM unnest((SELECT cdi_stickiness_counts(times, '{"time_zone": "America/St_Johns", "windows": "1", "from_day": "2010-11-04", "to_day": "2010-11-08", "as_of": "2010-11-20Z"}') FROM twice)) s WHERE s.active_days = 1;
+SELECT l.period, l.new, l.retained, l.dormant FROM unnest((SELECT cdi_lifecycle_counts(times, '{"time_zone": "America/St_Johns", "period": "day", "from_day": "2010-11-05", "to_day": "2010-11-08", "as_of": "2010-11-20Z"}') FROM twice)) l;

@@ -95,6 +95,18 @@ named(const char *key, size_t size, const char *name)
 	return size == strlen(name) && strncasecmp(key, name, size) == 0;
 }
 
+/* Nothing that ends a host in an address: Host becomes one in what SDKs are told. */
+static bool
+is_host(const char *value, size_t size)
+{
+	while (size > 0 && (value[size - 1] == ' ' || value[size - 1] == '\t'))
+		size--;
+	for (size_t i = 0; i < size; i++)
+		if (strchr("/?#@\\\"<>^`{|} \t", value[i]) != NULL)
+			return false;
+	return true;
+}
+
 /* Called by the library for each header, in their order. */
 static enum MHD_Result
 check_header(void *arg, enum MHD_ValueKind kind, const char *key, size_t key_size,
@@ -118,7 +130,11 @@ check_header(void *arg, enum MHD_ValueKind kind, const char *key, size_t key_siz
 	if (!is_text(value, value_size))
 		refuse(check, 400, "the value of a header has a control character");
 	if (named(key, key_size, "Host"))
+	{
 		check->hosts++;
+		if (!is_host(value, value_size))
+			refuse(check, 400, "Host is not a host and a port");
+	}
 	else if (named(key, key_size, "Content-Length"))
 	{
 		check->lengths++;

@@ -17,6 +17,7 @@
 static const CdiRoute routes[] = {
 	{"/api/s/*", NULL},
 	{"/api/px/*", NULL, CDI_ROUTE_GET},
+	{"/v1/pixel/*", NULL, CDI_ROUTE_GET},	/* Segment's, the same in all */
 	{"/batch", NULL},
 	{"/api/v1/event", "classic"},
 	{"/api/v1/s2s/event", "classic server"},

@@ -37,7 +37,7 @@ static const CdiRoute routes[] = {
 enum
 {
 	OUTER_KEY, OUTER_TOKEN, OUTER_BATCH, OUTER_EVENT, OUTER_DISTINCT_ID,
-	OUTER_PROPERTIES, OUTER_SENT_AT, OUTER_COUNT
+	OUTER_PROPERTIES, OUTER_SENT_AT, OUTER_LIB, OUTER_COUNT
 };
 
 static const CdiWanted outer_names[] = {
@@ -50,6 +50,7 @@ static const CdiWanted outer_names[] = {
 	CDI_WANTED("properties", OUTER_PROPERTIES),
 	CDI_WANTED("sent_at", OUTER_SENT_AT),
 	CDI_WANTED("sentAt", OUTER_SENT_AT),	/* Python's before 7 */
+	CDI_WANTED("$lib", OUTER_LIB),	/* Java's */
 	CDI_WANTED_END
 };
 
@@ -117,14 +118,17 @@ add_key_of(CdiRequest *request, const CdiText *outer)
 /* Servers say that where an event came from tells nothing; older ones, only
  * what they are. */
 static bool
-sent_by_server(CdiText properties)
+sent_by_server(const CdiText *event)
 {
 	static const char *const servers[] = {
 		"posthog-node", "posthog-python", "posthog-php", "posthog-ruby", "posthog-go",
-		"posthog-java", "posthog-dotnet", "posthog-elixir", "posthog-rs",
+		"posthog-java", "posthog-dotnet", "posthog-elixir", "posthog-rs", "posthog-edge", "posthog-server",
 	};
+	CdiText		properties = event[OUTER_PROPERTIES];
 	CdiText		lib = cdi_scan_string(cdi_scan_get(properties, "$lib"));
 
+	if (lib.data == NULL)
+		lib = cdi_scan_string(event[OUTER_LIB]);
 	for (int i = 0; i < lengthof(servers); i++)
 		if (cdi_text_is(lib, servers[i]))
 			return true;
@@ -208,7 +212,7 @@ unpack(CdiRequest *request)
 		if (outer[OUTER_BATCH].data != NULL)
 			(void) cdi_scan_gather(first_element(outer[OUTER_BATCH]), outer_names, first);
 		else
-			first[OUTER_PROPERTIES] = outer[OUTER_PROPERTIES];
+			memcpy(first, outer, sizeof(first));
 		if (request->nkeys == 0)
 			add_key_of(request, first);
 	}
@@ -216,7 +220,7 @@ unpack(CdiRequest *request)
 	cdi_request_add_key(request, cdi_form_get(request->query, "api_key"));
 	if (page || request->not_mine)
 		return;
-	request->from_device = !sent_by_server(first[OUTER_PROPERTIES]);
+	request->from_device = !sent_by_server(first);
 	write_envelope(request, outer[OUTER_SENT_AT]);
 	if (!well_formed)
 		cdi_request_refuse_json(request, "PostHog's SDKs send one event, an array of events, or {\"api_key\": ..., \"batch\": [...]}.");

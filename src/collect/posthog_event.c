@@ -28,7 +28,7 @@
 enum
 {
 	EVENT_NAME, EVENT_DISTINCT_ID, EVENT_PROPERTIES, EVENT_UUID, EVENT_TIMESTAMP,
-	EVENT_OFFSET, EVENT_SENT_AT, EVENT_SET, EVENT_SET_ONCE, EVENT_IGNORED, EVENT_COUNT
+	EVENT_OFFSET, EVENT_SENT_AT, EVENT_SET, EVENT_SET_ONCE, EVENT_LIB, EVENT_IGNORED, EVENT_COUNT
 };
 
 static const CdiWanted event_names[] = {
@@ -42,6 +42,7 @@ static const CdiWanted event_names[] = {
 	CDI_WANTED("sent_at", EVENT_SENT_AT),
 	CDI_WANTED("$set", EVENT_SET),
 	CDI_WANTED("$set_once", EVENT_SET_ONCE),
+	CDI_WANTED("$lib", EVENT_LIB),
 	CDI_WANTED("api_key", EVENT_IGNORED),
 	CDI_WANTED("token", EVENT_IGNORED),
 	CDI_WANTED("historical_migration", EVENT_IGNORED),
@@ -363,6 +364,8 @@ cdi_posthog_translate(CdiTranslation *translation)
 		cdi_translation_fail(translation, ERRCODE_CDI_INVALID_JSON, "invalid JSON");
 		return;
 	}
+	if (!cdi_scan_present(values[P_LIB]))
+		values[P_LIB] = event[EVENT_LIB];
 	type = cdi_members_type(event[EVENT_NAME], call_types);
 	id = cdi_scan_present(event[EVENT_DISTINCT_ID]) ? event[EVENT_DISTINCT_ID] : values[P_DISTINCT_ID];
 

@@ -215,6 +215,15 @@ for my $type ('text/plain', 'application/json;charset=UTF-8', 'application/x-www
 	$answer = http_post($port, '/v1/t', { Origin => 'https://shop.example' }, track());
 	is($answer->{headers}{'access-control-allow-origin'}, 'https://shop.example', 'so does a refusal');
 }
+
+# Segment's pixel, as its documentation has it: base64 without padding
+{
+	my $data = encode_base64(qq({"writeKey": "$key", "userId": "025pikachu025", "event": "Email Opened", "properties": {   "subject": "The Electric Daily"}}), '') =~ s/=+$//r;
+	my $answer = http_get($port, "/v1/pixel/track?data=$data");
+	is("$answer->{status} $answer->{headers}{'content-type'}", '200 image/gif', 'a pixel is answered with an image');
+	is(sql(q(SELECT type, user_id, properties, context->>'ip' FROM cdi.events WHERE event = 'Email Opened')), 'track|025pikachu025|{"subject": "The Electric Daily"}|127.0.0.1', 'its call is stored');
+	is(http_get($port, '/v1/pixel/track?data=' . encode_base64('{"writeKey": "wrong", "userId": "u"}', ''))->{status}, 401, 'but not with a wrong key');
+}
 accounts_ok('after good input');
 
 #

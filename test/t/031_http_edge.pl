@@ -121,6 +121,7 @@ sub refused
 	refused('a control character in a name', qr/^400$/, "$start${host}X\x01: a\r\n$right", $body);
 	refused('no colon', qr/^400$/, "$start${host}X\r\n$right", $body);
 	refused('no name', qr/^400$/, "$start$host: x\r\n$right", $body);
+	refused("the host $_", qr/^400$/, "${start}Host: $_\r\n$right", $body) for 'a/b', 'a@b', 'a b', 'a?b';
 	refused('two hosts', qr/^400$/, "$start$host${host}$right", $body);
 	refused('no host', qr/^400$/, "$start$right", $body);
 	refused('LF everywhere', qr/^400$/, "POST /v1/track HTTP/1.1\nHost: x\nContent-Length: $length\n", $body);
@@ -149,6 +150,7 @@ sub refused
 	is(statuses(exchange("POST http://localhost/v1/track HTTP/1.1\r\nAuthorization: $auth{Authorization}\r\n$host${right}\r\n$body", until => 1)), '200', 'absolute target');
 	is(statuses(exchange("\r\nGET /health HTTP/1.1\r\n$host\r\n", until => 1)), '200', 'an empty line before a request');
 	is(statuses(exchange("GET /health HTTP/1.0\r\n\r\n")), '200', 'HTTP/1.0 without host');
+	is(statuses(exchange("GET /health HTTP/1.1\r\nHost: [::1]:8787 \r\n\r\n", until => 1)), '200', 'a host that is an address, with a space behind it');
 	is(statuses(exchange("GET /health HTTP/1.1\r\n${host}Expect: 200-ok\r\n\r\n", until => 1)), '200', 'an expectation that nobody knows');
 }
 

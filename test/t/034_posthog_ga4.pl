@@ -139,6 +139,8 @@ subtest 'types, traits and context' => sub {
 	is(fresh("context ? 'ip'"), 'f', 'but not a server\'s');
 	posthog('/e', { api_key => $key, %{ event('E', 'u1', { '$lib' => 'posthog-node' }) } });
 	is(fresh("context"), '{"library": {"name": "posthog-node"}}', 'nor that of one that only says its name');
+	posthog('/batch', { api_key => $key, batch => [ event('E', 'u1', {}, '$lib' => 'posthog-java') ] });
+	is(fresh("context"), '{"library": {"name": "posthog-java"}}', 'also beside the properties, as Java does');
 };
 
 subtest 'times' => sub {

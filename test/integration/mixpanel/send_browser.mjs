@@ -1,0 +1,22 @@
+// mixpanel-browser in Chromium.
+// Usage: send_browser.mjs HOST TOKEN
+import { withPage } from '../../lib/browser.mjs'
+
+const [host, token] = process.argv.slice(2)
+await withPage({ sdk: 'mixpanel', script: 'page.mjs', values: { host, token } }, async (page) => {
+    await page.evaluate(() => {
+        mixpanel.track_pageview()
+        mixpanel.track('Anonymous View')
+        mixpanel.identify('web-1')
+        mixpanel.people.set({ $email: 'Ada@Example.com', plan: 'pro' })
+        mixpanel.people.increment('visits')
+        mixpanel.get_group('company', 'acme').set({ name: 'Acme' })
+        mixpanel.track('Order Completed', { revenue: 19.99, items: [{ sku: 'a-1', price: 1e21 }], note: 'größer\u2028“quoted”' })
+        for (let i = 0; i < 60; i++) {
+            mixpanel.track('Tick', { i })
+        }
+    })
+    // Batches go out every five seconds; the rest when the page is left.
+    await page.waitForTimeout(5500)
+    await page.evaluate(() => mixpanel.track('Page Left'))
+})

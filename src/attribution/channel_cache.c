@@ -175,8 +175,13 @@ load(const char *group, int version, bool *keep)
 	}
 	MemoryContextSwitchTo(old);
 	MemoryContextSetParent(context, CacheMemoryContext);
-	/* The snapshot of a parallel operation may be older than what we were told of. */
-	*keep = before == invalidations && !IsInParallelMode();
+	/*
+	 * Rules that others do not get are not told of changes either: those that
+	 * may have changed meanwhile are asked for anew by the next call.  The
+	 * snapshot of a parallel operation may be older than what we were told of.
+	 */
+	rules->stale = before != invalidations;
+	*keep = !rules->stale && !IsInParallelMode();
 	return rules;
 }
 

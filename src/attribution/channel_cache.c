@@ -34,7 +34,6 @@ enum
 static CdiChannelRules *cached = NULL;
 static Oid	rules_relation = InvalidOid;
 static Oid	sites_relation = InvalidOid;
-static bool registered = false;
 static uint64 invalidations = 0;
 
 /* May come while rules are being evaluated: nothing is freed here. */
@@ -175,8 +174,13 @@ load(const char *group, int version, bool *keep)
 	}
 	MemoryContextSwitchTo(old);
 	MemoryContextSetParent(context, CacheMemoryContext);
-	/* The snapshot of a parallel operation may be older than what we were told of. */
-	*keep = before == invalidations && !IsInParallelMode();
+	/*
+	 * Rules that others do not get are not told of changes either: those that
+	 * may have changed meanwhile are asked for anew by the next call.  The
+	 * snapshot of a parallel operation may be older than what we were told of.
+	 */
+	rules->stale = before != invalidations;
+	*keep = !rules->stale && !IsInParallelMode();
 	return rules;
 }
 
@@ -185,11 +189,7 @@ cdi_channel_rules_pin(const char *group, int version)
 {
 	CdiChannelRules *rules;
 
-	if (!registered)
-	{
-		CacheRegisterRelcacheCallback(invalidate, (Datum) 0);
-		registered = true;
-	}
+	cdi_invalidation_register(invalidate);
 	clean_cache();
 	for (rules = cached; rules; rules = rules->next)
 		if (rules->wanted == version && strcmp(rules->group, group) == 0)

@@ -8,6 +8,7 @@
 
 #include "postgres.h"
 
+#include "utils/inval.h"
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 #if PG_VERSION_NUM >= 160000
@@ -89,6 +90,12 @@ extern Oid	cdi_relation_oid(const char *name);
 
 /* Raises 25006 on a standby: for everything that writes. */
 extern void cdi_prevent_in_recovery(const char *function_name);
+
+/* invalidation.c: has the callback called with each relation that changes, or
+ * with InvalidOid for any, whenever the server asks for changes: as any table is
+ * opened.  A callback only takes notes; what it clears may be in use.  Once per
+ * callback, however often it is said. */
+extern void cdi_invalidation_register(RelcacheCallbackFunction callback);
 
 /* plan.c: a prepared statement kept for the life of the backend */
 typedef struct CdiPlan

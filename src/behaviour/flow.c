@@ -19,6 +19,7 @@
 #include "behaviour/flow.h"
 
 #include "catalog/pg_type.h"
+#include "common/int.h"
 #include "executor/executor.h"
 #include "executor/spi.h"
 #include "funcapi.h"

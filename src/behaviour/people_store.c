@@ -14,6 +14,8 @@
  */
 #include "behaviour/people.h"
 
+#include <fcntl.h>
+
 #include "access/tupmacs.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"

@@ -120,11 +120,9 @@ load(void)
 	MemoryContext old;
 
 	if (cache_context == NULL)
-	{
 		cache_context = AllocSetContextCreate(CacheMemoryContext, "cdi computed traits",
 											  ALLOCSET_SMALL_SIZES);
-		CacheRegisterRelcacheCallback(invalidate, (Datum) 0);
-	}
+	cdi_invalidation_register(invalidate);
 	loaded = invalidated = false;
 	cached_relation = cdi_relation_oid("computed_traits");
 	ntraits = 0;

@@ -13,7 +13,6 @@
 #include "executor/spi.h"
 #include "port/pg_bswap.h"
 #include "utils/builtins.h"
-#include "utils/inval.h"
 
 #include "base/errors.h"
 #include "identity/identity.h"
@@ -76,18 +75,13 @@ void
 cdi_keys_load(void)
 {
 	static CdiPlan plan = {.query = "SELECT key FROM cdi.identity_key"};
-	static bool registered = false;
 	unsigned char salt[SHA256_DIGEST_LENGTH];
 	bytea	   *key;
 	bool		isnull;
 
 	if (loaded)
 		return;
-	if (!registered)
-	{
-		CacheRegisterRelcacheCallback(invalidate, (Datum) 0);
-		registered = true;
-	}
+	cdi_invalidation_register(invalidate);
 	loaded_for = cdi_relation_oid("identity_key");
 	loaded = invalidated = false;
 	cdi_plan_execute_latest(&plan);

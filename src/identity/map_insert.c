@@ -148,6 +148,7 @@ insert_direct(Relation table, CdiGraph *graph, NewRow *rows, int n)
 	ResultRelInfo one;
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(table), &TTSOpsVirtual);
 
+	slot->tts_tableOid = RelationGetRelid(table);
 	InitResultRelInfo(target, table, 0, NULL, 0);
 	ExecOpenIndices(target, false);
 	insert_into_table(table, graph, rows, n);

@@ -41,11 +41,8 @@ static void
 look(void)
 {
 	static CdiPlan plan = {.query = "SELECT FROM cdi.identity_tombstones LIMIT 1"};
-	static bool registered = false;
 
-	if (!registered)
-		CacheRegisterRelcacheCallback(invalidate, (Datum) 0);
-	registered = true;
+	cdi_invalidation_register(invalidate);
 	table = cdi_relation_oid("identity_tombstones");
 	invalidated = any = false;
 	if (OidIsValid(table))		/* else before cdi_init() */

@@ -18,7 +18,6 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
-#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
@@ -222,9 +221,8 @@ load(void)
 	CdiTypePath external_ids;
 	MemoryContext old;
 
-	if (cache_context == NULL)
-		CacheRegisterRelcacheCallback(invalidate, (Datum) 0);
-	else
+	cdi_invalidation_register(invalidate);
+	if (cache_context != NULL)
 		/* what it holds may be in use, by a function that a normaliser calls */
 		MemoryContextSetParent(cache_context, TopTransactionContext);
 	cache_context = AllocSetContextCreate(CacheMemoryContext, "cdi identifier types",

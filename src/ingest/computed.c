@@ -21,7 +21,7 @@
 typedef struct Match
 {
 	int			event;
-	const CdiComputedTrait *trait;
+	int32		trait_id;
 	CdiContribution contribution;
 } Match;
 
@@ -65,7 +65,7 @@ match_event(CdiBatch *batch, int number, const CdiComputedTrait *traits, int ntr
 		if (!cdi_computed_contribution(trait, event->properties, &match->contribution))
 			continue;
 		match->event = number;
-		match->trait = trait;
+		match->trait_id = trait->trait_id;
 		deltas.count++;
 	}
 }
@@ -77,7 +77,7 @@ form_delta(CdiBatch *batch, CdiEvent *event, Datum *values, bool *nulls)
 
 	Assert(event == &batch->events[match->event]);
 	values[0] = Int64GetDatum(event->position);
-	values[1] = Int32GetDatum(match->trait->trait_id);
+	values[1] = Int32GetDatum(match->trait_id);
 	values[2] = UUIDPGetDatum(&event->identifiers[0].key);
 	values[3] = TimestampTzGetDatum(event->timestamp);
 	values[4] = match->contribution.number;

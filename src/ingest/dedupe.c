@@ -127,8 +127,7 @@ lock_generations(LOCKMODE mode)
 
 	if (!OidIsValid(oid))
 		cdi_require_storage();
-	if (!OidIsValid(generations_oid))
-		CacheRegisterRelcacheCallback(invalidate, (Datum) 0);
+	cdi_invalidation_register(invalidate);
 	if (oid != generations_oid)
 		current_slot = -1;
 	generations_oid = oid;

@@ -194,15 +194,12 @@ load(void)
 	static CdiPlan plan_0_1 = {
 		.query = COLUMNS ", NULL::float8, NULL::int4, NULL::int4, false, 'auto', NULL::text, NULL::text[], 'off' FROM cdi.sources s"
 	};
-	static bool registered = false;
 	CdiOwnerScope scope;
 	MemoryContext old = CurrentMemoryContext;
 	MemoryContext context;
 	Generation *read;
 
-	if (!registered)
-		CacheRegisterRelcacheCallback(invalidate, (Datum) 0);
-	registered = true;
+	cdi_invalidation_register(invalidate);
 	cdi_owner_enter(&scope);
 	SPI_connect();
 	cached_relation = cdi_relation_oid("sources");

@@ -14,7 +14,6 @@
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "utils/builtins.h"
-#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/tuplestore.h"
@@ -249,8 +248,7 @@ ensure_partition(TimestampTz time, bool history)
 
 	if (is_known_month(time))
 		return;
-	if (!OidIsValid(events_oid))
-		CacheRegisterRelcacheCallback(forget_months, (Datum) 0);
+	cdi_invalidation_register(forget_months);
 	events_oid = cdi_relation_oid("events");
 	if (month_missing || (!history && IsTransactionBlock()))
 		exists = partition_exists(time);

@@ -97,3 +97,6 @@ SELECT * FROM cdi_ingest('[{"type": "track", "event": "Old", "userId": "u5", "me
                           {"type": "track", "event": "Old", "userId": "u5", "messageId": "old-2", "timestamp": "2019-05-04T05:06:00Z"}]', 'bulk', history => true);
 SELECT tableoid::regclass, received_at AT TIME ZONE 'UTC' AS received_at FROM cdi.events WHERE message_id IN ('old-1', 'old-2') ORDER BY received_at;
 SELECT count(*) AS in_default FROM cdi.events_default;
+
+-- Whoever else keeps a cache of relations in this process has a callback left, of the ten that there are.
+SELECT cdi_channel(NULL, 'email', NULL, NULL, NULL) AS channel, pg_filenode_relation(0, pg_relation_filenode('cdi.events_default')) AS relation;

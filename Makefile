@@ -82,7 +82,7 @@ help:
 	@echo 'make check         every test'
 	@echo 'make check-sql     one part of them; also check-isolation, check-tap, check-fault,'
 	@echo '                   check-fuzz, check-integration'
-	@echo 'make check-long    what takes longer: soak, fuzz, ten million events'
+	@echo 'make check-long    what takes longer: soak, fuzz, ten million events, as many rows out'
 	@echo 'make bench         ratios to the alternatives, measured in one run'
 	@echo 'make lint          warnings, static analysis, rules of the SQL interface'
 	@echo 'make docs          write docs/functions.md from the comments of the functions, and the table of docs/destinations.md'

@@ -188,26 +188,29 @@ cursor_of(int32 sync_id)
 }
 
 /*
+ * What is on its way: the newest outbox row of each key above the cursor and
+ * above its dead letter (rows of a key end in their order).  A statement of its
+ * own, because nobody but the rows themselves knows how many they are: the
+ * statistics may be of before they were queued.
+ */
+static const char *const on_its_way_query =
+"SELECT DISTINCT ON (o.primary_key) o.primary_key, o.operation, o.hash, o.payload\n"
+"FROM cdi.outbox o\n"
+"WHERE o.sync_id = $1 AND o.position > $4\n"
+"  AND NOT EXISTS (SELECT FROM cdi.failed_deliveries f\n"
+"                  WHERE f.sync_id = o.sync_id AND f.primary_key = o.primary_key AND f.position >= o.position)%s\n"
+"ORDER BY o.primary_key, o.position DESC";
+
+/*
  * State of the destination once everything has arrived: hash null where gone.
  * A statement of its own, because one that writes is never parallel.
- *
- * on_its_way	newest outbox row of each key above the cursor and above its dead
- *				letter (rows of a key end in their order)
  */
 static const char *const expected_query =
-"WITH on_its_way AS MATERIALIZED (\n"
-"  SELECT DISTINCT ON (o.primary_key) o.primary_key, o.operation, o.hash, o.payload\n"
-"  FROM cdi.outbox o\n"
-"  WHERE o.sync_id = $1\n"
-"    AND o.position > $4\n"
-"    AND NOT EXISTS (SELECT FROM cdi.failed_deliveries f\n"
-"                    WHERE f.sync_id = o.sync_id AND f.primary_key = o.primary_key AND f.position >= o.position)%s\n"
-"  ORDER BY o.primary_key, o.position DESC)\n"
 "SELECT coalesce(w.primary_key, r.primary_key) AS primary_key,\n"
 "       CASE WHEN w.primary_key IS NULL THEN r.hash WHEN w.operation <> 'delete' OR $2 THEN w.hash END AS hash,\n"
 "       w.payload, CASE WHEN w.primary_key IS NULL THEN r.row_hash END AS row_hash, w.primary_key IS NULL AS idle\n"
 "FROM (SELECT r.primary_key, r.hash, r.row_hash FROM cdi.sync_rows r WHERE r.sync_id = $1%s) r\n"
-"FULL JOIN on_its_way w ON w.primary_key = r.primary_key";
+"FULL JOIN cdi_on_its_way w ON w.primary_key = r.primary_key";
 
 /*
  * Classify every row and queue what differs.  cdi_model and cdi_expected are
@@ -217,6 +220,9 @@ static const char *const expected_query =
  *
  * queue		deletions first: what has the same order key in the destination,
  *				under another primary key, is to be there afterwards
+ *
+ * Nothing here joins sync_rows: to the planner a sync that is newer than the
+ * statistics has no rows there, and it would compare each with each.
  *
  * A key that the model has twice is invalid, but it is there: not removed.
  * What the action does not serve is not queued and changes the acknowledged
@@ -265,12 +271,14 @@ static const char *const diff_query =
 "  SET hash = excluded.hash, payload = excluded.payload, acknowledged_at = excluded.acknowledged_at,\n"
 "      row_hash = excluded.row_hash),\n"
 "seen AS (\n"
-"  UPDATE cdi.sync_rows r SET row_hash = c.row_hash FROM classified c\n"
+"  INSERT INTO cdi.sync_rows AS r (sync_id, primary_key, hash, payload, acknowledged_at, row_hash)\n"
+"  SELECT $1, c.primary_key, c.hash, c.payload, clock_timestamp(), c.row_hash FROM classified c\n"
 "  WHERE c.class = 'unchanged' AND c.operation IS NULL AND c.other_row\n"
-"    AND r.sync_id = $1 AND r.primary_key = c.primary_key AND r.hash = c.hash),\n"
+"  ON CONFLICT (sync_id, primary_key) DO UPDATE SET row_hash = excluded.row_hash WHERE r.hash = excluded.hash),\n"
 "forgotten AS (\n"
-"  DELETE FROM cdi.sync_rows r USING classified c\n"
-"  WHERE c.class = 'removed' AND (c.operation = ANY ($3)) IS NOT TRUE AND r.sync_id = $1 AND r.primary_key = c.primary_key),\n"
+"  DELETE FROM cdi.sync_rows r\n"
+"  WHERE r.sync_id = $1 AND r.primary_key = ANY (ARRAY(SELECT c.primary_key FROM classified c\n"
+"                                                      WHERE c.class = 'removed' AND (c.operation = ANY ($3)) IS NOT TRUE))),\n"
 "counts AS (\n"
 "  SELECT count(*) FILTER (WHERE class = 'added') AS added, count(*) FILTER (WHERE class = 'changed') AS changed,\n"
 "         count(*) FILTER (WHERE class = 'removed') AS removed, count(*) FILTER (WHERE class = 'unchanged') AS unchanged\n"
@@ -349,17 +357,39 @@ register_rows(const char *name, TupleDesc desc, Tuplestorestate *store)
 		elog(ERROR, "could not register the rows of a model");
 }
 
+/* What a statement returns, under a name.  Its plan may be parallel. */
+static Tuplestorestate *
+collect(const char *name, TupleDesc desc, const char *query, ParamListInfo params)
+{
+	static const Oid types[] = {INT4OID, BOOLOID, BYTEAOID, INT8OID};
+	Tuplestorestate *store = tuplestore_begin_heap(false, false, work_mem);
+	SPIExecuteOptions options = {.params = params,.dest = CreateDestReceiver(DestTuplestore)};
+	SPIPlanPtr	plan = SPI_prepare_cursor(query, lengthof(types), (Oid *) types, CURSOR_OPT_PARALLEL_OK);
+
+	SetTuplestoreDestReceiverParams(options.dest, store, CurrentMemoryContext, false, NULL, NULL);
+	if (plan == NULL || SPI_execute_plan_extended(plan, &options) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the rows of a sync: %s", SPI_result_code_string(SPI_result));
+	SPI_freeplan(plan);
+	register_rows(name, desc, store);
+	return store;
+}
+
 static Tuplestorestate *
 register_expected(const CdiSync *sync, const CdiModelRows *rows, bool part)
 {
 	const char *of_rows = "";
 	const char *of_queue = "";
+	TupleDesc	on_its_way = CreateTemplateTupleDesc(4);
 	TupleDesc	desc = CreateTemplateTupleDesc(5);
-	Tuplestorestate *store = tuplestore_begin_heap(false, false, work_mem);
+	Tuplestorestate *waiting;
+	Tuplestorestate *store;
 	ParamListInfo params = makeParamList(4);
-	SPIExecuteOptions options = {.params = params,.dest = CreateDestReceiver(DestTuplestore)};
-	SPIPlanPtr	plan;
+	int			guc_level = NewGUCNestLevel();
 
+	TupleDescInitEntry(on_its_way, 1, "primary_key", TEXTOID, -1, 0);
+	TupleDescInitEntry(on_its_way, 2, "operation", TEXTOID, -1, 0);
+	TupleDescInitEntry(on_its_way, 3, "hash", UUIDOID, -1, 0);
+	TupleDescInitEntry(on_its_way, 4, "payload", JSONBOID, -1, 0);
 	TupleDescInitEntry(desc, 1, "primary_key", TEXTOID, -1, 0);
 	TupleDescInitEntry(desc, 2, "hash", UUIDOID, -1, 0);
 	TupleDescInitEntry(desc, 3, "payload", JSONBOID, -1, 0);
@@ -369,7 +399,7 @@ register_expected(const CdiSync *sync, const CdiModelRows *rows, bool part)
 	if (part)
 	{
 		of_rows = " AND r.primary_key IN (SELECT m.primary_key FROM cdi_model m)";
-		of_queue = "\n    AND o.primary_key IN (SELECT m.primary_key FROM cdi_model m)";
+		of_queue = "\n  AND o.primary_key IN (SELECT m.primary_key FROM cdi_model m)";
 	}
 	else if (rows->differ)
 		of_rows = " AND cdi._in_buckets(r.primary_key, $3)";
@@ -377,13 +407,13 @@ register_expected(const CdiSync *sync, const CdiModelRows *rows, bool part)
 	params->params[1] = (ParamExternData) {BoolGetDatum(sync->mode == CDI_SYNC_DELETE), false, PARAM_FLAG_CONST, BOOLOID};
 	params->params[2] = (ParamExternData) {PointerGetDatum(rows->differ), rows->differ == NULL, PARAM_FLAG_CONST, BYTEAOID};
 	params->params[3] = (ParamExternData) {cursor_of(sync->sync_id), false, PARAM_FLAG_CONST, INT8OID};
-	plan = SPI_prepare_cursor(psprintf(expected_query, of_queue, of_rows), params->numParams,
-							  (Oid[]) {INT4OID, BOOLOID, BYTEAOID, INT8OID}, CURSOR_OPT_PARALLEL_OK);
-	SetTuplestoreDestReceiverParams(options.dest, store, CurrentMemoryContext, false, NULL, NULL);
-	if (plan == NULL || SPI_execute_plan_extended(plan, &options) != SPI_OK_SELECT)
-		elog(ERROR, "could not read the rows of a sync: %s", SPI_result_code_string(SPI_result));
-	SPI_freeplan(plan);
-	register_rows("cdi_expected", desc, store);
+	/* few rows by the statistics may be many */
+	(void) set_config_option("enable_nestloop", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	waiting = collect("cdi_on_its_way", on_its_way, psprintf(on_its_way_query, of_queue), params);
+	AtEOXact_GUC(true, guc_level);
+	store = collect("cdi_expected", desc, psprintf(expected_query, of_rows), params);
+	SPI_unregister_relation("cdi_on_its_way");
+	tuplestore_end(waiting);
 	return store;
 }
 

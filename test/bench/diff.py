@@ -55,6 +55,9 @@ class Diff:
     def latest_tenth(self):
         return self.cdi(self.tenth)
 
+    def one(self):
+        return self.cdi(1)
+
     def time(self, statement):
         with clock() as took:
             self.db(statement)
@@ -71,7 +74,7 @@ def run(database, options):
     diff = Diff(database, options.rows)
     diff.floor()
     got = interleave(options.repetitions, cdi=diff.cdi, latest=diff.latest, tenth=diff.latest_tenth,
-                     hand=diff.hand, floor=diff.floor)
+                     one=diff.one, hand=diff.hand, floor=diff.floor)
     diff.db.close()
     floor = ("full join by key", got["floor"])
     return [Row("diff", "cdi_sync_run, 1 % of {:,} rows changed".format(options.rows), "s", got["cdi"],
@@ -80,4 +83,5 @@ def run(database, options):
             Row("diff_latest", "  with a change column", "s", got["latest"],
                 ("without a change column", got["cdi"]), floor),
             Row("diff_tenth", "  with a change column, 0.1 %", "s", got["tenth"],
-                ("the same, 1 %", got["latest"]), target=5)]
+                ("the same, 1 %", got["latest"]), target=5),
+            Row("diff_one", "  with a change column, one row", "s", got["one"], limit=0.05)]

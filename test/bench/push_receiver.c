@@ -7,6 +7,8 @@
  *
  *		/slow...	answers after two seconds
  *		/busy...	429 with Retry-After: 1
+ *		/mixed...	mostly 200; now and then 500, 429, a row that is refused, half
+ *					an answer, none before the connection ends, and none at all
  *		anything	200 with {}
  *
  *		cc -O2 -o build/bench/push_receiver test/bench/push_receiver.c
@@ -41,6 +43,10 @@ typedef struct Connection
 } Connection;
 
 static const char ok[] = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
+static const char failed[] = "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n";
+static const char throttled[] = "HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n";
+static const char refused[] = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 43\r\n\r\n"
+"{\"errors\": [{\"index\": 0, \"message\": \"no\"}]}";
 static const char busy[] = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n";
 
 static volatile sig_atomic_t stop = 0;
@@ -89,6 +95,31 @@ answer(Connection *connection, const char *text, size_t len)
 	return send(connection->fd, text, len, MSG_NOSIGNAL) == (ssize_t) len;
 }
 
+/* Each in its turn, by numbers that have no divisor in common; false where the connection is over. */
+static bool
+answer_mixed(Connection *connection)
+{
+	static long number = 0;
+
+	number++;
+	if (number % 50021 == 0)
+		return true;			/* the other end gives up */
+	if (number % 1009 == 0)
+		return false;
+	if (number % 907 == 0)
+	{
+		(void) answer(connection, ok, sizeof(ok) / 2);
+		return false;
+	}
+	if (number % 503 == 0)
+		return answer(connection, throttled, sizeof(throttled) - 1);
+	if (number % 401 == 0)
+		return answer(connection, refused, sizeof(refused) - 1);
+	if (number % 307 == 0)
+		return answer(connection, failed, sizeof(failed) - 1);
+	return answer(connection, ok, sizeof(ok) - 1);
+}
+
 static void
 answer_later(Connection *connection)
 {
@@ -113,6 +144,7 @@ take_requests(Connection *connection)
 		size_t		total;
 		bool		is_slow;
 		bool		is_busy;
+		bool		is_mixed;
 
 		if (end == NULL)
 			return true;
@@ -125,11 +157,12 @@ take_requests(Connection *connection)
 			return true;
 		is_slow = strstr(connection->data, " /slow") && strstr(connection->data, " /slow") < end;
 		is_busy = strstr(connection->data, " /busy") && strstr(connection->data, " /busy") < end;
+		is_mixed = strstr(connection->data, " /mixed") && strstr(connection->data, " /mixed") < end;
 		memmove(connection->data, connection->data + total, connection->len - total);
 		connection->len -= total;
 		if (is_slow)
 			answer_later(connection);
-		else if (!(is_busy ? answer(connection, busy, sizeof(busy) - 1) : answer(connection, ok, sizeof(ok) - 1)))
+		else if (!(is_mixed ? answer_mixed(connection) : is_busy ? answer(connection, busy, sizeof(busy) - 1) : answer(connection, ok, sizeof(ok) - 1)))
 			return false;
 	}
 	return true;

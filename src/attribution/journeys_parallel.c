@@ -104,9 +104,7 @@ cdi_journeys_start_reading(CdiJourneys *self)
 	return Int64GetDatum(self->reading);
 }
 
-static void refuse(void) pg_attribute_noreturn();
-
-static void
+static void pg_attribute_noreturn()
 refuse(void)
 {
 	ereport(ERROR,

@@ -104,17 +104,22 @@ cdi_journeys_start_reading(CdiJourneys *self)
 	return Int64GetDatum(self->reading);
 }
 
+static void pg_attribute_noreturn()
+refuse(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("there is no attribution that reads touches"),
+			 errhint("This function is for cdi_attribution() and cdi_attribution_report() alone.")));
+}
+
 static CdiJourneys *
 find_reading(uint32 number)
 {
 	for (CdiJourneys *self = readings; self; self = self->outer)
 		if (self->reading == number)
 			return self;
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("there is no attribution that reads touches"),
-			 errhint("This function is for cdi_attribution() and cdi_attribution_report() alone.")));
-	return NULL;				/* keep compiler quiet */
+	refuse();
 }
 
 bool
@@ -176,7 +181,7 @@ attach(MemoryContext context, int64 reading)
 	/* It might be anybody's segment, or one that this worker has of its plan. */
 	if (shared == NULL || dsm_segment_map_length(self->shared) < sizeof(SharedPeople) ||
 		shared->magic != SHARED_MAGIC || shared->leader != MyProc->lockGroupLeader->pid)
-		(void) find_reading(0);
+		refuse();
 	if (attached)
 	{
 		/* as long as the worker is there */
@@ -221,7 +226,7 @@ check_columns(FunctionCallInfo fcinfo, const CdiJourneys *self)
 	for (int i = ARG_COLUMNS + CDI_TOUCH_DIMENSIONS; fit && i < PG_NARGS(); i++)
 		fit = get_fn_expr_argtype(fcinfo->flinfo, i) == TEXTOID;
 	if (!fit)
-		(void) find_reading(0);
+		refuse();
 }
 
 /*

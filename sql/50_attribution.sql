@@ -52,8 +52,6 @@ LANGUAGE C STABLE STRICT PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'cdi_journey_converts';
 COMMENT ON FUNCTION cdi._journey_converts(bigint, uuid) IS 'Internal: whether a person has a conversion in an attribution that runs.';
 
--- A row of events is wide, and its last columns are read: it costs ten times the
--- row that the planner's default has in mind, and is worth a worker.
 CREATE OR REPLACE FUNCTION cdi._attribution_sums(
     models text[],
     dimensions text[],
@@ -77,7 +75,6 @@ RETURNS TABLE (
 LANGUAGE C STABLE PARALLEL RESTRICTED COST 1000000 ROWS 1000
 SET search_path = pg_catalog, pg_temp
 SET jit = off
-SET cpu_tuple_cost = 0.1
 AS 'MODULE_PATHNAME', 'cdi_attribution_sums';
 COMMENT ON FUNCTION cdi._attribution_sums(text[], text[], text, timestamptz, timestamptz, interval, jsonb, boolean) IS 'Internal: credit by model, conversion (unless by_conversion is false) and dimensions, of which day is that of the conversion.';
 
@@ -111,7 +108,6 @@ RETURNS TABLE (
 LANGUAGE C STABLE PARALLEL RESTRICTED COST 1000000 ROWS 100000
 SET search_path = pg_catalog, pg_temp
 SET jit = off
-SET cpu_tuple_cost = 0.1
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION cdi_attribution(text, text, timestamptz, timestamptz, interval, jsonb) IS
 'Who gets the credit: one row per conversion and touchpoint with credit under a model: first_touch, last_touch, last_non_direct, linear, time_decay, position_based, u_shaped, j_shaped, inverse_j, w_shaped, z_shaped (full_path), participation, custom. docs/attribution.md has their formulas and parameters. Touchpoints of the person count from lookback before the conversion up to its own instant, both included; touch is the number within that path of touches. Conversions from from_time to before to_time, of one name or all.

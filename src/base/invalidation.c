@@ -8,8 +8,6 @@
  */
 #include "base/base.h"
 
-#include "utils/inval.h"
-
 static RelcacheCallbackFunction callbacks[16];
 static int	ncallbacks = 0;
 

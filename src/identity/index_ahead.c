@@ -213,7 +213,7 @@ ask_for_tuples(Page page, const Place *place, uint64 key)
 
 	if (last < low)
 		return;
-	guess = low + Min((key - place->low) / ((place->high - place->low) / (high - low) + 1), high - low);
+	guess = low + Min((key - place->low) / Max((place->high - place->low) / (high - low), 1), high - low);
 	ask_for_tuple(page, P_HIKEY);
 	while (high - low > UNSURE)
 	{

@@ -363,9 +363,10 @@ extern void cdi_map_update(CdiGraph *graph);
 /* Raises XX001 where a person that was read, of the nodes from number first on,
  * has no row of its own; before they are folded. */
 extern void cdi_map_check_persons(CdiGraph *graph, uint32 first);
+
 /*
- * Write all nodes to a new table that takes the map's place, and clear the
- * graph.  Returns false, having done nothing, where the map is in use.
+ * map_replace.c: write all nodes to a new table that takes the map's place, and
+ * clear the graph.  Returns false, having done nothing, where the map is in use.
  */
 extern bool cdi_map_replace(CdiGraph *graph);
 

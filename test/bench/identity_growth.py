@@ -17,9 +17,9 @@ class Graph:
 
     def __init__(self, database):
         self.db = pq.Connection("dbname=" + database)
-        self.db('ALTER DATABASE "%s" SET cdi.enabled = off' % database)
         self.db("CREATE EXTENSION cdi")
         self.db("SELECT cdi_init()")
+        self.db('ALTER DATABASE "%s" SET cdi.enabled = off' % database)
         # Resolving does not look at it; it would make making links slow.
         self.db("DROP INDEX cdi.identity_links_identifiers")
         with open(os.path.join(HERE, "identity_growth.sql")) as file:

@@ -115,6 +115,21 @@ SELECT batches.same('expected', 'bulk at once');
 SELECT batches.fold('bulk in halves', 1500);
 SELECT batches.same('expected', 'bulk in halves');
 SELECT bool_and(bulk) AS all_bulk FROM cdi.identity_runs;
+-- A new map is in memory already when it is first read.
+CREATE FUNCTION batches.pages_read(query text) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    plan json;
+BEGIN
+    EXECUTE 'EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) ' || query INTO plan;
+    RETURN plan -> 0 -> 'Plan' ->> 'Shared Read Blocks';
+END $$;
+SELECT batches.pages_read('SELECT count(fold) FROM cdi.identity_map');
+SET enable_seqscan = off;
+SET enable_bitmapscan = off;
+SELECT batches.pages_read('SELECT count(fold) FROM cdi.identity_map WHERE identifier > md5(''a'')::uuid');
+SELECT batches.pages_read('SELECT count(fold) FROM cdi.identity_map WHERE person_id > md5(''a'')::uuid');
+RESET enable_seqscan;
+RESET enable_bitmapscan;
 
 -- Nor who looks on: every index has every row, also one that somebody added,
 -- and a trigger sees each.

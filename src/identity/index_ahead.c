@@ -37,11 +37,15 @@ typedef struct Place
 	uint64		high;
 } Place;
 
+/* No index has more levels. */
+#define LEVELS		16
+
 struct CdiAhead
 {
 	Relation	index;
 	Relation	table;			/* NULL: its rows are not asked for */
-	Place		parent;			/* the page above leaf pages that was read last */
+	uint32		root;			/* level of the root */
+	Place		path[LEVELS];	/* from there down to level 1, above leaf pages: what was read last */
 };
 
 CdiAhead *
@@ -62,13 +66,21 @@ cdi_ahead_open(Relation index, Relation table)
 	return ahead;
 }
 
+static inline void
+release(Place *place)
+{
+	if (BufferIsValid(place->buffer))
+		ReleaseBuffer(place->buffer);
+	place->buffer = InvalidBuffer;
+}
+
 void
 cdi_ahead_close(CdiAhead *ahead)
 {
 	if (ahead == NULL)
 		return;
-	if (BufferIsValid(ahead->parent.buffer))
-		ReleaseBuffer(ahead->parent.buffer);
+	for (uint32 level = 1; level <= ahead->root; level++)
+		release(&ahead->path[level]);
 	pfree(ahead);
 }
 
@@ -116,75 +128,72 @@ find_child(Page page, uint64 key, Place *place)
 	return BTreeTupleGetDownLink(tuple_at(page, low));
 }
 
-/* Lets parent be the page above the leaf page of a key; false: there is none. */
-static bool
-find_parent(CdiAhead *ahead, uint64 key)
+/* Where a key belongs below the page of a level; its buffer is InvalidBuffer where nowhere. */
+static Place
+find_below(CdiAhead *ahead, uint32 level, uint64 key)
 {
-	Place	   *parent = &ahead->parent;
+	Place		place = ahead->path[level];
+	Buffer		buffer = place.buffer;
+	Page		page = BufferGetPage(buffer);
+	BlockNumber block = P_NONE;
+
+	place.buffer = InvalidBuffer;
+	LockBuffer(buffer, BUFFER_LOCK_SHARE);
+	/* where the root has moved, this is one of its former pages */
+	if (!P_IGNORE(BTPageGetOpaque(page)) && BTPageGetOpaque(page)->btpo_level == level)
+		block = find_child(page, key, &place);
+	LockBuffer(buffer, BUFFER_LOCK_UNLOCK);
+	if (block != P_NONE)
+		place.buffer = ReadBuffer(ahead->index, block);
+	return place;
+}
+
+/* Lets the path begin with the root; false: that is a leaf page. */
+static bool
+find_root(CdiAhead *ahead)
+{
+	Buffer		buffer = ReadBuffer(ahead->index, BTREE_METAPAGE);
 	BTMetaPageData *meta;
 	BlockNumber block;
-	uint32		level;
 
-	if (BufferIsValid(parent->buffer))
-	{
-		if (key > parent->low && key <= parent->high)
-			return true;
-		ReleaseBuffer(parent->buffer);
-	}
-	parent->buffer = ReadBuffer(ahead->index, BTREE_METAPAGE);
-	parent->low = 0;
-	parent->high = PG_UINT64_MAX;
-	LockBuffer(parent->buffer, BUFFER_LOCK_SHARE);
-	meta = BTPageGetMeta(BufferGetPage(parent->buffer));
+	LockBuffer(buffer, BUFFER_LOCK_SHARE);
+	meta = BTPageGetMeta(BufferGetPage(buffer));
 	block = meta->btm_fastroot;
-	level = meta->btm_fastlevel;
-	UnlockReleaseBuffer(parent->buffer);
-	parent->buffer = InvalidBuffer;
-	if (block == P_NONE || level == 0)
-		return false;
-
-	for (;;)
+	ahead->root = meta->btm_fastlevel;
+	UnlockReleaseBuffer(buffer);
+	if (block == P_NONE || ahead->root == 0 || ahead->root >= LEVELS)
 	{
-		Page		page;
-
-		parent->buffer = ReadBuffer(ahead->index, block);
-		if (level == 1)
-			return true;
-		LockBuffer(parent->buffer, BUFFER_LOCK_SHARE);
-		page = BufferGetPage(parent->buffer);
-		/* where the root has moved, this is one of its former pages */
-		if (P_IGNORE(BTPageGetOpaque(page)) || BTPageGetOpaque(page)->btpo_level != level)
-			block = P_NONE;
-		else
-			block = find_child(page, key, parent);
-		UnlockReleaseBuffer(parent->buffer);
-		parent->buffer = InvalidBuffer;
-		if (block == P_NONE)
-			return false;
-		level--;
+		ahead->root = 0;
+		return false;
 	}
+	ahead->path[ahead->root] = (Place) {ReadBuffer(ahead->index, block), 0, PG_UINT64_MAX};
+	return true;
 }
 
 /* The leaf page of a key; its buffer is InvalidBuffer where there is none. */
 static Place
 find_leaf(CdiAhead *ahead, uint64 key)
 {
+	Place	   *path = ahead->path;
 	Place		leaf = {InvalidBuffer};
-	BlockNumber block = P_NONE;
-	Page		page;
+	uint32		level = 1;
 
-	if (!find_parent(ahead, key))
-		return leaf;
-	leaf.low = ahead->parent.low;
-	leaf.high = ahead->parent.high;
-	LockBuffer(ahead->parent.buffer, BUFFER_LOCK_SHARE);
-	page = BufferGetPage(ahead->parent.buffer);
-	if (!P_IGNORE(BTPageGetOpaque(page)) && BTPageGetOpaque(page)->btpo_level == 1)
-		block = find_child(page, key, &leaf);
-	LockBuffer(ahead->parent.buffer, BUFFER_LOCK_UNLOCK);
-	if (block != P_NONE)
-		leaf.buffer = ReadBuffer(ahead->index, block);
-	return leaf;
+	/* up to where the key before this one has the same way */
+	while (level <= ahead->root && !(BufferIsValid(path[level].buffer) && key > path[level].low && key <= path[level].high))
+		release(&path[level++]);
+	if (level > ahead->root)
+	{
+		if (!find_root(ahead))
+			return leaf;
+		level = ahead->root;
+	}
+	for (; level > 1; level--)
+	{
+		path[level - 1] = find_below(ahead, level, key);
+		if (!BufferIsValid(path[level - 1].buffer))
+			return leaf;
+	}
+	return find_below(ahead, 1, key);
 }
 
 /* Header and line pointers of a leaf page, and what lies at its end */

@@ -20,6 +20,7 @@
 #include "commands/cluster.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "storage/buf_internals.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/memutils.h"
@@ -112,14 +113,15 @@ write_rows(CdiMapSource next, void *arg, Relation table)
 /*
  * A new map and its indexes were written past shared_buffers.  Links to come
  * would read it page by page, in random order; here that is one pass, as far as
- * half of the buffers go, the indexes first.
+ * three quarters of the buffers go, the indexes first.  Each page is looked at as
+ * often as counts: links that were just loaded would drive it out again.
  */
 static void
 warm(Oid map)
 {
 	Relation	table = table_open(map, NoLock);
 	List	   *relations = lappend_oid(RelationGetIndexList(table), map);
-	BlockNumber budget = NBuffers / 2;
+	BlockNumber budget = NBuffers / 4 * 3;
 	ListCell   *cell;
 
 	foreach(cell, relations)
@@ -130,7 +132,8 @@ warm(Oid map)
 		for (BlockNumber block = 0; block < n; block++)
 		{
 			CHECK_FOR_INTERRUPTS();
-			ReleaseBuffer(ReadBuffer(relation, block));
+			for (int i = 0; i < BM_MAX_USAGE_COUNT; i++)
+				ReleaseBuffer(ReadBuffer(relation, block));
 		}
 		budget -= n;
 		relation_close(relation, NoLock);

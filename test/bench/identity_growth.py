@@ -7,7 +7,6 @@ import pq
 from measure import HERE, Row, at_once, checkpoint, clock, empty_database, figure, remove_database, say, sized_memory
 
 LARGE, SMALL = 20000, 1000
-FIRST = 12                      # batches right after a checkpoint
 WEEK = 7 * 24 * 3600 * 1000     # in positions
 WHALE_EVERY = 100               # one link in so many
 
@@ -75,10 +74,11 @@ class Graph:
 
 
 class Growth:
-    """Batches one after the other, from a checkpoint on.
+    """Runs one after the other, from a checkpoint on: small ones, as the keeper
+    makes them while links come in, then large ones.
 
     The first change of each page after a checkpoint logs all of it.  A large
-    graph has many pages, so its first batches do little else, and those of a
+    graph has many pages, so its first runs do little else, and those of a
     small one next to nothing; what a link costs is the mean over a cycle of
     checkpoints, or over the first part of one, where it costs most."""
 
@@ -86,13 +86,16 @@ class Growth:
         graph.grow(identifiers)
         self.identifiers = identifiers
         before = self.checkpoints(graph)
-        self.large = [self.batch(graph, LARGE) for _ in range(batches)]
+        self.small = [self.batch(graph, SMALL) for _ in range(batches * LARGE // SMALL)]
         self.ended = self.checkpoints(graph) - before
-        self.small = [self.batch(graph, SMALL) for _ in range(batches)]
+        checkpoint(graph.db)
+        before = self.checkpoints(graph)
+        self.large = [self.batch(graph, LARGE) for _ in range(batches)]
+        self.ended += self.checkpoints(graph) - before
         say("%s identifiers: %s" % (figure(identifiers), ";  ".join(
-            "%s at a time: %s links/s, %s us of CPU" % (figure(links), figure(1e6 / statistics.median(each(batches, "us"))),
-                                                       figure(statistics.median(each(batches, "cpu_us"))))
-            for links, batches in ((LARGE, self.large), (SMALL, self.small)))))
+            "%s at a time: %s links/s, %s us of CPU" % (figure(links), figure(1e6 / statistics.mean(each(batches, "us"))),
+                                                       figure(statistics.mean(each(batches, "cpu_us"))))
+            for links, batches in ((SMALL, self.small), (LARGE, self.large)))))
 
     @staticmethod
     def checkpoints(graph):
@@ -107,16 +110,21 @@ class Growth:
                 "wal_bytes": took.wal, "whole_pages_logged": took.whole_pages}
 
     def note(self):
+        """Of small runs as many as there are large ones, each the mean of some in a row."""
+        together = LARGE // SMALL
+        small = [{name: statistics.mean(each(self.small[i:i + together], name)) for name in self.small[0]}
+                 for i in range(0, len(self.small), together)]
         return {"per_link_%d_at_a_time" % links:
                 {name: [float("%.4g" % value) for value in each(batches, name)] for name in batches[0]}
-                for links, batches in ((LARGE, self.large), (SMALL, self.small))} | {"checkpoints_meanwhile": self.ended}
-
-    def cost(self, batches=None):
-        return [statistics.mean(each(self.large[:batches], "us"))]
+                for links, batches in ((SMALL, small), (LARGE, self.large))} | {"checkpoints_meanwhile": self.ended}
 
 
 def each(batches, name):
     return [batch[name] for batch in batches]
+
+
+def cost(batches, links=None):
+    return [statistics.mean(each(batches[:links], "us"))]
 
 
 def growth(graph, options):
@@ -124,18 +132,20 @@ def growth(graph, options):
     first, rows = grown[0], []
     beside = "with {:,} identifiers".format(first.identifiers)
     for one in grown:
-        what = "new links, {:,} at a time, {:,} identifiers".format(LARGE, one.identifiers)
-        rows.append(Row("grow_%d" % one.identifiers, what, "links/s", [1e6 / us for us in each(one.large, "us")], enough=20000,
-                        note=one.note()))
-        if one is not first:
-            rows.append(Row("grow_cost_%d" % one.identifiers, "  a link's cost over {:,} links from a checkpoint on".format(
-                len(one.large) * LARGE), "us", one.cost(), (beside, first.cost()), target=1 / 1.3))
-            rows.append(Row("grow_first_%d" % one.identifiers, "  over the first {:,} of these".format(FIRST * LARGE),
-                            "us", one.cost(FIRST), (beside, first.cost(FIRST))))
-            rows.append(Row("grow_small_%d" % one.identifiers, "  a link's cost, {:,} at a time after these".format(SMALL), "us",
-                            each(one.small, "us"), (beside, each(first.small, "us"))))
-            rows.append(Row("grow_pages_%d" % one.identifiers, "  pages that it looks at", "pages", each(one.large, "pages"),
-                            (beside, each(first.large, "pages")), target=1 / 1.3))
+        for links, batches in (SMALL, one.small), (LARGE, one.large):
+            what = "new links, {:,} at a time, {:,} identifiers".format(links, one.identifiers)
+            key = "%d_%d" % (one.identifiers, links)
+            of_first = first.small if links == SMALL else first.large
+            rows.append(Row("grow_" + key, what, "links/s", [1e6 / us for us in cost(batches)], enough=20000,
+                            note=one.note() if links == LARGE else None))
+            if one is not first:
+                rows.append(Row("grow_cost_" + key, "  a link's cost over {:,} links from a checkpoint on".format(
+                    len(batches) * links), "us", cost(batches), (beside, cost(of_first)), target=1 / 1.3))
+                part = len(batches) * 2 // 5
+                rows.append(Row("grow_first_" + key, "  over the first {:,} of these".format(part * links), "us",
+                                cost(batches, part), (beside, cost(of_first, part))))
+                rows.append(Row("grow_pages_" + key, "  pages that it looks at", "pages", [statistics.mean(each(batches, "pages"))],
+                                (beside, [statistics.mean(each(of_first, "pages"))]), target=1 / 1.3))
     return rows
 
 

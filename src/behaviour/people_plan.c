@@ -98,10 +98,21 @@ has_settled_length(Node *array)
 	return is_settled(array) || (IsA(array, ArrayExpr) && !((ArrayExpr *) array)->multidims);
 }
 
+/* One of equal calls */
+static Aggref *
+call_of(const AggInfo *info)
+{
+#if PG_VERSION_NUM >= 160000
+	return linitial_node(Aggref, info->aggrefs);
+#else
+	return info->representative_aggref;
+#endif
+}
+
 static bool
 fits_aggregate(const AggInfo *info, const AggTransInfo *transition)
 {
-	Aggref	   *aggregate = info->representative_aggref;
+	Aggref	   *aggregate = call_of(info);
 	const CdiPeopleAggregate *kind;
 	FmgrInfo	function;
 	char	   *name;
@@ -141,7 +152,7 @@ fits_aggregates(PlannerInfo *root, Match *match)
 
 		if (!fits_aggregate(info, transition))
 			return false;
-		match->aggregates = lappend(match->aggregates, info->representative_aggref);
+		match->aggregates = lappend(match->aggregates, call_of(info));
 		match->finals = lappend_oid(match->finals, info->finalfn_oid);
 		match->transition_of = lappend_int(match->transition_of, info->transno);
 	}

@@ -79,7 +79,11 @@ typedef struct PeopleScan
 static void
 check_executable(Oid function, Oid user)
 {
+#if PG_VERSION_NUM >= 160000
+	AclResult	result = object_aclcheck(ProcedureRelationId, function, user, ACL_EXECUTE);
+#else
 	AclResult	result = pg_proc_aclcheck(function, user, ACL_EXECUTE);
+#endif
 
 	if (result != ACLCHECK_OK)
 		aclcheck_error(result, OBJECT_FUNCTION, get_func_name(function));

@@ -217,8 +217,8 @@ def measured(part, database, options):
 def run(database, options):
     rows = []
     if "growth" in options.identity:
-        with sized_memory() as size:
-            say("shared_buffers = " + size)
+        with sized_memory(options.huge_pages) as memory:
+            say(memory)
             rows += measured(growth, database, options)
     if "whale" in options.identity:
         rows += measured(whale, database, options)

@@ -72,16 +72,47 @@ def start_cluster(settings):
     subprocess.run(["test/cluster", "start", "bench"] + settings, cwd=ROOT, check=True)
 
 
+def kernel(setting, value):
+    with open("/proc/sys/vm/" + setting, "w") as file:
+        file.write("%d" % value)
+
+
+def huge_pages_set_aside():
+    with open("/proc/sys/vm/nr_hugepages") as file:
+        return int(file.read())
+
+
 @contextlib.contextmanager
-def sized_memory():
-    """shared_buffers of a quarter of the machine's memory, as PostgreSQL's
-    manual has it for a server of its own; says how much that is."""
-    size = "%dMB" % (os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4 // 1024 // 1024)
-    start_cluster([setting for setting in SETTINGS if not setting.startswith("shared_buffers=")] + ["shared_buffers=" + size])
+def huge_pages(megabytes):
+    """So many megabytes of memory set aside for the server's shared memory, in pages of 2 MB; needs root."""
+    before = huge_pages_set_aside()
+    wanted = before + megabytes // 2 + megabytes // 20      # shared_buffers and what goes with it
     try:
-        yield size
+        # Files that were read are in the way.
+        os.sync()
+        kernel("drop_caches", 3)
+        kernel("compact_memory", 1)
+        kernel("nr_hugepages", wanted)
+        if huge_pages_set_aside() < wanted:
+            raise SystemExit("the machine has no %d huge pages left" % wanted)
+        yield
     finally:
-        start_cluster(SETTINGS)
+        kernel("nr_hugepages", before)
+
+
+@contextlib.contextmanager
+def sized_memory(huge):
+    """shared_buffers of a quarter of the machine's memory, as PostgreSQL's
+    manual has it for a server of its own, in huge pages or not; says what it is."""
+    size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4 // 1024 // 1024
+    settings = [setting for setting in SETTINGS if not setting.startswith("shared_buffers=")] + [
+        "shared_buffers=%dMB" % size, "huge_pages=" + ("on" if huge else "off")]
+    with huge_pages(size) if huge else contextlib.nullcontext():
+        start_cluster(settings)
+        try:
+            yield "shared_buffers = %dMB, in %s pages" % (size, "huge" if huge else "small")
+        finally:
+            start_cluster(SETTINGS)
 
 
 def remove_database(name):

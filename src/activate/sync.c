@@ -36,8 +36,9 @@
 #define SYNC_LOCK_CLASS 206
 
 /*
- * A sync of few rows gets two buckets for each.  To add up many takes less than
- * their sums do, which every process makes and hands on.
+ * Few rows get two buckets for each.  Of many rows some share a bucket: every
+ * process makes the sums of all buckets and hands them on, which costs more
+ * than to look at those rows once more.
  */
 #define FEW_ROWS 65536
 #define ROWS_OF_BUCKET 4
@@ -373,29 +374,22 @@ collect(const char *query, ParamListInfo params)
 	return store;
 }
 
-/* Columns of expected_query */
-enum
-{
-	PRIMARY_KEY,
-	HASH,
-	PAYLOAD,
-	ROW_HASH,
-	IDLE,
-	EXPECTED_COLUMNS
-};
-
+/* Of expected_query */
 static TupleDesc
 expected_desc(void)
 {
-	TupleDesc	desc = CreateTemplateTupleDesc(EXPECTED_COLUMNS);
+	TupleDesc	desc = CreateTemplateTupleDesc(5);
 
-	TupleDescInitEntry(desc, 1 + PRIMARY_KEY, "primary_key", TEXTOID, -1, 0);
-	TupleDescInitEntry(desc, 1 + HASH, "hash", UUIDOID, -1, 0);
-	TupleDescInitEntry(desc, 1 + PAYLOAD, "payload", JSONBOID, -1, 0);
-	TupleDescInitEntry(desc, 1 + ROW_HASH, "row_hash", UUIDOID, -1, 0);
-	TupleDescInitEntry(desc, 1 + IDLE, "idle", BOOLOID, -1, 0);
+	TupleDescInitEntry(desc, 1, "primary_key", TEXTOID, -1, 0);
+	TupleDescInitEntry(desc, 2, "hash", UUIDOID, -1, 0);
+	TupleDescInitEntry(desc, 3, "payload", JSONBOID, -1, 0);
+	TupleDescInitEntry(desc, 4, "row_hash", UUIDOID, -1, 0);
+	TupleDescInitEntry(desc, 5, "idle", BOOLOID, -1, 0);
 	return desc;
 }
+
+#define PRIMARY_KEY 0
+#define ROW_HASH 3
 
 /* What is expected: of a part the rows of cdi_model, else those of the buckets that differ, or all. */
 static Tuplestorestate *
@@ -436,55 +430,54 @@ collect_expected(const CdiSync *sync, bytea *differ, bool part)
 	return store;
 }
 
-/* The next row that is as it was acknowledged, or any */
+/* The next row, in a slot for it */
 static bool
-next_expected(Tuplestorestate *store, TupleTableSlot *slot, bool *idle)
+next_expected(Tuplestorestate *store, TupleTableSlot *slot)
 {
 	CHECK_FOR_INTERRUPTS();
 	if (!tuplestore_gettupleslot(store, true, false, slot))
 		return false;
 	slot_getallattrs(slot);
-	*idle = DatumGetBool(slot->tts_values[IDLE]) && !slot->tts_isnull[ROW_HASH];
 	return true;
 }
 
-/* For the model to leave out what is as expected */
+/* For the model to leave out what is as expected.  What is on its way has no row hash. */
 static CdiKnown *
 known_rows(Tuplestorestate *expected)
 {
 	CdiKnown   *known = cdi_known_make(tuplestore_tuple_count(expected));
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(expected_desc(), &TTSOpsMinimalTuple);
-	bool		idle;
 
-	while (next_expected(expected, slot, &idle))
-		if (idle)
+	while (next_expected(expected, slot))
+		if (!slot->tts_isnull[ROW_HASH])
 			cdi_known_add(known, DatumGetTextPP(slot->tts_values[PRIMARY_KEY]), DatumGetUUIDP(slot->tts_values[ROW_HASH]));
 	ExecDropSingleTupleTableSlot(slot);
 	tuplestore_rescan(expected);
 	return known;
 }
 
-/* What is to be compared: not a row that the model has as it is, unless its key came again, and then twice. */
+/* What is to be compared: not a row that the model has as it is, unless its key came again. */
 static Tuplestorestate *
 without_unchanged(Tuplestorestate *expected, CdiModelRows *rows)
 {
 	Tuplestorestate *rest = tuplestore_begin_heap(false, false, work_mem);
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(expected_desc(), &TTSOpsMinimalTuple);
-	bool		idle;
 
-	while (next_expected(expected, slot, &idle))
+	while (next_expected(expected, slot))
 	{
-		Datum	   *values = slot->tts_values;
+		Datum		primary_key = slot->tts_values[PRIMARY_KEY];
+		Datum		row_hash = slot->tts_values[ROW_HASH];
 		CdiMet		met = CDI_MET_NOT;
 
-		if (idle)
-			met = cdi_known_met(rows->known, DatumGetTextPP(values[PRIMARY_KEY]), DatumGetUUIDP(values[ROW_HASH]));
+		if (!slot->tts_isnull[ROW_HASH])
+			met = cdi_known_met(rows->known, DatumGetTextPP(primary_key), DatumGetUUIDP(row_hash));
 		if (met == CDI_MET_ONCE)
 			continue;
 		tuplestore_puttupleslot(rest, slot);
 		if (met == CDI_MET_AGAIN)
 		{
-			tuplestore_putvalues(rows->store, rows->desc, (Datum[]) {values[PRIMARY_KEY], 0, 0, values[ROW_HASH]},
+			/* the first of them, which was taken for the only one */
+			tuplestore_putvalues(rows->store, rows->desc, (Datum[]) {primary_key, 0, 0, row_hash},
 								 (bool[]) {false, true, true, false});
 			rows->stored++;
 			rows->same--;

@@ -22,6 +22,15 @@ SELECT count(*) > 19000 AS many, count(*) FILTER (WHERE same_rows) > 1000 AS sam
        count(*) FILTER (WHERE same_sums <> same_rows) AS wrong
 FROM compared;
 
+-- An integer has the bucket of its text.
+SELECT cdi._bucket_sums(65536, n, hash) = cdi._bucket_sums(65536, n::text, hash) AS big,
+       cdi._bucket_sums(65536, n::integer, hash) FILTER (WHERE abs(n) < 2e9) = cdi._bucket_sums(65536, n::text, hash) FILTER (WHERE abs(n) < 2e9) AS normal,
+       cdi._bucket_sums(65536, n::smallint, hash) FILTER (WHERE abs(n) < 3e4) = cdi._bucket_sums(65536, n::text, hash) FILTER (WHERE abs(n) < 3e4) AS small,
+       count(*) FILTER (WHERE cdi._in_buckets(n, map) <> cdi._in_buckets(n::text, map)) AS wrong, count(*) FILTER (WHERE cdi._in_buckets(n, map)) BETWEEN 50 AND 150 AS some
+FROM (SELECT (m * sign)::bigint AS n, gen_random_uuid() AS hash, sha256('map') || sha512('map') AS map
+      FROM (SELECT generate_series(0, 83)::numeric UNION ALL SELECT 10::numeric ^ generate_series(3, 18)) m (m), (VALUES (-1), (1)) s (sign)) r;
+SELECT cdi._in_buckets(1.5, '\x00');
+
 CREATE TYPE differ_plan AS ENUM ('free', 'pro');
 CREATE TABLE differ_rows (id text, flag boolean, small smallint, big bigint, ratio double precision, amount numeric, name text,
   code char(4), doc jsonb, raw bytea, day date, at timestamptz, span interval, tags text[], plan differ_plan, unused text);
@@ -201,6 +210,14 @@ ROLLBACK;
 RESET parallel_setup_cost;
 RESET parallel_tuple_cost;
 RESET min_parallel_table_scan_size;
+-- A model that runs twice has its time once.
+\set VERBOSITY terse
+BEGIN;
+SELECT cdi_alter_sync('near', model => 'WITH slow AS MATERIALIZED (SELECT pg_sleep(0.6)) SELECT near.* FROM near, slow');
+SET LOCAL cdi.activate_model_timeout = '1s';
+SELECT cdi_sync_run('near');
+ROLLBACK;
+\set VERBOSITY default
 SELECT cdi_drop_sync('near');
 REVOKE ALL ON SCHEMA public, cdi FROM cdi_test_near;
 REVOKE ALL ON FUNCTION cdi._row_hash, cdi._bucket_sums, cdi._in_buckets FROM cdi_test_near;

@@ -229,10 +229,7 @@ cdi_bucket_count(int64 wanted)
 	return (int) (n - n % BITS_PER_BYTE);
 }
 
-/*
- * Primary keys go by their text.  That of a number is made in place: to make it
- * in memory of its own takes longer than all else that is done with a row's key.
- */
+/* Primary keys go by their text.  That of an integer is made here, without a value of its own for each row. */
 bool
 cdi_key_takes(Oid type)
 {

@@ -6,11 +6,11 @@ LANGUAGE C IMMUTABLE PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'cdi_row_hash';
 COMMENT ON FUNCTION cdi._row_hash(uuid, "any") IS 'Internal: keyed hash over the columns of a row.';
 
-CREATE OR REPLACE FUNCTION cdi._bucket_sums_transition(state internal, buckets integer, primary_key text, hash uuid)
+CREATE OR REPLACE FUNCTION cdi._bucket_sums_transition(state internal, buckets integer, primary_key "any", hash uuid)
 RETURNS internal
 LANGUAGE C IMMUTABLE PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'cdi_bucket_sums_transition';
-COMMENT ON FUNCTION cdi._bucket_sums_transition(internal, integer, text, uuid) IS 'Internal: transition of cdi._bucket_sums().';
+COMMENT ON FUNCTION cdi._bucket_sums_transition(internal, integer, "any", uuid) IS 'Internal: transition of cdi._bucket_sums().';
 
 CREATE OR REPLACE FUNCTION cdi._bucket_sums_combine(state internal, other internal)
 RETURNS internal
@@ -36,7 +36,7 @@ LANGUAGE C IMMUTABLE PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'cdi_bucket_sums_bytes';
 COMMENT ON FUNCTION cdi._bucket_sums_final(internal) IS 'Internal: result of cdi._bucket_sums().';
 
-CREATE OR REPLACE AGGREGATE cdi._bucket_sums(buckets integer, primary_key text, hash uuid) (
+CREATE OR REPLACE AGGREGATE cdi._bucket_sums(buckets integer, primary_key "any", hash uuid) (
     SFUNC = cdi._bucket_sums_transition,
     STYPE = internal,
     SSPACE = 1000000,
@@ -46,7 +46,7 @@ CREATE OR REPLACE AGGREGATE cdi._bucket_sums(buckets integer, primary_key text, 
     DESERIALFUNC = cdi._bucket_sums_deserialise,
     PARALLEL = SAFE
 );
-COMMENT ON AGGREGATE cdi._bucket_sums(integer, text, uuid) IS 'Internal: sums of row hashes by bucket of primary keys.';
+COMMENT ON AGGREGATE cdi._bucket_sums(integer, "any", uuid) IS 'Internal: sums of row hashes by bucket of primary keys.';
 
 CREATE OR REPLACE FUNCTION cdi._in_buckets_support(request internal)
 RETURNS internal
@@ -54,11 +54,17 @@ LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'cdi_in_buckets_support';
 COMMENT ON FUNCTION cdi._in_buckets_support(internal) IS 'Internal: tells the planner how many buckets are set.';
 
-CREATE OR REPLACE FUNCTION cdi._in_buckets(primary_key text, buckets bytea)
+CREATE OR REPLACE FUNCTION cdi._in_buckets(primary_key "any", buckets bytea)
 RETURNS boolean
 LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE SUPPORT cdi._in_buckets_support
 AS 'MODULE_PATHNAME', 'cdi_in_buckets';
-COMMENT ON FUNCTION cdi._in_buckets(text, bytea) IS 'Internal: is the bit of the bucket of this primary key set?';
+COMMENT ON FUNCTION cdi._in_buckets("any", bytea) IS 'Internal: is the bit of the bucket of this primary key set?';
+
+CREATE OR REPLACE FUNCTION cdi._is_known(primary_key text, row_hash uuid, rows bytea)
+RETURNS boolean
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'cdi_is_known';
+COMMENT ON FUNCTION cdi._is_known(text, uuid, bytea) IS 'Internal: is the row of this primary key among the expected rows, with this hash?';
 
 CREATE OR REPLACE FUNCTION cdi_install_destination_spec(spec jsonb)
 RETURNS text

@@ -19,6 +19,7 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/plancache.h"
+#include "utils/timestamp.h"
 
 #include "base/cage.h"
 #include "base/errors.h"
@@ -30,12 +31,6 @@
 			(errcode(ERRCODE_CDI_INVALID_SYNC), \
 			 errmsg("model of sync \"%s\" cannot be used", model->sync), \
 			 errdetail(__VA_ARGS__)))
-
-static void
-enter(CdiCage *cage, const CdiModel *model)
-{
-	cdi_cage_enter(cage, model->run_as, model->search_path, cdi_activate_model_timeout);
-}
 
 /* A syntax error points into the model, not into the caller's statement. */
 static void
@@ -81,7 +76,7 @@ single_select(const CdiModel *model)
 static SPIPlanPtr
 prepare(const CdiModel *model, const char *query, int nargs)
 {
-	SPIPlanPtr	plan = SPI_prepare_cursor(query, nargs, (Oid[]) {UUIDOID, BYTEAOID}, CURSOR_OPT_PARALLEL_OK);
+	SPIPlanPtr	plan = SPI_prepare_cursor(query, nargs, (Oid[]) {UUIDOID, BYTEAOID, BYTEAOID}, CURSOR_OPT_PARALLEL_OK);
 
 	if (plan == NULL)
 		INVALID_SYNC("%s", SPI_result_code_string(SPI_result));
@@ -112,6 +107,7 @@ typedef struct RowHash
 {
 	char	   *sql;			/* $1 is the key */
 	pg_uuid_t	key;
+	char	   *primary_key;	/* SQL of what buckets go by */
 } RowHash;
 
 static char *
@@ -170,7 +166,12 @@ check_columns(CdiModel *model, const char *query, RowHash *hash)
 		for (int k = 0; k < i; k++)
 			if (strcmp(name, NameStr(TupleDescAttr(desc, k)->attname)) == 0)
 				INVALID_SYNC("Column \"%s\" is there twice.", name);
-		found |= strcmp(name, model->primary_key) == 0;
+		if (strcmp(name, model->primary_key) == 0)
+		{
+			found = true;
+			hash->primary_key = psprintf(cdi_key_takes(TupleDescAttr(desc, i)->atttypid) ? "model.%s" : "model.%s::pg_catalog.text",
+										 quote_identifier(name));
+		}
 		found_change |= model->change_column != NULL && strcmp(name, model->change_column) == 0;
 	}
 	if (!found_change)
@@ -278,7 +279,7 @@ wrapped(const CdiModel *model, const char *query, const char *columns)
 }
 
 static char *
-rows_query(const CdiModel *model, const char *query, const RowHash *hash, bool buckets)
+rows_query(const CdiModel *model, const char *query, const RowHash *hash, const CdiModelRows *rows)
 {
 	const char *key = quote_identifier(model->primary_key);
 	StringInfoData columns;
@@ -286,6 +287,8 @@ rows_query(const CdiModel *model, const char *query, const RowHash *hash, bool b
 
 	initStringInfo(&columns);
 	appendStringInfo(&columns, "model.%s::pg_catalog.text, %s, ", key, hash->sql);
+	if (rows->known != NULL)
+		appendStringInfo(&columns, "CASE WHEN NOT cdi._is_known(model.%s::pg_catalog.text, %s, $3) THEN ", key, hash->sql);
 	if (model->columns == NULL)
 		appendStringInfoString(&columns, "pg_catalog.to_jsonb(model)");
 	else
@@ -295,10 +298,12 @@ rows_query(const CdiModel *model, const char *query, const RowHash *hash, bool b
 			appendStringInfo(&columns, "%smodel.%s", i ? ", " : "", quote_identifier(model->columns[i]));
 		appendStringInfoString(&columns, ") AS c)");
 	}
+	if (rows->known != NULL)
+		appendStringInfoString(&columns, " END");
 	statement = wrapped(model, query, columns.data);
-	if (buckets)
-		statement = psprintf("%s%s cdi._in_buckets(model.%s::pg_catalog.text, $2)", statement,
-							 model->condition ? " AND" : " WHERE", key);
+	if (rows->differ != NULL)
+		statement = psprintf("%s%s cdi._in_buckets(%s, $2)", statement, model->condition ? " AND" : " WHERE",
+							 hash->primary_key);
 	return statement;
 }
 
@@ -359,25 +364,24 @@ wanted(const CdiModel *model, const char *primary_key, Jsonb *row)
 	return without_nulls(model, row);
 }
 
-void
-cdi_model_check(CdiModel *model)
+typedef void (*Step) (const CdiModel *model, const char *query, const RowHash *hash, CdiModelRows *rows);
+
+/* All steps of a model share its time. */
+static void
+take_step(CdiModel *model, Step step, CdiModelRows *rows)
 {
 	char	   *query = single_select(model);
+	TimestampTz start = GetCurrentTimestamp();
 	CdiCage		cage;
 
-	enter(&cage, model);
+	cdi_cage_enter(&cage, model->run_as, model->search_path,
+				   cdi_activate_model_timeout > 0 ? Max(cdi_activate_model_timeout - model->spent, 1) : 0);
 	PG_TRY();
 	{
-		Portal		portal;
-		SPIPlanPtr	plan;
 		RowHash		hash;
 
 		check_columns(model, query, &hash);
-		plan = prepare(model, rows_query(model, query, &hash, false), 0);
-		/* Opening checks privileges; nothing is fetched. */
-		portal = SPI_cursor_open(NULL, plan, NULL, NULL, true);
-		SPI_cursor_close(portal);
-		SPI_freeplan(plan);
+		step(model, query, &hash, rows);
 		cdi_cage_leave(&cage);
 	}
 	PG_CATCH();
@@ -385,6 +389,25 @@ cdi_model_check(CdiModel *model)
 		ReThrowError(cdi_cage_leave_failed(&cage));
 	}
 	PG_END_TRY();
+	model->spent += TimestampDifferenceMilliseconds(start, GetCurrentTimestamp());
+}
+
+static void
+try_open(const CdiModel *model, const char *query, const RowHash *hash, CdiModelRows *rows)
+{
+	SPIPlanPtr	plan = prepare(model, rows_query(model, query, hash, rows), 0);
+
+	/* Opening checks privileges; nothing is fetched. */
+	SPI_cursor_close(SPI_cursor_open(NULL, plan, NULL, NULL, true));
+	SPI_freeplan(plan);
+}
+
+void
+cdi_model_check(CdiModel *model)
+{
+	CdiModelRows none = {0};
+
+	take_step(model, try_open, &none);
 }
 
 typedef struct ModelReceiver
@@ -402,24 +425,34 @@ static bool
 receive_row(TupleTableSlot *slot, DestReceiver *receiver)
 {
 	ModelReceiver *self = (ModelReceiver *) receiver;
+	CdiModelRows *rows = self->rows;
 	MemoryContext old = MemoryContextSwitchTo(self->batch);
+	text	   *primary_key;
+	bool		is_known;
 	pg_uuid_t	hash;
-	Jsonb	   *payload;
+	Jsonb	   *payload = NULL;
 
 	slot_getallattrs(slot);
-	if (slot->tts_isnull[0] || VARSIZE_ANY_EXHDR(DatumGetTextPP(slot->tts_values[0])) > CDI_MAX_PRIMARY_KEY)
-		self->rows->invalid++;
+	primary_key = slot->tts_isnull[0] ? NULL : DatumGetTextPP(slot->tts_values[0]);
+	is_known = slot->tts_isnull[2];
+	if (primary_key == NULL || VARSIZE_ANY_EXHDR(primary_key) > CDI_MAX_PRIMARY_KEY)
+		rows->invalid++;
+	else if (rows->known != NULL && cdi_known_meet(rows->known, primary_key, is_known))
+		rows->same++;
 	else
 	{
-		payload = wanted(self->model, TextDatumGetCString(slot->tts_values[0]), DatumGetJsonbP(slot->tts_values[2]));
-		/* the text, not the bytes of jsonb: those may differ by version */
-		resetStringInfo(&self->text);
-		(void) JsonbToCString(&self->text, &payload->root, VARSIZE(payload));
-		digest_text(self->digest, &self->text, &hash);
-		tuplestore_putvalues(self->rows->store, self->rows->desc,
-							 (Datum[]) {slot->tts_values[0], UUIDPGetDatum(&hash), JsonbPGetDatum(payload), slot->tts_values[1]},
-							 (bool[]) {false, false, false, slot->tts_isnull[1]});
-		self->rows->stored++;
+		if (!is_known)
+		{
+			payload = wanted(self->model, text_to_cstring(primary_key), DatumGetJsonbP(slot->tts_values[2]));
+			/* the text, not the bytes of jsonb: those may differ by version */
+			resetStringInfo(&self->text);
+			(void) JsonbToCString(&self->text, &payload->root, VARSIZE(payload));
+			digest_text(self->digest, &self->text, &hash);
+		}
+		tuplestore_putvalues(rows->store, rows->desc,
+							 (Datum[]) {PointerGetDatum(primary_key), UUIDPGetDatum(&hash), JsonbPGetDatum(payload), slot->tts_values[1]},
+							 (bool[]) {false, is_known, is_known, slot->tts_isnull[1]});
+		rows->stored++;
 	}
 	MemoryContextSwitchTo(old);
 	if (++self->n % BATCH_ROWS == 0)
@@ -437,17 +470,19 @@ stop_receiving(DestReceiver *receiver)
 {
 }
 
-/* Its plan may be parallel. */
+/* Its plan may be parallel.  What is large is no constant of it: it would be written out for each worker. */
 static void
-execute(const CdiModel *model, const char *query, const RowHash *hash, bytea *buckets, DestReceiver *receiver)
+execute(const CdiModel *model, const char *query, const RowHash *hash, const CdiModelRows *rows, DestReceiver *receiver)
 {
-	ParamListInfo params = makeParamList(2);
+	bytea	   *known = rows->known ? cdi_known_rows(rows->known) : NULL;
+	ParamListInfo params = makeParamList(3);
 	SPIExecuteOptions options = {.params = params,.read_only = true,.dest = receiver};
 	SPIPlanPtr	plan = prepare(model, query, params->numParams);
 	int			result;
 
 	params->params[0] = (ParamExternData) {UUIDPGetDatum(&hash->key), false, PARAM_FLAG_CONST, UUIDOID};
-	params->params[1] = (ParamExternData) {PointerGetDatum(buckets), buckets == NULL, PARAM_FLAG_CONST, BYTEAOID};
+	params->params[1] = (ParamExternData) {PointerGetDatum(rows->differ), rows->differ == NULL, 0, BYTEAOID};
+	params->params[2] = (ParamExternData) {PointerGetDatum(known), known == NULL, 0, BYTEAOID};
 	result = SPI_execute_plan_extended(plan, &options);
 	if (result < 0)
 		elog(ERROR, "could not run a model: %s", SPI_result_code_string(result));
@@ -456,25 +491,23 @@ execute(const CdiModel *model, const char *query, const RowHash *hash, bytea *bu
 
 /* Counts the rows and finds out which buckets are not as they are expected to be. */
 static void
-compare_buckets(const CdiModel *model, const char *query, const RowHash *hash, CdiModelRows *rows, MemoryContext context)
+compare_buckets(const CdiModel *model, const char *query, const RowHash *hash, CdiModelRows *rows)
 {
-	char	   *columns = psprintf("cdi._bucket_sums(%d, model.%s::pg_catalog.text, %s)",
-								   model->expected->n, quote_identifier(model->primary_key), hash->sql);
+	char	   *columns = psprintf("cdi._bucket_sums(%d, %s, %s)", model->expected->n, hash->primary_key, hash->sql);
 	bool		isnull;
 	Datum		sums;
 
-	execute(model, wrapped(model, query, columns), hash, NULL, NULL);
+	execute(model, wrapped(model, query, columns), hash, rows, NULL);
 	sums = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 	if (!isnull)
 	{
-		CdiBuckets *found = (CdiBuckets *) DatumGetByteaPCopy(sums);
-		MemoryContext old = MemoryContextSwitchTo(context);
+		CdiBuckets *found = (CdiBuckets *) DatumGetByteaP(sums);
+		MemoryContext old = MemoryContextSwitchTo(rows->context);
 
 		rows->differ = cdi_buckets_that_differ(found, model->expected);
 		MemoryContextSwitchTo(old);
-		rows->same = found->rows;
+		rows->summed = found->rows;
 		rows->invalid = found->invalid;
-		pfree(found);
 	}
 	SPI_freetuptable(SPI_tuptable);
 }
@@ -491,7 +524,7 @@ stream(const CdiModel *model, const char *query, const RowHash *hash, CdiModelRo
 	receiver.batch = AllocSetContextCreate(CurrentMemoryContext, "cdi rows of a model", ALLOCSET_DEFAULT_SIZES);
 	receiver.digest = pg_cryptohash_create(PG_SHA256);
 	initStringInfo(&receiver.text);
-	execute(model, rows_query(model, query, hash, rows->differ != NULL), hash, rows->differ, &receiver.pub);
+	execute(model, rows_query(model, query, hash, rows), hash, rows, &receiver.pub);
 	MemoryContextDelete(receiver.batch);
 	pg_cryptohash_free(receiver.digest);
 	pfree(receiver.text.data);
@@ -499,7 +532,7 @@ stream(const CdiModel *model, const char *query, const RowHash *hash, CdiModelRo
 
 /* In the snapshot of the rows themselves */
 static char *
-highest_value(const CdiModel *model, const char *query, MemoryContext context)
+highest_value(const CdiModel *model, const char *query, const CdiModelRows *rows)
 {
 	SPIPlanPtr	plan = prepare(model, wrapped(model, query, psprintf("pg_catalog.max(model.%s)::pg_catalog.text",
 																 quote_identifier(model->change_column))), 0);
@@ -509,17 +542,26 @@ highest_value(const CdiModel *model, const char *query, MemoryContext context)
 		elog(ERROR, "could not find the highest value of a model's change column");
 	value = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 	SPI_freeplan(plan);
-	return value ? MemoryContextStrdup(context, value) : NULL;
+	return value ? MemoryContextStrdup(rows->context, value) : NULL;
+}
+
+static void
+look(const CdiModel *model, const char *query, const RowHash *hash, CdiModelRows *rows)
+{
+	if (model->change_column != NULL)
+		rows->change_value = highest_value(model, query, rows);
+	if (model->expected != NULL)
+		compare_buckets(model, query, hash, rows);
+	if (rows->differ == NULL)
+		stream(model, query, hash, rows);
 }
 
 CdiModelRows *
 cdi_model_run(CdiModel *model)
 {
-	MemoryContext caller = CurrentMemoryContext;
 	CdiModelRows *rows = palloc0(sizeof(CdiModelRows));
-	char	   *query = single_select(model);
-	CdiCage		cage;
 
+	rows->context = CurrentMemoryContext;
 	rows->desc = CreateTemplateTupleDesc(4);
 	TupleDescInitEntry(rows->desc, 1, "primary_key", TEXTOID, -1, 0);
 	TupleDescInitEntry(rows->desc, 2, "hash", UUIDOID, -1, 0);
@@ -527,25 +569,14 @@ cdi_model_run(CdiModel *model)
 	TupleDescInitEntry(rows->desc, 4, "row_hash", UUIDOID, -1, 0);
 	/* Made out here, its files outlive the subtransaction. */
 	rows->store = tuplestore_begin_heap(true, false, work_mem);
-	enter(&cage, model);
-	PG_TRY();
-	{
-		RowHash		hash;
-
-		check_columns(model, query, &hash);
-		if (model->change_column != NULL)
-			rows->change_value = highest_value(model, query, caller);
-		if (model->expected != NULL)
-			compare_buckets(model, query, &hash, rows, caller);
-		stream(model, query, &hash, rows);
-		/* of all rows so far; another answer the second time is the query's own */
-		rows->same = Max(rows->same - rows->stored, 0);
-		cdi_cage_leave(&cage);
-	}
-	PG_CATCH();
-	{
-		ReThrowError(cdi_cage_leave_failed(&cage));
-	}
-	PG_END_TRY();
+	take_step(model, look, rows);
 	return rows;
+}
+
+void
+cdi_model_read(CdiModel *model, CdiModelRows *rows)
+{
+	take_step(model, stream, rows);
+	/* of all rows so far; another answer the second time is the query's own */
+	rows->same += Max(rows->summed - rows->stored - rows->same, 0);
 }

@@ -30,17 +30,21 @@ typedef struct CdiModel
 	const char *hash_key;		/* secret of hashes over rows as they are; NULL: none are made */
 	const char *rules;			/* all that what becomes of a row depends on, as text */
 	const CdiBuckets *expected; /* sums over the rows that are expected; NULL: look at all */
+	int			spent;			/* ms that it has run for */
 } CdiModel;
 
 /* What a run of the model found */
 typedef struct CdiModelRows
 {
+	MemoryContext context;		/* of what is here */
 	TupleDesc	desc;			/* primary_key text, hash uuid, payload jsonb, row_hash uuid */
 	Tuplestorestate *store;
 	int64		stored;
 	int64		invalid;		/* no usable primary key; not in the store */
-	int64		same;			/* in buckets that are as expected; not in the store */
-	bytea	   *differ;			/* the other buckets, or NULL: the store has all */
+	int64		summed;			/* rows that were added up; there were such that differ */
+	int64		same;			/* as expected; not in the store */
+	bytea	   *differ;			/* buckets that are not as expected, or NULL: the store has all */
+	CdiKnown   *known;			/* rows that are expected in them, or NULL */
 	char	   *change_value;	/* highest value of the change column; NULL: none */
 } CdiModelRows;
 
@@ -58,8 +62,12 @@ extern char **cdi_model_columns(const json_t *mapping, int *n, bool *clock);
  */
 extern void cdi_model_check(CdiModel *model);
 
-/* The rows live in the current memory context.  SPI connected. */
+/*
+ * The rows live in the current memory context.  SPI connected.  Where buckets
+ * differ their rows are still to be read: once more, in the same snapshot.
+ */
 extern CdiModelRows *cdi_model_run(CdiModel *model);
+extern void cdi_model_read(CdiModel *model, CdiModelRows *rows);
 
 /* sync.c: what a run of a sync needs */
 typedef enum CdiSyncMode

@@ -7,7 +7,8 @@
  * many sums as there are buckets of primary keys: two sets of rows whose sums
  * of a bucket are the same are the same there.  A sum needs no order, so it is
  * made by parallel workers, and its memory does not go by the number of rows.
- * What is in buckets that differ (cdi._in_buckets()) is then compared exactly.
+ * What is in buckets that differ (cdi._in_buckets()) is then compared exactly,
+ * and those that are as expected (cdi._is_known()) need no more than that.
  *
  * The key is a secret of the sync (cdi.syncs.hash_key): nobody can make a row
  * that goes for another, or rows whose hashes add up to nothing.
@@ -20,10 +21,10 @@
 #include "miscadmin.h"
 #include "nodes/supportnodes.h"
 #include "optimizer/cost.h"
+#include "optimizer/optimizer.h"
 #include "port/pg_bitutils.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
-#include "utils/uuid.h"
 
 #include "activate/model.h"
 
@@ -80,8 +81,8 @@ sip_round(uint64 *v)
 }
 
 /* SipHash-2-4 with 128 bits of output, https://github.com/veorq/SipHash */
-static void
-sip_hash(const uint8 *key, const char *data, size_t len, uint8 *hash)
+void
+cdi_sip_hash(const uint8 *key, const char *data, size_t len, uint8 *hash)
 {
 	uint64		k[2];
 	uint64		v[4];
@@ -153,6 +154,16 @@ begin_hash(FunctionCallInfo fcinfo)
 	return row;
 }
 
+/* appendBinaryStringInfo() without the call and the zero at the end */
+static inline void
+append(StringInfo bytes, const void *data, int len)
+{
+	if (len >= bytes->maxlen - bytes->len)
+		enlargeStringInfo(bytes, len);
+	memcpy(bytes->data + bytes->len, data, len);
+	bytes->len += len;
+}
+
 PG_FUNCTION_INFO_V1(cdi_row_hash);
 
 /* (key uuid, VARIADIC "any") */
@@ -169,27 +180,28 @@ cdi_row_hash(PG_FUNCTION_ARGS)
 	resetStringInfo(&row->bytes);
 	for (int i = 1; i < PG_NARGS(); i++)
 	{
+		bool		is_null = PG_ARGISNULL(i);
 		Datum		value = PG_GETARG_DATUM(i);
 
-		appendStringInfoCharMacro(&row->bytes, PG_ARGISNULL(i));
-		if (PG_ARGISNULL(i))
+		append(&row->bytes, &is_null, 1);
+		if (is_null)
 			continue;
 		if (row->types[i].by_value)
-			appendBinaryStringInfo(&row->bytes, (char *) &value, sizeof(Datum));
+			append(&row->bytes, &value, sizeof(Datum));
 		else if (row->types[i].len > 0)
-			appendBinaryStringInfo(&row->bytes, DatumGetPointer(value), row->types[i].len);
+			append(&row->bytes, DatumGetPointer(value), row->types[i].len);
 		else
 		{
 			struct varlena *data = PG_DETOAST_DATUM_PACKED(value);
 			uint32		len = VARSIZE_ANY_EXHDR(data);
 
-			appendBinaryStringInfo(&row->bytes, (char *) &len, sizeof(len));
-			appendBinaryStringInfo(&row->bytes, VARDATA_ANY(data), len);
+			append(&row->bytes, &len, sizeof(len));
+			append(&row->bytes, VARDATA_ANY(data), len);
 			if (DatumGetPointer(value) != (Pointer) data)
 				pfree(data);
 		}
 	}
-	sip_hash(PG_GETARG_UUID_P(0)->data, row->bytes.data, row->bytes.len, hash->data);
+	cdi_sip_hash(PG_GETARG_UUID_P(0)->data, row->bytes.data, row->bytes.len, hash->data);
 	PG_RETURN_UUID_P(hash);
 }
 
@@ -202,21 +214,77 @@ cdi_row_hash(PG_FUNCTION_ARGS)
  * A run is a bulk job as building an index is, and shares its memory in the
  * same way among the processes that take part.
  */
+int64
+cdi_hash_memory(void)
+{
+	return (int64) maintenance_work_mem * 1024 / (max_parallel_workers_per_gather + 1);
+}
+
 int
 cdi_bucket_count(int64 wanted)
 {
-	int64		n = (int64) maintenance_work_mem * 1024 / (max_parallel_workers_per_gather + 1) / sizeof(CdiBucketSum);
+	int64		n = cdi_hash_memory() / sizeof(CdiBucketSum);
 
 	n = Max(Min(Min(n, wanted), MAX_BUCKETS), MIN_BUCKETS);
 	return (int) (n - n % BITS_PER_BYTE);
 }
 
-static inline uint32
-bucket_of(const text *primary_key, uint32 n)
+/* Primary keys go by their text.  That of an integer is made here, without a value of its own for each row. */
+bool
+cdi_key_takes(Oid type)
 {
-	uint64		hash = hash_bytes((const unsigned char *) VARDATA_ANY(primary_key), VARSIZE_ANY_EXHDR(primary_key));
+	return type == TEXTOID || type == INT2OID || type == INT4OID || type == INT8OID;
+}
 
-	return (uint32) (hash * n >> 32);
+typedef struct Key
+{
+	const char *data;
+	int			len;
+	char		number[MAXINT8LEN + 1];
+} Key;
+
+static inline void
+get_key(FunctionCallInfo fcinfo, int argument, Key *key)
+{
+	Oid		   *type = fcinfo->flinfo->fn_extra;
+	Datum		value = PG_GETARG_DATUM(argument);
+
+	if (type == NULL)
+	{
+		type = fcinfo->flinfo->fn_extra = MemoryContextAlloc(fcinfo->flinfo->fn_mcxt, sizeof(Oid));
+		*type = get_fn_expr_argtype(fcinfo->flinfo, argument);
+	}
+	key->data = key->number;
+	switch (*type)
+	{
+		case TEXTOID:
+			{
+				const text *primary_key = DatumGetTextPP(value);
+
+				key->data = VARDATA_ANY(primary_key);
+				key->len = VARSIZE_ANY_EXHDR(primary_key);
+				break;
+			}
+		case INT2OID:
+			key->len = pg_lltoa(DatumGetInt16(value), key->number);
+			break;
+		case INT4OID:
+			key->len = pg_lltoa(DatumGetInt32(value), key->number);
+			break;
+		case INT8OID:
+			key->len = pg_lltoa(DatumGetInt64(value), key->number);
+			break;
+		default:
+			ereport(ERROR,
+					(errcode(ERRCODE_DATATYPE_MISMATCH),
+					 errmsg("a primary key of type %s must be text here", format_type_be(*type))));
+	}
+}
+
+static inline uint32
+bucket_of(const Key *key, uint32 n)
+{
+	return (uint64) hash_bytes((const unsigned char *) key->data, key->len) * n >> 32;
 }
 
 static inline void
@@ -296,12 +364,12 @@ aggregate_context(FunctionCallInfo fcinfo)
 
 PG_FUNCTION_INFO_V1(cdi_bucket_sums_transition);
 
-/* (state, buckets integer, primary_key text, hash uuid) */
+/* (state, buckets integer, primary_key "any", hash uuid) */
 Datum
 cdi_bucket_sums_transition(PG_FUNCTION_ARGS)
 {
 	SumState   *state = PG_ARGISNULL(0) ? NULL : (SumState *) PG_GETARG_POINTER(0);
-	text	   *primary_key;
+	Key			key;
 	uint64		hash[2] = {1, 0};	/* not known: as good as no row's */
 
 	if (state == NULL)
@@ -315,15 +383,16 @@ cdi_bucket_sums_transition(PG_FUNCTION_ARGS)
 					 errmsg("the number of buckets must be 1 to %d", MAX_BUCKETS)));
 		state = make_state(context, make_buckets(context, n));
 	}
-	primary_key = PG_ARGISNULL(2) ? NULL : PG_GETARG_TEXT_PP(2);
-	if (primary_key == NULL || VARSIZE_ANY_EXHDR(primary_key) > CDI_MAX_PRIMARY_KEY)
+	if (!PG_ARGISNULL(2))
+		get_key(fcinfo, 2, &key);
+	if (PG_ARGISNULL(2) || key.len > CDI_MAX_PRIMARY_KEY)
 		state->buckets->invalid++;
 	else
 	{
 		if (!PG_ARGISNULL(3))
 			memcpy(hash, PG_GETARG_UUID_P(3)->data, sizeof(hash));
 		state->buckets->rows++;
-		defer(state, &state->buckets->sums[bucket_of(primary_key, state->buckets->n)], hash);
+		defer(state, &state->buckets->sums[bucket_of(&key, state->buckets->n)], hash);
 	}
 	PG_RETURN_POINTER(state);
 }
@@ -376,10 +445,12 @@ PG_FUNCTION_INFO_V1(cdi_bucket_sums_deserialise);
 Datum
 cdi_bucket_sums_deserialise(PG_FUNCTION_ARGS)
 {
-	/* aligned */
-	CdiBuckets *buckets = (CdiBuckets *) PG_GETARG_BYTEA_P_COPY(0);
+	bytea	   *bytes = PG_GETARG_BYTEA_P(0);
 
-	PG_RETURN_POINTER(make_state(CurrentMemoryContext, buckets));
+	/* As they came, to be added up at once: these are many bytes. */
+	if ((Pointer) bytes != (Pointer) MAXALIGN(bytes))
+		bytes = PG_GETARG_BYTEA_P_COPY(0);
+	PG_RETURN_POINTER(make_state(CurrentMemoryContext, (CdiBuckets *) bytes));
 }
 
 bytea *
@@ -398,17 +469,18 @@ cdi_buckets_that_differ(const CdiBuckets *a, const CdiBuckets *b)
 
 PG_FUNCTION_INFO_V1(cdi_in_buckets);
 
-/* (primary_key text, buckets bytea) */
+/* (primary_key "any", buckets bytea) */
 Datum
 cdi_in_buckets(PG_FUNCTION_ARGS)
 {
-	text	   *primary_key = PG_GETARG_TEXT_PP(0);
 	bytea	   *map = PG_GETARG_BYTEA_PP(1);
+	Key			key;
 	uint32		bucket;
 
-	if (VARSIZE_ANY_EXHDR(primary_key) > CDI_MAX_PRIMARY_KEY || VARSIZE_ANY_EXHDR(map) == 0)
+	get_key(fcinfo, 0, &key);
+	if (key.len > CDI_MAX_PRIMARY_KEY || VARSIZE_ANY_EXHDR(map) == 0)
 		PG_RETURN_BOOL(false);
-	bucket = bucket_of(primary_key, VARSIZE_ANY_EXHDR(map) * BITS_PER_BYTE);
+	bucket = bucket_of(&key, VARSIZE_ANY_EXHDR(map) * BITS_PER_BYTE);
 	PG_RETURN_BOOL(((uint8) VARDATA_ANY(map)[bucket / BITS_PER_BYTE] >> bucket % BITS_PER_BYTE) & 1);
 }
 
@@ -423,7 +495,7 @@ cdi_in_buckets_support(PG_FUNCTION_ARGS)
 
 	if (!IsA(request, SupportRequestSelectivity) || request->is_join)
 		PG_RETURN_POINTER(NULL);
-	map = lsecond(request->args);
+	map = (Const *) estimate_expression_value(request->root, lsecond(request->args));
 	if (!IsA(map, Const) || map->constisnull)
 		PG_RETURN_POINTER(NULL);
 	else

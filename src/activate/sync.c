@@ -35,8 +35,13 @@
 /* SQL's advisory locks use 1 and 2, positions of events 205 */
 #define SYNC_LOCK_CLASS 206
 
-/* A sync of fewer rows gets as many buckets as it needs. */
+/*
+ * Few rows get two buckets for each.  Of many rows some share a bucket: every
+ * process makes the sums of all buckets and hands them on, which costs more
+ * than to look at those rows once more.
+ */
 #define FEW_ROWS 65536
+#define ROWS_OF_BUCKET 4
 
 void
 cdi_sync_lock(int32 sync_id)
@@ -148,7 +153,7 @@ may_hash(Oid role)
 	static CdiPlan plan = {
 		.query = "SELECT pg_catalog.has_schema_privilege($1, n.oid, 'USAGE') AND bool_and(pg_catalog.has_function_privilege($1, p.oid, 'EXECUTE'))"
 		" FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_proc p ON p.pronamespace = n.oid"
-		" WHERE n.nspname = 'cdi' AND p.proname IN ('_row_hash', '_bucket_sums', '_in_buckets') GROUP BY n.oid",
+		" WHERE n.nspname = 'cdi' AND p.proname IN ('_row_hash', '_bucket_sums', '_in_buckets', '_is_known') GROUP BY n.oid",
 		.nargs = 1,.argtypes = {OIDOID}
 	};
 
@@ -244,7 +249,7 @@ static const char *const diff_query =
 "  CROSS JOIN LATERAL (SELECT CASE\n"
 "      WHEN m.primary_key IS NULL THEN 'removed'\n"
 "      WHEN e.hash IS NULL THEN 'added'\n"
-"      WHEN e.hash = m.hash THEN 'unchanged'\n"
+"      WHEN e.hash = m.hash OR m.hash IS NULL THEN 'unchanged'\n"
 "      ELSE 'changed' END) AS c(class)\n"
 "  WHERE m.primary_key IS NOT NULL\n"
 "     OR (e.hash IS NOT NULL AND NOT EXISTS (SELECT FROM duplicates d WHERE d.primary_key = e.primary_key))),\n"
@@ -299,35 +304,31 @@ static CdiBuckets *
 expected_sums(const CdiSync *sync)
 {
 	static CdiPlan known = {
-		.query = "SELECT count(*) FROM (SELECT FROM cdi.sync_rows r WHERE r.sync_id = $1 LIMIT $2) r",
+		.query = "SELECT count(*), (SELECT max(s.queried) FROM (SELECT s.queried FROM cdi.sync_runs s WHERE s.sync_id = $1"
+		"  ORDER BY s.run_id DESC LIMIT 1000) s) FROM (SELECT FROM cdi.sync_rows r WHERE r.sync_id = $1 LIMIT $2) r",
 		.nargs = 2,.argtypes = {INT4OID, INT4OID}
 	};
 	static const Oid types[] = {INT4OID, INT8OID, INT4OID};
-	MemoryContext caller = CurrentMemoryContext;
-	CdiBuckets *sums;
 	SPIPlanPtr	plan;
 	Datum		values[] = {Int32GetDatum(sync->sync_id), cursor_of(sync->sync_id), (Datum) 0};
-	MemoryContext old;
 	int64		n;
+	int64		buckets;
 	bool		isnull;
 
 	cdi_plan_execute(&known, (Datum[]) {values[0], Int32GetDatum(FEW_ROWS)}, NULL);
 	n = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	if (n == 0)
 		return NULL;
-	values[2] = Int32GetDatum(cdi_bucket_count(n < FEW_ROWS ? 2 * n : PG_INT32_MAX));
+	buckets = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull)) / ROWS_OF_BUCKET;
+	values[2] = Int32GetDatum(cdi_bucket_count(Max(2 * n, buckets)));
 	plan = SPI_prepare_cursor("SELECT cdi._bucket_sums($3, s.primary_key, s.row_hash) FROM ("
 							  "SELECT r.primary_key, r.row_hash FROM cdi.sync_rows r WHERE r.sync_id = $1"
 							  " UNION ALL SELECT o.primary_key, NULL FROM cdi.outbox o WHERE o.sync_id = $1 AND o.position > $2) s",
 							  lengthof(types), (Oid *) types, CURSOR_OPT_PARALLEL_OK);
 	if (plan == NULL || SPI_execute_plan(plan, values, NULL, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not add up the rows of a sync: %s", SPI_result_code_string(SPI_result));
-	old = MemoryContextSwitchTo(caller);
-	sums = (CdiBuckets *) DatumGetByteaPCopy(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-	MemoryContextSwitchTo(old);
-	SPI_freetuptable(SPI_tuptable);
 	SPI_freeplan(plan);
-	return sums;
+	return (CdiBuckets *) DatumGetByteaP(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 }
 
 /* What each class of rows is sent as; NULL: not at all */
@@ -357,9 +358,9 @@ register_rows(const char *name, TupleDesc desc, Tuplestorestate *store)
 		elog(ERROR, "could not register the rows of a model");
 }
 
-/* What a statement returns, under a name.  Its plan may be parallel. */
+/* What a statement returns.  Its plan may be parallel. */
 static Tuplestorestate *
-collect(const char *name, TupleDesc desc, const char *query, ParamListInfo params)
+collect(const char *query, ParamListInfo params)
 {
 	static const Oid types[] = {INT4OID, BOOLOID, BYTEAOID, INT8OID};
 	Tuplestorestate *store = tuplestore_begin_heap(false, false, work_mem);
@@ -370,17 +371,33 @@ collect(const char *name, TupleDesc desc, const char *query, ParamListInfo param
 	if (plan == NULL || SPI_execute_plan_extended(plan, &options) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the rows of a sync: %s", SPI_result_code_string(SPI_result));
 	SPI_freeplan(plan);
-	register_rows(name, desc, store);
 	return store;
 }
 
+/* Of expected_query */
+static TupleDesc
+expected_desc(void)
+{
+	TupleDesc	desc = CreateTemplateTupleDesc(5);
+
+	TupleDescInitEntry(desc, 1, "primary_key", TEXTOID, -1, 0);
+	TupleDescInitEntry(desc, 2, "hash", UUIDOID, -1, 0);
+	TupleDescInitEntry(desc, 3, "payload", JSONBOID, -1, 0);
+	TupleDescInitEntry(desc, 4, "row_hash", UUIDOID, -1, 0);
+	TupleDescInitEntry(desc, 5, "idle", BOOLOID, -1, 0);
+	return desc;
+}
+
+#define PRIMARY_KEY 0
+#define ROW_HASH 3
+
+/* What is expected: of a part the rows of cdi_model, else those of the buckets that differ, or all. */
 static Tuplestorestate *
-register_expected(const CdiSync *sync, const CdiModelRows *rows, bool part)
+collect_expected(const CdiSync *sync, bytea *differ, bool part)
 {
 	const char *of_rows = "";
 	const char *of_queue = "";
 	TupleDesc	on_its_way = CreateTemplateTupleDesc(4);
-	TupleDesc	desc = CreateTemplateTupleDesc(5);
 	Tuplestorestate *waiting;
 	Tuplestorestate *store;
 	ParamListInfo params = makeParamList(4);
@@ -390,35 +407,89 @@ register_expected(const CdiSync *sync, const CdiModelRows *rows, bool part)
 	TupleDescInitEntry(on_its_way, 2, "operation", TEXTOID, -1, 0);
 	TupleDescInitEntry(on_its_way, 3, "hash", UUIDOID, -1, 0);
 	TupleDescInitEntry(on_its_way, 4, "payload", JSONBOID, -1, 0);
-	TupleDescInitEntry(desc, 1, "primary_key", TEXTOID, -1, 0);
-	TupleDescInitEntry(desc, 2, "hash", UUIDOID, -1, 0);
-	TupleDescInitEntry(desc, 3, "payload", JSONBOID, -1, 0);
-	TupleDescInitEntry(desc, 4, "row_hash", UUIDOID, -1, 0);
-	TupleDescInitEntry(desc, 5, "idle", BOOLOID, -1, 0);
 	/* Of a part only those keys are looked at: the others are not removed. */
 	if (part)
 	{
 		of_rows = " AND r.primary_key IN (SELECT m.primary_key FROM cdi_model m)";
 		of_queue = "\n  AND o.primary_key IN (SELECT m.primary_key FROM cdi_model m)";
 	}
-	else if (rows->differ)
+	else if (differ)
 		of_rows = " AND cdi._in_buckets(r.primary_key, $3)";
 	params->params[0] = (ParamExternData) {Int32GetDatum(sync->sync_id), false, PARAM_FLAG_CONST, INT4OID};
 	params->params[1] = (ParamExternData) {BoolGetDatum(sync->mode == CDI_SYNC_DELETE), false, PARAM_FLAG_CONST, BOOLOID};
-	params->params[2] = (ParamExternData) {PointerGetDatum(rows->differ), rows->differ == NULL, PARAM_FLAG_CONST, BYTEAOID};
+	params->params[2] = (ParamExternData) {PointerGetDatum(differ), differ == NULL, 0, BYTEAOID};
 	params->params[3] = (ParamExternData) {cursor_of(sync->sync_id), false, PARAM_FLAG_CONST, INT8OID};
 	/* few rows by the statistics may be many */
 	(void) set_config_option("enable_nestloop", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	waiting = collect("cdi_on_its_way", on_its_way, psprintf(on_its_way_query, of_queue), params);
+	waiting = collect(psprintf(on_its_way_query, of_queue), params);
 	AtEOXact_GUC(true, guc_level);
-	store = collect("cdi_expected", desc, psprintf(expected_query, of_rows), params);
+	register_rows("cdi_on_its_way", on_its_way, waiting);
+	store = collect(psprintf(expected_query, of_rows), params);
 	SPI_unregister_relation("cdi_on_its_way");
 	tuplestore_end(waiting);
 	return store;
 }
 
+/* The next row, in a slot for it */
+static bool
+next_expected(Tuplestorestate *store, TupleTableSlot *slot)
+{
+	CHECK_FOR_INTERRUPTS();
+	if (!tuplestore_gettupleslot(store, true, false, slot))
+		return false;
+	slot_getallattrs(slot);
+	return true;
+}
+
+/* For the model to leave out what is as expected.  What is on its way has no row hash. */
+static CdiKnown *
+known_rows(Tuplestorestate *expected)
+{
+	CdiKnown   *known = cdi_known_make(tuplestore_tuple_count(expected));
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(expected_desc(), &TTSOpsMinimalTuple);
+
+	while (next_expected(expected, slot))
+		if (!slot->tts_isnull[ROW_HASH])
+			cdi_known_add(known, DatumGetTextPP(slot->tts_values[PRIMARY_KEY]), DatumGetUUIDP(slot->tts_values[ROW_HASH]));
+	ExecDropSingleTupleTableSlot(slot);
+	tuplestore_rescan(expected);
+	return known;
+}
+
+/* What is to be compared: not a row that the model has as it is, unless its key came again. */
+static Tuplestorestate *
+without_unchanged(Tuplestorestate *expected, CdiModelRows *rows)
+{
+	Tuplestorestate *rest = tuplestore_begin_heap(false, false, work_mem);
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(expected_desc(), &TTSOpsMinimalTuple);
+
+	while (next_expected(expected, slot))
+	{
+		Datum		primary_key = slot->tts_values[PRIMARY_KEY];
+		Datum		row_hash = slot->tts_values[ROW_HASH];
+		CdiMet		met = CDI_MET_NOT;
+
+		if (!slot->tts_isnull[ROW_HASH])
+			met = cdi_known_met(rows->known, DatumGetTextPP(primary_key), DatumGetUUIDP(row_hash));
+		if (met == CDI_MET_ONCE)
+			continue;
+		tuplestore_puttupleslot(rest, slot);
+		if (met == CDI_MET_AGAIN)
+		{
+			/* the first of them, which was taken for the only one */
+			tuplestore_putvalues(rows->store, rows->desc, (Datum[]) {primary_key, 0, 0, row_hash},
+								 (bool[]) {false, true, true, false});
+			rows->stored++;
+			rows->same--;
+		}
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	tuplestore_end(expected);
+	return rest;
+}
+
 static void
-queue_differences(const CdiSync *sync, int64 run_id, CdiModelRows *rows, bool part, bool everything)
+queue_differences(const CdiSync *sync, int64 run_id, CdiModelRows *rows, Tuplestorestate *expected, bool part, bool everything)
 {
 	static const Oid types[] = {INT4OID, INT8OID, TEXTARRAYOID, INT8OID, INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID,
 	INT8OID};
@@ -427,11 +498,12 @@ queue_differences(const CdiSync *sync, int64 run_id, CdiModelRows *rows, bool pa
 	int			nserved = 0;
 	Datum		values[lengthof(types)];
 	char		nulls[lengthof(types) + 1] = "          ";
-	Tuplestorestate *expected;
 	int			result;
 
 	register_rows("cdi_model", rows->desc, rows->store);
-	expected = register_expected(sync, rows, part);
+	if (expected == NULL)
+		expected = collect_expected(sync, NULL, part);
+	register_rows("cdi_expected", expected_desc(), expected);
 	for (int i = 0; i < lengthof(all); i++)
 		if (cdi_action_serves(sync->action, all[i]))
 			served[nserved++] = CStringGetTextDatum(all[i]);
@@ -475,6 +547,7 @@ int64
 cdi_sync_execute(CdiSync *sync, bool everything, const char *only_key)
 {
 	CdiModelRows *rows;
+	Tuplestorestate *expected = NULL;
 	CdiOwnerScope scope;
 	int64		run_id;
 	bool		part = only_key != NULL || (sync->change_column != NULL && sync->change_value != NULL && !everything);
@@ -502,6 +575,15 @@ cdi_sync_execute(CdiSync *sync, bool everything, const char *only_key)
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	rows = cdi_model_run(&sync->model);
+	if (rows->differ != NULL)
+	{
+		cdi_owner_enter(&scope);
+		expected = collect_expected(sync, rows->differ, false);
+		rows->known = known_rows(expected);
+		cdi_owner_leave(&scope);
+		cdi_model_read(&sync->model, rows);
+		expected = without_unchanged(expected, rows);
+	}
 	PopActiveSnapshot();
 	/* It would take everything away. */
 	if (!part && rows->invalid > 0 && rows->stored + rows->same == 0)
@@ -516,7 +598,7 @@ cdi_sync_execute(CdiSync *sync, bool everything, const char *only_key)
 				 errmsg("the model of sync \"%s\" returns no row with this primary key", sync->name)));
 
 	cdi_owner_enter(&scope);
-	queue_differences(sync, run_id, rows, part, everything || only_key != NULL);
+	queue_differences(sync, run_id, rows, expected, part, everything || only_key != NULL);
 	if (only_key == NULL)
 		keep_change_value(sync, rows->change_value);
 	cdi_owner_leave(&scope);

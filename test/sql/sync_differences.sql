@@ -22,6 +22,15 @@ SELECT count(*) > 19000 AS many, count(*) FILTER (WHERE same_rows) > 1000 AS sam
        count(*) FILTER (WHERE same_sums <> same_rows) AS wrong
 FROM compared;
 
+-- An integer has the bucket of its text.
+SELECT cdi._bucket_sums(65536, n, hash) = cdi._bucket_sums(65536, n::text, hash) AS big,
+       cdi._bucket_sums(65536, n::integer, hash) FILTER (WHERE abs(n) < 2e9) = cdi._bucket_sums(65536, n::text, hash) FILTER (WHERE abs(n) < 2e9) AS normal,
+       cdi._bucket_sums(65536, n::smallint, hash) FILTER (WHERE abs(n) < 3e4) = cdi._bucket_sums(65536, n::text, hash) FILTER (WHERE abs(n) < 3e4) AS small,
+       count(*) FILTER (WHERE cdi._in_buckets(n, map) <> cdi._in_buckets(n::text, map)) AS wrong, count(*) FILTER (WHERE cdi._in_buckets(n, map)) BETWEEN 50 AND 150 AS some
+FROM (SELECT (m * sign)::bigint AS n, gen_random_uuid() AS hash, sha256('map') || sha512('map') AS map
+      FROM (SELECT generate_series(0, 83)::numeric UNION ALL SELECT 10::numeric ^ generate_series(3, 18)) m (m), (VALUES (-1), (1)) s (sign)) r;
+SELECT cdi._in_buckets(1.5, '\x00');
+
 CREATE TYPE differ_plan AS ENUM ('free', 'pro');
 CREATE TABLE differ_rows (id text, flag boolean, small smallint, big bigint, ratio double precision, amount numeric, name text,
   code char(4), doc jsonb, raw bytea, day date, at timestamptz, span interval, tags text[], plan differ_plan, unused text);
@@ -99,7 +108,10 @@ BEGIN
     -- some with workers
     PERFORM set_config('parallel_setup_cost', CASE WHEN round % 20 = 0 THEN '0' ELSE '1000' END, true),
             set_config('parallel_tuple_cost', CASE WHEN round % 20 = 0 THEN '0' ELSE '0.1' END, true),
-            set_config('min_parallel_table_scan_size', CASE WHEN round % 20 = 0 THEN '0' ELSE '8MB' END, true);
+            set_config('min_parallel_table_scan_size', CASE WHEN round % 20 = 0 THEN '0' ELSE '8MB' END, true),
+            -- of 1 MB each process has a part: as many buckets as rows or some, and memory for all that differ, some or none
+            set_config('maintenance_work_mem', '1MB', true),
+            set_config('max_parallel_workers_per_gather', ('{2,128,256,512,1024}'::text[])[1 + floor(random() * 5)], true);
     PERFORM differ_change() FROM generate_series(1, floor(random() * 20)::int);
     run := cdi_sync_run('differ');
     found := differ_found(run);
@@ -125,6 +137,93 @@ DROP FUNCTION differ_row, differ_change, differ_expected, differ_found, differ_a
 DROP VIEW differ_model;
 DROP TABLE differ_rows, differ_state, differ_found;
 DROP TYPE differ_plan;
+
+-- What is looked at closely is found to be another here: the hash of what was
+-- acknowledged is of nothing, and row_hash alone says that a row is as it was.
+CREATE TABLE near AS SELECT n AS id, 'Customer ' || n AS name FROM generate_series(1, 20000) n;
+ALTER TABLE near SET (parallel_workers = 2);
+SELECT cdi_create_sync('near', 'differ', 'SELECT * FROM near', 'id') > 0 AS created;
+SELECT cdi_sync_run('near') > 0 AS ran;
+INSERT INTO cdi.sync_rows SELECT sync_id, o.primary_key, gen_random_uuid(), payload, now(), row_hash FROM cdi.outbox o JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'near';
+INSERT INTO cdi.push_cursor SELECT sync_id, max(position) FROM cdi.outbox JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'near' GROUP BY 1;
+-- of each hundred one is changed; of each thousand one is gone, and four are there
+-- twice or more: both as it was, as another after that or before, and all of it
+UPDATE near SET name = 'changed' WHERE id % 100 = 50;
+DELETE FROM near WHERE id % 1000 = 7;
+INSERT INTO near SELECT * FROM near WHERE id % 1000 = 11;
+INSERT INTO near SELECT id, 'another' FROM near WHERE id % 1000 = 12;
+INSERT INTO near SELECT id, 'another' FROM near WHERE id % 1000 = 13;
+UPDATE near SET name = name WHERE id % 1000 = 13 AND name <> 'another';
+INSERT INTO near SELECT id, n FROM near, LATERAL (VALUES ('another'), (name)) v (n) WHERE id % 1000 = 14;
+INSERT INTO near VALUES (20001, 'new'), (20002, 'new and twice'), (20002, 'new and twice'), (NULL, 'nobody');
+CREATE FUNCTION near_run(OUT queried bigint, OUT added bigint, OUT changed bigint, OUT removed bigint, OUT unchanged bigint, OUT invalid bigint, OUT queued bigint, OUT adds_up boolean) LANGUAGE plpgsql AS $$
+DECLARE
+  run bigint := cdi_sync_run('near');
+BEGIN
+  SELECT r.queried, r.added, r.changed, r.removed, r.unchanged, r.invalid, r.queued, r.queried = r.added + r.changed + r.removed + r.unchanged + r.invalid
+  INTO near_run.queried, near_run.added, near_run.changed, near_run.removed, near_run.unchanged, near_run.invalid, near_run.queued, near_run.adds_up
+  FROM cdi.sync_runs r WHERE run_id = run;
+END $$;
+SET parallel_setup_cost = 0;
+SET parallel_tuple_cost = 0;
+SET min_parallel_table_scan_size = 0;
+-- what is to be found
+WITH m AS (SELECT id, min(name) AS name, count(*) AS n FROM near GROUP BY id)
+SELECT count(*) FILTER (WHERE id = 20001) AS added, count(*) FILTER (WHERE n = 1 AND name = 'changed') AS changed, (SELECT count(*) FROM generate_series(1, 20000) i WHERE i NOT IN (SELECT id FROM m WHERE id IS NOT NULL)) AS removed,
+       count(*) FILTER (WHERE n = 1 AND name LIKE 'Customer %') AS unchanged, sum(n) FILTER (WHERE n > 1 OR id IS NULL) AS invalid FROM m;
+BEGIN;
+SELECT * FROM near_run();
+ROLLBACK;
+-- several rows in each bucket, as with millions of rows
+SET maintenance_work_mem = '1MB';
+SET max_parallel_workers_per_gather = 8;
+BEGIN;
+SELECT * FROM near_run();
+SELECT operation, count(*) FROM cdi.outbox o JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'near' AND run_id = (SELECT max(run_id) FROM cdi.sync_runs) GROUP BY 1 ORDER BY 1;
+ROLLBACK;
+-- With less memory nearly all rows are looked at, and all where the model's role may not call what compares them quickly.
+SET max_parallel_workers_per_gather = 1024;
+BEGIN;
+SELECT queried, added, changed > 19000 AS changed, removed, changed + unchanged AS here, invalid, adds_up FROM near_run();
+ROLLBACK;
+RESET maintenance_work_mem;
+RESET max_parallel_workers_per_gather;
+CREATE ROLE cdi_test_near;
+GRANT SELECT ON near TO cdi_test_near;
+GRANT USAGE ON SCHEMA public, cdi TO cdi_test_near;
+GRANT EXECUTE ON FUNCTION cdi._row_hash, cdi._bucket_sums, cdi._in_buckets TO cdi_test_near;
+UPDATE cdi.syncs SET run_as = 'cdi_test_near' WHERE name = 'near';
+BEGIN;
+SELECT * FROM near_run();
+ROLLBACK;
+BEGIN;
+GRANT EXECUTE ON FUNCTION cdi._is_known TO cdi_test_near;
+SELECT * FROM near_run();
+ROLLBACK;
+-- A model that never answers the same twice: what is counted adds up.
+BEGIN;
+CREATE FUNCTION near_random() RETURNS double precision LANGUAGE sql VOLATILE PARALLEL SAFE AS 'SELECT random()';
+SELECT cdi_alter_sync('near', model => 'SELECT id, CASE WHEN near_random() < 0.9 THEN name ELSE ''another'' END AS name FROM near WHERE near_random() < 0.9');
+SELECT adds_up, queued = added + changed + removed AS all_queued, unchanged > 10000 AS many_unchanged FROM near_run();
+SELECT adds_up, queued = added + changed + removed AS all_queued FROM near_run();
+ROLLBACK;
+RESET parallel_setup_cost;
+RESET parallel_tuple_cost;
+RESET min_parallel_table_scan_size;
+-- A model that runs twice has its time once.
+\set VERBOSITY terse
+BEGIN;
+SELECT cdi_alter_sync('near', model => 'WITH slow AS MATERIALIZED (SELECT pg_sleep(0.6)) SELECT near.* FROM near, slow');
+SET LOCAL cdi.activate_model_timeout = '1s';
+SELECT cdi_sync_run('near');
+ROLLBACK;
+\set VERBOSITY default
+SELECT cdi_drop_sync('near');
+REVOKE ALL ON SCHEMA public, cdi FROM cdi_test_near;
+REVOKE ALL ON FUNCTION cdi._row_hash, cdi._bucket_sums, cdi._in_buckets FROM cdi_test_near;
+DROP FUNCTION near_run;
+DROP TABLE near;
+DROP ROLE cdi_test_near;
 
 -- With a change column a run costs by what changed, and not by what there is.
 -- As with millions of rows of one sync: those are not read by bitmaps.

@@ -13,6 +13,8 @@
 #include "fmgr.h"
 #include "utils/memutils.h"
 
+#include "base/base.h"
+
 typedef struct KnownRow
 {
 	uint64		key;			/* hash of the primary key; 0: free */

@@ -141,7 +141,7 @@ def growth(graph, options):
             if one is not first:
                 rows.append(Row("grow_cost_" + key, "  a link's cost over {:,} links from a checkpoint on".format(
                     len(batches) * links), "us", cost(batches), (beside, cost(of_first)), target=1 / 1.3))
-                part = len(batches) * 2 // 5
+                part = max(len(batches) * 2 // 5, 1)
                 rows.append(Row("grow_first_" + key, "  over the first {:,} of these".format(part * links), "us",
                                 cost(batches, part), (beside, cost(of_first, part))))
                 rows.append(Row("grow_pages_" + key, "  pages that it looks at", "pages", [statistics.mean(each(batches, "pages"))],

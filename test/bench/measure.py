@@ -107,12 +107,13 @@ def sized_memory(huge):
     size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4 // 1024 // 1024
     settings = [setting for setting in SETTINGS if not setting.startswith("shared_buffers=")] + [
         "shared_buffers=%dMB" % size, "huge_pages=" + ("on" if huge else "off")]
-    with huge_pages(size) if huge else contextlib.nullcontext():
-        start_cluster(settings)
-        try:
+    try:
+        with huge_pages(size) if huge else contextlib.nullcontext():
+            start_cluster(settings)
             yield "shared_buffers = %dMB, in %s pages" % (size, "huge" if huge else "small")
-        finally:
-            start_cluster(SETTINGS)
+    finally:
+        # No huge pages are set aside any more: it would take them.
+        start_cluster(SETTINGS)
 
 
 def remove_database(name):

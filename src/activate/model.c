@@ -15,6 +15,7 @@
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "parser/parser.h"
+#include "port/pg_bitutils.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -506,6 +507,7 @@ compare_buckets(const CdiModel *model, const char *query, const RowHash *hash, C
 
 		rows->differ = cdi_buckets_that_differ(found, model->expected);
 		MemoryContextSwitchTo(old);
+		rows->as_expected = pg_popcount(VARDATA(rows->differ), VARSIZE(rows->differ) - VARHDRSZ) == 0;
 		rows->summed = found->rows;
 		rows->invalid = found->invalid;
 	}

@@ -41,9 +41,10 @@ typedef struct CdiModelRows
 	Tuplestorestate *store;
 	int64		stored;
 	int64		invalid;		/* no usable primary key; not in the store */
-	int64		summed;			/* rows that were added up; there were such that differ */
+	int64		summed;			/* rows that were added up */
 	int64		same;			/* as expected; not in the store */
 	bytea	   *differ;			/* buckets that are not as expected, or NULL: the store has all */
+	bool		as_expected;	/* no bucket differs */
 	CdiKnown   *known;			/* rows that are expected in them, or NULL */
 	char	   *change_value;	/* highest value of the change column; NULL: none */
 } CdiModelRows;

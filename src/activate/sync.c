@@ -304,7 +304,7 @@ static CdiBuckets *
 expected_sums(const CdiSync *sync)
 {
 	static CdiPlan known = {
-		.query = "SELECT count(*), (SELECT max(s.queried) FROM (SELECT s.queried FROM cdi.sync_runs s WHERE s.sync_id = $1"
+		.query = "SELECT count(*), (SELECT max(s.queried) FROM (SELECT s.queried FROM cdi.sync_runs s WHERE s.sync_id = $1 AND s.queried > 0"
 		"  ORDER BY s.run_id DESC LIMIT 1000) s) FROM (SELECT FROM cdi.sync_rows r WHERE r.sync_id = $1 LIMIT $2) r",
 		.nargs = 2,.argtypes = {INT4OID, INT4OID}
 	};
@@ -575,7 +575,12 @@ cdi_sync_execute(CdiSync *sync, bool everything, const char *only_key)
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	rows = cdi_model_run(&sync->model);
-	if (rows->differ != NULL)
+	if (rows->as_expected)
+	{
+		expected = tuplestore_begin_heap(false, false, work_mem);
+		rows->same = rows->summed;
+	}
+	else if (rows->differ != NULL)
 	{
 		cdi_owner_enter(&scope);
 		expected = collect_expected(sync, rows->differ, false);

@@ -139,12 +139,15 @@ find_below(CdiAhead *ahead, uint32 level, uint64 key)
 
 	place.buffer = InvalidBuffer;
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
-	/* where the root has moved, this is one of its former pages */
-	if (!P_IGNORE(BTPageGetOpaque(page)) && BTPageGetOpaque(page)->btpo_level == level)
+	/* where the root has moved, this is one of its former pages; it may have been split since */
+	if (!P_IGNORE(BTPageGetOpaque(page)) && BTPageGetOpaque(page)->btpo_level == level &&
+		(P_RIGHTMOST(BTPageGetOpaque(page)) || key <= tuple_key(tuple_at(page, P_HIKEY))))
 		block = find_child(page, key, &place);
 	LockBuffer(buffer, BUFFER_LOCK_UNLOCK);
 	if (block != P_NONE)
 		place.buffer = ReadBuffer(ahead->index, block);
+	else
+		release(&ahead->path[level]);
 	return place;
 }
 

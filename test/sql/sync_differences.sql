@@ -271,6 +271,14 @@ SELECT cdi_sync_run('newer') AS run \gset
 RESET statement_timeout;
 SELECT queried, added, changed, removed, unchanged FROM cdi.sync_runs WHERE run_id = :run;
 SELECT count(*) FILTER (WHERE row_hash IS NULL) AS without_hash FROM cdi.sync_rows JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'newer';
+-- Where nothing differs the model is read once.
+SET max_parallel_workers_per_gather = 0;
+BEGIN;
+SELECT cdi_sync_run('newer') AS run \gset
+SELECT queried, unchanged, queued FROM cdi.sync_runs WHERE run_id = :run;
+SELECT seq_tup_read FROM pg_stat_xact_all_tables WHERE relname = 'large';
+COMMIT;
+RESET max_parallel_workers_per_gather;
 SELECT cdi_drop_sync('newer');
 SELECT cdi_drop_sync('large');
 RESET enable_bitmapscan;

@@ -35,9 +35,9 @@ sub sleeps
 # A specification of our own
 sub install
 {
-	my ($name, $member, $request) = @_;
-	sql(qq(SELECT cdi_install_destination_spec('{"\$schema": "cdi-dest-1", "name": "$name", "version": "1", $member, "settings": {"type": "object", "properties": {"url": {"type": "string"}}},
-		"actions": {"a": {"ops": ["insert"], "map": {"\@path": "\$"}, "request": {$request, "url": "{{settings.url}}", "body": {"format": "ndjson"}}}}}')));
+	my ($name, $limits, $timeout) = @_;
+	sql(qq(SELECT cdi_install_destination_spec('{"\$schema": "cdi-dest-1", "name": "$name", "version": "1", "limits": $limits, "settings": {"type": "object", "properties": {"url": {"type": "string"}}},
+		"actions": {"a": {"ops": ["insert"], "map": {"\@path": "\$"}, "request": {"method": "POST", "timeout": "$timeout", "url": "{{settings.url}}", "body": {"format": "ndjson"}}}}}')));
 }
 
 # A destination with a backlog; it sends once it is enabled
@@ -76,13 +76,13 @@ backlog('wait', "http://127.0.0.1:$port/wait");
 until_true(q(bool_or(requests > 0 AND in_flight_requests = 0) FILTER (WHERE destination = 'wait')), 'a destination asks to be left alone');
 backlog('denied', "http://127.0.0.1:$port/denied");
 until_true(q(bool_or(paused_reason IS NOT NULL) FILTER (WHERE destination = 'denied')), 'one pauses for its settings');
-install('hourly', '"limits": {"rate": {"requests": 1, "per": "1h"}}', '"method": "POST"');
+install('hourly', '{"rate": {"requests": 1, "per": "1h"}}', '30s');
 backlog('hourly', "http://127.0.0.1:$port/fine", 'hourly');
 until_true(q(bool_or(ok = 1) FILTER (WHERE destination = 'hourly')), 'one gets a request in an hour');
 backlog('paused', "http://127.0.0.1:$port/fine");
 sql(q(SELECT cdi_sync_pause('paused')));
 # longer than all that follows, which includes a pause of a circuit
-install('patient', '"title": "Patient"', '"method": "POST", "timeout": "10min"');
+install('patient', '{}', '10min');
 backlog('late', "http://127.0.0.1:$port/hours", 'patient');
 until_true(q(bool_or(in_flight_requests = 8) FILTER (WHERE destination = 'late')), 'one does not answer');
 sql(q(SELECT cdi_create_event_stream('held', 'paused'), cdi_sync_pause('held'); SELECT count(cdi_track('u', 'E')) FROM generate_series(1, 1000)));

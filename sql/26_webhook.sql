@@ -21,7 +21,7 @@ FROM (VALUES
        "userId": {"any": ["$.data.object.client_reference_id", "$.data.object.metadata.user_id", "$.data.object.metadata.userId"]},
        "anonymousId": {"concat": ["stripe:", {"any": ["$.data.object.customer", "$.data.object.id", "$.id"]}]},
        "traits": {"email": {"any": ["$.data.object.customer_details.email", "$.data.object.customer_email", "$.data.object.receipt_email", "$.data.object.billing_details.email", "$.data.object.email"]}},
-       "properties": "$.data.object",
+       "properties": {"any": ["$.data.object", "$"]},
        "context": {"library": {"name": "stripe", "version": "$.api_version"}, "livemode": "$.livemode"}}'),
     ('shopify', '{"header": "X-Shopify-Hmac-Sha256", "encoding": "base64"}',
      '{"type": "track", "event": "header:X-Shopify-Topic", "messageId": "header:X-Shopify-Webhook-Id",

@@ -86,6 +86,11 @@ for my $case (
 is(http_post($port, '/hook/nobody', { stripe($paid, $stripe_secret) }, $paid)->{status}, 401, 'no such source');
 is(http_get($port, '/hook/payments')->{status}, 405, 'nothing to GET');
 is(sql(q(SELECT received, stored, duplicate, failed FROM cdi.pipeline_counts WHERE source = 'payments')), '4|3|1|0', 'what was refused is no event');
+# A thin event, which names its object instead of having it
+my $thin = '{"id":"evt_thin","object":"v2.core.event","type":"v1.billing.meter.error_report_triggered","created":"2026-01-01T12:00:00.000Z",'
+  . '"livemode":false,"related_object":{"id":"mtr_1","type":"billing.meter","url":"/v1/billing/meters/mtr_1"}}';
+is(http_post($port, '/hook/payments', { stripe($thin, $stripe_secret) }, $thin)->{status}, 200, 'a thin event');
+is(sql(q(SELECT properties #>> '{related_object,id}', "timestamp" AT TIME ZONE 'UTC' FROM cdi.events WHERE message_id = 'evt_thin')), 'mtr_1|2026-01-01 12:00:00', 'is kept as it came');
 
 # GitHub: the vector of its documentation, and an event
 is(hmac_sha256_hex('Hello, World!', q(It's a Secret to Everybody)), '757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17', 'this test signs as GitHub documents');

@@ -121,6 +121,49 @@ is(http_post($port, '/hook/shop', \%shopify, $order)->{status}, 200, 'an order')
 is(sql(q(SELECT event, message_id, anonymous_id, traits->>'email', properties->>'id', "timestamp" AT TIME ZONE 'UTC', context->>'shop' FROM cdi.events WHERE message_id = 'w-1')),
 	'orders/create|w-1|shopify:115310627314723954|john@example.com|820982911946154508|2026-01-02 08:04:05|x.myshopify.com', 'Shopify\'s topic, id and customer');
 
+# Standard Webhooks: the vector of Svix's documentation, and an event
+sub standard_signature
+{
+	my ($id, $time, $body) = @_;
+	return encode_base64(hmac_sha256("$id.$time.$body", decode_base64('MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw')), '');
+}
+is(standard_signature('msg_p5jXN8AQM9LWM0D4loKWxJek', 1614265330, '{"test": 2432232314}'), 'g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=', 'this test signs as Svix documents');
+sql("COPY cdi.secret_entry FROM STDIN;\nstandard=whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n\\.\n");
+sql(q(SELECT cdi_create_source('standard') IS NULL, cdi_create_webhook('standard', 'standard', ARRAY['secret:standard'])));
+my $contact = '{"type":"contact.created","timestamp":"2026-01-02T03:04:05.678Z","data":{"id":"c-1","email":"ada@example.com"}}';
+
+sub standard
+{
+	my ($id, $time, $signatures, $vendor) = @_;
+	$vendor //= 'webhook';
+	return http_post($port, '/hook/standard', { "$vendor-id" => $id, "$vendor-timestamp" => $time, "$vendor-signature" => $signatures }, $contact);
+}
+my $now = time;
+is(standard('msg_1', $now, 'v1a,AAAA v1,' . encode_base64('x' x 32, '') . ' v1,' . standard_signature('msg_1', $now, $contact))->{status}, 200, 'one of several signatures');
+is(sql(q(SELECT event, message_id, anonymous_id, properties->>'email', "timestamp" AT TIME ZONE 'UTC' FROM cdi.events WHERE message_id = 'msg_1')),
+	'contact.created|msg_1|webhook:c-1|ada@example.com|2026-01-02 03:04:05.678', 'its type, id, data and time');
+is(standard('msg_1', $now, 'v1,' . standard_signature('msg_1', $now, $contact))->{json}{duplicate}, 1, 'sent again it is a duplicate');
+for my $case (
+	[ 'another id', 'msg_2', $now, 'v1,' . standard_signature('msg_1', $now, $contact) ],
+	[ 'another time', 'msg_1', $now + 1, 'v1,' . standard_signature('msg_1', $now, $contact) ],
+	[ 'an old time', 'msg_1', $now - 400, 'v1,' . standard_signature('msg_1', $now - 400, $contact) ],
+	[ 'another version', 'msg_1', $now, 'v2,' . standard_signature('msg_1', $now, $contact) ],
+	[ 'the secret as text', 'msg_1', $now, 'v1,' . encode_base64(hmac_sha256("msg_1.$now.$contact", 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw'), '') ],
+	[ 'spaces', 'msg_1', $now, 'v1,  v1,' ])
+{
+	my ($name, @request) = @$case;
+	is(standard(@request)->{status}, 401, "refused: $name");
+}
+sql(q(SELECT cdi_create_webhook('standard', 'standard', ARRAY['secret:standard'],
+  settings => '{"header": "svix-signature", "timestamp_header": "svix-timestamp", "signed": "{header:svix-id}.{timestamp}.{body}"}')));
+is(standard('msg_3', $now, 'v1,' . standard_signature('msg_3', $now, $contact), 'svix')->{status}, 200, 'Svix\'s own names');
+is(sql(q(SELECT count(*) FROM cdi.events WHERE message_id = 'msg_3')), '1', 'and id');
+for my $wrong ('no base64!', 'whsec_')
+{
+	sql("COPY cdi.secret_entry FROM STDIN;\nstandard=$wrong\n\\.\n");
+	is(standard('msg_4', $now, 'v1,' . encode_base64(hmac_sha256("msg_4.$now.$contact", ''), ''), 'svix')->{json}{code}, 'secret_unavailable', "trouble of ours: secret $wrong");
+}
+
 # A scheme and a mapping of one's own; what no rule is for is no event.
 sql(q(SELECT cdi_create_source('crm') IS NULL, cdi_create_webhook('crm', 'hmac', ARRAY['secret:old'],
   '[{"when": {"$.kind": ["won", "lost"], "header:X-Crm": "1"}, "type": "track", "event": {"concat": ["Deal ", "$.kind"]}, "userId": "$.owner.ids[1]", "timestamp": {"epoch": "milliseconds", "of": "$.at"}, "properties": {"amount": "$.amount", "fixed": [1, "$.missing", "$.kind"]}},

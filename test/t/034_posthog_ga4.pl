@@ -358,6 +358,8 @@ subtest 'gtag' => sub {
 	is($answer->{status}, 204, 'GET');
 	like($answer->{headers}{'cache-control'}, qr/no-store/, 'that no cache answers');
 	is(fresh("event, properties->>'x'"), 'image|-100', 'its event');
+	http_get($port, '/g/collect?v=2&tid=G-SHOP&cid=9.8&en=screen_view&ep.screen_name=Start&ep.app_name=Shop');
+	is(fresh('type, event, properties'), 'screen|Start|{"app_name": "Shop", "screen_name": "Start"}', 'a screen has its name');
 	is(http_post($port, '/g/collect?v=2&tid=G-SHOP&cid=9.8&en=beacon', {}, '')->{status}, 204, 'a POST with an empty body');
 	is(fresh('event'), 'beacon', 'its event');
 	is(http_raw($port, "POST /g/collect?v=2&tid=G-SHOP&cid=9.8&en=bare HTTP/1.1\r\nHost: x\r\n\r\n")->{status}, 204, 'POST without a body, or a word of its length');

@@ -14,7 +14,7 @@ use Time::HiRes qw(sleep);
 
 use CdiHttp;
 
-our @EXPORT = qw(load_setup server_comes_back collecting parked wait_until under_load);
+our @EXPORT = qw(load_setup server_comes_back collecting parked counted wait_until under_load);
 
 my ($node, $port, $key, $program, $calls, $preload);
 
@@ -87,6 +87,17 @@ sub parked
 	return $answer && $answer->{body} =~ /^cdi_collector_parked_requests(\{[^}]*\})? [1-9]/m;
 }
 
+# What the collectors have counted, all together
+sub counted
+{
+	my ($metric) = @_;
+	my $answer = eval { http_get($port, '/metrics') };
+	my $sum = 0;
+
+	$sum += $1 while ($answer ? $answer->{body} : '') =~ /^\Q$metric\E[^ ]* (\d+)$/mg;
+	return $sum;
+}
+
 # Where the postmaster is gone, it is started as soon as its children have let
 # go of the shared memory.
 sub server_comes_back
@@ -104,7 +115,7 @@ sub load_start
 	my ($tag, @options) = @_;
 	my $load = { tag => $tag, ids => $node->basedir . "/$tag.ids", out => '', err => '' };
 
-	$load->{run} = IPC::Run::start([ $program, '--connections', 32, '--seconds', 120, '--give-up', 60, '--tag', $tag,
+	$load->{run} = IPC::Run::start([ $program, '--connections', 32, '--seconds', 800, '--give-up', 180, '--tag', $tag,
 			'--ids', $load->{ids}, @options, $port, $key, $calls ],
 		'<', \undef, '>', \$load->{out}, '2>', \$load->{err});
 	return $load;
@@ -134,7 +145,7 @@ sub wait_until
 {
 	my ($condition) = @_;
 
-	for (1 .. 400)
+	for (1 .. 1800)
 	{
 		return 1 if $condition->();
 		sleep 0.1;

@@ -13,7 +13,7 @@ use Test::More;
 use CdiHttp;
 use CdiWait;
 
-our @EXPORT = qw(load_setup server_comes_back collecting parked wait_until under_load);
+our @EXPORT = qw(load_setup server_comes_back collecting parked counted wait_until under_load);
 
 my ($node, $port, $key, $program, $calls, $preload, $running);
 
@@ -84,6 +84,17 @@ sub parked
 	my $answer = eval { http_get($port, '/metrics') };
 
 	return $answer && $answer->{body} =~ /^cdi_collector_parked_requests(\{[^}]*\})? [1-9]/m;
+}
+
+# What the collectors have counted, all together
+sub counted
+{
+	my ($metric) = @_;
+	my $answer = eval { http_get($port, '/metrics') };
+	my $sum = 0;
+
+	$sum += $1 while ($answer ? $answer->{body} : '') =~ /^\Q$metric\E[^ ]* (\d+)$/mg;
+	return $sum;
 }
 
 # Where the postmaster is gone, it is started as soon as its children have let

@@ -7,8 +7,8 @@ model='SELECT person_id::text AS person_id, count(*) AS orders, sum(value) AS re
 push()
 {
 	run=$(sql -c "SELECT cdi_sync_run('customers')")
-	wait_for 60 'SELECT sum(waiting) = 0 FROM cdi_bi.sync_health' ||
-		die "the rows of run $run are not pushed within a minute; see ${here#"$CDI_ROOT"/}/log/postgresql.log"
+	wait_for 180 'SELECT sum(waiting) = 0 FROM cdi_bi.sync_health' ||
+		die "the rows of run $run are not pushed within three minutes; see ${here#"$CDI_ROOT"/}/log/postgresql.log"
 	table -c "SELECT queried, added, changed, removed, unchanged FROM cdi.sync_runs WHERE run_id = $run"
 }
 

@@ -1,7 +1,8 @@
 // A page in Debian's Chromium, headless, for SDKs that run in browsers.
 //
-//	await withPage({ sdk: 'segment', script: 'page.mjs', values: { host, writeKey } }, async (page) => {
+//	await withPage({ sdk: 'segment', script: 'page.mjs', values: { host, writeKey }, host, events: 2 }, async (page, arrived) => {
 //	    await page.evaluate(() => track('Order Completed'))
+//	    await arrived(1, 300)
 //	})
 //
 // The script is bundled with the npm packages of test/setup node SDK, served
@@ -10,6 +11,12 @@
 // what it has queued: all is sent when no request has been under way for
 // `quiet` milliseconds.  Then the page is closed, which makes SDKs send what
 // they kept for that moment.
+//
+// arrived(EVENTS, QUIET) waits until the collector at `host` has received so
+// many events of the page, by its own count of the source in the environment's
+// CDI_SOURCE; `events` says how many there are in the end.  A stand-in for a
+// collector (test/fuzz/capture) does not count: there all has arrived when no
+// request has been under way for QUIET milliseconds.
 //
 // Resolves to { requests, failed, errors, result }.  A request that failed or
 // was answered 400 or more, an error on the console and an exception in the
@@ -35,8 +42,10 @@ export async function withPage(options, use = async () => {}) {
         origin = 'http://shop.localhost',    // any host name of loopback; the port is added
         path = '/?utm_source=newsletter&utm_medium=email&utm_campaign=spring',
         referrer = 'https://www.google.com/',
+        host,                                // of the collector
+        events = 0,                          // that it has of this page in the end
         quiet = 500,
-        timeout = 15000,
+        timeout = 180000,
         lenient = false,
     } = options
     const code = script ? await bundle(sdk, script) : ''
@@ -60,6 +69,7 @@ export async function withPage(options, use = async () => {}) {
         context = await chromium.launchPersistentContext(profile, {
             executablePath: process.env.CDI_CHROMIUM ?? '/usr/bin/chromium',
             headless: true,
+            timeout,
             chromiumSandbox: false,
             // Some SDKs send nothing for a browser that says it is a robot's.
             args: [`--user-agent=${userAgent}`, '--disable-blink-features=AutomationControlled',
@@ -68,13 +78,28 @@ export async function withPage(options, use = async () => {}) {
                 '--host-resolver-rules=MAP *.localhost 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1'],
         })
         const page = await context.newPage()
+        page.setDefaultTimeout(timeout)
         const site = `${origin}:${server.address().port}`
         const seen = watch(page, site)
+        const before = await received(host)
+        const arrived = async (number, pause) => {
+            const until = Date.now() + timeout
+            while (before !== undefined && await received(host) < before + number) {
+                if (Date.now() > until) {
+                    throw new Error([`of ${number} events ${await received(host) - before} have arrived`, ...seen.failed, ...seen.errors].join('\n  '))
+                }
+                await new Promise((resolve) => setTimeout(resolve, 50))
+            }
+            if (before === undefined) {
+                await seen.settle(pause, timeout)
+            }
+        }
         await page.goto(site + path, { referer: referrer, waitUntil: 'load', timeout })
-        const result = await within(timeout, use(page), seen)
+        const result = await within(timeout, use(page, arrived), seen)
         await seen.settle(quiet, timeout)
         // Going elsewhere fires pagehide and lets keepalive requests finish.
         await page.goto('about:blank')
+        await arrived(events, quiet)
         await seen.settle(quiet, timeout)
         const { requests, failed, errors } = seen
         if (!lenient && failed.length + errors.length > 0) {
@@ -87,6 +112,21 @@ export async function withPage(options, use = async () => {}) {
         server.closeAllConnections()
         await rm(profile, { recursive: true, force: true, maxRetries: 5 })
     }
+}
+
+// Events of the source that the collector has received, whatever became of
+// them; undefined where nobody counts.
+async function received(host) {
+    const source = process.env.CDI_SOURCE
+    if (source === undefined) {
+        if (process.env.CDI_COLLECTOR !== undefined) {
+            throw new Error('CDI_SOURCE does not say whose events to count')
+        }
+        return undefined
+    }
+    const text = await (await fetch(`${host}/metrics`)).text()
+    const line = text.split('\n').find((line) => line.startsWith(`cdi_events_received_total{source="${source}"} `))
+    return line ? Number(line.slice(line.lastIndexOf(' '))) : 0
 }
 
 // A script in the page that waits for what never comes would wait for ever.

@@ -56,13 +56,22 @@ server_dir()
 	fi
 }
 
-# A TCP port of the loopback interface that nothing listens on.
+# A TCP port of the loopback interface that nothing listens on, and that the
+# kernel gives to no connection before somebody does.
 free_port()
 {
 	python3 - <<-'PY'
-	import socket
-	with socket.socket() as s:
-	    s.bind(("127.0.0.1", 0))
-	    print(s.getsockname()[1])
+	import random, socket
+	with open("/proc/sys/net/ipv4/ip_local_port_range") as file:
+	    first, last = map(int, file.read().split())
+	ports = [port for port in range(10000, 65536) if not first <= port <= last]
+	while True:
+	    with socket.socket() as s:
+	        try:
+	            s.bind(("127.0.0.1", random.choice(ports) if ports else 0))
+	        except OSError:
+	            continue
+	        print(s.getsockname()[1])
+	        break
 	PY
 }

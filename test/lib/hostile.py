@@ -6,9 +6,9 @@ Usage: hostile.py PORT REQUESTS_FILE
     /random    any status, headers and body, the same in every run of the test
     /busy      {"state": "busy"}, always
     /fail      500
-    /token     an access token, after two seconds (whatever was asked)
-    /late      200, after three seconds
-    /first     the first request as /late, all others 500 at once
+    /token     an access token (whatever was asked), once the file REQUESTS_FILE.token exists
+    /late      200, once REQUESTS_FILE.late exists
+    /first     the first request 200, once REQUESTS_FILE.first exists, all others 500 at once
     /long      200 with two megabytes, the last of which name row 0 as bad
     /echo      422 with what the request was authorized by
     /tired     500 for the first five requests, then 401
@@ -22,6 +22,7 @@ One JSON line per request goes to REQUESTS_FILE.
 """
 import http.server
 import json
+import os
 import random
 import sys
 import threading
@@ -43,8 +44,13 @@ class Hostile(http.server.BaseHTTPRequestHandler):
             with open(requests_file, "a") as file:
                 file.write(json.dumps({"path": self.path, "method": self.command, "headers": dict(self.headers),
                                        "body": body.decode()}) + "\n")
-            status, headers, answer = self.act(self.path.split("?")[0])
-        time.sleep({"/token": 2, "/late": 3, "/hours": 3600}.get(self.path.split("?")[0], 3 if status == 299 else 0))
+            path = self.path.split("?")[0]
+            status, headers, answer = self.act(path)
+        if path in ("/token", "/late") or status == 299:
+            while not os.path.exists(requests_file + path.replace("/", ".")):
+                time.sleep(0.02)
+        if path == "/hours":
+            time.sleep(3600)
         self.send_response(status)
         for name, value in headers:
             self._headers_buffer.append(name + b": " + value + b"\r\n")

@@ -6,11 +6,12 @@
 Every connection posts one event after the other.  What is not answered with
 200 is posted again with the same message id until it is, whatever happens to
 the server.  FILE gets one acknowledged message id per line.  SIGTERM ends it as
-the end of SECONDS does.
+the end of SECONDS does, and so does the end of the process that started it.
 """
 import base64
 import http.client
 import json
+import os
 import signal
 import sys
 import threading
@@ -19,7 +20,8 @@ import time
 port, key, seconds, connections, path = int(sys.argv[1]), sys.argv[2], float(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
 deadline = time.monotonic() + seconds
 # After the deadline nothing new is posted, but what is on its way is ended.
-PATIENCE = 60
+PATIENCE = 180
+PARENT = os.getppid()
 
 
 def end(*_):
@@ -38,7 +40,7 @@ answers = {}
 def run(number):
     connection = None
     count = 0
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and os.getppid() == PARENT:
         count += 1
         message_id = "%d-%d" % (number, count)
         body = json.dumps({"userId": "u%d" % (count % 50), "anonymousId": "a%d" % (count % 50), "event": "Posted",
@@ -46,7 +48,7 @@ def run(number):
         while True:
             try:
                 if connection is None:
-                    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=15)
+                    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
                 connection.request("POST", "/v1/track", body, headers)
                 answer = connection.getresponse()
                 answer.read()
@@ -59,7 +61,7 @@ def run(number):
                 if connection is not None:
                     connection.close()
                 connection = None
-            if time.monotonic() > deadline + PATIENCE:
+            if time.monotonic() > deadline + PATIENCE or os.getppid() != PARENT:
                 unanswered.append(message_id)
                 return
             time.sleep(0.05)

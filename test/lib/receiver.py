@@ -19,6 +19,7 @@ answers.  Paths begin with one of:
     /head       the same in the middle of its head
     /endless    200 with a body that does not end
     /slow       200 after two seconds
+    /until/NAME 503, and 200 once the file REQUESTS_FILE.NAME exists
     /hold       200 once the file REQUESTS_FILE.release exists
     /gate/NAME 200 with an id once the file REQUESTS_FILE.NAME exists, and the
                state of a job: done once REQUESTS_FILE.done exists
@@ -76,6 +77,8 @@ class Receiver(http.server.BaseHTTPRequestHandler):
         if kind == "fail":
             status, answer = 500, {"error": "out of order"}
         elif kind == "flaky" and number <= 3:
+            status, answer = 503, {"error": "come back"}
+        elif kind == "until" and not os.path.exists(requests_file + "." + self.path.split("/")[2]):
             status, answer = 503, {"error": "come back"}
         elif kind == "throttle" and number == 1:
             status, headers, answer = 429, {"Retry-After": "1"}, {"error": "too fast"}

@@ -9,7 +9,8 @@ Usage: vendor.py PORT REQUESTS_FILE
     GET  /contacts?email=   {"data": [{"id": ...}]}, or 404
     POST /contacts          creates one; PUT /contacts/ID changes it
     GET  /state             what it knows
-    POST /jobs              {"id": ...}; GET /jobs/ID is busy twice; GET /jobs/ID/errors is CSV
+    POST /jobs              {"id": ...}; GET /jobs/ID is busy twice, and while REQUESTS_FILE.busy
+                            exists; GET /jobs/ID/errors is CSV
     POST /anything          200
 
 All but the first two want the latest access token where /void was ever called
@@ -17,6 +18,7 @@ or a token handed out.  One JSON line per request goes to REQUESTS_FILE.
 """
 import http.server
 import json
+import os
 import sys
 import threading
 import time
@@ -96,7 +98,7 @@ class Vendor(http.server.BaseHTTPRequestHandler):
             bad = [row["email"] for row in state["jobs"][path[1]] if "bad" in row["email"]]
             return 200, "".join(["email,error\n"] + ['%s,"not, accepted"\n' % email for email in bad])
         asked = state["asked"][path[1]] = state["asked"].get(path[1], 0) + 1
-        return 200, {"state": "busy" if asked <= 2 else "done"}
+        return 200, {"state": "busy" if asked <= 2 or os.path.exists(requests_file + ".busy") else "done"}
 
     do_GET = do_POST = do_PUT = handle_one
 

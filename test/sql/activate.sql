@@ -217,8 +217,8 @@ SELECT cdi_sync_run('sneak');
 SELECT cdi_sync_run('escape');
 SELECT cdi_sync_run('unlock');
 SELECT count(*) AS customers FROM customers;
-SET cdi.activate_model_timeout = '50ms';
 SELECT cdi_create_sync('slow', 'hook', 'SELECT 1 AS id, pg_sleep(10)::text', 'id') > 0 AS created;
+SET cdi.activate_model_timeout = '1s';
 SELECT cdi_sync_run('slow');
 RESET cdi.activate_model_timeout;
 -- A failed run inside a block that catches its error leaves the session whole.

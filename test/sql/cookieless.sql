@@ -7,7 +7,7 @@ SELECT name, cookieless FROM cdi.sources WHERE name LIKE 'daily%' ORDER BY name;
 
 -- Days end at midnight UTC; begin early enough for all that follows.
 SELECT pg_sleep_for(left_today) FROM (SELECT interval '1 day' - (now() AT TIME ZONE 'UTC')::time) d(left_today)
-WHERE left_today < '20 seconds' \g /dev/null
+WHERE left_today < '60 seconds' \g /dev/null
 
 CREATE FUNCTION pg_temp.visit(source text, message_id text, context jsonb, anonymous_id text DEFAULT NULL, user_id text DEFAULT NULL)
 RETURNS text LANGUAGE plpgsql AS $$

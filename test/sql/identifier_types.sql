@@ -126,7 +126,7 @@ SELECT cdi_person('it_code', 'a-1') = cdi_person('it_code', 'A1') AS same, cdi_p
 SELECT cdi_person('it_code', 'raise');
 \set VERBOSITY default
 -- Neighbours in a batch do not suffer.
-SET cdi.identity_normaliser_timeout = '200ms';
+SET cdi.identity_normaliser_timeout = '1s';
 SELECT cdi_ingest((SELECT jsonb_agg(jsonb_build_object('type', 'identify', 'userId', 'it-f-' || v, 'messageId', 'it-code-' || v, 'traits', jsonb_build_object('code', v)) ORDER BY n)
     FROM unnest('{a-1,raise,b-2,long,nobody,blank,becomes null,sleep,c-3,write,read,who,path,become,unlock,undefined,t-7,"",d-4}'::text[]) WITH ORDINALITY AS t (v, n)));
 RESET cdi.identity_normaliser_timeout;

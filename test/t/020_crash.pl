@@ -6,7 +6,10 @@ use warnings;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use Time::HiRes qw(sleep);
+
+use FindBin;
+use lib $FindBin::RealBin;
+use CdiWait;
 
 my $node = PostgreSQL::Test::Cluster->new('crash');
 my $collector_port = PostgreSQL::Test::Cluster::get_free_port();
@@ -31,40 +34,23 @@ my $key = $node->safe_psql('shop', q(
 
 my $file = $node->basedir . '/acknowledged';
 my ($in, $out, $err) = ('', '', '');
-my $load = IPC::Run::start([ 'python3', "$ENV{CDI_ROOT}/test/lib/post.py", $collector_port, $key, 240, 16, $file ],
+my $load = IPC::Run::start([ 'python3', "$ENV{CDI_ROOT}/test/lib/post.py", $collector_port, $key, 3600, 16, $file ],
 	'<', \$in, '>', \$out, '2>', \$err);
 
-sub pid_of
-{
-	my ($type) = @_;
-	# psql that ends before it has read its input (no server) makes IPC::Run die.
-	my ($status, $pid) = eval { $node->psql('postgres',
-		"SELECT pid FROM pg_stat_activity WHERE backend_type = '$type' OR application_name = '$type' LIMIT 1") };
-
-	return defined $status && $status == 0 && $pid =~ /^\d+$/ ? $pid : undef;
-}
-
-sub stored
-{
-	my ($status, $count) = eval { $node->psql('shop', q(SELECT count(*) FROM cdi.events)) };
-
-	return defined $status && $status == 0 ? $count : -1;
-}
+END { local $?; $load->kill_kill(grace => 5) if $load }
 
 # Until the collector stores events (again)
 sub events_flow
 {
-	my $first = -1;
+	my $first;
 
-	for (1 .. 200)
-	{
-		my $now = stored();
+	return wait_until(sub {
+		my $now = try_sql($node, 'shop', 'SELECT count(*) FROM cdi.events');
+		my $more = defined $now && defined $first && $now > $first;
 
-		return 1 if $first >= 0 && $now > $first;
-		$first = $now if $first < 0;
-		sleep 0.1;
-	}
-	return 0;
+		$first //= $now;
+		return $more;
+	});
 }
 
 ok(events_flow(), 'events are stored');
@@ -76,25 +62,18 @@ $node->safe_psql('shop', q(
 ));
 for my $victim ('cdi collector', 'cdi keeper', 'cdi launcher', 'client backend', 'checkpointer', 'walwriter', 'cdi push')
 {
-	my $pid;
+	my $session;
 
 	if ($victim eq 'client backend')
 	{
-		my $session = IPC::Run::start([ 'psql', '-X', '-d', $node->connstr('shop') . ' application_name=victim', '-c',
-				q(SELECT cdi_track('u', 'In a transaction that dies'), pg_sleep(60)) ],
+		$session = IPC::Run::start([ 'psql', '-X', '-d', $node->connstr('shop') . ' application_name=victim', '-c',
+				q(SELECT cdi_track('u', 'In a transaction that dies'), pg_sleep(600)) ],
 			'>', \my $session_out, '2>', \my $session_err);
-
-		$node->poll_query_until('shop', q(SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'victim' AND wait_event = 'PgSleep'));
-		$pid = pid_of('victim');
-		kill 'KILL', $pid if defined $pid;
-		$session->finish;
 	}
-	else
-	{
-		$pid = pid_of($victim);
-		kill 'KILL', $pid if defined $pid;
-	}
-	ok(defined $pid, "$victim runs and is killed");
+	ok(crash($node, $session
+			? q(SELECT pid FROM pg_stat_activity WHERE application_name = 'victim' AND wait_event = 'PgSleep')
+			: "SELECT pid FROM pg_stat_activity WHERE backend_type = '$victim' LIMIT 1"), "$victim runs and is killed");
+	$session->finish if $session;
 	ok(events_flow(), "events are stored again after kill -9 of $victim");
 }
 $node->stop('immediate');
@@ -106,6 +85,7 @@ ok($node->poll_query_until('shop', q(SELECT EXISTS (SELECT FROM cdi.events WHERE
 
 $load->signal('TERM');
 $load->finish;
+undef $load;
 like($out, qr/, 0 unanswered/, "everything was acknowledged in the end: $out") or diag($err);
 
 my $acknowledged = () = slurp_file($file) =~ /\n/g;
@@ -118,8 +98,10 @@ is($node->safe_psql('shop', q(SELECT count(*) FROM (SELECT FROM cdi.events GROUP
 is($node->safe_psql('shop', q(SELECT count(*) FROM cdi.events WHERE event LIKE 'In a transaction%')), '0', 'what did not commit is not there');
 is($node->safe_psql('shop', q(SELECT bool_and(received = stored + duplicate + failed + withheld) FROM cdi.pipeline_counts)), 't', 'the counters add up');
 is($node->safe_psql('shop', q(SELECT sum(stored) = (SELECT count(*) FROM cdi.events) FROM cdi.pipeline_counts)), 't', 'stored is what the table holds');
-$node->poll_query_until('shop', q(SELECT cdi_watermark() >= (SELECT max(position) FROM cdi.events)))
-	or fail('the watermark moves on');
+ok($node->poll_query_until('shop', q(SELECT cdi_watermark() >= (SELECT max(position) FROM cdi.events))), 'the watermark moves on');
+ok($node->poll_query_until('shop', q(SELECT count(*) = 0 FROM cdi.identity_links WHERE position > (SELECT max(watermark) FROM cdi.identity_runs)
+	AND position NOT IN (SELECT position FROM cdi.identity_ahead))), 'and identities follow');
+ok($node->poll_query_until('shop', q(SELECT count(*) = 0 FROM cdi.computed_trait_deltas)), 'and traits');
 is($node->safe_psql('shop', q(SELECT cdi_resolve())), '0', 'links were folded by the worker');
 is($node->safe_psql('shop', q(SELECT count(*) FROM cdi.persons)), '50', 'into the people there are');
 is($node->safe_psql('shop', q(

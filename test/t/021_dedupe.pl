@@ -78,10 +78,12 @@ sub rotated_to
 	ok($node->poll_query_until('shop', "SELECT current FROM cdi.message_generations WHERE slot = $slot"), $name);
 }
 
-# Look-ups in the tables of the older generations
+# Look-ups in the tables of the older generations.  A session counts its own as
+# it ends, which is after psql has.
 sub scans
 {
 	my ($database) = @_;
+	$node->poll_query_until($database, q(SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()));
 	return $node->safe_psql($database, q(SELECT coalesce(sum(idx_scan), 0) FROM pg_stat_user_indexes JOIN cdi.message_generations
 		ON relname = 'message_keys_' || slot WHERE NOT current));
 }
@@ -163,9 +165,9 @@ filtered('it is made anew');
 few_scans('shop', 'again ', 'with a new filter');
 
 # Not of a table that somebody is still filling, as a restore does
-$node->safe_psql('shop', 'TRUNCATE cdi.message_filter_3');
 my $filler = $node->background_psql('shop');
 $filler->query_safe('BEGIN; INSERT INTO cdi.message_keys_3 VALUES (gen_random_uuid())');
+$node->safe_psql('shop', 'TRUNCATE cdi.message_filter_3');
 restart_keeper();
 $node->poll_query_until('shop', q(SELECT state = 'running' FROM cdi.workers WHERE kind = 'keeper'));
 sleep 1;

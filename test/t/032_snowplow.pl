@@ -13,6 +13,7 @@ use Time::HiRes qw(time);
 use FindBin;
 use lib $FindBin::RealBin;
 use CdiHttp;
+use CdiWait;
 
 my ($node, $port, $db) = collector_node('snowplow', <<CONF);
 cdi.collector_redirect_domains = 'shop.example, *.cdn.example'
@@ -204,15 +205,20 @@ for my $case (
 is(http_get($port, '/i?aid=other&e=pv')->{status}, 401, 'an unknown application');
 $answer = http_post($port, $tp2, {}, body(payload(aid => undef)));
 is("$answer->{status} $answer->{json}{code}", '401 missing_write_key', 'none');
-my $end = time + 60;
 # The collector starts anew with the setting.
 sql("ALTER DATABASE $db SET cdi.collector_default_source = 'shpo'");
-do { $answer = eval { http_post($port, $tp2, {}, body(payload(aid => undef))) } || { status => 0 } }
-  while ($answer->{status} != 503 && time < $end);
+sub becomes
+{
+	my ($code) = @_;
+	wait_until(sub {
+		$answer = eval { http_post($port, $tp2, {}, body(payload(aid => undef))) } || { status => 0 };
+		return ($answer->{json}{code} || $answer->{status}) eq $code;
+	});
+}
+becomes('unknown_default_source');
 is("$answer->{status} $answer->{json}{code} $answer->{headers}{'retry-after'}", '503 unknown_default_source 1', 'a default source that there is not costs no event');
 sql("ALTER DATABASE $db SET cdi.collector_default_source = 'shop'");
-do { $answer = eval { http_post($port, $tp2, {}, body(payload(aid => undef))) } || { status => 0 } }
-  while ($answer->{status} != 200 && time < $end);
+becomes(200);
 is("$answer->{status} " . last_event('type'), '200 page', 'with a default source it needs none');
 
 # Self-describing requests

@@ -155,12 +155,14 @@ subtest 'times' => sub {
 	my @t = gmtime($now - 7200);
 	my $iso = sprintf '%04d-%02d-%02dT%02d:%02d:%02d.000Z', $t[5] + 1900, $t[4] + 1, @t[ 3, 2, 1, 0 ];
 	my $age = "round(extract(epoch FROM received_at - \"timestamp\"))";
+	# What the client said is so old as it is, and as long as the test takes.
+	my $passed = sub { return 5 + time - $now };
 
 	posthog('/batch', { api_key => $key, batch => [
 		event('offset', 'u1', {}, offset => 90_000),
 		event('milliseconds', 'u1', {}, timestamp => int(($now - 60) * 1000)),
 		event('none', 'u1') ] });
-	is(fresh("event, abs($age - CASE event WHEN 'offset' THEN 90 WHEN 'milliseconds' THEN 60 ELSE 0 END) < 5, sent_at IS NULL"),
+	is(fresh("event, abs($age - CASE event WHEN 'offset' THEN 90 WHEN 'milliseconds' THEN 60 ELSE 0 END) < @{[$passed->()]}, sent_at IS NULL"),
 		"offset|t|t\nmilliseconds|t|t\nnone|t|t", 'offset, milliseconds and neither');
 	is(sql("SELECT received_at - \"timestamp\" FROM cdi.events WHERE event = 'offset'"), '00:01:30', 'an offset is exact');
 
@@ -168,7 +170,7 @@ subtest 'times' => sub {
 	posthog('/batch', { api_key => $key, sent_at => $iso, batch => [
 		event('late', 'u1', {}, timestamp => $iso),
 		event('ignored', 'u1', { '$ignore_sent_at' => JSON::PP::true }, timestamp => $iso) ] });
-	is(fresh("event, abs($age - CASE event WHEN 'late' THEN 0 ELSE 7200 END) < 5"), "late|t\nignored|t", 'sent_at corrects the clock');
+	is(fresh("event, abs($age - CASE event WHEN 'late' THEN 0 ELSE 7200 END) < @{[$passed->()]}"), "late|t\nignored|t", 'sent_at corrects the clock');
 	posthog('/e?sent_at=' . int(($now - 7200) * 1000), [ event('E', 'u1', { token => $key }, timestamp => $iso) ]);
 	is(fresh("abs($age) < 5"), 't', 'also from the address');
 	posthog('/e', [ event('E', 'u1', { token => $key }, timestamp => $iso, sent_at => $iso) ]);
@@ -178,7 +180,7 @@ subtest 'times' => sub {
 	posthog('/e?ip=0&_=' . int(($now - 7200) * 1000), [ event('E', 'u1', { token => $key }, timestamp => $iso) ]);
 	is(fresh("abs($age) < 5"), 't', 'and as posthog-js says it in the address');
 	posthog('/e?_=x7', [ event('E', 'u1', { token => $key }, timestamp => $iso) ]);
-	is(fresh("abs($age - 7200) < 5"), 't', '... where it is a time');
+	is(fresh("abs($age - 7200) < @{[$passed->()]}"), 't', '... where it is a time');
 };
 
 subtest 'duplicates and bad input' => sub {

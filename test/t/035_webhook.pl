@@ -29,6 +29,7 @@ log_statement = 'all'
 CONF
 
 sub sql { return $node->safe_psql($db, $_[0]) }
+ok(http_wait($port), 'the collector listens');
 
 sub error_of
 {

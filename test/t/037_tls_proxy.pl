@@ -11,6 +11,7 @@ use Time::HiRes qw(sleep time);
 use FindBin;
 use lib $FindBin::RealBin;
 use CdiHttp;
+use CdiWait;
 
 my $place = PostgreSQL::Test::Utils::tempdir();
 my $sequence = 0;
@@ -55,7 +56,7 @@ sub sql
 sub curl
 {
 	my ($out, $err);
-	IPC::Run::run([ 'curl', '-sS', '--max-time', '20', @_ ], '>', \$out, '2>', \$err);
+	IPC::Run::run([ 'curl', '-sS', '--max-time', LIMIT, @_ ], '>', \$out, '2>', \$err);
 	return $out ne '' ? $out : $err;
 }
 
@@ -72,12 +73,7 @@ my $stored = '{"success":true,"received":1,"stored":1,"duplicate":0,"failed":0,"
 sub shows
 {
 	my ($name) = @_;
-	for (1 .. 100)
-	{
-		return 1 if curl('--cacert', "$place/$name.pem", "https://localhost:$port/health") eq '{"status":"ok"}';
-		sleep 0.1;
-	}
-	return 0;
+	return wait_until(sub { curl('--cacert', "$place/$name.pem", "https://localhost:$port/health") eq '{"status":"ok"}' });
 }
 
 ok(shows('first'), 'the port speaks TLS');
@@ -108,8 +104,8 @@ is(curl(@many), $stored x 5, 'five requests, one after the other');
 	$session->query_safe('BEGIN');
 	$session->query_safe("SELECT cdi_ingest('$held', 'web')");
 	my ($out, $err) = ('', '');
-	my $flight = IPC::Run::start([ 'curl', '-sS', '--max-time', '20', '--cacert', "$place/first.pem", @post, $held ], '>', \$out, '2>', \$err);
-	sleep 0.5;
+	my $flight = IPC::Run::start([ 'curl', '-sS', '--max-time', LIMIT, '--retry', 60, '--cacert', "$place/first.pem", @post, $held ], '>', \$out, '2>', \$err);
+	ok(wait_until(sub { curl('--cacert', "$place/first.pem", "https://localhost:$port/metrics") =~ /^cdi_collector_parked_requests\S* 1$/m }), 'a request waits');
 	install('second');
 	$node->reload;
 	ok(shows('second'), 'a renewed certificate is used after a reload');
@@ -164,7 +160,7 @@ complains('no certificate at all', qr/cannot speak TLS: certificate file ".*" ca
 	{
 		my $vector = '';
 		vec($vector, fileno($socket), 1) = 1;
-		$ended++ if select($vector, undef, undef, 8) && !sysread $socket, my $byte, 1;
+		$ended++ if select($vector, undef, undef, LIMIT) && !sysread $socket, my $byte, 1;
 	}
 	is($ended, 20, 'and are ended');
 }
@@ -174,11 +170,13 @@ complains('no certificate at all', qr/cannot speak TLS: certificate file ".*" ca
 #
 $node->append_conf('postgresql.conf', "cdi.collector_tls_certificate = ''\ncdi.collector_tls_key = ''");
 $node->reload;
-ok(http_wait($port, 10), 'without files it is plain HTTP again');
+ok(http_wait($port), 'without files it is plain HTTP again');
 
 #
 # Behind nginx, with the configuration of the documentation
 #
+my $process;
+END { local $?; $process->kill_kill(grace => 5) if $process }
 SKIP:
 {
 	my ($nginx) = grep { -x } '/usr/sbin/nginx', '/usr/local/sbin/nginx', '/usr/bin/nginx';
@@ -205,15 +203,10 @@ http {
 	scgi_temp_path $place/nginx/scgi;
 $site}
 CONF
-	my $process = IPC::Run::start([ $nginx, '-e', "$place/nginx/error.log", '-p', "$place/nginx", '-c', "$place/nginx/nginx.conf" ], '>&', "$place/nginx/output");
+	$process = IPC::Run::start([ $nginx, '-e', "$place/nginx/error.log", '-p', "$place/nginx", '-c', "$place/nginx/nginx.conf" ], '>&', "$place/nginx/output");
 	my @tls = ('--cacert', "$place/first.pem");
 	my $url = "https://localhost:$outside";
-	for (1 .. 50)
-	{
-		last if curl(@tls, "$url/health") eq '{"status":"ok"}';
-		sleep 0.1;
-	}
-	is(curl(@tls, "$url/health"), '{"status":"ok"}', 'nginx passes on');
+	ok(wait_until(sub { curl(@tls, "$url/health") eq '{"status":"ok"}' }), 'nginx passes on');
 	is(curl(@tls, '-o', '/dev/null', '-w', '%{http_code}', "$url/metrics"), '404', 'but not the metrics');
 
 	my $send = sub {
@@ -225,7 +218,10 @@ CONF
 	is($send->('X-Forwarded-For: 198.51.100.7'), '127.0.0.1', 'nobody is believed');
 	$node->append_conf('postgresql.conf', "cdi.collector_trusted_proxies = '127.0.0.1/32, 198.51.100.0/24'");
 	$node->reload;
-	sleep 0.5;
+	wait_until(sub {
+		curl(@tls, '-u', "$key:", '-H', 'Origin: https://shop.example', '-H', 'X-Forwarded-For: 203.0.113.8', "$url/v1/track", '-d', event());
+		return sql("SELECT context ->> 'ip' FROM cdi.events WHERE message_id = 't-$sequence'") eq '203.0.113.8';
+	});
 	is($send->('X-Forwarded-For: 6.6.6.6, 203.0.113.9, 198.51.100.7'), '203.0.113.9', 'trusted proxies are, and nobody further left');
 	is($send->('X-Forwarded-For: 2001:db8::9'), '2001:db8::9', 'IPv6');
 	my $big = "$place/large";
@@ -236,6 +232,7 @@ CONF
 	is(curl(@pipeline), $stored x 20, 'twenty requests');
 	$process->signal('QUIT');
 	$process->finish;
+	undef $process;
 }
 my ($result, $output, $error) = $node->psql($db, "SET cdi.collector_trusted_proxies = '10.0.0.0/33'");
 like($error, qr/"10\.0\.0\.0\/33" is neither an address nor a network/, 'a network that is none');

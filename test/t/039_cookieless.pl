@@ -12,6 +12,7 @@ use Time::HiRes qw(sleep);
 use FindBin;
 use lib $FindBin::RealBin;
 use CdiHttp;
+use CdiWait;
 
 # The server's clock is the system's and what stands in this file.
 my $temp = PostgreSQL::Test::Utils::tempdir();
@@ -34,7 +35,7 @@ my ($node, $port, $db);
 }
 sub sql { return $node->safe_psql($db, $_[0]) }
 my $key = sql(q(SELECT cdi_create_source('web')));
-ok(http_wait($port), 'the collectors listen');
+ok(wait_until(sub { http_sockets($port) == 2 }), 'the collectors listen');
 sql(q(SELECT cdi_alter_source('web', '{"cookieless": "missing"}')));
 my $sequence = 0;
 my $visitor = '203.0.113.77';
@@ -143,7 +144,7 @@ $holder->pump until $lock eq '';
 $node->poll_query_until($db, "SELECT count(*) = 1 FROM pg_locks WHERE relation = 'cdi.identity_key'::regclass AND mode = 'AccessExclusiveLock' AND granted");
 my $waiter = IPC::Run::start([ 'psql', '-Xq', $node->connstr($db) ], '<', \$track, '2>', \$said);
 $waiter->pump until $track eq '';
-$node->poll_query_until($db, "SELECT count(*) = 1 FROM pg_locks WHERE relation = 'cdi.identity_key'::regclass AND NOT granted");
+$node->poll_query_until($db, "SELECT count(*) = 1 FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE relation = 'cdi.identity_key'::regclass AND NOT granted AND backend_type = 'client backend'");
 set_days(1);
 $lock = "COMMIT;\n";
 $holder->finish;
@@ -157,17 +158,16 @@ my $failed = sql(qq(SELECT failed FROM cdi_ingest('{"type": "track", "event": "x
 is($failed, 1, 'an event that came the day before gets none');
 set_days(2);
 $node->reload;    # wakes the launcher, which comes by itself within a minute
-my $overwritten = 0;
-for (1 .. 100)
-{
-	sleep 0.1;
+# Longer and longer: to look is to come on that day.
+my $patience = 0;
+ok(wait_until(sub {
+	sleep($patience += 0.1);
 	set_days(1);
-	$overwritten = id() ne $second;
-	last if $overwritten;
+	return 1 if id() ne $second;
 	set_days(2);
 	$node->reload;
-}
-ok($overwritten, 'a day on which nobody came ended the day before it, too');
+	return 0;
+}), 'a day on which nobody came ended the day before it, too');
 
 # The server
 $second = id();

@@ -8,6 +8,10 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+use FindBin;
+use lib $FindBin::RealBin;
+use CdiPush;
+
 my $json = JSON::PP->new->utf8->canonical;
 my $port = PostgreSQL::Test::Cluster::get_free_port();
 my $node = PostgreSQL::Test::Cluster->new('destinations');
@@ -29,10 +33,8 @@ cdi.egress_allow_private = on
 ));
 $node->start;
 
-my ($in, $out, $err) = ('', '', '');
 append_to_file($requests_file, '');
-my $vendors = IPC::Run::start([ 'python3', "$ENV{CDI_ROOT}/test/lib/vendors.py", $port, $requests_file ],
-	'<', \$in, '>', \$out, '2>', \$err);
+my $vendors = start_receiver('vendors.py', $port, $requests_file);
 
 sub sql
 {
@@ -43,7 +45,7 @@ sub sql
 sub requests
 {
 	my ($vendor) = @_;
-	return grep { $_->{vendor} eq $vendor } map { $json->decode($_) } split /\n/, slurp_file($requests_file);
+	return grep { $_->{vendor} eq $vendor } received($requests_file);
 }
 
 sub start

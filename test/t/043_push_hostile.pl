@@ -7,7 +7,11 @@ use JSON::PP;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use Time::HiRes qw(sleep time);
+use Time::HiRes qw(sleep);
+
+use FindBin;
+use lib $FindBin::RealBin;
+use CdiPush;
 
 my $json = JSON::PP->new->utf8;
 my $port = PostgreSQL::Test::Cluster::get_free_port();
@@ -33,9 +37,7 @@ cdi.egress_allow_private = on
 	local $ENV{MALLOC_PERTURB_} = 165;
 	$node->start;
 }
-my ($in, $out, $err) = ('', '', '');
-my $vendor = IPC::Run::start([ 'python3', "$ENV{CDI_ROOT}/test/lib/hostile.py", $port, $requests_file ],
-	'<', \$in, '>', \$out, '2>', \$err);
+my $vendor = start_receiver('hostile.py', $port, $requests_file);
 
 sub sql
 {
@@ -45,13 +47,11 @@ sub sql
 sub requests
 {
 	my ($path) = @_;
-	return grep { $_->{path} eq $path } map { $json->decode($_) } split /\n/, slurp_file($requests_file);
+	return grep { $_->{path} eq $path } received($requests_file);
 }
 
-sub push_pid
-{
-	return $node->safe_psql('postgres', q(SELECT pid FROM pg_stat_activity WHERE application_name = 'cdi push' AND datname = 'shop'));
-}
+# The receiver answers requests of this kind from now on.
+sub answer { append_to_file("$requests_file.$_[0]", ''); }
 
 # A destination and a sync of one action, run
 sub start
@@ -70,13 +70,13 @@ sub start
 sub request
 {
 	my ($path, %more) = @_;
-	return { method => 'POST', url => "{{settings.base}}$path", body => { format => 'json', template => { '@items' => '*' } }, %more };
+	return { method => 'POST', url => "{{settings.base}}$path", timeout => '10min', body => { format => 'json', template => { '@items' => '*' } }, %more };
 }
 
 # Of the worker, in ticks of 10 ms
 sub cpu
 {
-	my @stat = split / /, slurp_file("/proc/@{[ push_pid() ]}/stat");
+	my @stat = split / /, slurp_file("/proc/@{[ push_pid($node) ]}/stat");
 	return $stat[13] + $stat[14];
 }
 
@@ -93,17 +93,17 @@ $node->safe_psql('postgres', 'CREATE DATABASE shop');
 sql('CREATE EXTENSION cdi');
 sql('SELECT cdi_init()');
 sql('SELECT cdi_arm()');
-ok($node->poll_query_until('postgres', q(SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'cdi push' AND datname = 'shop')), 'the worker is there');
-my $pid = push_pid();
+my $pid = push_pid($node);
 
 # ---- the first answer of a host takes long ----
 
 start('late', { request => request('/late') }, 'SELECT 1 AS id');
-sleep(0.05) until requests('/late');
+ok(wait_until(sub { requests('/late') }), 'its request is there');
 start('prompt', { request => request('/fine') }, 'SELECT 1 AS id');
 ended('prompt', 1, 'a destination of the same host');
 is(sql(q(SELECT count(*) FROM cdi.sync_rows r JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'late')), '0', 'does not wait for it');
 is(sql(q(SELECT string_agg(in_flight_requests || '|' || in_flight_rows, ' ' ORDER BY destination) FROM cdi.stat_destinations)), '1|1 0|0', 'what is in flight is shown');
+answer('late');
 ended('late', 1, 'and it comes');
 
 # ---- answers ----
@@ -131,7 +131,7 @@ is(sql(q(SELECT count(*) FROM cdi.sync_rows r JOIN cdi.syncs s USING (sync_id) W
 start('echo', { request => request('/echo') }, 'SELECT 1 AS id', { type => 'basic', username => 'us', password => '{{secret.secret}}' });
 ended('echo', 1, 'credentials that come back');
 is(sql(q(SELECT string_agg(DISTINCT error, ' / ') FROM cdi.deliveries d JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'echo')), 'HTTP 422: Basic dXM6***A==', 'are not recorded');
-is(push_pid(), $pid, 'and the worker is the same');
+is(push_pid($node), $pid, 'and the worker is the same');
 
 # ---- rows that make a request impossible ----
 
@@ -191,23 +191,31 @@ is(scalar(requests('/fine?two')), 1, 'once');
 
 start('token', { request => request('/fine?token') }, 'SELECT 1 AS id',
 	{ type => 'oauth2', grant => 'client_credentials', token_url => '{{settings.base}}/token', client_id => 'us', client_secret => '{{secret.secret}}' });
-sleep(0.1) until requests('/token');
+ok(wait_until(sub { requests('/token') }), 'it is asked for');
 sql(q(SELECT cdi_drop_sync('token'), cdi_drop_destination('token')));
-sql(q(SELECT cdi_sync_run('nul')));
-sleep(2.5);
-is(push_pid(), $pid, 'the worker has outlived it');
+start('dropped', { request => request('/fine') }, 'SELECT 1 AS id');
+ended('dropped', 1, 'the worker knows that it is dropped');
+answer('token');
+sleep(0.5);
+start('outlived', { request => request('/fine') }, 'SELECT 1 AS id');
+ended('outlived', 1, 'others go on');
+is(push_pid($node), $pid, 'the worker has outlived it');
 
 # ---- begun anew while requests are in flight ----
 
+unlink "$requests_file.token";
 start('reset', { request => request('/token?reset') }, 'SELECT n AS id FROM generate_series(1, 50) n');
-sleep(0.1) until requests('/token?reset');
+ok(wait_until(sub { requests('/token?reset') == 2 }), 'as many as may be');
 sql(q(SELECT cdi_sync_reset('reset')));
-sleep(5);
-cmp_ok(scalar(requests('/token?reset')), '<=', 3, 'what was queued before a reset is not sent after it');
+start('resets', { request => request('/fine') }, 'SELECT 1 AS id');
+ended('resets', 1, 'the worker knows of the reset');
+answer('token');
 sql(q(SELECT cdi_alter_sync('reset', model => 'SELECT 51 AS id', mode => 'upsert'), cdi_sync_run('reset')));
-ok($node->poll_query_until('shop', q(SELECT count(*) = 1 FROM cdi.sync_rows r JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'reset' AND r.primary_key = '51')), 'what comes then is');
+ok($node->poll_query_until('shop', q(SELECT count(*) = 1 FROM cdi.sync_rows r JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'reset' AND r.primary_key = '51')), 'what comes after a reset is sent');
+is(scalar(requests('/token?reset')), 3, 'and nothing that was queued before it');
 
 # Rows that have ended, and of which that is not written yet
+unlink "$requests_file.late";
 start('held', { request => request('/late') }, 'SELECT n AS id FROM generate_series(1, 40) n');
 start("gone$_", { batch => { max_items => 20 }, request => request('/fine') }, q(SELECT n AS id, repeat($$x$$, 1000) AS v FROM generate_series(1, 4000) n)) for 1 .. 8;
 for (1 .. 8)
@@ -215,8 +223,9 @@ for (1 .. 8)
 	sql("SELECT cdi_drop_sync('gone$_')");
 	sleep(0.03);
 }
+answer('late');
 ok($node->poll_query_until('shop', q(SELECT count(*) = 40 FROM cdi.sync_rows r JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'held')), 'syncs that are dropped while they send');
-is(push_pid(), $pid, 'harm nobody');
+is(push_pid($node), $pid, 'harm nobody');
 ok($node->poll_query_until('shop', q(SELECT count(*) = 0 FROM (SELECT sync_id FROM cdi.sync_rows UNION ALL SELECT sync_id FROM cdi.push_cursor) r WHERE sync_id NOT IN (SELECT sync_id FROM cdi.syncs))), 'and leave nothing');
 
 # ---- rules that change while a request is in flight ----
@@ -226,12 +235,14 @@ sql(q(SELECT cdi_install_destination_spec('{"$schema": "cdi-dest-1", "name": "fi
 sql(qq(SELECT cdi_create_destination('first_events', 'first_events', '{"base": "http://127.0.0.1:$port"}')));
 sql(q(SELECT cdi_create_event_stream('first_events', 'first_events')));
 sql(q(SELECT cdi_track('u' || n, 'E') FROM generate_series(1, 2) n));
-sleep(0.05) until requests('/first') >= 2;
+ok(wait_until(sub { requests('/first') >= 2 }), 'two events are sent');
 sql(q(SELECT cdi_alter_event_stream('first_events', rules => '{"events": ["F"]}')));
 sleep(0.3);
 my $used = cpu();
 sleep(1.5);
 cmp_ok(cpu() - $used, '<', 50, 'the worker waits for its answer, and does nothing meanwhile');
+note('ticks ', cpu() - $used);
+answer('first');
 
 # ---- schedules ----
 
@@ -244,8 +255,10 @@ my $before = sql(q(SELECT count(*) FROM cdi.sync_runs r JOIN cdi.syncs s USING (
 sql(q(SELECT cdi_sync_run('first', everything => true)));
 ok($node->poll_query_until('shop', qq(SELECT count(*) = $before + 1 FROM cdi.sync_runs r JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'second')), 'another follows once it is delivered, though nothing else happens');
 sql(q(SELECT cdi_sync_schedule('second', every => '300000 years')));
+my $more = qq(SELECT count(*) - $before FROM cdi.sync_runs r JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'second');
+ok($node->poll_query_until('shop', $more, '2'), 'a time beyond all times: it runs once');
 sleep(2);
-is(sql(qq(SELECT count(*) - $before FROM cdi.sync_runs r JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'second')), '2', 'a time beyond all times does not come again and again');
+is(sql($more), '2', 'and not again and again');
 
 # ---- why ----
 
@@ -258,6 +271,7 @@ ok($node->poll_query_until('shop', q(SELECT count(*) = 1 FROM cdi.destination_pa
 sleep(2);
 my $ticks = cpu();
 sleep(4);
+note('ticks ', cpu() - $ticks);
 cmp_ok(cpu() - $ticks, '<=', 8, 'and the worker rests') or diag(sql(q(SELECT s.name, d.class, count(*) FROM cdi.deliveries d JOIN cdi.syncs s USING (sync_id) WHERE sent_at > now() - interval '4 s' GROUP BY 1, 2)), sql('TABLE cdi.destination_pauses'));
 
 $vendor->kill_kill;

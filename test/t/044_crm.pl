@@ -8,6 +8,10 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+use FindBin;
+use lib $FindBin::RealBin;
+use CdiPush;
+
 my $json = JSON::PP->new->utf8;
 my $port = PostgreSQL::Test::Cluster::get_free_port();
 my $vendor_url = "http://127.0.0.1:$port";
@@ -32,8 +36,7 @@ cdi.egress_allow_private = on
 ));
 $node->start;
 
-my ($in, $out, $err) = ('', '', '');
-my $vendor = IPC::Run::start([ 'python3', "$ENV{CDI_ROOT}/test/lib/crm_vendor.py", $port, $node->basedir . '/bq.pub' ], '<', \$in, '>', \$out, '2>', \$err);
+my $vendor = start_receiver('crm_vendor.py', $port, $node->basedir . '/bq.pub');
 
 sub sql
 {

@@ -13,7 +13,7 @@ use FindBin;
 use lib $FindBin::RealBin;
 use CdiHttp;
 
-my ($node, $port, $db) = collector_node('identifiers', '');
+my ($node, $port, $db) = collector_node('identifiers', "cdi.identity_normaliser_timeout = '2s'\n");
 sub sql { return $node->safe_psql($db, $_[0]) }
 my $key = sql(q(SELECT cdi_create_source('web')));
 ok(http_wait($port), 'the collector listens');

@@ -24,30 +24,10 @@ sub sql
 	return $node->safe_psql('shop', $_[0]);
 }
 
-sub push_pid
-{
-	my $pid;
-	# a server that recovers refuses
-	for (1 .. 600)
-	{
-		$pid = eval { $node->safe_psql('postgres', q(SELECT pid FROM pg_stat_activity WHERE application_name = 'cdi push' AND datname = 'shop')) };
-		return $pid if $pid;
-		sleep 0.1;
-	}
-	die 'no push worker';
-}
-
-sub crash
-{
-	kill 9, push_pid();
-	sleep 0.5;
-	push_pid();
-}
-
 sub requests
 {
 	my ($stage) = @_;
-	return grep { $_->{path} =~ m{^/gate/$stage(/|$)} } map { $json->decode($_) } split /\n/, slurp_file($requests_file);
+	return grep { $_->{path} =~ m{^/gate/$stage(/|$)} } received($requests_file);
 }
 
 sub open_gate { append_to_file("$requests_file.$_[0]", ''); }
@@ -56,7 +36,7 @@ sub open_gate { append_to_file("$requests_file.$_[0]", ''); }
 sub until_requests
 {
 	my ($stage, $n, $what) = @_;
-	for (1 .. 600) { last if requests($stage) > $n; sleep 0.1; }
+	wait_until(sub { requests($stage) > $n });
 	cmp_ok(scalar(requests($stage)), '>', $n, $what);
 	return scalar(requests($stage));
 }
@@ -87,17 +67,17 @@ for my $kind (qw(rows events))
 	}
 
 	$create = until_requests('create', $create, "$kind: the first stage is on its way");
-	crash();
+	kill_push_worker($node);
 	$create = until_requests('create', $create, "$kind: after kill -9 it begins again");
 	is(scalar(requests('main')), $main, "$kind: and what comes after waits for it");
 	open_gate('create');
 	$main = until_requests('main', $main, "$kind: the request itself is on its way");
-	crash();
+	kill_push_worker($node);
 	until_requests('create', $create, "$kind: after kill -9 it begins with the first stage");
 	$main = until_requests('main', $main, "$kind: and goes on");
 	open_gate($_) for qw(main poll);
 	$poll = until_requests('poll', $poll + 3, "$kind: a job is asked about");
-	crash();
+	kill_push_worker($node);
 	$main = until_requests('main', $main, "$kind: after kill -9 the job is begun again");
 	is(sql($accepted), '0', "$kind: nothing is acknowledged");
 
@@ -105,13 +85,13 @@ for my $kind (qw(rows events))
 	my $holder = $node->background_psql('shop');
 	$holder->query_safe("BEGIN; LOCK TABLE cdi.$table IN SHARE MODE");
 	open_gate('done');
-	ok($node->poll_query_until('shop', qq(SELECT count(*) > 0 FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE a.application_name = 'cdi push' AND NOT l.granted)), "$kind: the last answers are there, and cannot be written");
-	crash();
+	ok($node->poll_query_until('shop', q(SELECT count(*) > 0 FROM cdi.push_waits)), "$kind: the last answers are there, and cannot be written");
+	kill_push_worker($node);
 	eval { $holder->quit };
 	ok($node->poll_query_until('shop', "SELECT ($accepted) = 20"), "$kind: in the end all are acknowledged");
 	ok($node->poll_query_until('shop', q(SELECT bool_and(in_flight_requests = 0) FROM cdi.stat_destinations)), "$kind: nothing is on its way");
 	$main = requests('main');
-	crash();
+	kill_push_worker($node);
 	sleep 0.5;
 	is(scalar(requests('main')), $main, "$kind: what is written is not sent again");
 	my %keys;

@@ -53,7 +53,7 @@ sub version
 sub arrived
 {
 	my ($path) = @_;
-	return map { @{ $json->decode($_->{body}) } } grep { $_->{path} eq "/$path" } map { $json->decode($_) } split /\n/, slurp_file($requests_file);
+	return map { @{ $json->decode($_->{body}) } } grep { $_->{path} eq "/$path" } received($requests_file);
 }
 
 sql('CREATE TABLE customers (id integer, version integer); INSERT INTO customers SELECT n, 1 FROM generate_series(1, 20) n');
@@ -85,6 +85,7 @@ for my $case ([ 'cdi_drop_sync', q(SELECT cdi_drop_sync('one')) ], [ 'cdi_sync_r
 		is(sql('SELECT count(*) FROM cdi.push_waits'), '1', "$what: and waits for nothing");
 	}
 	is(sql(q(SELECT count(*) FROM pg_stat_activity WHERE application_name = 'cdi push' AND (xact_start < now() - interval '5 s'))), '0', "$what: no transaction of the worker stays open");
+	eventually(q(SELECT in_flight_requests = 0 FROM cdi.stat_destinations WHERE destination = 'one'), "$what: all has been answered");
 	my $sent = arrived('ok/one');
 	sleep 0.5;
 	is(scalar(arrived('ok/one')), $sent, "$what: nothing more is sent of which nothing could be recorded");

@@ -8,6 +8,10 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep);
 
+use FindBin;
+use lib $FindBin::RealBin;
+use CdiPush;
+
 my $port = PostgreSQL::Test::Cluster::get_free_port();
 my $primary = PostgreSQL::Test::Cluster->new('primary');
 $primary->init(allows_streaming => 1);
@@ -20,9 +24,7 @@ max_worker_processes = 32
 cdi.egress_allow_private = on
 ));
 $primary->start;
-my ($in, $out, $err) = ('', '', '');
-my $receiver = IPC::Run::start([ 'python3', "$ENV{CDI_ROOT}/test/lib/receiver.py", $port, $requests_file ],
-	'<', \$in, '>', \$out, '2>', \$err);
+my $receiver = start_receiver('receiver.py', $port, $requests_file);
 
 sub sent
 {
@@ -85,9 +87,8 @@ $standby->promote;
 ok($standby->poll_query_until('shop', q(SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'cdi push' AND datname = 'shop')), 'promoted, it has a push worker');
 $standby->safe_psql('shop', q(INSERT INTO people VALUES (12); SELECT cdi_sync_run('people')));
 ok($standby->poll_query_until('shop', q(SELECT count(*) = 1 FROM cdi.outbox o JOIN cdi.push_cursor c USING (sync_id) WHERE o.position > c.position)), 'what is queued');
-sleep 1;
-is(sent('/ok/crm'), $before, 'waits until somebody says that it takes the place of the primary');
-like(slurp_file($standby->logfile), qr/this database is a copy of one that was armed/, 'and the log says so');
+ok(wait_until(sub { slurp_file($standby->logfile) =~ /this database is a copy of one that was armed/ }), 'waits, as the log says');
+is(sent('/ok/crm'), $before, 'until somebody says that it takes the place of the primary');
 fails($standby, 'SELECT cdi_arm()', 'this database is a copy of one that was armed', 'cdi_arm() asks');
 $standby->safe_psql('shop', 'SELECT cdi_arm(trust => true)');
 ok($standby->poll_query_until('shop', 'SELECT count(*) = 11 FROM cdi.sync_rows'), 'it goes on');

@@ -12,6 +12,10 @@ $node->init;
 $node->append_conf('postgresql.conf', "fsync = off\n");
 $node->start;
 
+# Both installations that are compared have partitions of today, and of no other day.
+my $left_today = $node->safe_psql('postgres', q(SELECT ceil(extract(epoch FROM interval '1 day' - (now() AT TIME ZONE 'UTC')::time))));
+sleep $left_today if $left_today < 180;
+
 my $page = q('{"page": {"url": "https://shop.example/a"}}');
 
 sub host_of
@@ -38,14 +42,21 @@ append_to_file($poster_script,
 	"SELECT cdi_track('u' || :client_id, 'posted', jsonb_build_object('n', :n), context => $page) \\gset\n");
 PostgreSQL::Test::Utils::append_to_file($node->basedir . '/poster', "\\set n random(1, 1000)\n" . slurp_file($poster_script));
 my ($in, $out, $err) = ('', '', '');
-my $poster = IPC::Run::start([ 'pgbench', '-n', '-c', '4', '-T', '6', '-h', $node->host, '-p', $node->port,
+my $posted_so_far = q(SELECT count(*) FROM cdi.events WHERE event = 'posted');
+sub until_more_is_posted
+{
+	my ($what) = @_;
+	my $before = $node->safe_psql('old', $posted_so_far);
+	ok($node->poll_query_until('old', "SELECT ($posted_so_far) > $before + 20"), $what);
+}
+my $poster = IPC::Run::start([ 'pgbench', '-n', '-c', '4', '-T', '800', '-h', $node->host, '-p', $node->port,
 		'-f', $node->basedir . '/poster', 'old' ], '<', \$in, '>', \$out, '2>', \$err);
 
-sleep 1;
+until_more_is_posted('events are posted');
 my ($status, $stdout, $stderr) = $node->psql('old', 'ALTER EXTENSION cdi UPDATE');
 is($status, 0, 'ALTER EXTENSION UPDATE while events are posted');
 like($stderr, qr{WARNING:.*run SELECT \S*cdi_init\(\)}, 'its warning asks for cdi_init()');
-sleep 1;
+until_more_is_posted('and by the new version into the old storage');
 $node->safe_psql('old', "SELECT cdi_track('u', 'between', context => $page)");
 $node->safe_psql('old', q(SELECT cdi_group('demo', 'acme', '{"plan": "pro"}', anonymous_id => 'between-phone')));
 is($node->safe_psql('old', q(SELECT count(*) FROM cdi.identity_links WHERE 'between-phone' = ANY ("values"))), '0', 'a value that was blocked stays so');
@@ -62,6 +73,9 @@ $node->safe_psql('old', q(SELECT cdi_group('u', 'acme', '{"plan": "pro"}'); SELE
 is($node->safe_psql('old', q(SELECT cdi_resolve() > 0; SELECT traits FROM cdi.accounts; SELECT type, value, reason FROM cdi.identity_refusals)),
 	"t\n{\"plan\": \"pro\"}\nuser_id|demo|blocked", 'accounts are linked and refusals logged from then on');
 
+until_more_is_posted('and into the new one');
+# as if its time were over
+$poster->signal('ALRM');
 $poster->finish;
 my ($posted) = $out =~ /number of transactions actually processed: (\d+)/;
 my ($lost) = $out =~ /number of failed transactions: (\d+)/;

@@ -28,7 +28,7 @@ sub hold_ids
 			BEGIN;
 			SELECT cdi_ingest((SELECT jsonb_agg(jsonb_build_object('type', 'track', 'event', 'Held', 'userId', 'h', 'messageId', '$tag-' || lpad(n::text, 12, '0')))
 							   FROM generate_series(0, 4000, 200) n), 'web');
-			SELECT pg_sleep(60);) ],
+			SELECT pg_sleep(1000);) ],
 		'<', \undef, '>', \my $out, '2>', \my $err);
 
 	$node->poll_query_until('shop', "SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = '$application' AND wait_event = 'PgSleep'")

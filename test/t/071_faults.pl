@@ -25,7 +25,8 @@ under_load('lock', 'lock on cdi.events', sub {
 
 	$session->query_safe('BEGIN');
 	$session->query_safe('LOCK TABLE cdi.events IN ACCESS EXCLUSIVE MODE');
-	sleep 5;
+	my $before = counted('cdi_collector_answers_total{class="5xx"');
+	ok(wait_until(sub { counted('cdi_collector_answers_total{class="5xx"') > $before }), 'nothing can be stored');
 	$session->query_safe('ROLLBACK');
 	$session->quit;
 }, statuses => { 503 => 1 }, retries => 1);
@@ -47,8 +48,9 @@ under_load('wal', 'disk full for WAL', sub {
 }, retries => 1);
 
 under_load('source', 'source disabled in use', sub {
+	my $before = counted('cdi_collector_refused_keys_total');
 	$node->safe_psql('shop', q(SELECT cdi_disable_source('web')));
-	sleep 1;
+	ok(wait_until(sub { counted('cdi_collector_refused_keys_total') > $before }), 'its events are refused');
 	$node->safe_psql('shop', q(SELECT cdi_enable_source('web')));
 }, statuses => { 401 => 1 }, refused => 401);
 

@@ -11,8 +11,10 @@ use MIME::Base64;
 use PostgreSQL::Test::Cluster;
 use Time::HiRes qw(sleep time);
 
+use CdiWait;
+
 our @EXPORT = qw(http_connect http_send http_read http_raw http_post http_get
-  http_wait basic collector_node);
+  http_wait http_metric http_sockets collector_set basic collector_node);
 
 my $json = JSON::PP->new->utf8->allow_nonref;
 
@@ -31,6 +33,18 @@ sub collector_node
 	return ($node, $port, $db);
 }
 
+# Give the only collector of a database another setting: it starts anew with it,
+# so that nobody has to guess when a reload has come to it.
+sub collector_set
+{
+	my ($node, $port, $db, $name, $value) = @_;
+	my $pid = "SELECT pid FROM cdi.workers WHERE kind = 'collector' AND state = 'running'";
+	my $old = $node->safe_psql($db, $pid);
+	$node->safe_psql('postgres', "ALTER DATABASE $db SET $name = '$value'");
+	wait_until(sub { my $new = $node->safe_psql($db, $pid); $new ne '' && $new ne $old }) && http_wait($port)
+	  or die "the collector does not start with $name = $value";
+}
+
 # A connection; the caller may keep it for several requests.
 sub http_connect
 {
@@ -39,7 +53,7 @@ sub http_connect
 		PeerAddr => '127.0.0.1',
 		PeerPort => $port,
 		Proto => 'tcp',
-		Timeout => 10) or die "cannot connect to port $port: $!";
+		Timeout => LIMIT) or die "cannot connect to port $port: $!";
 	$socket->autoflush(1);
 	binmode $socket;
 	return $socket;
@@ -74,7 +88,7 @@ sub http_read
 {
 	my ($socket, $timeout) = @_;
 	my $buffer = '';
-	my $end = time + ($timeout || 30);
+	my $end = time + ($timeout || LIMIT);
 	my $answer;
 
 	my $more = sub {
@@ -139,15 +153,34 @@ sub http_get
 # Until something listens there; false after a while.
 sub http_wait
 {
-	my ($port, $seconds) = @_;
-	my $end = time + ($seconds || 60);
-	while (time < $end)
-	{
+	my ($port) = @_;
+	return wait_until(sub {
 		my $answer = eval { http_get($port, '/health') };
-		return 1 if $answer && $answer->{status} == 200;
-		sleep 0.1;
+		return $answer && $answer->{status} == 200;
+	});
+}
+
+# Sum of a number of /metrics over all collectors
+sub http_metric
+{
+	my ($port, $name) = @_;
+	my $sum = 0;
+	$sum += $_ for http_get($port, '/metrics')->{body} =~ /^\Q$name\E(?:\{[^}]*\})? (\S+)$/mg;
+	return $sum;
+}
+
+# How many sockets listen on a port, as the kernel says
+sub http_sockets
+{
+	my ($port) = @_;
+	my $hex = sprintf ':%04X', $port;
+	my $number = 0;
+	for my $path ('/proc/net/tcp', '/proc/net/tcp6')
+	{
+		open my $file, '<', $path or next;
+		$number += grep { my @field = split ' '; $field[1] =~ /$hex$/ && $field[3] eq '0A' } <$file>;
 	}
-	return 0;
+	return $number;
 }
 
 1;

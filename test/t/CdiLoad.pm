@@ -10,13 +10,12 @@ use JSON::PP;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use Time::HiRes qw(sleep);
-
 use CdiHttp;
+use CdiWait;
 
-our @EXPORT = qw(load_setup server_comes_back collecting parked wait_until under_load);
+our @EXPORT = qw(load_setup server_comes_back collecting parked counted wait_until under_load);
 
-my ($node, $port, $key, $program, $calls, $preload);
+my ($node, $port, $key, $program, $calls, $preload, $running);
 
 sub compile
 {
@@ -87,28 +86,44 @@ sub parked
 	return $answer && $answer->{body} =~ /^cdi_collector_parked_requests(\{[^}]*\})? [1-9]/m;
 }
 
+# What the collectors have counted, all together
+sub counted
+{
+	my ($metric) = @_;
+	my $answer = eval { http_get($port, '/metrics') };
+	my $sum = 0;
+
+	$sum += $1 while ($answer ? $answer->{body} : '') =~ /^\Q$metric\E[^ ]* (\d+)$/mg;
+	return $sum;
+}
+
 # Where the postmaster is gone, it is started as soon as its children have let
 # go of the shared memory.
 sub server_comes_back
 {
 	return wait_until(sub {
-		return 1 if defined try_sql('SELECT 1');
+		return 1 if defined ask('SELECT 1');
 		return 0 if defined $node->{_pid} && kill 0, $node->{_pid};
 		$node->{_pid} = undef;
 		return start_server(fail_ok => 1);
 	});
 }
 
+# It posts until it is told to stop, however long the fault takes.
 sub load_start
 {
 	my ($tag, @options) = @_;
 	my $load = { tag => $tag, ids => $node->basedir . "/$tag.ids", out => '', err => '' };
 
-	$load->{run} = IPC::Run::start([ $program, '--connections', 32, '--seconds', 120, '--give-up', 60, '--tag', $tag,
+	$load->{run} = IPC::Run::start([ $program, '--connections', 32, '--seconds', 3600, '--give-up', LIMIT, '--tag', $tag,
 			'--ids', $load->{ids}, @options, $port, $key, $calls ],
 		'<', \undef, '>', \$load->{out}, '2>', \$load->{err});
+	$running = $load->{run};
 	return $load;
 }
+
+# A test that dies leaves no load behind.
+END { local $?; $running->kill_kill(grace => 5) if $running }
 
 # End the load; returns what it counted.
 sub load_finish
@@ -117,29 +132,14 @@ sub load_finish
 
 	$load->{run}->signal('TERM');
 	$load->{run}->finish;
+	undef $running;
 	my $got = eval { decode_json($load->{out}) } or die "load printed $load->{out} $load->{err}";
 	return $got;
 }
 
-# psql that ends before it has read its input (no server) makes IPC::Run die.
-sub try_sql
+sub ask
 {
-	my ($sql) = @_;
-	my ($status, $value) = eval { $node->psql('shop', $sql) };
-
-	return defined $status && $status == 0 ? $value : undef;
-}
-
-sub wait_until
-{
-	my ($condition) = @_;
-
-	for (1 .. 400)
-	{
-		return 1 if $condition->();
-		sleep 0.1;
-	}
-	return 0;
+	return try_sql($node, 'shop', $_[0]);
 }
 
 # Until events of the load are stored (again)
@@ -150,7 +150,7 @@ sub events_flow
 	my $first;
 
 	return wait_until(sub {
-		my $now = try_sql($count);
+		my $now = ask($count);
 		my $more = defined $now && defined $first && $now > $first;
 
 		$first = $now unless defined $first;

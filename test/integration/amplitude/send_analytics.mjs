@@ -3,7 +3,7 @@
 import { withPage } from '../../lib/browser.mjs'
 
 const [host, apiKey] = process.argv.slice(2)
-const { result } = await withPage({ sdk: 'amplitude', script: 'page_analytics.mjs', values: { host, apiKey } }, async (page) => {
+const { result } = await withPage({ sdk: 'amplitude', script: 'page_analytics.mjs', values: { host, apiKey }, host, events: 18 }, async (page) => {
     const codes = await page.evaluate(async () => {
         amplitude.setUserId('web-user-1')
         const sent = [

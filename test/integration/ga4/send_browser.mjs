@@ -4,16 +4,17 @@
 import { withPage } from '../../lib/browser.mjs'
 
 const [host, trackingId] = process.argv.slice(2)
-await withPage({ sdk: 'ga4', script: 'page.mjs', values: { host, trackingId } }, async (page) => {
+await withPage({ sdk: 'ga4', script: 'page.mjs', values: { host, trackingId }, host, events: 13 }, async (page, arrived) => {
     await page.evaluate(() => {
         track()
         track({ type: 'purchase', event: { 'epn.value': 19.99, 'ep.currency': 'EUR', 'ep.note': 'größer\u2028“quoted”' } })
     })
     // A second round after the first has gone out.
-    await page.waitForTimeout(300)
+    await arrived(2, 300)
     await page.evaluate(() => {
         for (let i = 0; i < 10; i++) {
             track({ type: 'tick', event: { 'epn.i': i } })
         }
     })
+    await arrived(12, 500)
 })

@@ -3,7 +3,7 @@
 import { withPage } from '../../lib/browser.mjs'
 
 const [host, writeKey] = process.argv.slice(2)
-await withPage({ sdk: 'jitsu', script: 'page.mjs', values: { host, writeKey } }, async (page) => {
+await withPage({ sdk: 'jitsu', script: 'page.mjs', values: { host, writeKey }, host, events: 14 }, async (page) => {
     await page.evaluate(async () => {
         await jitsu.page({ name: 'Home', category: 'Shop' })
         await jitsu.identify('web-1', { email: 'Ada@Example.com', plan: 'pro' })

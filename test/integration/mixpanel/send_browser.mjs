@@ -3,7 +3,7 @@
 import { withPage } from '../../lib/browser.mjs'
 
 const [host, token] = process.argv.slice(2)
-await withPage({ sdk: 'mixpanel', script: 'page.mjs', values: { host, token } }, async (page) => {
+await withPage({ sdk: 'mixpanel', script: 'page.mjs', values: { host, token }, host, events: 69 }, async (page, arrived) => {
     await page.evaluate(() => {
         mixpanel.track_pageview()
         mixpanel.track('Anonymous View')
@@ -17,6 +17,6 @@ await withPage({ sdk: 'mixpanel', script: 'page.mjs', values: { host, token } },
         }
     })
     // Batches go out every five seconds; the rest when the page is left.
-    await page.waitForTimeout(5500)
+    await arrived(68, 5500)
     await page.evaluate(() => mixpanel.track('Page Left'))
 })

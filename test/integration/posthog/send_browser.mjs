@@ -3,7 +3,7 @@
 import { withPage } from '../../lib/browser.mjs'
 
 const [host, apiKey] = process.argv.slice(2)
-await withPage({ sdk: 'posthog', script: 'page.mjs', values: { host, apiKey } }, async (page) => {
+await withPage({ sdk: 'posthog', script: 'page.mjs', values: { host, apiKey }, host, events: 16 }, async (page, arrived) => {
     await page.evaluate(() => {
         posthog.capture('Order Completed', {
             revenue: 19.99, tax: 0.1, items: [{ sku: 'a-1', price: 1e21 }], note: 'größer\u2028“quoted”',
@@ -13,7 +13,7 @@ await withPage({ sdk: 'posthog', script: 'page.mjs', values: { host, apiKey } },
         posthog.alias('web-alias')
     })
     // Batches go out every three seconds; the rest when the page is left.
-    await page.waitForTimeout(3300)
+    await arrived(5, 3300)
     await page.evaluate(() => {
         for (let i = 0; i < 10; i++) {
             posthog.capture('Tick', { i })

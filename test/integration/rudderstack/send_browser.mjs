@@ -4,7 +4,7 @@ import { withPage } from '../../lib/browser.mjs'
 
 const [host, writeKey, batch] = process.argv.slice(2)
 const script = batch === 'batch' ? 'page_batch.mjs' : 'page.mjs'
-await withPage({ sdk: 'rudderstack', script, values: { host, writeKey } }, async (page) => {
+await withPage({ sdk: 'rudderstack', script, values: { host, writeKey }, host, events: 15 }, async (page, arrived) => {
     await page.evaluate(async () => {
         await new Promise((resolve) => analytics.ready(resolve))
         analytics.page('Shop', 'Home', { shelf: 3 })
@@ -16,11 +16,11 @@ await withPage({ sdk: 'rudderstack', script, values: { host, writeKey } }, async
         analytics.alias('web-1-new', 'web-1')
     })
     // A second round after the first has gone out.
-    await page.waitForTimeout(500)
+    await arrived(5, 500)
     await page.evaluate(() => {
         for (let i = 0; i < 10; i++) {
             analytics.track('Tick', { i })
         }
     })
-    await page.waitForTimeout(1000)
+    await arrived(15, 1000)
 })

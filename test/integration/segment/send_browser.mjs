@@ -3,7 +3,7 @@
 import { withPage } from '../../lib/browser.mjs'
 
 const [host, writeKey, script = 'page.mjs'] = process.argv.slice(2)
-await withPage({ sdk: 'segment', script, values: { host, writeKey } }, async (page) => {
+await withPage({ sdk: 'segment', script, values: { host, writeKey }, host, events: 16 }, async (page, arrived) => {
     await page.evaluate(async () => {
         await analytics.page('Shop', 'Home', { shelf: 3 })
         await analytics.track('Order Completed', {
@@ -15,7 +15,7 @@ await withPage({ sdk: 'segment', script, values: { host, writeKey } }, async (pa
         await analytics.screen('Start')
     })
     // A second round after the first has gone out.
-    await page.waitForTimeout(300)
+    await arrived(6, 300)
     await page.evaluate(async () => {
         for (let i = 0; i < 10; i++) {
             await analytics.track('Tick', { i })

@@ -3,7 +3,7 @@
 import { withPage } from '../../lib/browser.mjs'
 
 const [host, , options = '{}'] = process.argv.slice(2)
-await withPage({ sdk: 'snowplow', script: 'page.mjs', values: { host, options: JSON.parse(options) } }, async (page) => {
+await withPage({ sdk: 'snowplow', script: 'page.mjs', values: { host, options: JSON.parse(options) }, host, events: 13 }, async (page, arrived) => {
     await page.evaluate(() => {
         trackPageView({ title: 'Größe' })
         setUserId('web-1')
@@ -18,7 +18,7 @@ await withPage({ sdk: 'snowplow', script: 'page.mjs', values: { host, options: J
         flushBuffer()
     })
     // A second round after the first has gone out.
-    await page.waitForTimeout(300)
+    await arrived(3, 300)
     await page.evaluate(() => {
         for (let i = 0; i < 10; i++) {
             trackStructEvent({ category: 'Shop', action: 'tick', value: i })

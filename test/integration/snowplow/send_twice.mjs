@@ -4,7 +4,7 @@
 import { withPage } from '../../lib/browser.mjs'
 
 const [host, eventMethod] = process.argv.slice(2)
-await withPage({ sdk: 'snowplow', script: 'page.mjs', values: { host, options: { eventMethod } } }, async (page) => {
+await withPage({ sdk: 'snowplow', script: 'page.mjs', values: { host, options: { eventMethod } }, host: `http://127.0.0.1:${new URL(host).port}`, events: 2 }, async (page) => {
     for (const title of ['first', 'second']) {
         const answered = page.waitForResponse((response) =>
             response.url().startsWith(host) && response.request().method() !== 'OPTIONS')

@@ -189,7 +189,7 @@ COMMENT ON VIEW cdi.secret_entry IS 'Where secrets are entered: COPY cdi.secret_
 
 CREATE TABLE cdi.webhooks (
     source_id integer PRIMARY KEY,
-    scheme text NOT NULL CHECK (scheme IN ('stripe', 'shopify', 'github', 'hmac')),
+    scheme text NOT NULL CHECK (scheme IN ('stripe', 'shopify', 'github', 'standard', 'hmac')),
     secrets text[] NOT NULL CHECK (cardinality(secrets) > 0),
     settings jsonb NOT NULL DEFAULT '{}',
     mapping jsonb NOT NULL,

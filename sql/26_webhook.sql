@@ -21,7 +21,7 @@ FROM (VALUES
        "userId": {"any": ["$.data.object.client_reference_id", "$.data.object.metadata.user_id", "$.data.object.metadata.userId"]},
        "anonymousId": {"concat": ["stripe:", {"any": ["$.data.object.customer", "$.data.object.id", "$.id"]}]},
        "traits": {"email": {"any": ["$.data.object.customer_details.email", "$.data.object.customer_email", "$.data.object.receipt_email", "$.data.object.billing_details.email", "$.data.object.email"]}},
-       "properties": "$.data.object",
+       "properties": {"any": ["$.data.object", "$"]},
        "context": {"library": {"name": "stripe", "version": "$.api_version"}, "livemode": "$.livemode"}}'),
     ('shopify', '{"header": "X-Shopify-Hmac-Sha256", "encoding": "base64"}',
      '{"type": "track", "event": "header:X-Shopify-Topic", "messageId": "header:X-Shopify-Webhook-Id",
@@ -35,6 +35,12 @@ FROM (VALUES
        "anonymousId": {"concat": ["github:", {"any": ["$.sender.id", "$.repository.id", "header:X-GitHub-Delivery"]}]},
        "properties": "$",
        "context": {"library": {"name": "github"}}}'),
+    ('standard', '{"header": "webhook-signature", "prefix": "v1,", "encoding": "base64", "secret_encoding": "base64",
+       "signed": "{header:webhook-id}.{timestamp}.{body}", "timestamp_header": "webhook-timestamp", "tolerance": 300}',
+     '{"type": "track", "event": {"any": ["$.type", "$.event"]}, "messageId": {"any": ["header:webhook-id", "header:svix-id"]}, "timestamp": "$.timestamp",
+       "userId": {"any": ["$.data.user_id", "$.data.userId"]},
+       "anonymousId": {"concat": ["webhook:", {"any": ["$.data.id", "header:webhook-id", "header:svix-id"]}]},
+       "properties": {"any": ["$.data", "$"]}}'),
     ('hmac', '{"header": "X-Signature-256", "prefix": "sha256="}',
      '{"type": {"any": ["$.type", "track"]}, "event": {"any": ["$.event", "$.name"]}, "messageId": {"any": ["$.messageId", "$.message_id", "$.id"]},
        "userId": {"any": ["$.userId", "$.user_id"]}, "anonymousId": {"any": ["$.anonymousId", "$.anonymous_id"]},
@@ -59,16 +65,17 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Write file:NAME, env:CDI_NAME or secret:NAME; the value itself would be in the log.';
     END IF;
     SELECT string_agg(quote_literal(k), ', ') INTO unknown FROM jsonb_object_keys(settings) k
-    WHERE k NOT IN ('header', 'prefix', 'encoding', 'algorithm', 'pairs', 'signed', 'timestamp_header', 'tolerance');
+    WHERE k NOT IN ('header', 'prefix', 'encoding', 'algorithm', 'pairs', 'signed', 'timestamp_header', 'tolerance', 'secret_encoding');
     IF unknown IS NOT NULL THEN
         RAISE EXCEPTION 'a webhook has no setting %', unknown
             USING ERRCODE = 'invalid_parameter_value',
-                  HINT = 'There are header, prefix, encoding, algorithm, pairs, signed, timestamp_header and tolerance.';
+                  HINT = 'There are header, prefix, encoding, algorithm, pairs, signed, timestamp_header, tolerance and secret_encoding.';
     END IF;
     IF coalesce(settings ->> 'header', '') = '' OR coalesce(settings ->> 'encoding', 'hex') NOT IN ('hex', 'base64')
         OR coalesce(settings ->> 'algorithm', 'sha256') NOT IN ('sha1', 'sha256', 'sha512')
+        OR coalesce(settings ->> 'secret_encoding', 'text') NOT IN ('text', 'base64')
         OR position('{body}' IN coalesce(settings ->> 'signed', '{body}')) = 0 THEN
-        RAISE EXCEPTION 'settings of a webhook need "header", an encoding hex or base64, an algorithm sha1, sha256 or sha512, and {body} in what is signed'
+        RAISE EXCEPTION 'settings of a webhook need "header", an encoding hex or base64, an algorithm sha1, sha256 or sha512, a secret_encoding text or base64, and {body} in what is signed'
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
     FOR rule IN SELECT r FROM jsonb_array_elements(CASE jsonb_typeof(mapping) WHEN 'array' THEN mapping ELSE jsonb_build_array(mapping) END) r LOOP
@@ -93,7 +100,7 @@ BEGIN
     SELECT * INTO preset FROM cdi._webhook_preset(scheme);
     IF preset.settings IS NULL THEN
         RAISE EXCEPTION 'no scheme "%" of webhooks is known', scheme
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'There are stripe, shopify, github and hmac.';
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'There are stripe, shopify, github, standard and hmac.';
     END IF;
     settings := preset.settings || coalesce(settings, '{}');
     mapping := coalesce(mapping, preset.mapping);
@@ -105,7 +112,7 @@ BEGIN
     RETURN '/hook/' || source;
 END
 $$;
-COMMENT ON FUNCTION cdi_create_webhook(text, text, text[], jsonb, jsonb) IS 'Lets a source take signed webhooks (stripe, shopify, github, or hmac with settings of its own) and returns the path to send them to. secrets are references, any of which may have signed; mapping says what of the payload becomes what of an event. Called again it replaces all of this.';
+COMMENT ON FUNCTION cdi_create_webhook(text, text, text[], jsonb, jsonb) IS 'Lets a source take signed webhooks (stripe, shopify, github, standard, or hmac with settings of its own) and returns the path to send them to. secrets are references, any of which may have signed; mapping says what of the payload becomes what of an event. Called again it replaces all of this.';
 
 CREATE OR REPLACE FUNCTION cdi_drop_webhook(source text)
 RETURNS boolean

@@ -82,3 +82,56 @@ cdi_base64_decode(CdiText text)
 	result.len = out - result.data;
 	return result;
 }
+
+/* Half a pair in three bytes: a high one from 0xd800, a low one from 0xdc00 on;
+ * -1 where there is none. */
+static int
+surrogate_at(const char *at, const char *end, int first)
+{
+	const unsigned char *byte = (const unsigned char *) at;
+	int			unit;
+
+	if (end - at < 3 || byte[0] != 0xed || (byte[1] & 0xc0) != 0x80 || (byte[2] & 0xc0) != 0x80)
+		return -1;
+	unit = 0xd000 | (byte[1] & 0x3f) << 6 | (byte[2] & 0x3f);
+	return unit >= first && unit < first + 0x400 ? unit : -1;
+}
+
+CdiText
+cdi_base64_decode_utf16(CdiText text)
+{
+	CdiText		result = cdi_base64_decode(text);
+	char	   *out = (char *) result.data;
+	const char *at = result.data;
+	const char *end = result.data + result.len;
+
+	if (at == NULL || memchr(at, 0xed, result.len) == NULL)
+		return result;
+	while (at < end)
+	{
+		int			high = surrogate_at(at, end, 0xd800);
+		int			low = high >= 0 ? surrogate_at(at + 3, end, 0xdc00) : -1;
+
+		if (low >= 0)
+		{
+			int			point = 0x10000 + ((high & 0x3ff) << 10 | (low & 0x3ff));
+
+			*out++ = (char) (0xf0 | point >> 18);
+			*out++ = (char) (0x80 | (point >> 12 & 0x3f));
+			*out++ = (char) (0x80 | (point >> 6 & 0x3f));
+			*out++ = (char) (0x80 | (point & 0x3f));
+			at += 6;
+		}
+		else if (high >= 0 || surrogate_at(at, end, 0xdc00) >= 0)
+		{
+			memcpy(out, "\xef\xbf\xbd", 3);
+			out += 3;
+			at += 3;
+		}
+		else
+			*out++ = *at++;
+	}
+	*out = '\0';
+	result.len = out - result.data;
+	return result;
+}

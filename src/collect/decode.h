@@ -31,5 +31,11 @@ extern CdiText cdi_form_get(CdiText form, const char *name);
  * base64.  The result has a NUL behind it.
  */
 extern CdiText cdi_base64_decode(CdiText text);
+/*
+ * The same for SDKs in JavaScript that encode the halves of a surrogate pair
+ * as if each were a character (CESU-8): an emoji comes in six bytes and leaves
+ * in the four of UTF-8, half of one leaves as U+FFFD.
+ */
+extern CdiText cdi_base64_decode_utf16(CdiText text);
 
 #endif							/* CDI_DECODE_H */

@@ -18,7 +18,7 @@
 
 enum
 {
-	G_EVENT, G_CLIENT, G_USER, G_LOCALE, G_SCREEN, G_IP, G_CURRENCY, G_SESSION, G_GCS, G_GCD,
+	G_EVENT, G_CLIENT, G_USER, G_LOCALE, G_SCREEN, G_SCREEN_NAME, G_IP, G_CURRENCY, G_SESSION, G_GCS, G_GCD,
 	G_URL, G_PATH, G_TITLE, G_REFERRER,
 	G_SOURCE, G_MEDIUM, G_CAMPAIGN, G_TERM, G_CONTENT, G_CAMPAIGN_ID,
 	G_PLATFORM, G_PLATFORM_VERSION, G_MODEL, G_ARCHITECTURE, G_BITNESS, G_MOBILE,
@@ -299,6 +299,8 @@ is_item(CdiText name)
 static void
 take_parameter(Gtag *gtag, CdiText name, CdiText value)
 {
+	if (cdi_text_is(name, "ep.screen_name"))
+		gtag->values[G_SCREEN_NAME] = value;
 	if (starts_with(name, "ep."))
 		write_scalar(&gtag->properties, skip(name, 3), value, false);
 	else if (starts_with(name, "epn."))
@@ -439,6 +441,8 @@ cdi_gtag_translate(CdiTranslation *translation, CdiText shared)
 	cdi_write_string(out, "type", type);
 	if (strcmp(type, "track") == 0)
 		write_text(out, "event", gtag.values[G_EVENT]);
+	else if (strcmp(type, "screen") == 0)
+		write_text(out, "name", gtag.values[G_SCREEN_NAME]);
 	write_text(out, "userId", gtag.values[G_USER]);
 	write_text(out, "anonymousId", gtag.values[G_CLIENT]);
 	write_object(out, "traits", &gtag.traits);

@@ -23,7 +23,7 @@ static const CdiRoute routes[] = {
 	{"/import", "import", CDI_ROUTE_GET},
 	{"/settings", "settings", CDI_ROUTE_PAGE},
 	{"/flags", "flags", CDI_ROUTE_PAGE},	/* with PostHog */
-	{"/flags/definitions", "definitions", CDI_ROUTE_PAGE},
+	{"/flags/definitions", "definitions", CDI_ROUTE_PAGE},	/* with PostHog */
 	{NULL, NULL, 0}
 };
 
@@ -93,7 +93,7 @@ payload_of(CdiRequest *request)
 		data = cdi_form_get(request->query, "data");
 	if (is_json(data))
 		return cdi_text_trim(data);
-	decoded = cdi_base64_decode(data);
+	decoded = cdi_base64_decode_utf16(data);
 	return cdi_text_trim(decoded);
 }
 
@@ -294,7 +294,8 @@ answer(const CdiRequest *request, const CdiAnswer *answer, CdiReply *reply)
 	else if (is_type(request, "flags"))
 		appendStringInfoString(reply->body, "{\"flags\":{}}");
 	else if (is_type(request, "definitions"))
-		appendStringInfoString(reply->body, "{\"flags\":[]}");
+		/* Mixpanel's servers want the first of these, PostHog's all three. */
+		appendStringInfoString(reply->body, "{\"flags\":[],\"group_type_mapping\":{},\"cohorts\":{}}");
 	else if (wants_import_answer(request))
 		answer_import(request, answer, reply);
 	else

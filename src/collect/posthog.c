@@ -98,7 +98,7 @@ payload_of(CdiRequest *request)
 	body = cdi_text_trim(body);
 	if (body.len > 0 && body.data[0] != '{' && body.data[0] != '[')
 	{
-		CdiText		decoded = cdi_base64_decode(body);
+		CdiText		decoded = cdi_base64_decode_utf16(body);
 
 		if (decoded.data != NULL)
 			body = cdi_text_trim(decoded);

@@ -8,6 +8,7 @@
  *
  *		$is_identified, $user_state, $user_id	posthog-js and the mobile SDKs
  *		$process_person_profile false			no person was ever named
+ *		$device_id of posthog-js, no $user_id	no user was named since reset()
  *		distinct_id = $device_id				still the one of the first visit
  *		distinct_id = $<group type>_<group key>	nobody: a group by itself
  *
@@ -277,6 +278,11 @@ is_anonymous(CdiText id, const CdiText *values)
 		return true;
 	if (cdi_scan_string_is(values[P_USER_STATE], "identified") || cdi_scan_same(id, values[P_USER_ID]))
 		return false;
+	/* All that older versions of posthog-js say: with identify() comes $user_id
+	 * and stays in all events until reset(), which keeps $device_id. */
+	if (cdi_scan_string_is(values[P_LIB], "web") && cdi_scan_present(values[P_DEVICE_ID]) &&
+		!cdi_scan_present(values[P_USER_ID]))
+		return true;
 	return cdi_scan_kind(values[P_PROCESS_PROFILE]) == 'f' ||
 		cdi_scan_same(id, values[P_DEVICE_ID]) || is_group_id(id, values);
 }

@@ -92,19 +92,25 @@ unpack(CdiRequest *request)
 static void
 answer_settings(const CdiRequest *request, CdiReply *reply)
 {
+	/* what Segment's SDK calls the integration that sends, and Customer.io's,
+	 * which is made of it */
+	static const char *const senders[] = {"Segment.io", "Customer.io Data Pipelines"};
 	const char *host = cdi_request_header(request, "Host");
 	StringInfo	out = reply->body;
 
 	cdi_write_open(out, NULL, '{');
 	cdi_write_open(out, "integrations", '{');
-	cdi_write_open(out, "Segment.io", '{');
-	cdi_write_text(out, "apiKey", request->nkeys > 0 ? request->keys[0] : CDI_NO_TEXT);
-	if (host != NULL)
+	for (int i = 0; i < lengthof(senders); i++)
 	{
-		cdi_write_string(out, "apiHost", psprintf("%s/v1", host));
-		cdi_write_string(out, "protocol", cdi_request_secure(request) ? "https" : "http");
+		cdi_write_open(out, senders[i], '{');
+		cdi_write_text(out, "apiKey", request->nkeys > 0 ? request->keys[0] : CDI_NO_TEXT);
+		if (host != NULL)
+		{
+			cdi_write_string(out, "apiHost", psprintf("%s/v1", host));
+			cdi_write_string(out, "protocol", cdi_request_secure(request) ? "https" : "http");
+		}
+		cdi_write_close(out, '}');
 	}
-	cdi_write_close(out, '}');
 	cdi_write_close(out, '}');
 	cdi_write_value(out, "plan", cdi_text("{\"track\":{\"__default\":{\"enabled\":true,\"integrations\":{}}}}"));
 	cdi_write_value(out, "metrics", cdi_text("{\"sampleRate\":0}"));

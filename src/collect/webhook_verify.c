@@ -5,11 +5,13 @@
  * What the vendors do differs in few things, which are settings of the source
  * (cdi.webhooks, with presets in sql/26_webhook.sql):
  *
- *	header		where the signature stands, after prefix, in hex or base64
+ *	header		where the signature stands, after prefix, in hex or base64; or
+ *				several of them with spaces between
  *	pairs		the header is "t=TIME,v1=SIGNATURE,..." (Stripe)
  *	timestamp_header	where the time stands otherwise; tolerance in seconds
- *	signed		what is signed: text with {timestamp} and {body}
+ *	signed		what is signed: text with {timestamp}, {body} and {header:NAME}
  *	algorithm	sha256, sha1 or sha512
+ *	secret_encoding	base64 where the secret is that of a key's bytes
  *
  * Any of the source's secrets will do, so that one can be replaced by another.
  */
@@ -26,6 +28,7 @@
 #include "utils/timestamp.h"
 
 #include "base/base.h"
+#include "base/errors.h"
 #include "base/secret.h"
 #include "collect/webhook.h"
 
@@ -104,11 +107,12 @@ decode_signature(CdiText text, bool base64)
 	return result;
 }
 
-/* What is signed, with time and body in it */
+/* What is signed, with time, body and headers in it */
 static CdiText
-signed_text(const char *template, CdiText timestamp, CdiText body)
+signed_text(const CdiRequest *request, const char *template, CdiText timestamp, CdiText body)
 {
 	StringInfoData out;
+	const char *end;
 
 	initStringInfo(&out);
 	while (*template != '\0')
@@ -123,10 +127,27 @@ signed_text(const char *template, CdiText timestamp, CdiText body)
 			appendBinaryStringInfo(&out, body.data, body.len);
 			template += 6;
 		}
+		else if (strncmp(template, "{header:", 8) == 0 && (end = strchr(template, '}')) != NULL)
+		{
+			const char *value = cdi_request_header(request, pnstrdup(template + 8, end - template - 8));
+
+			appendStringInfoString(&out, value ? value : "");
+			template = end + 1;
+		}
 		else
 			appendStringInfoChar(&out, *template++);
 	}
 	return cdi_text_of(&out);
+}
+
+/* The bytes of a key that is written as whsec_ and base64, or base64 alone;
+ * data == NULL where there are none. */
+static CdiText
+decoded_key(const char *secret)
+{
+	CdiText		key = cdi_base64_decode(cdi_text(strncmp(secret, "whsec_", 6) == 0 ? secret + 6 : secret));
+
+	return key.len > 0 ? key : CDI_NO_TEXT;
 }
 
 /* What each of the secrets makes of the text.  Once per request: the text may
@@ -141,15 +162,25 @@ typedef struct Digests
 static void
 compute_digests(const Webhook *webhook, const EVP_MD *algorithm, CdiText text, Digests *digests)
 {
+	char	   *encoding = setting(webhook, "secret_encoding");
+	bool		base64 = encoding != NULL && strcmp(encoding, "base64") == 0;
+
 	digests->n = 0;
 	digests->bytes = palloc(EVP_MAX_MD_SIZE * Max(webhook->nsecrets, 1));
 	for (int i = 0; i < webhook->nsecrets; i++)
 	{
 		char	   *secret = cdi_secret_read(webhook->secrets[i]);
+		CdiText		key = base64 ? decoded_key(secret) : cdi_text(secret);
 
-		if (HMAC(algorithm, secret, strlen(secret), (const unsigned char *) text.data, text.len,
+		if (key.data == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_CDI_SECRET_UNAVAILABLE),
+					 errmsg("secret \"%s\" is not in base64", webhook->secrets[i]),
+					 errhint("Enter it as its vendor shows it, such as whsec_..., or set \"secret_encoding\" of the webhook to text.")));
+		if (HMAC(algorithm, key.data, key.len, (const unsigned char *) text.data, text.len,
 				 digests->bytes[digests->n], &digests->size) != NULL)
 			digests->n++;
+		OPENSSL_cleanse((char *) key.data, key.len);
 		OPENSSL_cleanse(secret, strlen(secret));
 		pfree(secret);
 	}
@@ -207,15 +238,20 @@ is_signed(const CdiRequest *request, const Webhook *webhook)
 	{
 		int			length = prefix ? strlen(prefix) : 0;
 
-		if (header.len < length || (length > 0 && memcmp(header.data, prefix, length) != 0))
-			return false;
-		header.data += length;
-		header.len -= length;
 		if (!is_recent(webhook, timestamp))
 			return false;
 		compute_digests(webhook, algorithm,
-						signed_text(template ? template : "{body}", timestamp, body), &digests);
-		return signature_fits(&digests, decode_signature(header, base64));
+						signed_text(request, template ? template : "{body}", timestamp, body), &digests);
+		while (header.len > 0)
+		{
+			CdiText		part = cdi_text_split(&header, ' ');
+			CdiText		signature = {part.data + length, part.len - length};
+
+			if (part.len > length && (length == 0 || memcmp(part.data, prefix, length) == 0) &&
+				signature_fits(&digests, decode_signature(signature, base64)))
+				return true;
+		}
+		return false;
 	}
 
 	/* The time first, then every signature of version 1 */
@@ -243,7 +279,7 @@ is_signed(const CdiRequest *request, const Webhook *webhook)
 		if (round > 0 || timestamp.data == NULL || !is_recent(webhook, timestamp))
 			return false;
 		compute_digests(webhook, algorithm,
-						signed_text(template ? template : "{timestamp}.{body}", timestamp, body), &digests);
+						signed_text(request, template ? template : "{timestamp}.{body}", timestamp, body), &digests);
 	}
 	return false;
 }

@@ -260,6 +260,19 @@ for my $name (sort keys %forms)
 }
 is(sql(q{SELECT count(*) FROM cdi.events WHERE message_id = 'm-1'}), '1', '... is stored once');
 
+# mixpanel-browser encodes UTF-16 unit by unit: U+1F6D2 in six bytes (CESU-8,
+# Unicode Technical Report 26), here beside U+D7FF, U+E000 and U+10FFFF
+my $halves = $json->encode(track('Emoji', '$insert_id' => 'm-cesu', note => 'NOTE'));
+$halves =~ s/NOTE/\xed\xa0\xbd\xed\xbb\x92\xed\x9f\xbf\xee\x80\x80\xed\xaf\xbf\xed\xbf\xbf/;
+$answer = http_post($port, '/track', {}, 'data=' . base64($halves));
+is("$answer->{status} $answer->{body}", '200 1', 'surrogate pairs in base64');
+is(sql(q{SELECT properties->>'note' = U&'\+01F6D2\D7FF\E000\+10FFFF' FROM cdi.events WHERE message_id = 'm-cesu'}), 't', 'are the characters that they stand for');
+$halves =~ s/\xed\xbb\x92//;
+$halves =~ s/\xed\xaf\xbf//;
+$halves =~ s/m-cesu/m-half/;
+is(http_post($port, '/track', {}, 'data=' . base64($halves))->{status}, 200, 'halves of pairs');
+is(sql(q{SELECT properties->>'note' = U&'\FFFD\D7FF\E000\FFFD' FROM cdi.events WHERE message_id = 'm-half'}), 't', 'are one replacement character each');
+
 http_post($port, '/track?ip=1', { 'User-Agent' => 'page/1' },
 	[
 		track('a', '$insert_id' => 'm-2', distinct_id => '$device:x', '$device_id' => 'x', time => 1769860800250),
@@ -340,7 +353,7 @@ $answer = http_post($port, "/track?token=$key", {}, '[]');
 is("$answer->{status} $answer->{body}", '200 1', 'no event at all');
 
 for my $page ([ '/settings/?sdk_config=1', '{"sdk_config":{}}' ], [ "/flags/?mp_lib=web&token=$key", '{"flags":{}}' ],
-	[ "/flags/definitions?mp_lib=node&token=$key", '{"flags":[]}' ])
+	[ "/flags/definitions?mp_lib=node&token=$key", '{"flags":[],"group_type_mapping":{},"cohorts":{}}' ])
 {
 	$answer = http_get($port, $page->[0], { basic("$key:") });
 	is("$answer->{status} $answer->{body}", "200 $page->[1]", "GET $page->[0]" =~ s/\?.*//r);

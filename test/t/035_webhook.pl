@@ -87,6 +87,11 @@ for my $case (
 is(http_post($port, '/hook/nobody', { stripe($paid, $stripe_secret) }, $paid)->{status}, 401, 'no such source');
 is(http_get($port, '/hook/payments')->{status}, 405, 'nothing to GET');
 is(sql(q(SELECT received, stored, duplicate, failed FROM cdi.pipeline_counts WHERE source = 'payments')), '4|3|1|0', 'what was refused is no event');
+# A thin event, which names its object instead of having it
+my $thin = '{"id":"evt_thin","object":"v2.core.event","type":"v1.billing.meter.error_report_triggered","created":"2026-01-01T12:00:00.000Z",'
+  . '"livemode":false,"related_object":{"id":"mtr_1","type":"billing.meter","url":"/v1/billing/meters/mtr_1"}}';
+is(http_post($port, '/hook/payments', { stripe($thin, $stripe_secret) }, $thin)->{status}, 200, 'a thin event');
+is(sql(q(SELECT properties #>> '{related_object,id}', "timestamp" AT TIME ZONE 'UTC' FROM cdi.events WHERE message_id = 'evt_thin')), 'mtr_1|2026-01-01 12:00:00', 'is kept as it came');
 
 # GitHub: the vector of its documentation, and an event
 is(hmac_sha256_hex('Hello, World!', q(It's a Secret to Everybody)), '757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17', 'this test signs as GitHub documents');
@@ -116,6 +121,49 @@ my %shopify = ('X-Shopify-Topic' => 'orders/create', 'X-Shopify-Webhook-Id' => '
 is(http_post($port, '/hook/shop', \%shopify, $order)->{status}, 200, 'an order');
 is(sql(q(SELECT event, message_id, anonymous_id, traits->>'email', properties->>'id', "timestamp" AT TIME ZONE 'UTC', context->>'shop' FROM cdi.events WHERE message_id = 'w-1')),
 	'orders/create|w-1|shopify:115310627314723954|john@example.com|820982911946154508|2026-01-02 08:04:05|x.myshopify.com', 'Shopify\'s topic, id and customer');
+
+# Standard Webhooks: the vector of Svix's documentation, and an event
+sub standard_signature
+{
+	my ($id, $time, $body) = @_;
+	return encode_base64(hmac_sha256("$id.$time.$body", decode_base64('MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw')), '');
+}
+is(standard_signature('msg_p5jXN8AQM9LWM0D4loKWxJek', 1614265330, '{"test": 2432232314}'), 'g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=', 'this test signs as Svix documents');
+sql("COPY cdi.secret_entry FROM STDIN;\nstandard=whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n\\.\n");
+sql(q(SELECT cdi_create_source('standard') IS NULL, cdi_create_webhook('standard', 'standard', ARRAY['secret:standard'])));
+my $contact = '{"type":"contact.created","timestamp":"2026-01-02T03:04:05.678Z","data":{"id":"c-1","email":"ada@example.com"}}';
+
+sub standard
+{
+	my ($id, $time, $signatures, $vendor) = @_;
+	$vendor //= 'webhook';
+	return http_post($port, '/hook/standard', { "$vendor-id" => $id, "$vendor-timestamp" => $time, "$vendor-signature" => $signatures }, $contact);
+}
+my $now = time;
+is(standard('msg_1', $now, 'v1a,AAAA v1,' . encode_base64('x' x 32, '') . ' v1,' . standard_signature('msg_1', $now, $contact))->{status}, 200, 'one of several signatures');
+is(sql(q(SELECT event, message_id, anonymous_id, properties->>'email', "timestamp" AT TIME ZONE 'UTC' FROM cdi.events WHERE message_id = 'msg_1')),
+	'contact.created|msg_1|webhook:c-1|ada@example.com|2026-01-02 03:04:05.678', 'its type, id, data and time');
+is(standard('msg_1', $now, 'v1,' . standard_signature('msg_1', $now, $contact))->{json}{duplicate}, 1, 'sent again it is a duplicate');
+for my $case (
+	[ 'another id', 'msg_2', $now, 'v1,' . standard_signature('msg_1', $now, $contact) ],
+	[ 'another time', 'msg_1', $now + 1, 'v1,' . standard_signature('msg_1', $now, $contact) ],
+	[ 'an old time', 'msg_1', $now - 400, 'v1,' . standard_signature('msg_1', $now - 400, $contact) ],
+	[ 'another version', 'msg_1', $now, 'v2,' . standard_signature('msg_1', $now, $contact) ],
+	[ 'the secret as text', 'msg_1', $now, 'v1,' . encode_base64(hmac_sha256("msg_1.$now.$contact", 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw'), '') ],
+	[ 'spaces', 'msg_1', $now, 'v1,  v1,' ])
+{
+	my ($name, @request) = @$case;
+	is(standard(@request)->{status}, 401, "refused: $name");
+}
+sql(q(SELECT cdi_create_webhook('standard', 'standard', ARRAY['secret:standard'],
+  settings => '{"header": "svix-signature", "timestamp_header": "svix-timestamp", "signed": "{header:svix-id}.{timestamp}.{body}"}')));
+is(standard('msg_3', $now, 'v1,' . standard_signature('msg_3', $now, $contact), 'svix')->{status}, 200, 'Svix\'s own names');
+is(sql(q(SELECT count(*) FROM cdi.events WHERE message_id = 'msg_3')), '1', 'and id');
+for my $wrong ('no base64!', 'whsec_')
+{
+	sql("COPY cdi.secret_entry FROM STDIN;\nstandard=$wrong\n\\.\n");
+	is(standard('msg_4', $now, 'v1,' . encode_base64(hmac_sha256("msg_4.$now.$contact", ''), ''), 'svix')->{json}{code}, 'secret_unavailable', "trouble of ours: secret $wrong");
+}
 
 # A scheme and a mapping of one's own; what no rule is for is no event.
 sql(q(SELECT cdi_create_source('crm') IS NULL, cdi_create_webhook('crm', 'hmac', ARRAY['secret:old'],

@@ -11,7 +11,7 @@ await withPage({ sdk: 'mixpanel', script: 'page.mjs', values: { host, token }, h
         mixpanel.people.set({ $email: 'Ada@Example.com', plan: 'pro' })
         mixpanel.people.increment('visits')
         mixpanel.get_group('company', 'acme').set({ name: 'Acme' })
-        mixpanel.track('Order Completed', { revenue: 19.99, items: [{ sku: 'a-1', price: 1e21 }], note: 'größer\u2028“quoted”' })
+        mixpanel.track('Order Completed', { revenue: 19.99, items: [{ sku: 'a-1', price: 1e21 }], note: 'größer\u2028“quoted” 😀' })
         for (let i = 0; i < 60; i++) {
             mixpanel.track('Tick', { i })
         }

@@ -1,9 +1,9 @@
-// @segment/analytics-next in Chromium.
-// Usage: send_browser.mjs HOST WRITE_KEY
+// @segment/analytics-next, or another that is made of it, in Chromium.
+// Usage: send_browser.mjs HOST WRITE_KEY [SCRIPT]
 import { withPage } from '../../lib/browser.mjs'
 
-const [host, writeKey] = process.argv.slice(2)
-await withPage({ sdk: 'segment', script: 'page.mjs', values: { host, writeKey }, host, events: 16 }, async (page, arrived) => {
+const [host, writeKey, script = 'page.mjs'] = process.argv.slice(2)
+await withPage({ sdk: 'segment', script, values: { host, writeKey }, host, events: 16 }, async (page, arrived) => {
     await page.evaluate(async () => {
         await analytics.page('Shop', 'Home', { shelf: 3 })
         await analytics.track('Order Completed', {

@@ -198,15 +198,15 @@ SELECT n.site, v.kind, v.any_tld
 FROM (VALUES
     ('ai', false, '{bard.google.com,chat.deepseek.com,chat.mistral.ai,chat.openai.com,chatgpt,chatgpt.com,claude.ai,com.anthropic.claude,com.google.android.apps.bard,com.microsoft.copilot,com.openai.chatgpt,copilot.microsoft.com,gemini.google.com,grok.com,meta.ai,openai,poe.com}'),
     ('ai', true, '{perplexity}'),
-    ('other', false, '{classroom.google.com,docs.google.com,drive.google.com,mail.aol.com,mail.google.com,mail.yahoo.com,mail.yandex.ru,meet.google.com,play.google.com,sites.google.com}'),
-    ('search', false, '{ask,ask.com,brave,cn.bing.com,com.google.android.googlequicksearchbox,search.brave.com}'),
-    ('search', true, '{aol,baidu,bing,dogpile,duckduckgo,ecosia,google,naver,qwant,seznam,sogou,startpage,yahoo,yandex}'),
-    ('shopping', false, '{igshopping,shop.app,shopping.google.com}'),
-    ('shopping', true, '{alibaba,aliexpress,amazon,ebay,etsy,mercadolibre,rakuten,shopify,shopzilla,walmart}'),
-    ('social', false, '{blogger,blogspot.com,bluesky,bsky.app,com.facebook.katana,com.instagram.android,com.linkedin.android,com.reddit.frontpage,com.twitter.android,fb,fb.com,fb.me,groups.google.com,ig,line.me,lnkd.in,medium.com,meta,news.ycombinator.com,slack.com,t.co,t.me,threads,threads.com,threads.net,vk,vk.com,x,x.com}'),
-    ('social', true, '{discord,facebook,flickr,glassdoor,instagram,kakao,linkedin,mastodon,messenger,pinterest,quora,reddit,snapchat,stackoverflow,telegram,tiktok,tumblr,twitter,weibo,whatsapp}'),
-    ('video', false, '{youtu.be}'),
-    ('video', true, '{crunchyroll,dailymotion,disneyplus,hulu,netflix,twitch,vimeo,youtube}')
+    ('other', false, '{accounts.google.com,ads.google.com,business.google.com,calendar.google.com,chat.google.com,classroom.google.com,cloud.google.com,developers.google.com,docs.google.com,drive.google.com,keep.google.com,login.yahoo.com,mail.aol.com,mail.google.com,mail.naver.com,mail.yahoo.co.jp,mail.yahoo.com,mail.yandex.ru,maps.google.com,meet.google.com,myaccount.google.com,notebooklm.google.com,pay.google.com,photos.google.com,play.google.com,sites.google.com,support.google.com,tagassistant.google.com,translate.google.com}'),
+    ('search', false, '{ask,ask.com,brave,cn.bing.com,com.google.android.googlequicksearchbox,duck.com,go.mail.ru,kagi.com,kvasir.no,mojeek.com,onet.pl,petalsearch.com,presearch.com,rambler.ru,search.brave.com,search.smt.docomo.ne.jp,so.com,startsiden.no,swisscows.com,ya.ru,yippy.com}'),
+    ('search', true, '{aol,baidu,bing,coccoc,daum,dogpile,duckduckgo,ecosia,google,lycos,metager,msn,naver,qwant,seznam,sogou,startpage,virgilio,yahoo,yandex}'),
+    ('shopping', false, '{igshopping,shop.app,shopping.com,shopping.google.com,shopping.naver.com,shopping.yahoo.co.jp,shopping.yahoo.com}'),
+    ('shopping', true, '{alibaba,aliexpress,amazon,dealtime,ebay,etsy,mercadolibre,mercadolivre,nextag,rakuten,shopify,shopzilla,walmart}'),
+    ('social', false, '{blogger,blogspot.com,bluesky,bsky.app,com.facebook.katana,com.instagram.android,com.instagram.barcelona,com.linkedin.android,com.pinterest,com.reddit.frontpage,com.snapchat.android,com.twitter.android,com.whatsapp,com.zhiliaoapp.musically,fb,fb.com,fb.me,getpocket.com,groups.google.com,ig,line.me,lnkd.in,medium.com,meta,news.ycombinator.com,ok.ru,org.telegram.messenger,plus.google.com,slack.com,stackexchange.com,t.co,t.me,threads,threads.com,threads.net,vk,vk.com,vk.ru,wechat,weixin.qq.com,x,x.com}'),
+    ('social', true, '{9gag,deviantart,digg,discord,disqus,douban,facebook,flickr,flipboard,glassdoor,goodreads,imgur,instagram,kakao,linkedin,livejournal,mastodon,meetup,messenger,myspace,nextdoor,odnoklassniki,pinterest,plurk,producthunt,quora,reddit,snapchat,stackoverflow,telegram,tiktok,tripadvisor,trustpilot,truthsocial,tumblr,twitter,viadeo,wattpad,weibo,whatsapp,xing,yelp,zhihu}'),
+    ('video', false, '{com.google.android.youtube,com.vimeo.android.videoapp,d.tube,odysee.com,ted.com,tv.twitch.android.app,youtu.be}'),
+    ('video', true, '{bilibili,crackle,crunchyroll,curiositystream,dailymotion,disneyplus,hulu,iqiyi,netflix,rumble,twitch,veoh,vimeo,wistia,youku,youtube}')
 ) AS v (kind, any_tld, sites), unnest(v.sites::text[]) AS n (site)
 ON CONFLICT ON CONSTRAINT channel_sites_pkey DO NOTHING
 $$;

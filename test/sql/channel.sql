@@ -98,6 +98,10 @@ INSERT INTO cases VALUES
 (NULL, NULL, NULL, 'search.yahoo.co.jp', 'shop.example', 'organic_search', 'search site, subdomain'),
 (NULL, NULL, NULL, 'duckduckgo.com', 'shop.example', 'organic_search', 'search site'),
 (NULL, NULL, NULL, 'mail.google.com', 'shop.example', 'referral', 'webmail of a search site is none'),
+(NULL, NULL, NULL, 'accounts.google.com', 'shop.example', 'referral', 'back from signing in with Google'),
+(NULL, NULL, NULL, 'go.mail.ru', 'shop.example', 'organic_search', 'search site below a portal'),
+(NULL, NULL, NULL, 'e.mail.ru', 'shop.example', 'referral', 'the portal is none'),
+(NULL, NULL, NULL, 'shopping.yahoo.co.jp', 'shop.example', 'organic_shopping', 'shopping site below a search site'),
 (NULL, NULL, NULL, 'notgoogle.com', 'shop.example', 'referral', 'names match whole'),
 (NULL, NULL, NULL, 'google.com.evil.example', 'shop.example', 'referral', 'names match at the public end'),
 (NULL, NULL, NULL, 'chatgpt.com', 'shop.example', 'ai_assistant', 'AI assistant'),
@@ -131,6 +135,6 @@ SELECT channel, count(*) AS cases FROM cases GROUP BY channel ORDER BY channel;
 
 -- Sites from all over the list: it must be in order for its search.
 SELECT name, cdi_channel(name, 'referral', NULL, NULL, NULL) AS channel
-FROM unnest('{alibaba,aol,bsky.app,claude.ai,ecosia,lnkd.in,pinterest,seznam,x,x.com,yandex,youtu.be,youtube}'::text[]) AS name;
+FROM unnest('{alibaba,aol,bsky.app,claude.ai,daum,ecosia,lnkd.in,pinterest,rumble,seznam,x,x.com,xing,yandex,youtu.be,youtube}'::text[]) AS name;
 
 SELECT provolatile, proparallel, proisstrict FROM pg_proc WHERE proname = 'cdi_channel';

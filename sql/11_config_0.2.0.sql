@@ -259,7 +259,7 @@ CREATE TABLE cdi.channel_sites (
     kind text NOT NULL CHECK (kind ~ '^[a-z][a-z0-9_]{0,62}$'),
     any_tld boolean NOT NULL DEFAULT false
 );
-COMMENT ON TABLE cdi.channel_sites IS 'What kind of site a source or referrer is: source_site and referrer_site of channel rules. Kinds that come with cdi are search, social, shopping and video; other takes a site out of all. Set by cdi_set_channel_site().';
+COMMENT ON TABLE cdi.channel_sites IS 'What kind of site a source or referrer is: source_site and referrer_site of channel rules. Kinds that come with cdi are search, social, shopping, video and ai (assistants); other takes a site out of all. Set by cdi_set_channel_site().';
 COMMENT ON COLUMN cdi.channel_sites.site IS 'A domain, which covers its subdomains (the longest counts), or the name under which campaigns are tagged.';
 COMMENT ON COLUMN cdi.channel_sites.any_tld IS 'Of a name: whether it is a domain under any top-level domain, too.';
 SELECT pg_extension_config_dump('cdi.channel_sites', '');

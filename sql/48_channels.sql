@@ -95,7 +95,7 @@ BEGIN
     END IF;
     IF kind !~ '^[a-z][a-z0-9_]{0,62}$' THEN
         RAISE EXCEPTION 'kind of a site must have 1 to 63 of a-z, 0-9 and _'
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'search, social, shopping, video, other, or a word of your own.';
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'search, social, shopping, video, ai, other, or a word of your own.';
     END IF;
     INSERT INTO cdi.channel_sites AS s (site, kind, any_tld)
     VALUES (wanted, cdi_set_channel_site.kind, coalesce(cdi_set_channel_site.any_tld, false))
@@ -103,7 +103,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION cdi_set_channel_site(text, text, boolean) IS
-'Says what kind of site a source or referrer is, for all channel rules and all versions: search, social, shopping, video, a word of your own, or other for none of them. A domain covers its subdomains; a name without a dot is what campaigns are tagged with, and with any_tld a domain under any top-level domain, too. A null kind takes a site back to what comes with cdi.';
+'Says what kind of site a source or referrer is, for all channel rules and all versions: search, social, shopping, video, ai, a word of your own, or other for none of them. A domain covers its subdomains; a name without a dot is what campaigns are tagged with, and with any_tld a domain under any top-level domain, too. A null kind takes a site back to what comes with cdi.';
 
 CREATE OR REPLACE FUNCTION cdi_set_channel_rules(channel_group text, rules jsonb)
 RETURNS integer
@@ -196,15 +196,17 @@ AS $$
 INSERT INTO cdi.channel_sites (site, kind, any_tld)
 SELECT n.site, v.kind, v.any_tld
 FROM (VALUES
-    ('other', false, '{classroom.google.com,docs.google.com,drive.google.com,mail.aol.com,mail.google.com,mail.yahoo.com,mail.yandex.ru,meet.google.com,play.google.com,sites.google.com}'),
-    ('search', false, '{ask,ask.com,brave,cn.bing.com,com.google.android.googlequicksearchbox,search.brave.com}'),
-    ('search', true, '{aol,baidu,bing,dogpile,duckduckgo,ecosia,google,naver,qwant,seznam,sogou,startpage,yahoo,yandex}'),
-    ('shopping', false, '{igshopping,shop.app,shopping.google.com}'),
-    ('shopping', true, '{alibaba,aliexpress,amazon,ebay,etsy,mercadolibre,rakuten,shopify,shopzilla,walmart}'),
-    ('social', false, '{blogger,blogspot.com,bluesky,bsky.app,com.facebook.katana,com.instagram.android,com.linkedin.android,com.reddit.frontpage,com.twitter.android,fb,fb.com,fb.me,groups.google.com,ig,line.me,lnkd.in,medium.com,meta,news.ycombinator.com,slack.com,t.co,t.me,threads,threads.com,threads.net,vk,vk.com,x,x.com}'),
-    ('social', true, '{discord,facebook,flickr,glassdoor,instagram,kakao,linkedin,mastodon,messenger,pinterest,quora,reddit,snapchat,stackoverflow,telegram,tiktok,tumblr,twitter,weibo,whatsapp}'),
-    ('video', false, '{youtu.be}'),
-    ('video', true, '{crunchyroll,dailymotion,disneyplus,hulu,netflix,twitch,vimeo,youtube}')
+    ('ai', false, '{bard.google.com,chat.deepseek.com,chat.mistral.ai,chat.openai.com,chatgpt,chatgpt.com,claude.ai,com.anthropic.claude,com.google.android.apps.bard,com.microsoft.copilot,com.openai.chatgpt,copilot.microsoft.com,gemini.google.com,grok.com,meta.ai,openai,poe.com}'),
+    ('ai', true, '{perplexity}'),
+    ('other', false, '{accounts.google.com,ads.google.com,business.google.com,calendar.google.com,chat.google.com,classroom.google.com,cloud.google.com,developers.google.com,docs.google.com,drive.google.com,keep.google.com,login.yahoo.com,mail.aol.com,mail.google.com,mail.naver.com,mail.yahoo.co.jp,mail.yahoo.com,mail.yandex.ru,maps.google.com,meet.google.com,myaccount.google.com,notebooklm.google.com,pay.google.com,photos.google.com,play.google.com,sites.google.com,support.google.com,tagassistant.google.com,translate.google.com}'),
+    ('search', false, '{ask,ask.com,brave,cn.bing.com,com.google.android.googlequicksearchbox,duck.com,go.mail.ru,kagi.com,kvasir.no,mojeek.com,onet.pl,petalsearch.com,presearch.com,rambler.ru,search.brave.com,search.smt.docomo.ne.jp,so.com,startsiden.no,swisscows.com,ya.ru,yippy.com}'),
+    ('search', true, '{aol,baidu,bing,coccoc,daum,dogpile,duckduckgo,ecosia,google,lycos,metager,msn,naver,qwant,seznam,sogou,startpage,virgilio,yahoo,yandex}'),
+    ('shopping', false, '{igshopping,shop.app,shopping.com,shopping.google.com,shopping.naver.com,shopping.yahoo.co.jp,shopping.yahoo.com}'),
+    ('shopping', true, '{alibaba,aliexpress,amazon,dealtime,ebay,etsy,mercadolibre,mercadolivre,nextag,rakuten,shopify,shopzilla,walmart}'),
+    ('social', false, '{blogger,blogspot.com,bluesky,bsky.app,com.facebook.katana,com.instagram.android,com.instagram.barcelona,com.linkedin.android,com.pinterest,com.reddit.frontpage,com.snapchat.android,com.twitter.android,com.whatsapp,com.zhiliaoapp.musically,fb,fb.com,fb.me,getpocket.com,groups.google.com,ig,line.me,lnkd.in,medium.com,meta,news.ycombinator.com,ok.ru,org.telegram.messenger,plus.google.com,slack.com,stackexchange.com,t.co,t.me,threads,threads.com,threads.net,vk,vk.com,vk.ru,wechat,weixin.qq.com,x,x.com}'),
+    ('social', true, '{9gag,deviantart,digg,discord,disqus,douban,facebook,flickr,flipboard,glassdoor,goodreads,imgur,instagram,kakao,linkedin,livejournal,mastodon,meetup,messenger,myspace,nextdoor,odnoklassniki,pinterest,plurk,producthunt,quora,reddit,snapchat,stackoverflow,telegram,tiktok,tripadvisor,trustpilot,truthsocial,tumblr,twitter,viadeo,wattpad,weibo,whatsapp,xing,yelp,zhihu}'),
+    ('video', false, '{com.google.android.youtube,com.vimeo.android.videoapp,d.tube,odysee.com,ted.com,tv.twitch.android.app,youtu.be}'),
+    ('video', true, '{bilibili,crackle,crunchyroll,curiositystream,dailymotion,disneyplus,hulu,iqiyi,netflix,rumble,twitch,veoh,vimeo,wistia,youku,youtube}')
 ) AS v (kind, any_tld, sites), unnest(v.sites::text[]) AS n (site)
 ON CONFLICT ON CONSTRAINT channel_sites_pkey DO NOTHING
 $$;
@@ -224,6 +226,7 @@ INSERT INTO cdi.channels (channel, title) VALUES
     ('paid_video', 'Paid Video'),
     ('display', 'Display'),
     ('paid_other', 'Paid Other'),
+    ('ai_assistant', 'AI Assistant'),
     ('organic_shopping', 'Organic Shopping'),
     ('organic_social', 'Organic Social'),
     ('organic_video', 'Organic Video'),
@@ -254,29 +257,32 @@ FROM (VALUES
     (9, 'paid_search', '{"click_id": ["gclid", "gbraid", "wbraid", "gclsrc", "gad_source", "gad_campaignid", "msclkid", "yclid", "bd_vid"]}', 'Click ids of Google Ads, Microsoft Advertising, Yandex Direct, Yahoo! Japan, Baidu'),
     (10, 'paid_social', '{"click_id": ["ttclid", "twclid", "li_fat_id", "rdt_cid", "sccid", "epik", "qclid", "ndclid", "ctwa_clid", "rb_clickid", "ldtag_cl"]}', 'Click ids of TikTok, X, LinkedIn, Reddit, Snap, Pinterest, Quora, Nextdoor, Meta (WhatsApp), VK, LINE'),
     (11, 'display', '{"click_id": ["dclid", "tblci", "obclid", "dicbo", "vmcid"]}', 'Click ids of Display & Video 360, Taboola, Outbrain, Yahoo DSP'),
-    (12, 'affiliate', '{"click_id": ["irclickid", "cjevent", "awc", "sscid", "ransiteid", "tduid", "admitad_uid"]}', 'Click ids of impact.com, CJ, Awin, ShareASale, Rakuten, Tradedoubler, Admitad'),
+    (12, 'affiliate', '{"click_id": ["irclickid", "irclid", "cjevent", "awc", "sscid", "ransiteid", "tduid", "admitad_uid"]}', 'Click ids of impact.com, CJ, Awin, ShareASale, Rakuten, Tradedoubler, Admitad'),
     (13, 'direct', '{"source": "(direct)", "medium": [null, "(not set)", "(none)"]}', 'GA4 Direct, with a click id that says nothing about payment'),
-    (14, 'organic_shopping', '{"any": [{"source_site": "shopping"}, {"campaign": {"matches": "^(.*(([^a-df-z]|^)shop|shopping).*)$"}}]}', 'GA4 Organic Shopping'),
-    (15, 'organic_social', '{"any": [{"source_site": "social"}, {"medium": ["social", "social-network", "social-media", "sm", "social network", "social media"]}]}', 'GA4 Organic Social'),
-    (16, 'organic_video', '{"any": [{"source_site": "video"}, {"medium": {"matches": "^(.*video.*)$"}}]}', 'GA4 Organic Video'),
-    (17, 'organic_search', '{"any": [{"source_site": "search"}, {"medium": "organic"}]}', 'GA4 Organic Search'),
-    (18, 'referral', '{"medium": ["referral", "app", "link"]}', 'GA4 Referral'),
-    (19, 'email', '{"any": [{"source": ["email", "e-mail", "e_mail", "e mail"]}, {"medium": ["email", "e-mail", "e_mail", "e mail"]}]}', 'GA4 Email'),
-    (20, 'affiliate', '{"medium": ["affiliate", "affiliates"]}', 'GA4 Affiliates; the plural as GA4 had it earlier'),
-    (21, 'audio', '{"medium": "audio"}', 'GA4 Audio'),
-    (22, 'sms', '{"any": [{"source": "sms"}, {"medium": "sms"}]}', 'GA4 SMS'),
-    (23, 'push', '{"any": [{"medium": {"ends_with": "push"}}, {"medium": {"contains": ["mobile", "notification"]}}, {"source": "firebase"}]}', 'GA4 Mobile Push Notifications'),
-    (24, 'organic_social', '{"click_id": ["fbclid", "igshid", "igsh"]}', 'Meta adds them to every outbound link'),
-    (25, 'organic_search', '{"click_id": "ysclid"}', 'Yandex adds it to search results'),
-    (26, 'organic_shopping', '{"click_id": "srsltid"}', 'Google Merchant Center adds it to free listings'),
-    (27, 'email', '{"click_id": ["mc_eid", "mc_cid", "_hsenc", "_hsmi", "mkt_tok", "_kx", "ml_subscriber", "vero_id", "bsft_clkid", "elqtrackid", "dm_i", "oly_enc_id"]}', 'Ids of Mailchimp, HubSpot, Marketo, Klaviyo, MailerLite, Vero, Blueshift, Eloqua, dotdigital, Omeda'),
-    (28, 'unassigned', '{"not": {"source": null, "medium": null}}', 'GA4 Unassigned: a campaign that fits no rule wins over the referrer'),
-    (29, 'organic_shopping', '{"referrer_site": "shopping"}', 'GA4 Organic Shopping, by the referrer'),
-    (30, 'organic_social', '{"referrer_site": "social"}', 'GA4 Organic Social, by the referrer'),
-    (31, 'organic_video', '{"referrer_site": "video"}', 'GA4 Organic Video, by the referrer'),
-    (32, 'organic_search', '{"referrer_site": "search"}', 'GA4 Organic Search, by the referrer'),
-    (33, 'referral', '{"not": {"referrer": null}}', 'GA4 Referral, by the referrer'),
-    (34, 'direct', '{}', 'Nothing known')
+    (14, 'ai_assistant', '{"any": [{"medium": "ai-assistant"}, {"source_site": "ai", "medium": [null, "(not set)", "(none)"]}]}', 'GA4 AI Assistant; assistants tag links with a source alone'),
+    (15, 'organic_shopping', '{"any": [{"source_site": "shopping"}, {"campaign": {"matches": "^(.*(([^a-df-z]|^)shop|shopping).*)$"}}]}', 'GA4 Organic Shopping'),
+    (16, 'organic_social', '{"any": [{"source_site": "social"}, {"medium": ["social", "social-network", "social-media", "sm", "social network", "social media"]}]}', 'GA4 Organic Social'),
+    (17, 'organic_video', '{"any": [{"source_site": "video"}, {"medium": {"matches": "^(.*video.*)$"}}]}', 'GA4 Organic Video'),
+    (18, 'organic_search', '{"any": [{"source_site": "search"}, {"medium": "organic"}]}', 'GA4 Organic Search'),
+    (19, 'referral', '{"medium": ["referral", "app", "link"]}', 'GA4 Referral'),
+    (20, 'email', '{"any": [{"source": ["email", "e-mail", "e_mail", "e mail"]}, {"medium": ["email", "e-mail", "e_mail", "e mail"]}]}', 'GA4 Email'),
+    (21, 'affiliate', '{"medium": ["affiliate", "affiliates"]}', 'GA4 Affiliates; the plural as GA4 had it earlier'),
+    (22, 'audio', '{"medium": "audio"}', 'GA4 Audio'),
+    (23, 'sms', '{"any": [{"source": "sms"}, {"medium": "sms"}]}', 'GA4 SMS'),
+    (24, 'push', '{"any": [{"medium": {"ends_with": "push"}}, {"medium": {"contains": ["mobile", "notification"]}}, {"source": "firebase"}]}', 'GA4 Mobile Push Notifications'),
+    (25, 'organic_social', '{"click_id": ["fbclid", "igshid", "igsh"]}', 'Meta adds them to every outbound link'),
+    (26, 'organic_search', '{"click_id": "ysclid"}', 'Yandex adds it to search results'),
+    (27, 'organic_shopping', '{"click_id": "srsltid"}', 'Google Merchant Center adds it to free listings'),
+    (28, 'email', '{"click_id": ["mc_eid", "mc_cid", "_hsenc", "_hsmi", "mkt_tok", "_kx", "ml_subscriber", "vero_id", "bsft_clkid", "elqtrackid", "dm_i", "oly_enc_id"]}', 'Ids of Mailchimp, HubSpot, Marketo, Klaviyo, MailerLite, Vero, Blueshift, Eloqua, dotdigital, Omeda'),
+    (29, 'paid_other', '{"click_id": "ko_click_id"}', 'Kochava adds it to the links of campaigns of any kind'),
+    (30, 'unassigned', '{"not": {"source": null, "medium": null}}', 'GA4 Unassigned: a campaign that fits no rule wins over the referrer'),
+    (31, 'ai_assistant', '{"referrer_site": "ai"}', 'GA4 AI Assistant, by the referrer'),
+    (32, 'organic_shopping', '{"referrer_site": "shopping"}', 'GA4 Organic Shopping, by the referrer'),
+    (33, 'organic_social', '{"referrer_site": "social"}', 'GA4 Organic Social, by the referrer'),
+    (34, 'organic_video', '{"referrer_site": "video"}', 'GA4 Organic Video, by the referrer'),
+    (35, 'organic_search', '{"referrer_site": "search"}', 'GA4 Organic Search, by the referrer'),
+    (36, 'referral', '{"not": {"referrer": null}}', 'GA4 Referral, by the referrer'),
+    (37, 'direct', '{}', 'Nothing known')
 ) AS v (rule, channel, condition, note)
 WHERE NOT EXISTS (SELECT FROM cdi.channel_rules r WHERE r.channel_group = 'default');
 $$;

@@ -49,12 +49,16 @@ typedef struct Rows
 	Datum		no_touch;
 } Rows;
 
+/* What the caller's own relations do not name */
+static const pg_uuid_t no_id;
+
 static void
 put_conversion(const Rows *self, const CdiCredit *credit, Datum *values, bool *nulls)
 {
 	const CdiConversion *conversion = credit->conversion;
 
 	values[OUT_CONVERSION_EVENT] = UUIDPGetDatum(&conversion->event_id);
+	nulls[OUT_CONVERSION_EVENT] = memcmp(&conversion->event_id, &no_id, sizeof(pg_uuid_t)) == 0;
 	values[OUT_CONVERSION] = self->names[conversion->definition];
 	values[OUT_PERSON] = UUIDPGetDatum(&credit->journey->person);
 	nulls[OUT_PERSON] = !credit->journey->has_person;
@@ -67,13 +71,12 @@ put_conversion(const Rows *self, const CdiCredit *credit, Datum *values, bool *n
 static void
 put_touch(const Rows *self, const CdiCredit *credit, int i, Datum *values, bool *nulls)
 {
-	static const pg_uuid_t no_session;
 	const CdiTouch *touch = credit->touches[i];
 	const CdiTouchLabel *label = &self->labels[touch->label];
 	TimestampTz converted_at = credit->conversion->at;
 
 	values[OUT_SESSION] = UUIDPGetDatum(touch->session_id);
-	nulls[OUT_SESSION] = memcmp(touch->session_id, &no_session, sizeof(pg_uuid_t)) == 0;
+	nulls[OUT_SESSION] = memcmp(touch->session_id, &no_id, sizeof(pg_uuid_t)) == 0;
 	values[OUT_TOUCHED_AT] = TimestampTzGetDatum(touch->at);
 	for (int d = 0; d < lengthof(row_dimensions); d++)
 	{

@@ -49,6 +49,7 @@ static const ClickId click_ids[] = {
 	{"dicbo", PAID},
 	{"vmcid", PAID},			/* Yahoo DSP */
 	{"irclickid", PAID},		/* impact.com */
+	{"irclid", PAID},
 	{"cjevent", PAID},			/* CJ */
 	{"awc", PAID},				/* Awin */
 	{"sscid", PAID},			/* ShareASale */
@@ -73,6 +74,7 @@ static const ClickId click_ids[] = {
 	{"elqtrackid", UNPAID},		/* Eloqua */
 	{"dm_i", UNPAID},			/* dotdigital */
 	{"oly_enc_id", UNPAID},		/* Omeda */
+	{"ko_click_id", UNPAID},	/* Kochava */
 };
 
 CdiText

@@ -15,6 +15,8 @@
 
 #include "miscadmin.h"
 
+#define PART	1024			/* terms that are summed before they are added to others */
+
 /* Add to each subset what its own subsets hold: sums over T within S. */
 static void
 zeta_transform(double *sums, int n)
@@ -48,9 +50,20 @@ shapley_values(const double *v, int n, const uint8 *sizes, double *values)
 		double		total = 0;
 
 		CHECK_FOR_INTERRUPTS();
-		for (uint32 base = 0; base < subsets; base += 2 * bit)
-			for (uint32 low = 0; low < bit; low++)
-				total += weights[sizes[base + low]] * (v[base + low + bit] - v[base + low]);
+		/* in parts, so that half a million terms do not add up their rounding */
+		for (uint32 i = 0; i < subsets / 2;)
+		{
+			uint32		end = Min(i + PART, subsets / 2);
+			double		part = 0;
+
+			for (; i < end; i++)
+			{
+				uint32		without = i + (i & ~(bit - 1));
+
+				part += weights[sizes[without]] * (v[without + bit] - v[without]);
+			}
+			total += part;
+		}
 		values[player] = total;
 	}
 }

@@ -3,8 +3,8 @@
  *		What kind of site a traffic source or a referring host is.
  *
  * Google publishes that its default channel groups compare the source with
- * lists of search, social, shopping and video sites; cdi.channel_sites holds
- * ours and what was added to it.  An entry with a dot is a domain and covers
+ * lists of search, social, shopping and video sites, and names AI assistants;
+ * cdi.channel_sites holds ours and what was added to it.  An entry with a dot is a domain and covers
  * its subdomains, the longest match counts.  An entry without one is the name
  * under which campaigns are tagged; where the site exists under many top-level
  * domains (any_tld), it covers those too.

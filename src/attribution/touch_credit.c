@@ -88,6 +88,7 @@ read_labels(WindowObject winobj, int64 n, int32 *labels, bool *direct)
 {
 	cdi_label_keys_hash *index = cdi_label_keys_create(CurrentMemoryContext, 64, NULL);
 	int32		nlabels = 0;
+	bool		given = false;
 
 	for (int64 i = 0; i < n; i++)
 	{
@@ -99,6 +100,7 @@ read_labels(WindowObject winobj, int64 n, int32 *labels, bool *direct)
 		CdiText		key = {VARDATA_ANY(label), (int) VARSIZE_ANY_EXHDR(label)};
 		CdiLabelEntry *entry = cdi_label_keys_insert(index, key, &found);
 
+		given |= !isnull;
 		if (!found)
 			entry->number = nlabels++;
 		else
@@ -106,24 +108,32 @@ read_labels(WindowObject winobj, int64 n, int32 *labels, bool *direct)
 		labels[i] = entry->number;
 		direct[i] = key.len == strlen(CDI_CHANNEL_DIRECT) && memcmp(entry->key.data, CDI_CHANNEL_DIRECT, key.len) == 0;
 	}
+	if (!given)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("the model needs the labels of the touches, and none has one"),
+				 errhint("Pass label => the channel of the touch.")));
 }
 
-static TimestampTz
-time_argument(WindowObject winobj, int argument, int64 row, const char *name)
+/* A time; false where it is null and may be */
+static bool
+time_argument(WindowObject winobj, int argument, int64 row, bool needed, const char *name, TimestampTz *time)
 {
 	bool		isnull;
 	bool		isout;
 	Datum		value = WinGetFuncArgInPartition(winobj, argument, (int) row, WINDOW_SEEK_HEAD, false, &isnull, &isout);
 
-	if (isnull)
+	if (isnull && needed)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("%s of a touch cannot be null", name),
 				 errhint("Leave touches without a time out of the query.")));
-	return DatumGetTimestampTz(value);
+	if (!isnull)
+		*time = DatumGetTimestampTz(value);
+	return !isnull;
 }
 
-/* Ages of the touches; raises where they are not in order of time */
+/* Ages of the touches; raises where they are not in order of time, or after the conversion */
 static void
 read_ages(WindowObject winobj, int64 n, bool needed, int64 *before)
 {
@@ -131,8 +141,10 @@ read_ages(WindowObject winobj, int64 n, bool needed, int64 *before)
 
 	for (int64 i = 0; i < n; i++)
 	{
-		TimestampTz at = time_argument(winobj, ARG_TOUCHED_AT, i, "touched_at");
+		TimestampTz at = 0;
+		TimestampTz converted_at = 0;
 
+		time_argument(winobj, ARG_TOUCHED_AT, i, true, "touched_at", &at);
 		if (at < last)
 			ereport(ERROR,
 					(errcode(ERRCODE_WINDOWING_ERROR),
@@ -140,8 +152,16 @@ read_ages(WindowObject winobj, int64 n, bool needed, int64 *before)
 					 errhint("Use OVER (PARTITION BY conversion ORDER BY the time that the function gets).")));
 		last = at;
 		before[i] = 0;
-		if (needed)
-			before[i] = cdi_model_age(at, time_argument(winobj, ARG_CONVERTED_AT, i, "converted_at"));
+		if (time_argument(winobj, ARG_CONVERTED_AT, i, needed, "converted_at", &converted_at))
+		{
+			if (at > converted_at)
+				ereport(ERROR,
+						(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						 errmsg("a touch at %s cannot have led to a conversion at %s",
+								pstrdup(timestamptz_to_str(at)), pstrdup(timestamptz_to_str(converted_at))),
+						 errhint("Leave touches after the conversion out of the query.")));
+			before[i] = cdi_model_age(at, converted_at);
+		}
 	}
 }
 

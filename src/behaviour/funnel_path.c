@@ -19,11 +19,7 @@
 static uint32
 next_entry(const CdiFunnelEvents *events, uint32 from)
 {
-	uint32		row = cdi_funnel_next_meeting(events, events->blocks[0], from);
-
-	while (row != CDI_FUNNEL_NOWHERE && cdi_funnel_is_used(events, row))
-		row = cdi_funnel_next_meeting(events, events->blocks[0], row + 1);
-	return row;
+	return cdi_funnel_next_free(events, events->blocks[0], from);
 }
 
 /* The last of the rows that a way took. */
@@ -283,7 +279,7 @@ cdi_funnel_anchored_all(const CdiFunnelOptions *options, const CdiFunnelEntry *e
 
 		end = end_of_value(entries, count, begin);
 		cdi_funnel_begin_events(&events, options, entries + begin, end - begin);
-		events.used = palloc_extended(end - begin, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+		cdi_funnel_begin_use(&events);
 		if (options->dialect == CDI_FUNNEL_AMPLITUDE)
 			all_unused(&events, paths);
 		else if (options->modes & CDI_FUNNEL_OPTIMIZED_REENTRY)

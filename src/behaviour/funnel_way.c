@@ -36,9 +36,9 @@ cdi_funnel_row_at(const CdiFunnelEvents *events, TimestampTz at)
 	return low;
 }
 
-/* The first row from there on that meets the condition, used or not. */
+/* Of the rows that meet the condition, the number of the first from there on */
 static uint32
-next_place(const CdiFunnelEvents *events, int condition, uint32 from)
+first_place(const CdiFunnelEvents *events, int condition, uint32 from)
 {
 	const uint32 *places = events->places[condition];
 	uint32		low = 0;
@@ -53,7 +53,13 @@ next_place(const CdiFunnelEvents *events, int condition, uint32 from)
 		else
 			high = middle;
 	}
-	return low < events->nplaces[condition] ? places[low] : CDI_FUNNEL_NOWHERE;
+	return low;
+}
+
+static uint32
+row_of_place(const CdiFunnelEvents *events, int condition, uint32 place)
+{
+	return place < events->nplaces[condition] ? events->places[condition][place] : CDI_FUNNEL_NOWHERE;
 }
 
 uint32
@@ -70,8 +76,72 @@ cdi_funnel_next_meeting(const CdiFunnelEvents *events, uint32 conditions, uint32
 	}
 	for (int condition = 0; (uint64) conditions >> condition != 0; condition++)
 		if (conditions & (UINT32_C(1) << condition))
-			first = Min(first, next_place(events, condition, from));
+			first = Min(first, row_of_place(events, condition, first_place(events, condition, from)));
 	return first;
+}
+
+/*
+ * The first place from there on that no path has used.  The places on the way
+ * lead there directly the next time, or many paths would walk over the same
+ * used rows again and again.
+ */
+static uint32
+free_place(const CdiFunnelEvents *events, int condition, uint32 place)
+{
+	uint32	   *jumps = events->jumps[condition];
+	uint32		found = place;
+
+	while (found < events->nplaces[condition] && events->used[events->places[condition][found]])
+		found = jumps[found];
+	while (place < found)
+	{
+		uint32		next = jumps[place];
+
+		jumps[place] = found;
+		place = next;
+	}
+	return found;
+}
+
+uint32
+cdi_funnel_next_free(const CdiFunnelEvents *events, uint32 conditions, uint32 from)
+{
+	uint32		first = CDI_FUNNEL_NOWHERE;
+
+	if (events->used == NULL)
+		return cdi_funnel_next_meeting(events, conditions, from);
+	if (events->places[0] == NULL)
+	{
+		for (uint32 row = from; row < events->count; row++)
+			if ((events->entries[row].conditions & conditions) && !events->used[row])
+				return row;
+		return CDI_FUNNEL_NOWHERE;
+	}
+	for (int condition = 0; (uint64) conditions >> condition != 0; condition++)
+		if (conditions & (UINT32_C(1) << condition))
+			first = Min(first, row_of_place(events, condition, free_place(events, condition, first_place(events, condition, from))));
+	return first;
+}
+
+void
+cdi_funnel_begin_use(CdiFunnelEvents *events)
+{
+	uint32	   *jumps;
+	uint64		total = 0;
+
+	events->used = palloc_extended(events->count, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+	if (events->places[0] == NULL)
+		return;
+	for (int c = 0; c < events->options->nsteps; c++)
+		total += events->nplaces[c];
+	jumps = palloc_extended(sizeof(uint32) * Max(total, 1), MCXT_ALLOC_HUGE);
+	for (int c = 0; c < events->options->nsteps; c++)
+	{
+		events->jumps[c] = jumps;
+		for (uint32 place = 0; place < events->nplaces[c]; place++)
+			jumps[place] = place + 1;
+		jumps += events->nplaces[c];
+	}
 }
 
 static void
@@ -117,6 +187,7 @@ cdi_funnel_begin_events(CdiFunnelEvents *events, const CdiFunnelOptions *options
 	events->by_second = options->dialect == CDI_FUNNEL_AMPLITUDE;
 	events->grace = options->dialect == CDI_FUNNEL_MIXPANEL ? MIXPANEL_GRACE : 0;
 	events->used = NULL;
+	events->jumps[0] = NULL;
 	events->nblocks = 0;
 	for (int step = 0; step < options->nsteps; step++)
 	{
@@ -137,6 +208,8 @@ cdi_funnel_end_events(CdiFunnelEvents *events)
 		pfree(events->places[0]);
 	if (events->used)
 		pfree(events->used);
+	if (events->jumps[0])
+		pfree(events->jumps[0]);
 }
 
 static bool
@@ -314,9 +387,9 @@ go(const CdiFunnelEvents *events, uint32 entry, uint32 until, CdiFunnelWay *way)
 		if (options->nstep_windows > 0 && options->step_windows[way->level - 1] > 0)
 			end = Min(end, window_end_of(way->last, options->step_windows[way->level - 1]));
 
-		row = cdi_funnel_next_meeting(events, open, cursor);
-		while (row != CDI_FUNNEL_NOWHERE && (cdi_funnel_is_used(events, row) || is_of_way(events, way, row)))
-			row = cdi_funnel_next_meeting(events, open, row + 1);
+		row = cdi_funnel_next_free(events, open, cursor);
+		while (row != CDI_FUNNEL_NOWHERE && is_of_way(events, way, row))
+			row = cdi_funnel_next_free(events, open, row + 1);
 		if (row != CDI_FUNNEL_NOWHERE && (row >= until || cdi_funnel_time_of(events, row) > end))
 			row = CDI_FUNNEL_NOWHERE;
 

@@ -21,6 +21,8 @@ typedef struct CdiFunnelEvents
 	uint32		blocks[CDI_FUNNEL_MAX_CONDITIONS];	/* steps of each */
 	int			nblocks;
 	bool	   *used;			/* by an earlier path; NULL: there is none */
+	/* By place of a step: where to look on if it is used */
+	uint32	   *jumps[CDI_FUNNEL_MAX_CONDITIONS];
 	/* Where a condition is met, in order; NULL: look */
 	uint32	   *places[CDI_FUNNEL_MAX_CONDITIONS];
 	uint32		nplaces[CDI_FUNNEL_MAX_CONDITIONS];
@@ -47,6 +49,12 @@ extern uint32 cdi_funnel_row_at(const CdiFunnelEvents *events, TimestampTz at);
 
 /* The first row from there on that meets one of the conditions, or CDI_FUNNEL_NOWHERE. */
 extern uint32 cdi_funnel_next_meeting(const CdiFunnelEvents *events, uint32 conditions, uint32 from);
+
+/* Remember from now on which rows a path has used; used[] only ever becomes true. */
+extern void cdi_funnel_begin_use(CdiFunnelEvents *events);
+
+/* The first row from there on that meets one of the steps and that no path has used, or CDI_FUNNEL_NOWHERE. */
+extern uint32 cdi_funnel_next_free(const CdiFunnelEvents *events, uint32 steps, uint32 from);
 
 /* The way from an entry; rows from until on are not taken. */
 extern void cdi_funnel_find_way(const CdiFunnelEvents *events, uint32 entry, uint32 until, CdiFunnelWay *way);

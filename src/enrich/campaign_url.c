@@ -76,12 +76,14 @@ take_parameter(CdiUrlCampaign *campaign, CdiText name, CdiText value, int *stren
 void
 cdi_url_campaign(CdiText url, CdiUrlCampaign *campaign)
 {
-	const char *query = memchr(url.data, '?', url.len);
+	const char *query;
 	const char *hash;
 	CdiText		rest;
 	int			strength = -1;
 
 	memset(campaign, 0, sizeof(CdiUrlCampaign));
+	url = cdi_text_trim(url);
+	query = memchr(url.data, '?', url.len);
 	if (query == NULL)
 		return;
 	rest.data = query + 1;
@@ -121,7 +123,7 @@ cdi_url_host(CdiText url)
 	if (end - at < 3 || memcmp(at, "//", 2) != 0)
 		return host;
 	at += 2;
-	for (stop = at; stop < end && *stop != '/' && *stop != '?' && *stop != '#'; stop++)
+	for (stop = at; stop < end && !strchr("/\\?#", *stop); stop++)	/* browsers take \ as / */
 		if (*stop == '@')
 			at = stop + 1;
 	for (const char *p = at; p < stop; p++)
@@ -130,6 +132,8 @@ cdi_url_host(CdiText url)
 			stop = *p == ']' ? p + 1 : p;
 			break;
 		}
+	if (stop > at && stop[-1] == '.')
+		stop--;					/* of the root: the same host */
 	if (stop <= at || stop - at > MAX_HOST)
 		return host;
 	copy = palloc(stop - at);

@@ -201,6 +201,10 @@ SELECT cdi_touch_credit('linear', at) OVER (ORDER BY at DESC) FROM (VALUES (time
 SELECT cdi_touch_credit('time_decay', at) OVER (ORDER BY at) FROM (VALUES (timestamptz '2026-01-01'), ('2026-01-02')) v (at);
 SELECT cdi_touch_credit('linear', at, parameters => '{"transform": "first"}') OVER (ORDER BY at) FROM (VALUES (timestamptz '2026-01-01'), ('2026-01-02')) v (at);
 SELECT cdi_touch_credit('markov', at) OVER (ORDER BY at) FROM (VALUES (timestamptz '2026-01-01'), ('2026-01-02')) v (at);
+SELECT cdi_touch_credit('linear', at, timestamptz '2026-01-01 12:00Z') OVER (ORDER BY at) FROM (VALUES (timestamptz '2026-01-01Z'), ('2026-01-02Z')) v (at);
+SELECT cdi_touch_credit('linear', at, timestamptz '2026-01-02Z') OVER (ORDER BY at) FROM (VALUES (timestamptz '2026-01-01Z'), ('2026-01-02Z')) v (at);
+SELECT cdi_touch_credit('last_non_direct', at) OVER (ORDER BY at) FROM (VALUES (timestamptz '2026-01-01'), ('2026-01-02')) v (at);
+SELECT cdi_touch_credit('participation', at, label => channel) OVER (ORDER BY at) FROM (VALUES (timestamptz '2026-01-01', 'a'), ('2026-01-02', NULL)) v (at, channel);
 SELECT cdi_touch_credit('telepathy', at) OVER (ORDER BY at) FROM (VALUES (timestamptz '2026-01-01'), ('2026-01-02')) v (at);
 SELECT cdi_touch_credit(NULL, at) OVER (ORDER BY at) FROM (VALUES (timestamptz '2026-01-01')) v (at);
 -- Times as far from each other as there are, and at infinity; shares whose sum is none.
@@ -315,6 +319,8 @@ SELECT md5(p::text)::uuid AS person_id, timestamptz '2026-01-01' AS touched_at, 
 CREATE TABLE attribution_models.days_conversions AS SELECT md5(p::text)::uuid AS person_id, timestamptz '2026-01-02' AS converted_at, 'c' AS conversion FROM generate_series(1, 30) p;
 SELECT model, channel, campaign_name, sum(credit) FROM unnest('{first_touch,last_touch}'::text[]) model,
     cdi_attribution(model, lookback => '7 days', parameters => '{"touchpoints": "attribution_models.days", "conversion_events": "attribution_models.days_conversions"}') GROUP BY 1, 2, 3 ORDER BY 1, 2, 3;
+
+SELECT count(*), count(conversion_event_id) AS with_event FROM cdi_attribution('linear', lookback => '7 days', parameters => '{"touchpoints": "attribution_models.days", "conversion_events": "attribution_models.days_conversions"}');
 
 -- Path models: what they credit each label with, summed over conversions, is
 -- what the aggregate says over the same paths, those that led to nothing

@@ -29,6 +29,9 @@ INSERT INTO urls VALUES
 ('', NULL, NULL, NULL, NULL, NULL, NULL, 'nothing'),
 ('https://', NULL, NULL, NULL, NULL, NULL, NULL, 'no host'),
 ('mailto:a@shop.example?utm_source=a', 'a', NULL, NULL, NULL, NULL, NULL, 'no host'),
+('https://shop.example\@evil.example/?utm_source=a', 'a', NULL, NULL, NULL, NULL, 'shop.example', 'browsers take \ as /'),
+('https://shop.example./', NULL, NULL, NULL, NULL, NULL, 'shop.example', 'a host with the dot of the root'),
+('  https://shop.example/?utm_source=a  ', 'a', NULL, NULL, NULL, NULL, 'shop.example', 'blanks around a query'),
 ('  https://shop.example/  ', NULL, NULL, NULL, NULL, NULL, 'shop.example', 'blanks around it'),
 ('https://' || repeat('a', 300) || '.example/', NULL, NULL, NULL, NULL, NULL, NULL, 'longer than a host can be');
 -- No row: all are as they should be.

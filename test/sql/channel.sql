@@ -68,6 +68,13 @@ INSERT INTO cases VALUES
 ('firebase', 'x', NULL, NULL, NULL, 'push', 'GA4 Mobile Push, by source'),
 ('catalogue', 'print', NULL, NULL, NULL, 'unassigned', 'GA4 Unassigned'),
 ('catalogue', NULL, NULL, 'www.google.com', 'shop.example', 'unassigned', 'a campaign wins over the referrer'),
+-- GA4: AI Assistant: medium exactly "ai-assistant" (Analytics help, "What's new", 13 May 2026)
+('chatgpt.com', 'ai-assistant', NULL, NULL, NULL, 'ai_assistant', 'GA4 AI Assistant'),
+('unheard.example', 'AI-assistant', NULL, NULL, NULL, 'ai_assistant', 'GA4 AI Assistant, case does not matter'),
+('x', 'ai-assistants', NULL, NULL, NULL, 'organic_social', 'the medium is another'),
+('chatgpt.com', NULL, NULL, 'chatgpt.com', 'shop.example', 'ai_assistant', 'ChatGPT tags its links with a source alone'),
+('chatgpt.com', 'referral', NULL, 'chatgpt.com', 'shop.example', 'referral', 'a medium of their own counts'),
+('perplexity', 'cpc', NULL, NULL, NULL, 'paid_other', 'GA4 Paid Other'),
 -- Click ids of advertising platforms, as each platform documents them
 (NULL, NULL, 'gclid', 'www.google.com', 'shop.example', 'paid_search', 'Google Ads auto-tagging'),
 (NULL, NULL, 'wbraid', NULL, NULL, 'paid_search', 'Google Ads auto-tagging (iOS)'),
@@ -82,6 +89,8 @@ INSERT INTO cases VALUES
 (NULL, NULL, 'fbclid', 'l.facebook.com', 'shop.example', 'organic_social', 'Meta adds fbclid to every outbound link'),
 ('facebook', 'paid_social', 'fbclid', 'l.facebook.com', 'shop.example', 'paid_social', 'fbclid says nothing about payment'),
 ('mailing', 'x', 'mc_eid', NULL, NULL, 'email', 'Mailchimp'),
+(NULL, NULL, 'irclid', NULL, NULL, 'affiliate', 'impact.com'),
+(NULL, NULL, 'ko_click_id', NULL, NULL, 'paid_other', 'Kochava'),
 (NULL, NULL, 'unheard_of', 'blog.example', 'shop.example', 'referral', 'an unknown click id says nothing'),
 -- Referrers
 (NULL, NULL, NULL, 'www.google.com', 'shop.example', 'organic_search', 'search site'),
@@ -89,8 +98,18 @@ INSERT INTO cases VALUES
 (NULL, NULL, NULL, 'search.yahoo.co.jp', 'shop.example', 'organic_search', 'search site, subdomain'),
 (NULL, NULL, NULL, 'duckduckgo.com', 'shop.example', 'organic_search', 'search site'),
 (NULL, NULL, NULL, 'mail.google.com', 'shop.example', 'referral', 'webmail of a search site is none'),
+(NULL, NULL, NULL, 'accounts.google.com', 'shop.example', 'referral', 'back from signing in with Google'),
+(NULL, NULL, NULL, 'go.mail.ru', 'shop.example', 'organic_search', 'search site below a portal'),
+(NULL, NULL, NULL, 'e.mail.ru', 'shop.example', 'referral', 'the portal is none'),
+(NULL, NULL, NULL, 'shopping.yahoo.co.jp', 'shop.example', 'organic_shopping', 'shopping site below a search site'),
 (NULL, NULL, NULL, 'notgoogle.com', 'shop.example', 'referral', 'names match whole'),
 (NULL, NULL, NULL, 'google.com.evil.example', 'shop.example', 'referral', 'names match at the public end'),
+(NULL, NULL, NULL, 'chatgpt.com', 'shop.example', 'ai_assistant', 'AI assistant'),
+(NULL, NULL, NULL, 'www.perplexity.ai', 'shop.example', 'ai_assistant', 'AI assistant, subdomain'),
+(NULL, NULL, NULL, 'gemini.google.com', 'shop.example', 'ai_assistant', 'AI assistant below a search site'),
+(NULL, NULL, NULL, 'copilot.microsoft.com', 'shop.example', 'ai_assistant', 'AI assistant'),
+(NULL, NULL, NULL, 'www.microsoft.com', 'shop.example', 'referral', 'the site above it is none'),
+(NULL, NULL, NULL, 'com.openai.chatgpt', 'shop.example', 'ai_assistant', 'AI assistant, app'),
 (NULL, NULL, NULL, 't.co', 'shop.example', 'organic_social', 'social site'),
 (NULL, NULL, NULL, 'cat.co', 'shop.example', 'referral', 'domains match at a dot'),
 (NULL, NULL, NULL, 'm.facebook.com', 'shop.example', 'organic_social', 'social site, subdomain'),
@@ -116,6 +135,6 @@ SELECT channel, count(*) AS cases FROM cases GROUP BY channel ORDER BY channel;
 
 -- Sites from all over the list: it must be in order for its search.
 SELECT name, cdi_channel(name, 'referral', NULL, NULL, NULL) AS channel
-FROM unnest('{alibaba,aol,bsky.app,ecosia,lnkd.in,pinterest,seznam,x,x.com,yandex,youtu.be,youtube}'::text[]) AS name;
+FROM unnest('{alibaba,aol,bsky.app,claude.ai,daum,ecosia,lnkd.in,pinterest,rumble,seznam,x,x.com,xing,yandex,youtu.be,youtube}'::text[]) AS name;
 
 SELECT provolatile, proparallel, proisstrict FROM pg_proc WHERE proname = 'cdi_channel';

@@ -12,7 +12,7 @@ CREATE TEMP TABLE media (medium text);
 INSERT INTO media VALUES ('(none)'), ('(not set)'), ('cpc'), ('CPC'), ('ppc'), ('ppcx'), ('retargeting'), ('retargeting2'), ('paid'), ('paid-social'), ('unpaid'), ('xcpx'),
     ('display'), ('banner'), ('expandable'), ('interstitial'), ('cpm'), ('Display'), ('displays'), ('social'), ('social-network'), ('social-media'), ('sm'),
     ('social network'), ('social media'), ('video'), ('my-video-ad'), ('organic'), ('referral'), ('app'), ('link'), ('email'), ('e-mail'), ('e_mail'), ('e mail'),
-    ('affiliate'), ('audio'), ('sms'), ('webpush'), ('pushed'), ('mobile'), ('in-mobile-x'), ('notification'), ('notifications'), ('other');
+    ('affiliate'), ('audio'), ('sms'), ('webpush'), ('pushed'), ('mobile'), ('in-mobile-x'), ('notification'), ('notifications'), ('ai-assistant'), ('ai-assistants'), ('other');
 CREATE TEMP TABLE names (name text);
 INSERT INTO names VALUES (NULL), ('spring'), ('spring-shop'), ('workshop'), ('bishop'), ('eshop'), ('SHOP now'), ('shopping'), ('xyzshoppinglist'), ('Cross-Network'),
     ('pmax cross-network de');
@@ -27,6 +27,7 @@ SELECT s.source, m.medium, n.name, cdi_channel(s.source, m.medium, NULL, NULL, N
         WHEN s.kind = 'video' AND m.medium ~* '^(.*cp.*|ppc|retargeting|paid.*)$' THEN 'paid_video'
         WHEN lower(m.medium) IN ('display', 'banner', 'expandable', 'interstitial', 'cpm') THEN 'display'
         WHEN m.medium ~* '^(.*cp.*|ppc|retargeting|paid.*)$' THEN 'paid_other'
+        WHEN m.medium = 'ai-assistant' THEN 'ai_assistant'
         WHEN s.kind = 'shopping' OR n.name ~* '^(.*(([^a-df-z]|^)shop|shopping).*)$' THEN 'organic_shopping'
         WHEN s.kind = 'social' OR m.medium IN ('social', 'social-network', 'social-media', 'sm', 'social network', 'social media') THEN 'organic_social'
         WHEN s.kind = 'video' OR m.medium ~* '^(.*video.*)$' THEN 'organic_video'
@@ -48,7 +49,7 @@ SELECT channel FROM cdi.channels EXCEPT SELECT ga4 FROM truth;
 -- Every channel of the rules has a title, and every click id that the pipeline knows has a channel.
 SELECT count(*) AS rules, count(DISTINCT version) AS versions, count(note) AS notes FROM cdi.channel_rules WHERE channel_group = 'default';
 SELECT p.name, c.click_id_type, cdi_channel(NULL, NULL, c.click_id_type, NULL, NULL) AS channel
-FROM unnest('{gclid,GBRAID,wbraid,dclid,gclsrc,gad_source,gad_campaignid,msclkid,yclid,bd_vid,ttclid,twclid,li_fat_id,rdt_cid,ScCid,epik,qclid,ndclid,ctwa_clid,rb_clickid,ldtag_cl,tblci,obclid,dicbo,vmcid,irclickid,cjevent,awc,sscid,ranSiteID,tduid,admitad_uid,fbclid,igshid,igsh,ysclid,srsltid,mc_eid,mc_cid,_hsenc,_hsmi,mkt_tok,_kx,ml_subscriber,vero_id,bsft_clkid,elqTrackId,dm_i,oly_enc_id,no_click_id}'::text[]) AS p (name),
+FROM unnest('{gclid,GBRAID,wbraid,dclid,gclsrc,gad_source,gad_campaignid,msclkid,yclid,bd_vid,ttclid,twclid,li_fat_id,rdt_cid,ScCid,epik,qclid,ndclid,ctwa_clid,rb_clickid,ldtag_cl,tblci,obclid,dicbo,vmcid,irclickid,irclid,cjevent,awc,sscid,ranSiteID,tduid,admitad_uid,fbclid,igshid,igsh,ysclid,srsltid,mc_eid,mc_cid,_hsenc,_hsmi,mkt_tok,_kx,ml_subscriber,vero_id,bsft_clkid,elqTrackId,dm_i,oly_enc_id,ko_click_id,no_click_id}'::text[]) AS p (name),
      cdi_campaign('https://shop.example/?' || p.name || '=x') c
 WHERE c.click_id_type IS DISTINCT FROM lower(p.name) OR cdi_channel(NULL, NULL, c.click_id_type, NULL, NULL) IN ('direct', 'unassigned');
 

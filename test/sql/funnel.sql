@@ -172,3 +172,12 @@ FROM generate_series(1, 32) g;
 -- Time ends before the window does.
 SELECT mode, (cdi_funnel(jsonb_build_object('mode', mode, 'window', '36500 days', 'step_windows', CASE WHEN mode !~ 'clickhouse|any_order' THEN '["36500 days"]'::jsonb END), at, event = 'A', event = 'B')).level
 FROM unnest('{clickhouse,mixpanel,mixpanel any_order,mixpanel optimized_reentry,amplitude,amplitude any_order,amplitude exact_order}'::text[]) mode, (VALUES ('294276-12-30'::timestamptz, 'A'), ('294276-12-31', 'B')) v (at, event) GROUP BY mode ORDER BY mode;
+
+-- A person with very many events of which most enter: each path takes an event
+-- that none has taken, without walking over all that are taken.
+SET statement_timeout = '30s';
+SELECT cardinality(paths) = 100000 AS all_enter,
+       (SELECT count(*) FROM unnest(paths) p WHERE p.level = 2) = (SELECT count(*) FROM generate_series(22, 300000, 21)) AS each_taken_once
+FROM (SELECT cdi_funnel_paths('{"mode": "amplitude", "window": "30 days"}', timestamptz '2026-01-01' + g * interval '1 second', g % 3 = 0, g % 21 = 1) AS paths
+      FROM generate_series(3, 300000) g) f;
+RESET statement_timeout;

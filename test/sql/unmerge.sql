@@ -40,6 +40,17 @@ SELECT cdi_person_at('anonymous_id', 'um-benphone', '2026-05-02 12:00') = :'ben'
        cdi_person_at('user_id', 'um-ann', '2026-01-01') = cdi_identifier('user_id', 'um-ann') AS before_everything,
        cdi_person_at('email', 'undefined', now()) IS NULL AS nobody;
 
+-- Who came first then: the link that named at-old in the end had not happened yet.
+SELECT cdi_identify('at-old', '{"email": "at-late@x.example"}', "timestamp" => '2026-05-20') IS NOT NULL AS late;
+SELECT cdi_identify(traits => '{"email": "at-early@x.example"}', anonymous_id => 'at-mid', "timestamp" => '2026-05-10') IS NOT NULL AS early;
+SELECT cdi_identify('at-old', anonymous_id => 'at-pad', "timestamp" => '2026-05-11') IS NOT NULL AS again;
+SELECT cdi_identify('at-old', anonymous_id => 'at-mid', "timestamp" => '2026-05-12') IS NOT NULL AS one;
+SELECT cdi_resolve();
+SELECT cdi_person_at('user_id', 'at-old', '2026-05-15') = cdi_identifier('email', 'at-early@x.example') AS the_early_one,
+       cdi_person_at('anonymous_id', 'at-pad', '2026-05-15') = cdi_identifier('email', 'at-early@x.example') AS with_what_it_brought,
+       cdi_person_at('user_id', 'at-old', '2026-05-20') = cdi_identifier('user_id', 'at-old') AS the_late_one,
+       cdi_person('user_id', 'at-old') = cdi_identifier('user_id', 'at-old') AS now;
+
 -- What is said again counts again, and can be taken back again.
 SELECT cdi_identify('um-ann', '{"email": "um-ben@x.example"}', "timestamp" => '2026-05-04') AS event \gset
 SELECT cdi_resolve();

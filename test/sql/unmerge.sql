@@ -119,6 +119,22 @@ SELECT cdi_resolve();
 SELECT rule, identifiers, splits_off FROM cdi_identity_bridges(cdi_person('user_id', 'um-g0'));
 SELECT section, value, detail FROM cdi.identity_health WHERE person_id = cdi_person('user_id', 'um-g0') AND section <> 'growth' ORDER BY 1, 2;
 SELECT sum(value) = (SELECT count(DISTINCT person_id) FROM cdi.identity_map) AS everybody_is_counted FROM cdi.identity_health WHERE section = 'size';
+-- Who grows by taking in others: two of 12 and 25, who were there before, become one.
+UPDATE cdi.identifier_types SET max_per_person = NULL WHERE name = 'anonymous_id';
+SELECT count(cdi_track('gr-' || i % 2, 'Seen', anonymous_id => 'gr-' || i)) FROM generate_series(0, 21) i;
+SELECT count(cdi_track('gr-1', 'Seen', anonymous_id => 'gr-more' || i)) FROM generate_series(1, 13) i;
+SELECT cdi_resolve();
+CREATE TEMP TABLE real_times AS SELECT run, resolved_at FROM cdi.identity_runs;
+UPDATE cdi.identity_runs SET resolved_at = resolved_at - interval '2 hours';
+SELECT count(*) AS grown FROM cdi.identity_health WHERE section = 'growth';
+SELECT cdi_alias('gr-0', 'gr-1') IS NOT NULL AS joined;
+SELECT cdi_resolve();
+SELECT value, alarm, person_id = cdi_person('user_id', 'gr-1') AS hers, detail FROM cdi.identity_health WHERE section = 'growth';
+-- What is taken back has not grown.
+SELECT count(*) FROM cdi_unmerge('user_id', 'gr-1');
+SELECT count(*) AS grown FROM cdi.identity_health WHERE section = 'growth';
+UPDATE cdi.identity_runs r SET resolved_at = t.resolved_at FROM real_times t WHERE t.run = r.run;
+UPDATE cdi.identifier_types SET max_per_person = 5 WHERE name = 'anonymous_id';
 UPDATE cdi.identifier_types SET max_per_person = 1 WHERE name = 'user_id';
 
 -- Errors

@@ -19,6 +19,11 @@ AS $$
 DECLARE
     used boolean := false;
 BEGIN
+    IF TG_OP = 'TRUNCATE' THEN
+        RAISE EXCEPTION 'identifier types cannot be truncated'
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  HINT = 'cdi_drop_identifier_type() removes one that no event has linked.';
+    END IF;
     IF EXISTS (SELECT FROM cdi._builtin_identifier_types() b WHERE b.name = OLD.name) THEN
         RAISE EXCEPTION 'identifier type "%" comes with cdi', OLD.name
             USING ERRCODE = 'object_not_in_prerequisite_state',
@@ -42,6 +47,8 @@ COMMENT ON FUNCTION cdi._identifier_type_in_use() IS 'Internal: refuses to drop 
 
 CREATE OR REPLACE TRIGGER unused BEFORE DELETE ON cdi.identifier_types
     FOR EACH ROW EXECUTE FUNCTION cdi._identifier_type_in_use();
+CREATE OR REPLACE TRIGGER unused_all BEFORE TRUNCATE ON cdi.identifier_types
+    FOR EACH STATEMENT EXECUTE FUNCTION cdi._identifier_type_in_use();
 
 -- A number that no type has had yet, and when all 255 were taken, the smallest
 -- that no type has now: one of a type that was dropped, so that nothing refers

@@ -96,6 +96,11 @@ DECLARE
     type text;
     settings jsonb;
 BEGIN
+    IF jsonb_typeof(rules) <> 'object' THEN
+        RAISE EXCEPTION 'rules to try must be a JSON object'
+            USING ERRCODE = 'invalid_parameter_value',
+                  HINT = 'Its members are identifier types with settings as of cdi_set_identifier_type(); {} tries the rules of now.';
+    END IF;
     FOR type, settings IN SELECT r.key, r.value FROM jsonb_each(rules) r LOOP
         -- A new one would say nothing about history, and use up a number.
         IF NOT EXISTS (SELECT FROM cdi.identifier_types t WHERE t.name = type) THEN
@@ -113,7 +118,7 @@ RETURNS TABLE (change text, person_id uuid, parts integer, identifiers bigint)
 LANGUAGE C VOLATILE STRICT
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION cdi_identity_dry_run(jsonb) IS
-'What other rules would change if they counted for all of history: one row per person that would fall into several parts (split) or take in others (merge), with the number of parts or persons and of the identifiers that would move. rules: {"type": {settings as of cdi_set_identifier_type()}}; {} tries the rules of now. Raises 42704 for an unknown type. Nothing is written; cdi_rebuild_identity(true) does it, once the rules are set. Reads every link.';
+'What other rules would change if they counted for all of history: one row per person that would fall into several parts (split) or take in others (merge), with the number of parts or persons and of the identifiers that would move. rules: {"type": {settings as of cdi_set_identifier_type()}}; {} tries the rules of now. Raises 42704 for an unknown type, 22023 for what is no object or no setting. Nothing is written; cdi_rebuild_identity(true) does it, once the rules are set. Reads every link.';
 
 CREATE OR REPLACE FUNCTION cdi_identity_check()
 RETURNS TABLE (problem text, rows bigint)
@@ -128,6 +133,12 @@ LANGUAGE C STABLE STRICT
 AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION cdi_identity_bridges(uuid, integer) IS
 'Links that alone hold a person together: without one of them (cdi_unmerge(link => ...)) the person would fall into parts, of which all but the largest have splits_off identifiers together, at least min_identifiers. Largest first. Costs by the number of links that hang together.';
+
+CREATE OR REPLACE FUNCTION cdi._identifiers_before(person uuid, run bigint)
+RETURNS bigint
+LANGUAGE C STABLE STRICT
+AS 'MODULE_PATHNAME', 'cdi_identifiers_before';
+COMMENT ON FUNCTION cdi._identifiers_before(uuid, bigint) IS 'Internal: how many identifiers a person had before a run, by the links and the revocations of now.';
 
 CREATE OR REPLACE FUNCTION cdi_erase_identifier(identifier_type text, identifier_value text)
 RETURNS bigint

@@ -40,17 +40,29 @@ BEGIN
         SELECT coalesce(sum(merges), 0) / (7 * 24 - 1) AS merges, coalesce(sum(refused), 0) / (7 * 24 - 1) AS refused
         FROM hours WHERE hour < date_trunc('hour', now())
     ), recent AS (
-        SELECT coalesce((SELECT max(watermark) FROM cdi.identity_runs WHERE resolved_at < now() - interval '1 hour'), 0) AS position,
-               coalesce((SELECT min(first_fold) FROM cdi.identity_runs WHERE resolved_at >= now() - interval '1 hour'), 0) AS fold
-    ), grown AS (
-        SELECT m.person_id, count(DISTINCT m.identifier) AS gained
+        SELECT coalesce((SELECT max(watermark) FROM cdi.identity_runs WHERE resolved_at < now() - interval '1 hour'), 0) AS position, *
+        FROM (SELECT run, first_fold AS fold FROM cdi.identity_runs WHERE resolved_at >= now() - interval '1 hour' ORDER BY run LIMIT 1) first
+    ), joined AS MATERIALIZED (
+        SELECT DISTINCT s.person_id, s.identifiers
         FROM recent r
-        JOIN cdi.identity_links l ON l.position > r.position
-        CROSS JOIN LATERAL unnest(l.identifiers) AS u (identifier)
-        JOIN cdi.identity_map m ON m.identifier = u.identifier
-        WHERE m.fold >= r.fold
-        GROUP BY m.person_id HAVING count(DISTINCT m.identifier) >= 20
-        ORDER BY gained DESC LIMIT 10
+        JOIN cdi.identity_merge_log g ON g.fold >= r.fold
+        JOIN cdi.identity_map m ON m.identifier = g.survivor
+        JOIN sizes s ON s.person_id = m.person_id AND s.identifiers >= 20
+    ), grown AS (
+        SELECT person_id, gained FROM (
+            SELECT j.person_id, j.identifiers - cdi._identifiers_before(j.person_id, r.run) AS gained
+            FROM joined j CROSS JOIN recent r
+            UNION ALL
+            -- whom nobody joined has gained what is new
+            SELECT m.person_id, count(DISTINCT m.identifier)
+            FROM recent r
+            JOIN cdi.identity_links l ON l.position > r.position
+            CROSS JOIN LATERAL unnest(l.identifiers) AS u (identifier)
+            JOIN cdi.identity_map m ON m.identifier = u.identifier
+            WHERE m.fold >= r.fold AND NOT EXISTS (SELECT FROM joined j WHERE j.person_id = m.person_id)
+            GROUP BY m.person_id) g
+        WHERE gained >= 20
+        ORDER BY gained DESC, person_id LIMIT 10
     )
     SELECT 'size'::text AS section,
            CASE WHEN bucket = 0 THEN '1' ELSE format('%s-%s', 1 << bucket, (1 << (bucket + 1)) - 1) END AS item,
@@ -74,7 +86,7 @@ BEGIN
            format('identifiers set aside by a limit; usual: %s', round(u.refused, 1))
     FROM hours h CROSS JOIN usual u WHERE h.hour > now() - interval '24 hours'
     UNION ALL
-    SELECT 'growth', g.person_id::text, g.gained, g.person_id, true, 'identifiers that the person gained within the last hour'
+    SELECT 'growth', g.person_id::text, g.gained, g.person_id, true, 'identifiers that the person gained within the last hour, new ones and those of people it absorbed'
     FROM grown g;
     COMMENT ON VIEW cdi.identity_health IS 'How the identity graph is doing: people by size, the ten largest, links that alone hold one of these together (bridge), what was merged and refused per hour of the last day, and people that grew by 20 identifiers or more within an hour. Reads the whole map.';
     COMMENT ON COLUMN cdi.identity_health.section IS 'size, largest, bridge, merges per hour, refusals per hour or growth.';

@@ -1,6 +1,6 @@
 /*
  * bridges.c
- *		Links that alone hold a person together.
+ *		Links that alone hold a person together, and how fast one grows.
  *
  * Identifiers and the links that joined them are the two kinds of vertices of
  * a graph.  A link that is a cut vertex of it (Hopcroft and Tarjan, 1973) is a
@@ -220,4 +220,47 @@ cdi_identity_bridges(PG_FUNCTION_ARGS)
 	SPI_finish();
 	cdi_owner_leave(&scope);
 	return (Datum) 0;
+}
+
+PG_FUNCTION_INFO_V1(cdi_identifiers_before);
+
+/*
+ * cdi._identifiers_before(person, run): identifiers that the person had before
+ * the run, by what counts now.
+ */
+Datum
+cdi_identifiers_before(PG_FUNCTION_ARGS)
+{
+	pg_uuid_t	person = *PG_GETARG_UUID_P(0);
+	int64		run = PG_GETARG_INT64(1);
+	CdiOwnerScope scope;
+	CdiGraph   *graph;
+	CdiHistory *history;
+	int			nlinks = 0;
+	int64		count = 0;
+
+	cdi_require_storage();
+	cdi_owner_enter(&scope);
+	SPI_connect();
+	graph = cdi_graph_create(CurrentMemoryContext);
+	history = cdi_history_open_closure(&person, 1, DT_NOEND);
+	/* links are in the order of their runs */
+	while (nlinks < history->batch.count && history->runs[nlinks] < run)
+		nlinks++;
+	history->batch.count = nlinks;
+	if (cdi_history_fold(history, graph))
+	{
+		uint32		number;
+		uint32		root;
+
+		cdi_graph_add(graph, &person, 1, &number);
+		root = cdi_graph_find(graph, number);
+		for (uint32 i = 0; i < graph->count; i++)
+			count += cdi_graph_node(graph, i)->fold != 0 && cdi_graph_find(graph, i) == root;
+	}
+	cdi_history_close(history);
+	cdi_graph_destroy(graph);
+	SPI_finish();
+	cdi_owner_leave(&scope);
+	PG_RETURN_INT64(count);
 }

@@ -78,6 +78,8 @@ compare_row(void *arg, CdiGraph *graph, const pg_uuid_t *identifier, const pg_uu
 		return;
 	}
 	node->flags |= CDI_NODE_STORED;
+	if (memcmp(identifier, person, UUID_LEN) == 0)
+		node->flags |= CDI_NODE_PERSON;
 	if (node->fold != fold || node->position != position || node->type != type)
 		comparison->other_row++;
 	root = cdi_graph_node(graph, cdi_graph_find(graph, number))->key;
@@ -136,8 +138,13 @@ add_part(HTAB *table, const pg_uuid_t *person, int64 identifiers)
 	parts->identifiers += identifiers;
 }
 
+/*
+ * What the person itself keeps counts as a part: of one who falls apart, where
+ * its own identifier leads to itself by the new rules; of one who takes others
+ * in, where it does so now.
+ */
 static void
-put_parts(ReturnSetInfo *result, const char *change, HTAB *table, CdiGraph *graph)
+put_parts(ReturnSetInfo *result, bool split, HTAB *table, CdiGraph *graph)
 {
 	HASH_SEQ_STATUS scan;
 	Parts	   *parts;
@@ -148,16 +155,18 @@ put_parts(ReturnSetInfo *result, const char *change, HTAB *table, CdiGraph *grap
 		Datum		values[4];
 		bool		nulls[4] = {0};
 		uint32		number;
-		bool		stays;
+		bool		itself;
 
-		/* does the person's own identifier still lead to itself? */
 		cdi_graph_add(graph, &parts->person, 1, &number);
-		stays = cdi_graph_find(graph, number) == number;
-		if (stays)
+		if (split)
+			itself = cdi_graph_find(graph, number) == number;
+		else
+			itself = (cdi_graph_node(graph, number)->flags & CDI_NODE_PERSON) != 0;
+		if (itself)
 			parts->parts++;
 		if (parts->parts < 2)
 			continue;
-		values[0] = CStringGetTextDatum(change);
+		values[0] = CStringGetTextDatum(split ? "split" : "merge");
 		values[1] = UUIDPGetDatum(&parts->person);
 		values[2] = Int32GetDatum(parts->parts);
 		values[3] = Int64GetDatum(parts->identifiers);
@@ -168,8 +177,8 @@ put_parts(ReturnSetInfo *result, const char *change, HTAB *table, CdiGraph *grap
 /*
  * A person of whom identifiers would go elsewhere falls apart where its own
  * identifier stays, or the others go different ways.  A person whom
- * identifiers of others would come to takes in so many; it counts itself where
- * it is a person now, which it is where its own identifier is in the map.
+ * identifiers would come to takes others in where it is one now, or they come
+ * from several; what splits off one person alone is no merge.
  */
 static void
 put_changes(ReturnSetInfo *result, const Comparison *comparison, CdiGraph *graph)
@@ -185,8 +194,8 @@ put_changes(ReturnSetInfo *result, const Comparison *comparison, CdiGraph *graph
 		add_part(splits, &move->old, move->identifiers);
 		add_part(merges, &move->new, move->identifiers);
 	}
-	put_parts(result, "split", splits, graph);
-	put_parts(result, "merge", merges, graph);
+	put_parts(result, true, splits, graph);
+	put_parts(result, false, merges, graph);
 }
 
 /*

@@ -204,6 +204,55 @@ bound(History *history)
 }
 
 /*
+ * Subjects of history, as an array, that were erased.  Their events stay, but
+ * count for nobody (erase.c).  None is erased while this transaction has the
+ * resolver's lock.
+ */
+static Datum
+erased_subjects(int32 trait_id, int64 after, int64 until)
+{
+	static CdiPlan plan = {
+		.query = "SELECT DISTINCT e.subject FROM cdi.computed_traits t"
+		" JOIN cdi.events e ON e.type = t.type AND (t.event IS NULL OR e.event = t.event)"
+		" WHERE t.trait_id = $1 AND e.position > $2 AND e.position <= $3 AND e.subject IS NOT NULL",
+		.nargs = 3,.argtypes = {INT4OID, INT8OID, INT8OID}
+	};
+	int			n = 0;
+	int			nerased = 0;
+	pg_uuid_t  *subjects;
+	bool	   *erased;
+	Datum	   *keys;
+
+	if (cdi_tombstones_any())
+	{
+		cdi_plan_execute(&plan, (Datum[]) {
+			Int32GetDatum(trait_id), Int64GetDatum(after), Int64GetDatum(until)
+		}, NULL);
+		n = SPI_processed;
+	}
+	subjects = palloc_extended(sizeof(pg_uuid_t) * Max(n, 1), MCXT_ALLOC_HUGE);
+	erased = palloc_extended(Max(n, 1), MCXT_ALLOC_HUGE);
+	keys = palloc_extended(sizeof(Datum) * Max(n, 1), MCXT_ALLOC_HUGE);
+	for (int i = 0; i < n; i++)
+	{
+		bool		isnull;
+
+		subjects[i] = *DatumGetUUIDP(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
+	}
+	if (n > 0)
+	{
+		SPI_freetuptable(SPI_tuptable);
+		cdi_keys_load();
+		if (!cdi_tombstones_find(subjects, n, erased))
+			n = 0;
+	}
+	for (int i = 0; i < n; i++)
+		if (erased[i])
+			keys[nerased++] = UUIDPGetDatum(&subjects[i]);
+	return cdi_uuid_array(keys, nerased);
+}
+
+/*
  * A part of its positions.  Planned with the numbers at hand: the
  * share of the table that they take decides how it is read.
  */
@@ -214,7 +263,8 @@ count_history(History *history)
 	"WITH d AS (SELECT e.subject, t.trait_id, t.aggregate, e.position, e.\"timestamp\" AS at, n.number, n.value"
 	" FROM cdi.computed_traits t JOIN cdi.events e ON e.type = t.type AND (t.event IS NULL OR e.event = t.event),"
 	" LATERAL cdi._computed_contribution(t.trait_id, e.properties) n"
-	" WHERE t.trait_id = $1 AND e.position > $2 AND e.position <= $3 AND e.subject IS NOT NULL AND n.counts)"
+	" WHERE t.trait_id = $1 AND e.position > $2 AND e.position <= $3"
+	" AND e.subject IS NOT NULL AND e.subject <> ALL ($4) AND n.counts)"
 	ADD;
 	static CdiPlan record = {
 		.query = "UPDATE cdi.computed_trait_backfills SET counted = $2,"
@@ -222,15 +272,17 @@ count_history(History *history)
 		.nargs = 2,.argtypes = {INT4OID, INT8OID}
 	};
 	int64		end = Min(history->counted + HISTORY_BATCH, history->until);
+	Datum		erased;
 	int			ntraits;
 	int			result;
 
 	if (cdi_watermark_compute() < history->until)
 		return;
+	erased = erased_subjects(history->trait_id, history->counted, end);
 	/* cdi._computed_contribution() goes by what this reads */
 	(void) cdi_computed_traits(&ntraits);
-	result = SPI_execute_with_args(count, 3, (Oid[]) {INT4OID, INT8OID, INT8OID}, (Datum[]) {
-		Int32GetDatum(history->trait_id), Int64GetDatum(history->counted), Int64GetDatum(end)
+	result = SPI_execute_with_args(count, 4, (Oid[]) {INT4OID, INT8OID, INT8OID, UUIDARRAYOID}, (Datum[]) {
+		Int32GetDatum(history->trait_id), Int64GetDatum(history->counted), Int64GetDatum(end), erased
 	}, NULL, false, 0);
 	if (result < 0)
 		elog(ERROR, "could not execute statement: %s", SPI_result_code_string(result));

@@ -329,17 +329,22 @@ rewrite_links(const Mentions *mentions, CdiErased *erased)
 /*
  * What else hangs on the identifiers: keys ($1), values in lower case ($2),
  * which links mentioned which of them ($3, $4).  Each goes through an index,
- * as often as there are elements.
+ * as often as there are elements, which OFFSET 0 keeps the planner to: of a
+ * column that mostly has one value it would rather compare each row with each
+ * element.
  */
+#define ROWS_BY(table, elements, condition) \
+	elements " AS e (key), LATERAL (SELECT r.ctid FROM cdi." table " r WHERE " condition " = e.key OFFSET 0) AS o" \
+	" WHERE x.ctid = o.ctid"
 #define DELETE_BY(table, column) \
-	{.query = "DELETE FROM cdi." table " x USING unnest($1) AS e (key) WHERE x." column " = e.key", \
+	{.query = "DELETE FROM cdi." table " x USING " ROWS_BY(table, "unnest($1)", "r." column), \
 	.nargs = 4,.argtypes = {UUIDARRAYOID, TEXTARRAYOID, INT8ARRAYOID, UUIDARRAYOID}}
 
 static void
 delete_rows(Datum keys, Datum values, const Mentions *mentions)
 {
 	static CdiPlan plans[] = {
-		{.query = "UPDATE cdi.identity_links l SET member = NULL FROM unnest($1) AS e (key) WHERE l.member = e.key",
+		{.query = "UPDATE cdi.identity_links x SET member = NULL FROM " ROWS_BY("identity_links", "unnest($1)", "r.member"),
 		.nargs = 4,.argtypes = {UUIDARRAYOID, TEXTARRAYOID, INT8ARRAYOID, UUIDARRAYOID}},
 		DELETE_BY("identity_map", "identifier"),
 		DELETE_BY("identifier_traits", "identifier"),
@@ -348,7 +353,7 @@ delete_rows(Datum keys, Datum values, const Mentions *mentions)
 		DELETE_BY("group_members", "group_identifier"),
 		DELETE_BY("group_members", "member"),
 		DELETE_BY("identity_refusals", "identifier"),
-		{.query = "DELETE FROM cdi.identity_refusals r USING unnest($2) AS v (value) WHERE lower(r.value) = v.value",
+		{.query = "DELETE FROM cdi.identity_refusals x USING " ROWS_BY("identity_refusals", "unnest($2)", "lower(r.value)"),
 		.nargs = 4,.argtypes = {UUIDARRAYOID, TEXTARRAYOID, INT8ARRAYOID, UUIDARRAYOID}},
 		DELETE_BY("identity_merge_log", "absorbed"),
 		DELETE_BY("identity_merge_log", "survivor"),
@@ -359,8 +364,7 @@ delete_rows(Datum keys, Datum values, const Mentions *mentions)
 		.nargs = 4,.argtypes = {UUIDARRAYOID, TEXTARRAYOID, INT8ARRAYOID, UUIDARRAYOID}},
 		DELETE_BY("identity_splits", "person_id"),
 		DELETE_BY("identity_splits", "became"),
-		{.query = "DELETE FROM cdi.identity_revocations r USING unnest($1) AS e (key)"
-			" WHERE r.identifier = e.key AND r.position IS NULL",
+		{.query = "DELETE FROM cdi.identity_revocations x USING " ROWS_BY("identity_revocations", "unnest($1)", "r.position IS NULL AND r.identifier"),
 		.nargs = 4,.argtypes = {UUIDARRAYOID, TEXTARRAYOID, INT8ARRAYOID, UUIDARRAYOID}}
 	};
 	/* a queue, which a run empties: it has no such index, and is read once */

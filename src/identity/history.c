@@ -70,6 +70,7 @@ typedef struct CdiHistoryState
 	HTAB	   *revoked_links;	/* by position */
 	HTAB	   *revoked_identifiers;
 	HTAB	   *folds;			/* of a closure's identifiers, as stored */
+	bool		past;			/* a closure of links that had happened by then */
 	int			nrules;
 	int			rule;
 	Rules	   *rules;
@@ -382,7 +383,9 @@ cdi_history_open_closure(const pg_uuid_t *seeds, int n, TimestampTz until)
 		done = Min(first + EXPAND_KEYS, nkeys);
 		expand(history, until, links, &keys, &nkeys, &capacity, first, done - first, &link_capacity);
 	}
-	load_folds(state, keys, nkeys);
+	state->past = until != DT_NOEND;
+	if (!state->past)
+		load_folds(state, keys, nkeys);
 	AtEOXact_GUC(true, nestlevel);
 	sort_links(history);
 	MemoryContextSwitchTo(old);
@@ -447,7 +450,9 @@ next_fold(CdiHistory *history, int number)
 
 /*
  * In a closure the number is known of those links alone that gave birth; with
- * -1 for the others nobody can have been born just then.
+ * -1 for the others nobody can have been born just then.  Where a link that
+ * gave birth had not happened yet, a later one did, so the past has numbers of
+ * its own, in the same order.
  */
 static int64
 birth_fold(CdiHistory *history, CdiGraph *graph, int number)
@@ -455,6 +460,8 @@ birth_fold(CdiHistory *history, CdiGraph *graph, int number)
 	CdiHistoryState *state = history->state;
 	CdiLink    *link = &history->batch.links[number];
 
+	if (state->past)
+		return number + 1;
 	for (int k = link->first; k < link->first + link->count; k++)
 		if (cdi_graph_node(graph, history->nodes[k])->fold == 0)
 		{

@@ -418,12 +418,19 @@ typedef struct AbsorbedBuffer
 	Datum		survivor[WRITE_BATCH];
 } AbsorbedBuffer;
 
+/*
+ * OFFSET 0 keeps the planner to one look-up per person.  Where one person has
+ * most of the map, it believes that all have, and would rather read the map
+ * and compare each row with each person.
+ */
 static void
 flush_absorbed(AbsorbedBuffer *rows)
 {
 	static CdiPlan plan = {
 		.query = "UPDATE cdi.identity_map m SET person_id = c.survivor"
-		" FROM unnest($1, $2) AS c (absorbed, survivor) WHERE m.person_id = c.absorbed",
+		" FROM unnest($1, $2) AS c (absorbed, survivor),"
+		" LATERAL (SELECT i.ctid FROM cdi.identity_map i WHERE i.person_id = c.absorbed OFFSET 0) AS r"
+		" WHERE m.ctid = r.ctid",
 		.nargs = 2,.argtypes = {UUIDARRAYOID, UUIDARRAYOID}
 	};
 

@@ -236,6 +236,11 @@ normalise_by_function(Finder *finder, const CdiIdentifierType *type, CdiText *va
 	{
 		*value = call->value;
 		*verdict = cdi_identifier_screen(type, value);
+		if (*verdict == CDI_ABSENT)
+		{
+			*verdict = CDI_MALFORMED;
+			*detail = "The normaliser has nothing for it.";
+		}
 	}
 	return true;
 }
@@ -293,7 +298,7 @@ offer(Finder *finder, const CdiIdentifierType *type, const JsonbValue *found)
 		return true;
 	if (verdict == CDI_USABLE)
 		add_identifier(finder, type, raw, value);
-	else if (verdict != CDI_ABSENT)
+	else
 		refuse(finder, type->name, raw, verdict, detail);
 	return true;
 }

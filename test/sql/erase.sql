@@ -111,6 +111,21 @@ SELECT "values", traits, count(*) FROM cdi.identity_links WHERE "values"::text L
 SELECT traits FROM cdi.persons WHERE person_id = cdi_person('user_id', 'er-jim0');
 SELECT * FROM cdi_identity_check();
 
+-- Computed traits: what was counted goes, what waits for a fold goes, and the
+-- history that a later trait counts has nothing of it.
+SELECT cdi_create_computed_trait('er_now', 'count', 'er Order');
+SELECT cdi_resolve() >= 0 AS resolved;
+SELECT count(cdi_track(who, 'er Order', '{"kind": "x", "price": 2}')) FROM unnest('{er-kim,er-lea}'::text[]) who;
+SELECT cdi_resolve() >= 0 AS resolved;
+SELECT count(cdi_track(who, 'er Order', '{"kind": "y", "price": 3}')) FROM unnest('{er-kim,er-lea}'::text[]) who;
+SELECT cdi_erase_person(cdi_identifier('user_id', 'er-kim'));
+SELECT cdi_create_computed_trait('er_later', 'sum', 'er Order', '{price}'), cdi_create_computed_trait('er_often', 'most_frequent', 'er Order', '{kind}');
+SELECT cdi_resolve() >= 0 AS resolved;
+SELECT cdi_track('er-kim', 'er Order', '{"kind": "z", "price": 4}') IS NOT NULL AS again;
+SELECT cdi_resolve() >= 0 AS resolved;
+SELECT person_id = cdi_identifier('user_id', 'er-lea') AS leas, trait, value, events FROM cdi.person_computed_traits WHERE trait LIKE 'er\_%' ORDER BY 2, 1;
+SELECT count(cdi_drop_computed_trait(name)) FROM cdi.computed_traits WHERE name LIKE 'er\_%';
+
 -- Errors
 SELECT cdi_erase_identifier('email', 'undefined');
 SELECT cdi_erase_identifier('shoe_size', '42');

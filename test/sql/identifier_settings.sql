@@ -22,6 +22,7 @@ SELECT cdi_drop_identifier_type('ty_crm');
 -- A dry run writes nothing, and uses up no number of a type.
 SELECT last_value FROM cdi.identifier_types_type_id_seq \gset
 SELECT * FROM cdi_identity_dry_run('{"ty_none": {}}');
+SELECT * FROM cdi_identity_dry_run('[]');
 SELECT last_value = :last_value AS unchanged FROM cdi.identifier_types_type_id_seq;
 
 -- A parallel worker finds keys, too.

@@ -223,6 +223,7 @@ SELECT cdi_drop_identifier_type('email');
 -- However it is to go
 DELETE FROM cdi.identifier_types WHERE name = 'it_code';
 DELETE FROM cdi.identifier_types WHERE name = 'email';
+TRUNCATE cdi.identifier_types;
 \set VERBOSITY default
 
 -- A tombstone is HMAC-SHA-256 of the key under HMAC-SHA-256 of "cdi tombstone" under the installation's key.

@@ -224,5 +224,26 @@ SELECT pg_stat_get_xact_numscans('cdi.identity_links_pkey'::regclass) - :scans <
 COMMIT;
 SELECT value FROM cdi.person_identifiers WHERE person_id = md5('whale')::uuid AND value LIKE '% %' ORDER BY value;
 
+-- Where all have been one person so far, the planner believes that everybody
+-- is: merges of others, and an erasure, look up their own rows all the same.
+UPDATE cdi.identifier_types SET max_per_person = NULL, limit_window = NULL;
+TRUNCATE cdi.identity_links, cdi.identity_map, cdi.identity_runs, cdi.identity_ahead, cdi.identity_merge_log, cdi.identity_rules, cdi.identifier_traits;
+SELECT count(cdi_identify('one' || n, '{"size": 1}')) FROM generate_series(1, 4000) n;
+SELECT cdi_resolve();
+SELECT count(cdi_identify('one' || n, '{"email": "one@x.example"}')) FROM generate_series(1, 4000) n;
+SELECT cdi_resolve();
+ANALYZE cdi.identity_map, cdi.identity_merge_log;
+SELECT count(cdi_track('pair' || n, 'Seen', anonymous_id => 'pair-a' || n)) FROM generate_series(1, 200) n;
+SELECT cdi_resolve();
+SELECT count(cdi_alias('pair' || n, 'pair' || n + 1)) FROM generate_series(1, 199, 2) n;
+BEGIN;
+SELECT pg_stat_get_xact_tuples_returned('cdi.identity_map_person'::regclass) AS entries \gset
+SELECT cdi_resolve();
+SELECT pg_stat_get_xact_tuples_returned('cdi.identity_map_person'::regclass) - :entries < 1000 AS own_rows_alone;
+SELECT pg_stat_get_xact_tuples_returned('cdi.identity_merge_log_survivor'::regclass) AS entries \gset
+SELECT cdi_erase_person(cdi_person('user_id', 'pair1'));
+SELECT pg_stat_get_xact_tuples_returned('cdi.identity_merge_log_survivor'::regclass) - :entries < 100 AS own_rows_alone;
+COMMIT;
+
 \c regression
 DROP DATABASE identity_batches;

@@ -92,6 +92,16 @@ SELECT change, parts, identifiers FROM cdi_identity_dry_run('{}')
 WHERE person_id = cdi_person('anonymous_id', 'lim-one');
 SELECT cdi_rebuild_identity(true) > 0 AS rebuilt;
 SELECT count(*) FROM cdi.person_identifiers WHERE person_id = cdi_person('anonymous_id', 'lim-one') AND type = 'email';
+
+-- Identifiers of one person that go another way together are a person who was
+-- none before: a split, and no merge.
+SELECT count(cdi_track('lim-split', 'Seen', context => '{"traits": {"email": "lim-split@x.example"}}')) FROM generate_series(1, 2);
+SELECT count(cdi_identify(traits => '{"email": "lim-split@x.example"}', anonymous_id => 'lim-split' || i)) FROM generate_series(1, 2) i;
+SELECT cdi_resolve();
+SELECT r.change, i.value, r.parts, r.identifiers
+FROM cdi_identity_dry_run('{"user_id": {"blocked": ["lim-split"]}}') r JOIN cdi.person_identifiers i ON i.identifier = r.person_id
+WHERE i.value LIKE 'lim-split%';
+
 -- An identifier that was blocked too late.
 UPDATE cdi.identifier_types SET blocked = blocked || '{lim-tablet}' WHERE name = 'anonymous_id';
 SELECT change, parts, identifiers FROM cdi_identity_dry_run('{}') WHERE person_id = cdi_person('user_id', 'lim-ann');

@@ -40,6 +40,17 @@ SELECT cdi_person_at('anonymous_id', 'um-benphone', '2026-05-02 12:00') = :'ben'
        cdi_person_at('user_id', 'um-ann', '2026-01-01') = cdi_identifier('user_id', 'um-ann') AS before_everything,
        cdi_person_at('email', 'undefined', now()) IS NULL AS nobody;
 
+-- Who came first then: the link that named at-old in the end had not happened yet.
+SELECT cdi_identify('at-old', '{"email": "at-late@x.example"}', "timestamp" => '2026-05-20') IS NOT NULL AS late;
+SELECT cdi_identify(traits => '{"email": "at-early@x.example"}', anonymous_id => 'at-mid', "timestamp" => '2026-05-10') IS NOT NULL AS early;
+SELECT cdi_identify('at-old', anonymous_id => 'at-pad', "timestamp" => '2026-05-11') IS NOT NULL AS again;
+SELECT cdi_identify('at-old', anonymous_id => 'at-mid', "timestamp" => '2026-05-12') IS NOT NULL AS one;
+SELECT cdi_resolve();
+SELECT cdi_person_at('user_id', 'at-old', '2026-05-15') = cdi_identifier('email', 'at-early@x.example') AS the_early_one,
+       cdi_person_at('anonymous_id', 'at-pad', '2026-05-15') = cdi_identifier('email', 'at-early@x.example') AS with_what_it_brought,
+       cdi_person_at('user_id', 'at-old', '2026-05-20') = cdi_identifier('user_id', 'at-old') AS the_late_one,
+       cdi_person('user_id', 'at-old') = cdi_identifier('user_id', 'at-old') AS now;
+
 -- What is said again counts again, and can be taken back again.
 SELECT cdi_identify('um-ann', '{"email": "um-ben@x.example"}', "timestamp" => '2026-05-04') AS event \gset
 SELECT cdi_resolve();
@@ -108,6 +119,22 @@ SELECT cdi_resolve();
 SELECT rule, identifiers, splits_off FROM cdi_identity_bridges(cdi_person('user_id', 'um-g0'));
 SELECT section, value, detail FROM cdi.identity_health WHERE person_id = cdi_person('user_id', 'um-g0') AND section <> 'growth' ORDER BY 1, 2;
 SELECT sum(value) = (SELECT count(DISTINCT person_id) FROM cdi.identity_map) AS everybody_is_counted FROM cdi.identity_health WHERE section = 'size';
+-- Who grows by taking in others: two of 12 and 25, who were there before, become one.
+UPDATE cdi.identifier_types SET max_per_person = NULL WHERE name = 'anonymous_id';
+SELECT count(cdi_track('gr-' || i % 2, 'Seen', anonymous_id => 'gr-' || i)) FROM generate_series(0, 21) i;
+SELECT count(cdi_track('gr-1', 'Seen', anonymous_id => 'gr-more' || i)) FROM generate_series(1, 13) i;
+SELECT cdi_resolve();
+CREATE TEMP TABLE real_times AS SELECT run, resolved_at FROM cdi.identity_runs;
+UPDATE cdi.identity_runs SET resolved_at = resolved_at - interval '2 hours';
+SELECT count(*) AS grown FROM cdi.identity_health WHERE section = 'growth';
+SELECT cdi_alias('gr-0', 'gr-1') IS NOT NULL AS joined;
+SELECT cdi_resolve();
+SELECT value, alarm, person_id = cdi_person('user_id', 'gr-1') AS hers, detail FROM cdi.identity_health WHERE section = 'growth';
+-- What is taken back has not grown.
+SELECT count(*) FROM cdi_unmerge('user_id', 'gr-1');
+SELECT count(*) AS grown FROM cdi.identity_health WHERE section = 'growth';
+UPDATE cdi.identity_runs r SET resolved_at = t.resolved_at FROM real_times t WHERE t.run = r.run;
+UPDATE cdi.identifier_types SET max_per_person = 5 WHERE name = 'anonymous_id';
 UPDATE cdi.identifier_types SET max_per_person = 1 WHERE name = 'user_id';
 
 -- Errors

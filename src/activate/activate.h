@@ -48,6 +48,7 @@ extern TimestampTz cdi_target_now(const CdiTarget *target);
  * Parses and checks; raises ZC403 where anything is wrong.  With tests the
  * embedded tests run, too (spec_test.c).
  */
+extern void cdi_spec_check_names(const CdiSpec *spec);
 extern CdiSpec *cdi_spec_load(MemoryContext parent, const char *text, bool tests);
 extern json_t *cdi_spec_action(const CdiSpec *spec, const char *action);
 /* Name of the default action, or NULL where one must be named. */
@@ -192,6 +193,8 @@ extern const int cdi_map_object_function_count;
 
 /* request.c */
 #define CDI_MAX_HEADERS 64
+#define CDI_MAX_ITEMS 10000		/* of one request */
+#define CDI_MAX_BYTES (64 * 1024 * 1024)
 
 typedef struct CdiHeader
 {
@@ -247,6 +250,7 @@ extern int	cdi_action_main_stage(const json_t *action);
 extern CdiRequest *cdi_request_build(const CdiTarget *target, const json_t *stage,
 									 CdiItem **items, int nitems, Jsonb *steps);
 /* Raises where name or value would break the request. */
+extern bool cdi_header_name(const char *name);
 extern void cdi_request_add_header(CdiRequest *request, const char *name, const char *value);
 extern void cdi_request_check_url(const CdiRequest *request, const CdiTarget *target);
 
@@ -316,6 +320,7 @@ typedef struct CdiVerdict
 {
 	CdiClass	class;
 	bool		split;			/* rejected as a whole: halve to find the row */
+	bool		unknown_row;	/* one failed that the request does not have */
 	const char *error;
 	int			retry_after;	/* s; 0: not said */
 	bool		unfinished;		/* ask again later: the stage polls */

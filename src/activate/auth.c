@@ -32,14 +32,23 @@ member_text(const CdiScope *scope, const json_t *object, const char *name)
 	return cdi_value_text(&value);
 }
 
-static void
-add_query(CdiRequest *request, const char *name, const char *text)
+static char *
+url_encoded(const char *text)
 {
 	CdiValue	value = cdi_value_string(text, strlen(text));
 
 	value = cdi_map_function("urlencode", 9)->call(&value, NULL);
-	request->url = psprintf("%s%c%s=%.*s", request->url, strchr(request->url, '?') ? '&' : '?',
-							name, value.len, value.data);
+	return cdi_value_text(&value);
+}
+
+/* Before a fragment, which is not sent */
+static void
+add_query(CdiRequest *request, const char *name, const char *text)
+{
+	int			len = strcspn(request->url, "#");
+
+	request->url = psprintf("%.*s%c%s=%s%s", len, request->url, memchr(request->url, '?', len) ? '&' : '?',
+							url_encoded(name), url_encoded(text), request->url + len);
 }
 
 /* Claims of the specification, with "iat" and "exp" where it says how long */

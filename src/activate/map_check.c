@@ -21,9 +21,9 @@ check_path(const char *path, size_t len, CdiMapRules rules, const char *where)
 	static const struct
 	{
 		const char *name;
-		char		where;		/* r row, e element, q request, a answer, * anywhere */
+		char		where;		/* e element, q request, a answer, * anywhere */
 	}			roots[] = {
-		{"$", '*'}, {"@", 'e'}, {"settings", '*'}, {"vars", '*'}, {"secret", '*'}, {"item", 'r'}, {"batch", '*'},
+		{"$", '*'}, {"@", 'e'}, {"settings", '*'}, {"vars", '*'}, {"secret", '*'}, {"item", '*'}, {"batch", '*'},
 		{"now", '*'}, {"status", '*'}, {"mapped", 'q'}, {"meta", 'q'}, {"step", 'q'},
 		{"header", 'a'}, {"text", 'a'}, {"key", 'a'},
 	};
@@ -38,7 +38,7 @@ check_path(const char *path, size_t len, CdiMapRules rules, const char *where)
 		INVALID("%s: path \"%s\" must begin with $, @, settings, vars, secret, item, mapped, meta, step, batch, now, status, header, text or key.", where, text);
 	if (strcmp(roots[found].name, "secret") == 0 && !rules.secrets)
 		INVALID("%s: secrets can be used in \"auth\" and \"request\" only.", where);
-	if ((roots[found].where == 'r' && !rules.row) || (roots[found].where == 'e' && !rules.row && !rules.element))
+	if (roots[found].where == 'e' && !rules.row && !rules.element)
 		INVALID("%s: path \"%s\" needs a row, and a request has many.", where, text);
 	if (roots[found].where == 'q' && rules.row && !rules.answer)
 		INVALID("%s: path \"%s\" can be used where a request is made or its answer read.", where, text);
@@ -124,6 +124,14 @@ check_uuid(const char *text, const char *where)
 		INVALID("%s: the name space of uuid5 must be a UUID.", where);
 }
 
+static void
+check_format(const char *text, const char *where)
+{
+	for (const char *at = text; (at = strchr(at, '%')) != NULL; at += 2)
+		if (at[1] == '\0' || strchr("YmdHMS%", at[1]) == NULL)
+			INVALID("%s: format_time knows %%Y, %%m, %%d, %%H, %%M, %%S and %%%%.", where);
+}
+
 /* name with arguments from the given index of call on */
 static void
 check_call(const json_t *name, const json_t *call, int first, const char *where)
@@ -151,6 +159,17 @@ check_call(const json_t *name, const json_t *call, int first, const char *where)
 			cdi_map_check_regex(json_string_value(argument), where);
 		if (i == 0 && strcmp(function->name, "uuid5") == 0)
 			check_uuid(json_string_value(argument), where);
+		if (i == 0 && strcmp(function->name, "format_time") == 0)
+			check_format(json_string_value(argument), where);
+		if (i == 0 && strcmp(function->name, "e164") == 0)
+		{
+			const char *code = json_string_value(argument);
+
+			if (strlen(code) < 1 || strlen(code) > 3 || code[strspn(code, "0123456789")] != '\0' || *code == '0')
+				INVALID("%s: the country of e164 must be a calling code such as \"49\".", where);
+		}
+		if (strncmp(function->name, "truncate", 8) == 0 && json_integer_value(argument) < 0)
+			INVALID("%s: argument 1 of function \"%s\" must not be negative.", where, function->name);
 		if (json_is_integer(argument) && llabs(json_integer_value(argument)) > 1000000)
 			INVALID("%s: argument %d of function \"%s\" is out of range.", where, i + 1, function->name);
 	}

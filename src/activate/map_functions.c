@@ -21,10 +21,21 @@
 
 static const CdiValue absent = {.type = CDI_ABSENT};
 
-static bool
-is_space(char c)
+/* Bytes of the white space (Unicode's, and the byte order mark) that text begins with */
+static int
+space_at(const char *text, int len)
 {
-	return c == ' ' || (c >= '\t' && c <= '\r');
+	int			size = len > 0 ? pg_utf_mblen((const unsigned char *) text) : 0;
+	pg_wchar	c;
+
+	if (size == 0 || size > len)
+		return 0;
+	c = utf8_to_unicode((const unsigned char *) text);
+	if (c == ' ' || (c >= '\t' && c <= '\r') || c == 0x85 || c == 0xa0 || c == 0x1680 ||
+		(c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f ||
+		c == 0x3000 || c == 0xfeff)
+		return size;
+	return 0;
 }
 
 static CdiValue
@@ -73,11 +84,20 @@ cdi_map_trim(const CdiValue *value, const json_t *call)
 	int			len;
 	const char *text = text_of(value, &len);
 
-	while (len > 0 && is_space(text[len - 1]))
-		len--;
-	while (len > 0 && is_space(*text))
-		text++, len--;
-	return text_or_absent(text, len);
+	int			size;
+	int			end = 0;
+
+	while ((size = space_at(text, len)) > 0)
+		text += size, len -= size;
+	/* up to the last character that is none */
+	for (int i = 0; i < len;)
+	{
+		size = space_at(text + i, len - i);
+		i += size > 0 ? size : pg_utf_mblen((const unsigned char *) text + i);
+		if (size == 0)
+			end = Min(i, len);
+	}
+	return text_or_absent(text, end);
 }
 
 /*
@@ -147,12 +167,6 @@ filter(const CdiValue *value, bool (*keep) (unsigned char))
 }
 
 static bool
-keep_nonspace(unsigned char c)
-{
-	return !is_space(c);
-}
-
-static bool
 keep_digit(unsigned char c)
 {
 	return c >= '0' && c <= '9';
@@ -173,7 +187,21 @@ keep_nonpunctuation(unsigned char c)
 static CdiValue
 fn_nospace(const CdiValue *value, const json_t *call)
 {
-	return filter(value, keep_nonspace);
+	int			len;
+	const char *text = text_of(value, &len);
+	char	   *out = palloc(len + 1);
+	int			n = 0;
+
+	for (int i = 0; i < len;)
+	{
+		int			size = space_at(text + i, len - i);
+
+		if (size == 0)
+			out[n++] = text[i++];
+		else
+			i += size;
+	}
+	return text_or_absent(out, n);
 }
 
 static CdiValue
@@ -206,39 +234,100 @@ fn_digits_nolead0(const CdiValue *value, const json_t *call)
 	return text_or_absent(result.data, result.len);
 }
 
+/* Country codes whose numbers keep their leading zero: it is no prefix there. */
+static bool
+keeps_zero(const char *country, int len)
+{
+	static const char *const codes[] = {"39", "225", "229", "241", "242", "378"};
+
+	for (int i = 0; i < lengthof(codes); i++)
+		if (len >= strlen(codes[i]) && memcmp(country, codes[i], strlen(codes[i])) == 0)
+			return true;
+	return false;
+}
+
+/*
+ * What is dialled before a number within its country: zeros, but where the
+ * numbering plan has something else.  As in libphonenumber's metadata.
+ */
+static void
+drop_prefix(const char **digits, const char *country)
+{
+	static const struct
+	{
+		const char *country;
+		const char *prefix;
+		int			least;		/* digits that remain */
+		int			most;
+	}			plans[] = {
+		{"1", "1", 10, 10}, {"7", "8", 10, 10}, {"7", "7", 10, 10}, {"36", "06", 8, 9},
+		{"375", "80", 9, 9}, {"375", "8", 9, 9}, {"993", "8", 8, 8},
+	};
+
+	for (int i = 0; i < lengthof(plans); i++)
+	{
+		int			prefix = strlen(plans[i].prefix);
+		int			rest = (int) strlen(*digits) - prefix;
+
+		if (strcmp(plans[i].country, country) == 0 && rest >= plans[i].least && rest <= plans[i].most &&
+			strncmp(*digits, plans[i].prefix, prefix) == 0)
+		{
+			*digits += prefix;
+			return;
+		}
+	}
+	if (!keeps_zero(country, strlen(country)))
+		*digits += strspn(*digits, "0");
+}
+
 /*
  * E.164: "+" and 8 to 15 digits.  A number that starts with "+" or "00" has
- * its country code; another loses its leading zeros and gets the one given.
+ * its country code; another gets the one given in place of what is dialled
+ * before it in the country.  A "(0)" after a country code is not dialled, and
+ * what follows a letter, "#", "," or ";" is an extension.
  */
 static CdiValue
 fn_e164(const CdiValue *value, const json_t *call)
 {
-	CdiValue	trimmed = cdi_map_trim(value, NULL);
-	CdiValue	digits = filter(value, keep_digit);
+	char	   *text = pstrdup(cdi_value_text(value));
+	char	   *at = text + strcspn(text, "+0123456789");
+	bool		international = *at == '+';
 	const char *country = string_argument(call, 1);
+	char	   *zero;
 	char	   *out;
-	int			n;
+	const char *digits;
+	int			n = 0;
 
-	if (digits.type == CDI_ABSENT || trimmed.type == CDI_ABSENT)
-		return absent;
-	if (*trimmed.data == '+')
-		country = "";
-	else if (digits.len > 2 && memcmp(digits.data, "00", 2) == 0)
+	at[strcspn(at, "#,;ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")] = '\0';
+	zero = strstr(at, "(0)");
+	out = palloc(strlen(at) + 1);
+	for (int i = 0; at[i] != '\0'; i++)
 	{
-		digits.data += 2;
-		digits.len -= 2;
-		country = "";
+		bool		code_before = n > 0 && (international || (n > 2 && strncmp(out, "00", 2) == 0));
+
+		if (at + i == zero && code_before && !keeps_zero(international ? out : out + 2, international ? n : n - 2))
+			i += 2;
+		else if (keep_digit(at[i]))
+			out[n++] = at[i];
 	}
-	else if (country == NULL)
+	out[n] = '\0';
+	digits = out;
+	if (!international && strncmp(digits, "00", 2) == 0)
+	{
+		international = true;
+		digits += 2;
+	}
+	if (!international && country != NULL)
+	{
+		drop_prefix(&digits, country);
+		digits = psprintf("%s%s", country, digits);
+	}
+	else if (!international)
 		return absent;
-	else
-		while (digits.len > 0 && *digits.data == '0')
-			digits.data++, digits.len--;
-	out = psprintf("+%s%.*s", country, digits.len, digits.data);
-	n = strlen(out) - 1;
-	if (n < 8 || n > 15 || out[1] == '0')
+	n = strlen(digits);
+	if (n < 8 || n > 15 || *digits == '0')
 		return absent;
-	return cdi_value_string(out, n + 1);
+	return cdi_value_string(psprintf("+%s", digits), n + 1);
 }
 
 static CdiValue

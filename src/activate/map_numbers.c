@@ -276,7 +276,7 @@ cdi_map_time(TimestampTz at)
 	return cdi_value_string(text, strlen(text));
 }
 
-/* %Y %m %d %H %M %S, in UTC; everything else stands for itself. */
+/* %Y %m %d %H %M %S, in UTC, and %% for itself */
 static CdiValue
 fn_format_time(const CdiValue *value, const json_t *call)
 {
@@ -297,7 +297,10 @@ fn_format_time(const CdiValue *value, const json_t *call)
 		const char *letter = *format == '%' && format[1] != '\0' ? strchr(letters, format[1]) : NULL;
 
 		if (letter == NULL)
+		{
+			format += *format == '%' && format[1] == '%';
 			appendStringInfoChar(&out, *format);
+		}
 		else
 		{
 			format++;

@@ -205,7 +205,7 @@ CdiValue
 cdi_map_path(const CdiScope *scope, const char *path)
 {
 	const char *rest;
-	const CdiItem *item;
+	const CdiItem *item = scope->item ? scope->item : scope->nitems > 0 ? scope->items[0] : NULL;
 	CdiValue	value = absent;
 
 	if ((rest = after(path, "$")) != NULL)
@@ -225,7 +225,7 @@ cdi_map_path(const CdiScope *scope, const char *path)
 	if ((rest = after(path, "secret")) != NULL)
 		return secret_path(scope, rest);
 	if ((rest = after(path, "item")) != NULL)
-		return item_path(scope->item, rest);
+		return item_path(item, rest);
 	if ((rest = after(path, "vars")) != NULL)
 	{
 		json_t	   *vars = json_object_get(scope->target->spec->root, "vars");
@@ -260,7 +260,6 @@ cdi_map_path(const CdiScope *scope, const char *path)
 			text_value(cdi_answer_text(scope->answer->body, scope->answer->body_len)) : absent;
 	if ((rest = after(path, "header")) != NULL)
 		return header_path(scope->answer, rest);
-	item = scope->item ? scope->item : scope->nitems > 0 ? scope->items[0] : NULL;
 	if (item != NULL && (rest = after(path, "mapped")) != NULL)
 		return built_path(item->json, item->len, rest);
 	if (item != NULL && (rest = after(path, "meta")) != NULL)

@@ -15,7 +15,6 @@
 #include "base/errors.h"
 
 #define DEFAULT_TIMEOUT 30000
-#define MAX_ITEMS 10000
 
 /* Text of an expression of the action, or NULL where it has none */
 static char *
@@ -155,9 +154,9 @@ cdi_request_limits(const CdiTarget *target, const json_t *action)
 	CdiBatchLimits limits;
 
 	/* where it goes by the row, rows say it themselves */
-	limits.max_items = json_is_object(json_object_get(batch, "max_items")) ? MAX_ITEMS :
-		(int) limit_of(target, batch, "max_items", 1, MAX_ITEMS);
-	limits.max_bytes = limit_of(target, batch, "max_bytes", 4 * 1024 * 1024, 64 * 1024 * 1024);
+	limits.max_items = json_is_object(json_object_get(batch, "max_items")) ? CDI_MAX_ITEMS :
+		(int) limit_of(target, batch, "max_items", 1, CDI_MAX_ITEMS);
+	limits.max_bytes = limit_of(target, batch, "max_bytes", 4 * 1024 * 1024, CDI_MAX_BYTES);
 	return limits;
 }
 
@@ -182,12 +181,18 @@ evaluate_text(const CdiScope *scope, const json_t *node)
 	return cdi_value_text(&value);
 }
 
-void
-cdi_request_add_header(CdiRequest *request, const char *name, const char *value)
+bool
+cdi_header_name(const char *name)
 {
 	static const char token[] = "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-	if (*name == '\0' || name[strspn(name, token)] != '\0' || strpbrk(value, "\r\n") != NULL)
+	return *name != '\0' && name[strspn(name, token)] == '\0';
+}
+
+void
+cdi_request_add_header(CdiRequest *request, const char *name, const char *value)
+{
+	if (!cdi_header_name(name) || strpbrk(value, "\r\n") != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_CDI_INVALID_SPEC),
 				 errmsg("header of the request is not valid"),
@@ -310,6 +315,26 @@ has_dot_segment(const char *url)
 	return false;
 }
 
+/* The path of an address in ASCII, as it is going to be sent and signed */
+static char *
+encoded_address(const char *url)
+{
+	const char *path = strstr(url, "://");
+	StringInfoData out;
+
+	path = path ? path + 3 + strcspn(path + 3, "/?#") : url;
+	initStringInfo(&out);
+	appendBinaryStringInfo(&out, url, path - url);
+	for (; *path != '\0'; path++)
+	{
+		if (IS_HIGHBIT_SET(*path))
+			appendStringInfo(&out, "%%%02X", (unsigned char) *path);
+		else
+			appendStringInfoChar(&out, *path);
+	}
+	return out.data;
+}
+
 /* Where it may not go to, it is refused before there is a connection, too. */
 void
 cdi_request_check_url(const CdiRequest *request, const CdiTarget *target)
@@ -341,12 +366,14 @@ cdi_request_build(const CdiTarget *target, const json_t *stage, CdiItem **items,
 	const char *header = cdi_json_string(json_object_get(spec, "idempotency"), "header");
 	CdiScope	scope = {.target = target,.items = items,.nitems = nitems,.steps = steps,.secrets = true};
 
+	if (nitems > 0 && items[0]->row != NULL)
+		scope.row = &items[0]->row->root;
 	request->headers = palloc(sizeof(CdiHeader) * CDI_MAX_HEADERS);
 	request->key = scope.batch_key = request_key(items, nitems);
 	if (when != NULL && !cdi_map_condition(&scope, when))
 		return NULL;
 	request->method = evaluate_text(&scope, json_object_get(spec, "method"));
-	request->url = evaluate_text(&scope, json_object_get(spec, "url"));
+	request->url = encoded_address(evaluate_text(&scope, json_object_get(spec, "url")));
 	request->timeout = DEFAULT_TIMEOUT;
 	if (timeout != NULL)
 		(void) parse_int(timeout, &request->timeout, GUC_UNIT_MS, NULL);

@@ -256,7 +256,10 @@ name_row(Reading *reading, int row, CdiClass class, const CdiValue *message)
 	char	   *text;
 
 	if (row < 0 || row >= reading->nitems)
+	{
+		verdict->unknown_row |= class != CDI_CLASS_OK;
 		return;
+	}
 	if (verdict->named == NULL)
 	{
 		verdict->named = palloc0(sizeof(bool) * reading->nitems);
@@ -295,11 +298,9 @@ match_rows(Reading *reading, const CdiScope *scope, CdiClass class, const CdiVal
 {
 	json_t	   *match = json_object_get(reading->rows, "match");
 	CdiValue	wanted = evaluate(scope, json_object_get(match, "value"));
-	char	   *text;
+	char	   *text = cdi_value_text(&wanted);
+	bool		found = false;
 
-	if (cdi_value_empty(&wanted))
-		return;
-	text = cdi_value_text(&wanted);
 	if (reading->values == NULL)
 	{
 		reading->values = palloc(sizeof(char *) * reading->nitems);
@@ -314,8 +315,13 @@ match_rows(Reading *reading, const CdiScope *scope, CdiClass class, const CdiVal
 		}
 	}
 	for (int i = 0; i < reading->nitems; i++)
-		if (strcmp(reading->values[i], text) == 0)
+		if (*text != '\0' && strcmp(reading->values[i], text) == 0)
+		{
 			name_row(reading, i, class, message);
+			found = true;
+		}
+	if (!found)
+		name_row(reading, -1, class, message);
 }
 
 /* One entry of what the answer lists */
@@ -349,17 +355,16 @@ read_entry(Reading *reading, const CdiValue *element, const char *key)
 		CdiValue	value = evaluate(&scope, index);
 		char	   *text = cdi_value_text(&value);
 		char	   *end;
-		long		number = strtol(text, &end, 10);
+		double		number = strtod(text, &end);
 
-		if (*text == '\0' || *end != '\0' || number < 0 || number >= reading->nitems)
-			return;
-		row = (int) number;
+		row = end > text && *end == '\0' && number >= 0 && number < reading->nitems && number == (int) number ?
+			(int) number : -1;
 	}
 	if (list != NULL)
 	{
 		CdiValue	value = evaluate(&scope, list);
 
-		row = row_of_list(reading, cdi_value_text(&value), row);
+		row = row < 0 ? -1 : row_of_list(reading, cdi_value_text(&value), row);
 	}
 	name_row(reading, row, class, &message);
 }
@@ -482,25 +487,25 @@ cdi_stage_poll(const json_t *stage, int64 *limit)
 
 /*
  * How many rows failed, or were accepted, as the answer says.  Where it names
- * fewer than failed, nobody knows which: the request is halved.
+ * fewer than failed, or lists failures and none of them is of a row that the
+ * request has, nobody knows which: the request is halved.
  */
 static void
-check_counts(const json_t *rule, const CdiScope *scope, CdiVerdict *verdict, int nitems)
+check_named(const json_t *rule, const CdiScope *scope, CdiVerdict *verdict, int nitems)
 {
 	json_t	   *failed = json_object_get(rule, "failed");
 	json_t	   *accepted = json_object_get(rule, "accepted");
-	int64		nfailed;
+	int64		nfailed = verdict->unknown_row && verdict->nrows == 0 && verdict->class == CDI_CLASS_OK ? 1 : 0;
 	int			nnamed = 0;
-	CdiValue	value;
-	char	   *text;
 
-	if (failed == NULL && accepted == NULL)
-		return;
-	value = evaluate(scope, failed ? failed : accepted);
-	text = cdi_value_text(&value);
-	nfailed = strtoll(text, NULL, 10);
-	if (failed == NULL)
-		nfailed = nitems - nfailed;
+	if (failed != NULL || accepted != NULL)
+	{
+		CdiValue	value = evaluate(scope, failed ? failed : accepted);
+
+		nfailed = strtoll(cdi_value_text(&value), NULL, 10);
+		if (failed == NULL)
+			nfailed = nitems - nfailed;
+	}
 	for (int i = 0; verdict->named != NULL && i < nitems; i++)
 		nnamed += verdict->named[i] && verdict->row_classes[i] != CDI_CLASS_OK;
 	if (nnamed >= nfailed)
@@ -526,7 +531,7 @@ apply_rule(const json_t *rule, const CdiScope *scope, CdiVerdict *verdict, CdiIt
 		read_rows(rows, scope, verdict, items, nitems);
 	json_array_foreach(rows, i, one)
 		read_rows(one, scope, verdict, items, nitems);
-	check_counts(rule, scope, verdict, nitems);
+	check_named(rule, scope, verdict, nitems);
 	if (message != NULL && verdict->class != CDI_CLASS_OK)
 	{
 		CdiValue	value = evaluate(scope, message);
@@ -571,6 +576,7 @@ read_answer(const CdiTarget *target, const json_t *stage, const CdiAnswer *answe
 	json_t	   *until = json_object_get(json_object_get(stage, "poll"), "until");
 	CdiScope	scope = {.target = target,.answer = answer,.items = items,.nitems = nitems,.steps = steps};
 	bool		reads_body = extract != NULL || until != NULL;
+	bool		reads_rows = false;
 	json_t	   *rule;
 	size_t		i;
 
@@ -596,7 +602,8 @@ read_answer(const CdiTarget *target, const json_t *stage, const CdiAnswer *answe
 		reads_body |= when != NULL;
 		if (when != NULL && !cdi_map_condition(&scope, when))
 			continue;
-		reads_body |= json_object_get(rule, "rows") || json_object_get(rule, "failed") || json_object_get(rule, "accepted");
+		if (json_object_get(rule, "rows") || json_object_get(rule, "failed") || json_object_get(rule, "accepted"))
+			reads_body = reads_rows = true;
 		apply_rule(rule, &scope, verdict, items, nitems);
 		break;
 	}
@@ -606,6 +613,11 @@ read_answer(const CdiTarget *target, const json_t *stage, const CdiAnswer *answe
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("it is longer than 1 MB")));
+	/* Such as the page of a proxy in between: it does not say that all rows are well. */
+	if (verdict->class == CDI_CLASS_OK && reads_rows && scope.row == NULL && answer->body_len > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
+				 errmsg("it is no %s", reads_table(response) ? "table" : "JSON")));
 	if (verdict->class == CDI_CLASS_OK)
 	{
 		verdict->unfinished = until != NULL && !cdi_map_condition(&scope, until);

@@ -105,6 +105,8 @@ check_rows(const json_t *rows, const char *where)
 		else
 			INVALID("%s: unknown member \"%s\" of rows.", where, name);
 	}
+	if (json_object_get(rows, "match") && (json_object_get(rows, "index") || json_object_get(rows, "array")))
+		INVALID("%s: rows are known by \"match\" or by \"index\".", where);
 }
 
 static void

@@ -168,6 +168,33 @@ urlencoded(const char *text, size_t len)
 	return pnstrdup(value.data, value.len);
 }
 
+/*
+ * Between a name and its value while they are sorted, below everything that
+ * can be part of a name: "a" comes before "a-b", whatever stands behind it.
+ */
+#define SEPARATOR '\001'
+
+static void
+sort_pairs(char **pairs, int n, char between)
+{
+	qsort(pairs, n, sizeof(char *), compare_texts);
+	for (int i = 0; i < n; i++)
+		*strchr(pairs[i], SEPARATOR) = between;
+}
+
+/* Within a header's value one space stands for several. */
+static char *
+single_spaced(char *text)
+{
+	char	   *out = text;
+
+	for (const char *at = text; *at != '\0'; at++)
+		if (*at != ' ' || at[1] != ' ')
+			*out++ = *at;
+	*out = '\0';
+	return text;
+}
+
 /* "a=1&b" sorted and encoded as the signature wants it */
 static char *
 canonical_query(const char *query)
@@ -192,12 +219,13 @@ canonical_query(const char *query)
 		plain_name = curl_easy_unescape(NULL, query, (int) name, &name_len);
 		plain_value = curl_easy_unescape(NULL, value, size, &value_len);
 		if (plain_name != NULL && plain_value != NULL)
-			parts[n++] = psprintf("%s=%s", urlencoded(plain_name, name_len), urlencoded(plain_value, value_len));
+			parts[n++] = psprintf("%s%c%s", urlencoded(plain_name, name_len), SEPARATOR,
+								  urlencoded(plain_value, value_len));
 		curl_free(plain_name);
 		curl_free(plain_value);
 		query += end + (query[end] == '&');
 	}
-	qsort(parts, n, sizeof(char *), compare_texts);
+	sort_pairs(parts, n, '=');
 	for (int i = 0; i < n; i++)
 		appendStringInfo(&out, "%s%s", i ? "&" : "", parts[i]);
 	return out.data;
@@ -206,7 +234,7 @@ canonical_query(const char *query)
 /*
  * https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
  * Signed are all headers that the request has.  Every service but S3 wants the
- * path encoded twice.
+ * path encoded twice, and takes several slashes for one.
  */
 void
 cdi_sign_aws(CdiRequest *request, const char *service, const char *region, const char *access_key,
@@ -245,9 +273,9 @@ cdi_sign_aws(CdiRequest *request, const char *service, const char *region, const
 		char	   *name = asc_tolower(request->headers[i].name, strlen(request->headers[i].name));
 
 		value = cdi_map_trim(&value, NULL);
-		names[i] = psprintf("%s:%s", name, cdi_value_text(&value));
+		names[i] = psprintf("%s%c%s", name, SEPARATOR, single_spaced(cdi_value_text(&value)));
 	}
-	qsort(names, request->nheaders, sizeof(char *), compare_texts);
+	sort_pairs(names, request->nheaders, ':');
 	initStringInfo(&headers);
 	initStringInfo(&signed_names);
 	for (int i = 0; i < request->nheaders; i++)
@@ -259,8 +287,13 @@ cdi_sign_aws(CdiRequest *request, const char *service, const char *region, const
 	initStringInfo(&encoded);
 	for (size_t i = 0; i < path_len; i++)
 	{
-		if (path[i] == '/' || (strcmp(service, "s3") == 0))
+		if (strcmp(service, "s3") == 0)
 			appendStringInfoChar(&encoded, path[i]);
+		else if (path[i] == '/')
+		{
+			if (encoded.len == 0 || encoded.data[encoded.len - 1] != '/')
+				appendStringInfoChar(&encoded, '/');
+		}
 		else
 			appendStringInfoString(&encoded, urlencoded(path + i, 1));
 	}

@@ -128,6 +128,12 @@ check_settings_schema(const json_t *schema)
 			INVALID("%s: a secret has no default.", where);
 		if (otherwise != NULL && !has_type(otherwise, type))
 			INVALID("%s: the default is not of type %s.", where, type);
+		if ((element = json_object_get(property, "enum")) != NULL && !json_is_array(element))
+			INVALID("%s: enum must be an array.", where);
+		if ((element = json_object_get(property, "minimum")) != NULL && !json_is_number(element))
+			INVALID("%s: minimum must be a number.", where);
+		if ((element = json_object_get(property, "maximum")) != NULL && !json_is_number(element))
+			INVALID("%s: maximum must be a number.", where);
 	}
 	check_array_of_strings(json_object_get(schema, "required"), "settings.required");
 	json_array_foreach(json_object_get(schema, "required"), i, element)
@@ -315,15 +321,28 @@ check_request(const json_t *request, const char *where)
 {
 	static const char *const members[] = {"method", "url", "headers", "body", "timeout", "idempotency", "when", NULL};
 	static const char *const idempotency_members[] = {"header", NULL};
+	const char *text;
 	json_t	   *part;
+	json_t	   *member;
 
 	check_object(request, members, where);
 	cdi_map_check(json_object_get(request, "method"), request_rules, psprintf("%s.method", where));
 	if (json_object_get(request, "method") == NULL || json_object_get(request, "url") == NULL)
 		INVALID("%s: members \"method\" and \"url\" are needed.", where);
+	text = cdi_json_string(request, "method");
+	if (text && strstr(text, "{{") == NULL && (*text == '\0' || text[strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZ")] != '\0'))
+		INVALID("%s.method must be in upper case, such as \"POST\".", where);
+	text = cdi_json_string(request, "url");
+	if (text && strncmp(text, "{{", 2) != 0 && pg_strncasecmp(text, "https://", 8) != 0 && pg_strncasecmp(text, "http://", 7) != 0)
+		INVALID("%s.url must begin with https:// or http://.", where);
 	cdi_map_check(json_object_get(request, "url"), body_rules, psprintf("%s.url", where));
 	if ((part = json_object_get(request, "headers")) != NULL)
+	{
 		cdi_map_check(part, request_rules, psprintf("%s.headers", where));
+		json_object_foreach(part, text, member)
+			if (*text != '@' && !cdi_header_name(text))
+				INVALID("%s.headers: \"%s\" is no name of a header.", where, text);
+	}
 	if ((part = json_object_get(request, "timeout")) != NULL)
 	{
 		int			value;
@@ -335,7 +354,8 @@ check_request(const json_t *request, const char *where)
 	if ((part = json_object_get(request, "idempotency")) != NULL)
 	{
 		check_object(part, idempotency_members, psprintf("%s.idempotency", where));
-		(void) required_string(part, "header", psprintf("%s.idempotency", where));
+		if (!cdi_header_name(required_string(part, "header", psprintf("%s.idempotency", where))))
+			INVALID("%s.idempotency: \"%s\" is no name of a header.", where, cdi_json_string(part, "header"));
 	}
 	if ((part = json_object_get(request, "when")) != NULL)
 		cdi_map_check_condition(part, request_rules, psprintf("%s.when", where));
@@ -382,6 +402,8 @@ check_batch(const json_t *batch, const char *where)
 		}
 		if (!json_is_string(value) && !by_row && !(json_is_integer(value) && json_integer_value(value) > 0))
 			INVALID("%s.%s must be a positive integer or a template.", where, key);
+		if (json_is_integer(value) && json_integer_value(value) > (strcmp(key, "max_items") == 0 ? CDI_MAX_ITEMS : CDI_MAX_BYTES))
+			INVALID("%s.%s must be at most %d.", where, key, strcmp(key, "max_items") == 0 ? CDI_MAX_ITEMS : CDI_MAX_BYTES);
 		cdi_map_check(value, by_row ? row_rules : (CdiMapRules) {0}, psprintf("%s.%s", where, key));
 	}
 }
@@ -465,6 +487,7 @@ check_spec(CdiSpec *spec)
 	const char *name;
 	json_t	   *part;
 	json_t	   *member;
+	size_t		i;
 
 	check_object(root, members, "specification");
 	if (strcmp(required_string(root, "$schema", "specification"), "cdi-dest-1") != 0)
@@ -472,7 +495,12 @@ check_spec(CdiSpec *spec)
 	spec->name = required_string(root, "name", "specification");
 	spec->version = required_string(root, "version", "specification");
 	if ((part = json_object_get(root, "settings")) != NULL)
+	{
 		check_settings_schema(part);
+		json_object_foreach(json_object_get(part, "properties"), name, member)
+			if (json_object_get(member, "default") != NULL)
+				check_setting(spec, name, member, json_object_get(member, "default"));
+	}
 	if ((part = json_object_get(root, "vars")) != NULL)
 	{
 		if (!json_is_object(part))
@@ -488,6 +516,15 @@ check_spec(CdiSpec *spec)
 	{
 		check_object(part, egress_members, "egress");
 		check_array_of_strings(json_object_get(part, "allow_hosts"), "egress.allow_hosts");
+		json_array_foreach(json_object_get(part, "allow_hosts"), i, member)
+		{
+			const char *host = json_string_value(member);
+
+			if (strncmp(host, "*.", 2) == 0)
+				host += 2;
+			if (*host == '\0' || strpbrk(host, "*/@?# ") != NULL)
+				INVALID("egress.allow_hosts: \"%s\" is no name of a host, nor \"*.\" before one.", json_string_value(member));
+		}
 		if ((member = json_object_get(part, "setting")) != NULL)
 		{
 			json_t	   *property = json_object_get(json_object_get(json_object_get(root, "settings"), "properties"),
@@ -518,6 +555,7 @@ check_spec(CdiSpec *spec)
 		INVALID("default_action must name an action.");
 	if ((part = json_object_get(root, "tests")) != NULL && !json_is_array(part))
 		INVALID("tests must be an array.");
+	cdi_spec_check_names(spec);
 }
 
 CdiSpec *

@@ -122,7 +122,7 @@ SELECT cdi_check_destination_spec(pg_temp.spec(:'map' || ',x}', '"{{secret.token
 SELECT cdi_check_destination_spec(pg_temp.spec(:'map' || ',x}', '"{{$.x"'));
 SELECT cdi_check_destination_spec(pg_temp.spec(:'map' || ',x}', '{"@items": "*"}'));
 SELECT cdi_check_destination_spec(pg_temp.spec('{actions,contacts,require}', '["phone"]'));
-SELECT cdi_check_destination_spec(pg_temp.spec(:'request' || ',url}', '"{{item.operation}}"'));
+SELECT cdi_check_destination_spec(pg_temp.spec(:'request' || ',url}', '"{{@.operation}}"'));
 SELECT cdi_check_destination_spec(pg_temp.spec(:'request' || ',timeout}', '"soon"'));
 SELECT cdi_check_destination_spec(pg_temp.spec(:'request' || ',body}', '{"format": "xml"}'));
 SELECT cdi_check_destination_spec(pg_temp.spec('{auth}', '{"type": "magic"}'));
@@ -146,7 +146,7 @@ SELECT cdi_check_destination_spec(pg_temp.spec(
        "expect": {"class": "ok", "rows": [{"index": 1, "class": "rejected", "message": "no"}]}},
       {"settings": {"token": "env:CDI_X"}, "rows": [1, 2], "answer": {"status": 400, "body": {"failed": [{"n": 0}, {"n": 0}, {"n": 7}, {"n": "x"}, 5]}},
        "expect": {"class": "rejected", "rows": [{"index": 0, "class": "retryable"}]}},
-      {"settings": {"token": "env:CDI_X"}, "answer": {"status": 200, "body": "<html>"}, "expect": {"class": "ok", "rows": []}},
+      {"settings": {"token": "env:CDI_X"}, "answer": {"status": 200, "body": "<html>"}, "expect": {"class": "retryable", "rows": []}},
       {"settings": {"token": "env:CDI_X"}, "answer": {"failure": "timeout"}, "expect": {"class": "rejected", "split": false}},
       {"settings": {"token": "env:CDI_X"}, "answer": {"failure": "refused"}, "expect": {"class": "auth"}},
       {"settings": {"token": "env:CDI_X"}, "secrets": {"token": "s3cret-token"}, "rows": [1], "answer": {"status": 400, "body": {"failed": [{"n": 0, "token": "s3cret-token"}]}},

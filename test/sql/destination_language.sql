@@ -24,6 +24,12 @@ CREATE FUNCTION pg_temp.aws(url text, signature text) RETURNS jsonb LANGUAGE sql
 $$;
 SELECT cdi_check_destination_spec(pg_temp.aws('https://example.amazonaws.com/', '5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31'));
 SELECT cdi_check_destination_spec(pg_temp.aws('https://example.amazonaws.com/?Param2=value2&Param1=value1', 'b97d918cfa904a5beff61c982a1b6f458b799221646efd99d3219ec94cdf2500'));
+-- ... and botocore's of what its canonical form changes: letters beyond ASCII, slashes, names of which one begins with the other, spaces
+SELECT cdi_check_destination_spec(pg_temp.aws('https://example.amazonaws.com/ሴ', '697b34846207a3f72246f99d74ae1ee4fe54f44bb06730c58a0d339eb079596d'));
+SELECT cdi_check_destination_spec(pg_temp.aws('https://example.amazonaws.com//example//', '9a624bd73a37c9a373b5312afbebe7a714a789de108f0bdfe846570885f57e84'));
+SELECT cdi_check_destination_spec(pg_temp.aws('https://example.amazonaws.com/?a-b=1&a=2&a1=3', '1aae6d6b8914d3cbf962587bf6787c4faeb61db19e739587781283e0860c3595'));
+SELECT cdi_check_destination_spec(jsonb_set(replace(pg_temp.aws('https://example.amazonaws.com/', 'ff02b0c1f5d5ed9ba88fcc1f2d0e88989a5e383cb21d5c0c8b5ba5dfb4b0c6e7')::text, 'host;x-amz-date', 'host;x-a;x-a-b;x-amz-date')::jsonb,
+  '{actions,a,request,headers}', '{"x-a": "v  w   x", "x-a-b": "1"}'));
 -- ... and that of the documentation of S3 (GET with a Range, 2013)
 SELECT cdi_check_destination_spec(pg_temp.spec('{"auth": {"type": "sigv4", "service": "s3", "region": "us-east-1", "access_key": "AKIAIOSFODNN7EXAMPLE", "secret_key": "{{secret.key}}"}}'
   || pg_temp.action('{"request": {"method": "GET", "url": "https://examplebucket.s3.amazonaws.com/test.txt", "headers": {"Range": "bytes=0-9"}}}')
@@ -40,6 +46,10 @@ SELECT cdi_check_destination_spec(pg_temp.spec('{"auth": {"type": "hmac", "algor
   || pg_temp.action('{"request": {"method": "POST", "url": "https://x.example/", "body": {"format": "text", "template": "for nothing?"}}}')
   || pg_temp.test(jsonb_build_object('secrets', '{"key": "Jefe"}'::jsonb, 'rows', pg_temp.rows('{}'),
      'expect', '{"headers": {"X-Sign": "164b7a7bfcf819e2e395fbe73b56e0a387bd64222e831fd610270cd7ea2505549758bf75c05a994a6d034f65f8f0e6fdcaeab1a34d4a6b4b636e070a38bce737"}}'::jsonb))));
+-- A credential in the address: its name is encoded, too, and what follows "#" is not sent
+SELECT cdi_check_destination_spec(pg_temp.spec('{"auth": {"type": "query", "name": "api key", "value": "{{secret.key}}"}}'
+  || pg_temp.action('{"request": {"method": "GET", "url": "https://x.example/?a#top?"}}')
+  || pg_temp.test(jsonb_build_object('secrets', '{"key": "a&b"}'::jsonb, 'rows', pg_temp.rows('{}'), 'expect', '{"url": "https://x.example/?a&api%20key=a%26b#top?"}'::jsonb))));
 -- OAuth: what is asked, and how answers are read
 SELECT cdi_check_destination_spec(pg_temp.spec('{"auth": {"type": "oauth2", "grant": "refresh_token", "token_url": "https://id.example/token", "client_id": "us", "client_secret": "{{secret.other}}", "refresh_token": "{{secret.key}}", "scope": "a b"}}'
   || pg_temp.action('{}')
@@ -90,7 +100,14 @@ SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"response": {"ru
     '{"name": "by place", "rows": [1, 2, 3], "answer": {"status": 207, "body": {"results": [{"ok": true}, {"ok": false, "code": "LOCKED"}, {"ok": false, "code": "NO"}]}}, "expect": {"rows": [{"index": 1, "class": "retryable", "message": "LOCKED"}, {"index": 2, "class": "rejected", "message": "NO"}]}}',
     '{"name": "wait until", "now": "2026-01-01T00:00:00Z", "answer": {"status": 429, "headers": {"x-reset": "1767225630"}, "body": {"why": "slow down"}}, "expect": {"class": "throttled", "retry_after": 30, "message": "slow down"}}',
     '{"name": "wait for", "answer": {"status": 429, "body": {"wait": 1500}}, "expect": {"retry_after": 2}}',
-    '{"name": "no JSON", "rows": [1, 2], "answer": {"status": 200, "body": "<html>"}, "expect": {"class": "ok", "rows": []}}')));
+    '{"name": "no JSON", "rows": [1, 2], "answer": {"status": 200, "body": "<html>"}, "expect": {"class": "retryable", "message": "the answer cannot be read: it is no JSON", "rows": []}}',
+    '{"name": "nothing", "rows": [1, 2], "answer": {"status": 200, "body": ""}, "expect": {"class": "ok", "rows": []}}',
+    jsonb_build_object('name', 'of nobody we know', 'rows', pg_temp.rows('{"email": "a"}', '{"email": "b"}'), 'answer', '{"status": 200, "body": {"bad": {"emails": ["A"]}}}'::jsonb, 'expect', '{"class": "rejected", "split": true, "rows": []}'::jsonb),
+    '{"name": "beyond the last", "rows": [1, 2], "answer": {"status": 207, "body": {"results": [{"ok": true}, {"ok": true}, {"ok": false}]}}, "expect": {"class": "rejected", "split": true}}')));
+-- A number that JSON writes with a fraction is an index as well
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"response": {"rules": [{"class": "ok", "rows": {"each": "$", "index": "@"}}]}}')
+  || pg_temp.test('{"rows": [1, 2, 3], "answer": {"status": 200, "body": [1.0, "2"]}, "expect": {"rows": [{"index": 1}, {"index": 2}]}}',
+    '{"rows": [1, 2, 3], "answer": {"status": 200, "body": [1.5, -1, "x"]}, "expect": {"class": "rejected", "split": true}}')));
 -- What is no body: headers and plain text
 SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"response": {"rules": [{"status": ["2xx"], "when": {"exists": "header.X-Amz-Function-Error"}, "class": "rejected", "message": "header.x-amz-function-error"},
      {"status": ["2xx"], "when": {"matches": ["{{text|trim}}", "^ok$"]}, "class": "ok"}, {"status": ["2xx"], "when": {"in": ["$.code", [1, 2]]}, "class": "throttled"}, {"status": ["2xx"], "class": "rejected", "message": "text"}]}}')
@@ -129,6 +146,18 @@ SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"batch": {"max_i
      'expect', '{"body": {"time": "2026-03-01 08:20:30+00:00", "id": "21f7f8de-8051-5b89-8680-0195ef798b6a", "mail": "adalovelace@gmail.com", "gender": "f", "only": {"a": 1}, "except": {"c": null},
        "entries": [{"property": "a", "value": 1}, {"property": "c", "value": null}], "flat": {"a.b.c": [1], "a.d": 2}, "part": "GMail.com "}}'::jsonb))));
 
+-- White space is Unicode's; "%%" is a sign
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"batch": {"max_items": 1}, "map": {"trim": {"@fn": ["trim", {"@path": "$.a"}]}, "none": {"@fn": ["nospace", {"@path": "$.a"}]}, "empty": {"@fn": ["trim", {"@path": "$.b"}]}, "t": {"@fn": ["format_time", 0, "100%%Y %Y"]}},
+   "request": {"method": "POST", "url": "https://x.example/", "body": {"format": "json", "template": {"@item": true}}}}')
+  || pg_temp.test(jsonb_build_object('rows', pg_temp.rows('{"a": "\u00a0\u2003Ä \u00a0b\ufeff\t", "b": "\u3000\u2028"}'), 'expect', '{"body": {"trim": "Ä \u00a0b", "none": "Äb", "t": "100%Y 1970"}}'::jsonb))));
+-- Telephone numbers as libphonenumber reads them: what is dialled within a country, a zero that is not dialled, extensions
+SELECT number, country, cdi_check_destination_spec(pg_temp.spec(pg_temp.action(jsonb_build_object('batch', '{"max_items": 1}'::jsonb, 'map', jsonb_build_object('n', jsonb_build_object('@fn', jsonb_build_array('e164', number, country))),
+   'request', '{"method": "POST", "url": "https://x.example/", "body": {"format": "text", "template": "{{mapped.n}}"}}'::jsonb))
+  || pg_temp.test(jsonb_build_object('rows', pg_temp.rows('{}'), 'expect', jsonb_build_object('body_text', e164)))))
+FROM (VALUES ('1 (650) 253-0000', '1', '+16502530000'), ('8 (912) 345-67-89', '7', '+79123456789'), ('79123456789', '7', '+79123456789'), ('06 1 234 5678', '36', '+3612345678'), ('06 1234 5678', '39', '+390612345678'),
+  ('030 123456', '49', '+4930123456'), ('+49 (0)30 123456', '1', '+4930123456'), ('0049 (0)30 123456', '1', '+4930123456'), ('+39 (0)6 1234 5678', '1', '+390612345678'), ('tel:+49-30-123456;ext=5', '49', '+4930123456'), ('+1 650 253 0000 ext. 5', '49', '+16502530000'),
+  ('8 029 491-19-11', '375', '+375294911911'), ('1-800-FLOWERS', '1', ''), ('12', '49', '')) v(number, country, e164);
+
 -- Members whose name is a setting; what requires one; items in the address
 SELECT cdi_check_destination_spec(pg_temp.spec('{"settings": {"type": "object", "properties": {"by": {"type": "string", "default": "email"}}}}'
   || pg_temp.action('{"map": {"id": {"@member": [{"@path": "$"}, "{{settings.by}}"]}, "row": {"@path": "$"}}, "require": [{"@member": [{"@path": "$.deep"}, "{{settings.by}}x"]}],
@@ -156,6 +185,36 @@ SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"map": {"id": {"
     jsonb_build_object('name', 'the other named', 'rows', pg_temp.rows('{"id": "a"}', '{"id": "b"}'), 'answer', '{"status": 207, "body": {"results": [{"id": 3}], "errors": [{"id": "a", "why": "no"}]}}'::jsonb, 'expect', '{"class": "ok", "rows": [{"index": 0, "class": "rejected"}]}'::jsonb),
     '{"name": "one missing", "rows": [1, 2], "answer": {"status": 207, "body": {"results": [{"id": 3}]}}, "expect": {"class": "rejected", "split": true}}',
     '{"name": "none said to be accepted", "rows": [1], "answer": {"status": 207, "body": {}}, "expect": {"class": "rejected"}}')));
+
+-- "$" and item of a request are those of its first row
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"map": {"n": {"@path": "$.n"}}, "batch": {"max_items": 1}, "request": {"method": "PUT", "url": "https://x.example/{{item.primary_key}}?q={{$.id|urlencode}}", "when": {"eq": ["$.n", 5]}, "body": {"format": "text", "template": "{{item.operation}} {{$.n}}"}}}')
+  || pg_temp.test(jsonb_build_object('rows', pg_temp.rows('{"id": "a b", "n": 5}'), 'expect', '{"url": "https://x.example/1?q=a%20b", "body_text": "insert 5"}'::jsonb))));
+
+-- Names that nobody declares
+SELECT cdi_check_destination_spec(pg_temp.spec('{"auth": {"type": "bearer", "token": "{{secret.token}}"}}' || pg_temp.action('{}')));
+SELECT cdi_check_destination_spec(pg_temp.spec('{"auth": {"type": "bearer", "token": "{{settings.key}}"}}' || pg_temp.action('{}')));
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"map": {"x": {"@if": {"condition": {"eq": ["settings.nope", 1]}, "then": 1}}}}')));
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"map": {"x": "a {{ vars.nope | upper }}"}}')));
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"map": {"x": {"@literal": {"y": "{{vars.nope}}"}}}}'))) AS literal;
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"request": {"method": "POST", "url": "https://x.example/", "body": {"format": "json", "template": {"@items": "users"}}}}')));
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"steps": [{"name": "a", "request": {"method": "GET", "url": "https://x.example/"}}, {"name": "b", "request": {"method": "GET", "url": "https://x.example/{{step.a.id}}"}}]}'))) AS known;
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"steps": [{"name": "a", "request": {"method": "GET", "url": "https://x.example/"}}, {"name": "a", "request": {"method": "GET", "url": "https://x.example/{{step.a.id}}"}}]}')));
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"steps": [{"name": "a", "request": {"method": "GET", "url": "https://x.example/"}}, {"name": "main", "request": {"method": "GET", "url": "https://x.example/{{step.a.id}}"}}]}')));
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"then": [{"name": "a", "request": {"method": "GET", "url": "https://x.example/{{step.main.id}}/{{step.b.id}}"}}]}')));
+-- What could never be sent
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"request": {"method": "post", "url": "https://x.example/"}}')));
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"request": {"method": "POST", "url": "ftp://x.example/"}}')));
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"request": {"method": "POST", "url": "https://x.example/", "headers": {"X A": "b"}}}')));
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"request": {"method": "POST", "url": "https://x.example/", "idempotency": {"header": "X A"}}}')));
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"batch": {"max_items": 10001}}')));
+SELECT cdi_check_destination_spec(pg_temp.spec('{"egress": {"allow_hosts": ["*-a.example"]}}' || pg_temp.action('{}')));
+SELECT cdi_check_destination_spec(pg_temp.spec('{"egress": {"allow_hosts": ["https://a.example"]}}' || pg_temp.action('{}')));
+SELECT cdi_check_destination_spec(pg_temp.spec('{"settings": {"type": "object", "properties": {"n": {"type": "integer", "minimum": 1, "maximum": 5, "default": 9}}}}' || pg_temp.action('{}')));
+SELECT cdi_check_destination_spec(pg_temp.spec('{"settings": {"type": "object", "properties": {"n": {"type": "string", "enum": ["a"], "default": "b"}}}}' || pg_temp.action('{}')));
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"map": {"x": {"@fn": ["format_time", 0, "%y"]}}}')));
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"map": {"x": {"@fn": ["e164", "1", "DE"]}}}')));
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"map": {"x": {"@fn": ["truncate", "1", -1]}}}')));
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"response": {"rules": [{"class": "ok", "rows": {"each": "$.a", "index": "@", "match": {"value": "@", "to": "mapped.x"}}}]}}')));
 
 -- What is not understood is refused
 SELECT cdi_check_destination_spec(pg_temp.spec('{"auth": {"type": "oauth2", "grant": "password", "token_url": "https://x.example/"}}' || pg_temp.action('{}')));

@@ -48,21 +48,20 @@ BEGIN
         JOIN cdi.identity_merge_log g ON g.fold >= r.fold
         JOIN cdi.identity_map m ON m.identifier = g.survivor
         JOIN sizes s ON s.person_id = m.person_id AND s.identifiers >= 20
+    ), gained AS MATERIALIZED (
+        SELECT j.person_id, j.identifiers - cdi._identifiers_before(j.person_id, r.run) AS gained
+        FROM joined j CROSS JOIN recent r
+        UNION ALL
+        -- whom nobody joined has gained what is new
+        SELECT m.person_id, count(DISTINCT m.identifier)
+        FROM recent r
+        JOIN cdi.identity_links l ON l.position > r.position
+        CROSS JOIN LATERAL unnest(l.identifiers) AS u (identifier)
+        JOIN cdi.identity_map m ON m.identifier = u.identifier
+        WHERE m.fold >= r.fold AND NOT EXISTS (SELECT FROM joined j WHERE j.person_id = m.person_id)
+        GROUP BY m.person_id
     ), grown AS (
-        SELECT person_id, gained FROM (
-            SELECT j.person_id, j.identifiers - cdi._identifiers_before(j.person_id, r.run) AS gained
-            FROM joined j CROSS JOIN recent r
-            UNION ALL
-            -- whom nobody joined has gained what is new
-            SELECT m.person_id, count(DISTINCT m.identifier)
-            FROM recent r
-            JOIN cdi.identity_links l ON l.position > r.position
-            CROSS JOIN LATERAL unnest(l.identifiers) AS u (identifier)
-            JOIN cdi.identity_map m ON m.identifier = u.identifier
-            WHERE m.fold >= r.fold AND NOT EXISTS (SELECT FROM joined j WHERE j.person_id = m.person_id)
-            GROUP BY m.person_id) g
-        WHERE gained >= 20
-        ORDER BY gained DESC, person_id LIMIT 10
+        SELECT person_id, gained FROM gained WHERE gained >= 20 ORDER BY gained DESC, person_id LIMIT 10
     )
     SELECT 'size'::text AS section,
            CASE WHEN bucket = 0 THEN '1' ELSE format('%s-%s', 1 << bucket, (1 << (bucket + 1)) - 1) END AS item,

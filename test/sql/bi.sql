@@ -15,10 +15,12 @@ SELECT c.relname, a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = 
 WHERE c.relnamespace = 'cdi_bi'::regnamespace AND (a.attname !~ '^[a-z][a-z0-9_]*$' OR length(a.attname) > 62
       OR a.attname ~ '(duration|interval|elapsed)$');
 
--- A person of two devices, received long ago and lately.
+-- A person of two devices, received lately. The views look back from today, so
+-- what happened did so last month, and is shown by how long after its first day.
+SELECT date_trunc('month', now()) - interval '1 month' AS first \gset
 SELECT cdi_create_source('bi') IS NOT NULL AS created;
 SELECT cdi_create_conversion('bi_order', 'BI Order');
-SELECT * FROM cdi_ingest('[
+SELECT * FROM cdi_ingest(replace('[
   {"type": "page", "anonymousId": "bi-phone", "messageId": "bi1", "timestamp": "2026-05-01T10:00:00Z", "context": {"page": {"url": "https://shop.example/a?utm_source=news&utm_medium=email", "path": "/a"}}},
   {"type": "identify", "anonymousId": "bi-phone", "userId": "bi-1", "messageId": "bi2", "timestamp": "2026-05-01T10:01:00Z", "traits": {"email": "BI@example.com"}},
   {"type": "page", "userId": "bi-1", "messageId": "bi3", "timestamp": "2026-05-02T10:00:00Z", "context": {"page": {"url": "https://shop.example/b", "path": "/b", "referrer": "https://www.google.com/"}}},
@@ -26,15 +28,15 @@ SELECT * FROM cdi_ingest('[
   {"type": "page", "anonymousId": "bi-2", "messageId": "bi5", "timestamp": "2026-05-02T11:00:00Z"},
   {"type": "nonsense", "userId": "bi-1", "messageId": "bi6"},
   {"type": "track", "userId": "bi-1", "event": "BI Order", "messageId": "bi4"}
-]', 'bi');
+]', '2026-05', to_char(:'first'::timestamptz, 'YYYY-MM'))::jsonb, 'bi');
 SELECT cdi_resolve() > 0 AS resolved;
 
-SELECT p.user_id, p.email, p.identified, p.identifiers, p.first_seen_at, p.last_seen_at, p.events, p.page_views, p.sessions, p.first_channel, p.last_channel, p.conversions, p.conversion_value
+SELECT p.user_id, p.email, p.identified, p.identifiers, p.first_seen_at - :'first' AS first_seen_at, p.last_seen_at - :'first' AS last_seen_at, p.events, p.page_views, p.sessions, p.first_channel, p.last_channel, p.conversions, p.conversion_value
 FROM cdi_bi.people p WHERE p.person_id IN (cdi_person('user_id', 'bi-1'), cdi_person('anonymous_id', 'bi-2')) ORDER BY p.user_id;
-SELECT started_at, started_on, duration_seconds, session_number, events, page_views, conversions, converted, bounced, channel, campaign_source, referrer_host, landing_host, landing_page
+SELECT started_at - :'first' AS started_at, started_on - :'first'::date AS started_on, duration_seconds, session_number, events, page_views, conversions, converted, bounced, channel, campaign_source, referrer_host, landing_host, landing_page
 FROM cdi_bi.sessions WHERE person_id = cdi_person('user_id', 'bi-1') ORDER BY started_at;
-SELECT day, type, event, events, people FROM cdi_bi.events_daily WHERE source = 'bi' ORDER BY 1, 2, 3;
-SELECT day, channel, first_touch_conversions, first_touch_value, last_touch_conversions, last_touch_value, linear_conversions, linear_value
+SELECT day - :'first'::date AS day, type, event, events, people FROM cdi_bi.events_daily WHERE source = 'bi' ORDER BY 1, 2, 3;
+SELECT day - :'first'::date AS day, channel, first_touch_conversions, first_touch_value, last_touch_conversions, last_touch_value, linear_conversions, linear_value
 FROM cdi_bi.channel_performance WHERE conversion = 'bi_order' ORDER BY 1, 2;
 SELECT received, stored, duplicate, failed, withheld, received_last_day, last_active_hour IS NOT NULL AS active, latest_failure FROM cdi_bi.pipeline_health WHERE source = 'bi';
 

@@ -218,6 +218,7 @@ typedef struct CdiBatchLimits
 {
 	int			max_items;
 	int64		max_bytes;
+	int			max_wait;		/* milliseconds that a request with room left waits for more */
 } CdiBatchLimits;
 
 /* Maps one row; an item that cannot be sent has its error set.  No ereport. */

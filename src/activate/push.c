@@ -233,9 +233,9 @@ send_waiting(PushRequest *request)
 	MemoryContextSwitchTo(old);
 }
 
-/* As many pending rows as go together; false where there is none to send. */
+/* As many pending rows as go together; false where there is none to send yet. */
 static bool
-send_pending(PushLane *lane)
+send_pending(PushLane *lane, TimestampTz now)
 {
 	MemoryContext context = request_context(lane);
 	MemoryContext old = MemoryContextSwitchTo(context);
@@ -245,6 +245,7 @@ send_pending(PushLane *lane)
 	int			most = PG_INT32_MAX;	/* as items ask for themselves */
 	int64		bytes = 0;
 	int			n = 0;
+	bool		full = false;
 	PushRequest *request;
 	dlist_mutable_iter it;
 
@@ -253,7 +254,8 @@ send_pending(PushLane *lane)
 		PushRow    *row = dlist_container(PushRow, queue, it.cur);
 		CdiItem    *item;
 
-		if (n > 0 && n >= Min(most, limits->max_items))
+		full = n > 0 && n >= Min(most, limits->max_items);
+		if (full)
 			break;
 		if (!push_row_is_next(row) || (n > 0 && row->action != rows[0]->action))
 			continue;
@@ -267,23 +269,26 @@ send_pending(PushLane *lane)
 		}
 		if (n == 0)
 			limits = &lane->actions[row->action].limits;
-		if (cdi_batch_full(limits, n, bytes, item))
+		full = cdi_batch_full(limits, n, bytes, item);
+		if (full)
 			break;
 		if (!cdi_batch_takes(limits, n > 0 ? items[0] : NULL, n, bytes, item))
 			continue;
-		dlist_delete(&row->queue);
 		bytes += item->len + 1;
 		rows[n] = row;
 		items[n++] = item;
 		if (item->max_items > 0)
 			most = Min(most, item->max_items);
 	}
-	if (n == 0)
+	full |= n > 0 && n >= Min(most, limits->max_items);
+	if (n == 0 || (!full && push_lane_hold(lane, limits, rows[0], n, now)))
 	{
 		MemoryContextSwitchTo(old);
 		MemoryContextDelete(context);
 		return false;
 	}
+	for (int i = 0; i < n; i++)
+		dlist_delete(&rows[i]->queue);
 	request = push_request_create(lane, rows, n, 0, 0);
 	request->context = context;
 	send_request(request, items);
@@ -306,7 +311,7 @@ send_from_lane(PushLane *lane, bool careful, TimestampTz now)
 	 * A destination that fails is tried with something else first: if that
 	 * goes through, it was the request that is bad and not the destination.
 	 */
-	if ((careful || !waiting) && !dlist_is_empty(&lane->pending) && send_pending(lane))
+	if ((careful || !waiting) && !dlist_is_empty(&lane->pending) && push_lane_held_until(lane) <= now && send_pending(lane, now))
 		return true;
 	if (!waiting)
 		return false;
@@ -594,8 +599,8 @@ time_to_wait(void)
 			if (!dlist_is_empty(&lane->waiting))
 				next = Min(next, Max(resume_at,
 									 dlist_container(PushRequest, node, dlist_head_node(&lane->waiting))->due));
-			if (!dlist_is_empty(&lane->pending) && resume_at > now)
-				next = Min(next, resume_at);
+			if (!dlist_is_empty(&lane->pending) && Max(resume_at, push_lane_held_until(lane)) > now)
+				next = Min(next, Max(resume_at, push_lane_held_until(lane)));
 		}
 	}
 	if (next == DT_NOEND)

@@ -122,6 +122,9 @@ typedef struct PushLane
 	char	   *order_text;		/* key that the sync asks to be in order by, as declared; or NULL */
 	MemoryContext order_context;
 	json_t	   *order;			/* the same, parsed */
+	uint64		nread;			/* rows since the lane is there */
+	TimestampTz hold_until;		/* a request with room left waits for rows, or until then */
+	uint64		hold_nread;		/* when it may be full */
 	bool		order_stale;	/* what is in memory is in the order of before */
 	bool		enabled;
 	bool		latest_only;	/* a newer row of a key takes the place of one that failed */
@@ -170,6 +173,7 @@ typedef struct PushRow
 	int64		run_id;
 	uint64		key_hash;
 	uint64		order_hash;
+	TimestampTz read_at;
 	bool		placed;			/* among those that it is in order with */
 	bool		has_order;
 	PushEnd		end;
@@ -267,6 +271,9 @@ extern bool push_lane_wants(const PushLane *lane);
 extern bool push_lane_idle(const PushLane *lane);
 /* May what it has be sent? */
 extern bool push_lane_sends(const PushLane *lane);
+/* Does a request of n rows with room left wait for more? */
+extern bool push_lane_hold(PushLane *lane, const CdiBatchLimits *limits, const PushRow *first, int n, TimestampTz now);
+extern TimestampTz push_lane_held_until(const PushLane *lane);
 extern const json_t *push_request_action(const PushRequest *request);
 /* Is no row left that it has to wait for? */
 extern bool push_row_is_next(PushRow *row);

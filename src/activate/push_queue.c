@@ -146,11 +146,13 @@ push_row_add(PushLane *lane, int64 position, int64 run_id, const char *operation
 	row->lane = lane;
 	row->position = position;
 	row->run_id = run_id;
+	row->read_at = GetCurrentTimestamp();
 	row->size = size;
 	row->key_hash = queue_up(lane, primary_key, 0, &row->by_key);
 	dlist_push_tail(&lane->rows, &row->node);
 	dlist_push_tail(&lane->pending, &row->queue);
 	lane->nrows++;
+	lane->nread++;
 	lane->bytes += size;
 	return row;
 }
@@ -277,6 +279,32 @@ push_row_forget(PushRow *row)
 	pfree(row);
 }
 
+static bool
+has_room(const PushLane *lane)
+{
+	return lane->nrows <= CDI_LANE_ROWS / 2 && lane->bytes <= CDI_LANE_BYTES / 2;
+}
+
+/*
+ * A request waits no longer than its first row was to, and not where no more
+ * rows are read before some of the lane's end.  It is looked at again when rows
+ * that may fill it, or as many as it has, have come.
+ */
+bool
+push_lane_hold(PushLane *lane, const CdiBatchLimits *limits, const PushRow *first, int n, TimestampTz now)
+{
+	lane->hold_until = limits->max_wait == 0 || !has_room(lane) ? 0 :
+		TimestampTzPlusMilliseconds(first->read_at, limits->max_wait);
+	lane->hold_nread = lane->nread + Max(1, Min(n, limits->max_items - n));
+	return lane->hold_until > now;
+}
+
+TimestampTz
+push_lane_held_until(const PushLane *lane)
+{
+	return lane->nread < lane->hold_nread ? lane->hold_until : 0;
+}
+
 bool
 push_lane_wants(const PushLane *lane)
 {
@@ -294,7 +322,7 @@ push_lane_wants(const PushLane *lane)
 			return push_lane_idle(lane);
 		more |= stream->replays && dlist_is_empty((dlist_head *) &lane->replayed);
 	}
-	return more && lane->nrows <= CDI_LANE_ROWS / 2 && lane->bytes <= CDI_LANE_BYTES / 2;
+	return more && has_room(lane);
 }
 
 const json_t *

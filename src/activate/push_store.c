@@ -353,6 +353,7 @@ find_actions(PushLane *lane, bool changed)
 	old = MemoryContextSwitchTo(destination->context);
 	lane->actions = palloc0(sizeof(PushAction) * Max(n, 1));
 	lane->nactions = n;
+	lane->hold_until = 0;
 	for (int i = 0; i < n; i++)
 	{
 		lane->actions[i].name = pstrdup(names[i]);

@@ -157,6 +157,9 @@ cdi_request_limits(const CdiTarget *target, const json_t *action)
 	limits.max_items = json_is_object(json_object_get(batch, "max_items")) ? CDI_MAX_ITEMS :
 		(int) limit_of(target, batch, "max_items", 1, CDI_MAX_ITEMS);
 	limits.max_bytes = limit_of(target, batch, "max_bytes", 4 * 1024 * 1024, CDI_MAX_BYTES);
+	limits.max_wait = 0;
+	if (cdi_json_string(batch, "max_wait") != NULL)
+		(void) parse_int(cdi_json_string(batch, "max_wait"), &limits.max_wait, GUC_UNIT_MS, NULL);
 	return limits;
 }
 

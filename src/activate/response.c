@@ -614,7 +614,7 @@ read_answer(const CdiTarget *target, const json_t *stage, const CdiAnswer *answe
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("it is longer than 1 MB")));
 	/* Such as the page of a proxy in between: it does not say that all rows are well. */
-	if (verdict->class == CDI_CLASS_OK && reads_rows && scope.row == NULL && answer->body_len > 0)
+	if (verdict->class == CDI_CLASS_OK && reads_rows && scope.row == NULL && answer->body_len > 0 && !answer->cut)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
 				 errmsg("it is no %s", reads_table(response) ? "table" : "JSON")));

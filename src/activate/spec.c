@@ -386,7 +386,7 @@ check_stages(const json_t *stages, const char *where)
 static void
 check_batch(const json_t *batch, const char *where)
 {
-	static const char *const members[] = {"max_items", "max_bytes", "order_key", NULL};
+	static const char *const members[] = {"max_items", "max_bytes", "max_wait", "order_key", NULL};
 	const char *key;
 	json_t	   *value;
 
@@ -398,6 +398,15 @@ check_batch(const json_t *batch, const char *where)
 		if (strcmp(key, "order_key") == 0)
 		{
 			cdi_map_check(value, row_rules, psprintf("%s.%s", where, key));
+			continue;
+		}
+		if (strcmp(key, "max_wait") == 0)
+		{
+			int			wait;
+
+			if (!json_is_string(value) || !parse_int(json_string_value(value), &wait, GUC_UNIT_MS, NULL) ||
+				wait < 1 || wait > 24 * 60 * 60 * 1000)
+				INVALID("%s.max_wait must be a duration such as \"5s\", at most a day.", where);
 			continue;
 		}
 		if (!json_is_string(value) && !by_row && !(json_is_integer(value) && json_integer_value(value) > 0))

@@ -207,6 +207,7 @@ SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"request": {"met
 SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"request": {"method": "POST", "url": "https://x.example/", "headers": {"X A": "b"}}}')));
 SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"request": {"method": "POST", "url": "https://x.example/", "idempotency": {"header": "X A"}}}')));
 SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"batch": {"max_items": 10001}}')));
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"batch": {"max_wait": "2d"}}')));
 SELECT cdi_check_destination_spec(pg_temp.spec('{"egress": {"allow_hosts": ["*-a.example"]}}' || pg_temp.action('{}')));
 SELECT cdi_check_destination_spec(pg_temp.spec('{"egress": {"allow_hosts": ["https://a.example"]}}' || pg_temp.action('{}')));
 SELECT cdi_check_destination_spec(pg_temp.spec('{"settings": {"type": "object", "properties": {"n": {"type": "integer", "minimum": 1, "maximum": 5, "default": 9}}}}' || pg_temp.action('{}')));

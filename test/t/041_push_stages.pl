@@ -144,6 +144,33 @@ is(scalar(grep { $times[$_] - $start < ($_ - 1) / 5 } 0 .. $#times), 0, 'not fas
 my @sent = split /\n/, sql(q(SELECT extract(epoch FROM sent_at) FROM cdi.deliveries d JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'rated' ORDER BY 1));
 is(scalar(grep { $sent[ $_ + 22 ] - $sent[$_] < 4 } 0 .. $#sent - 22), 0, 'and in no four seconds more than 22');
 
+# ---- a request that waits for rows ----
+
+sub sent_rows
+{
+	return join ',', map { scalar(() = $_->{body} =~ /\n/g) } grep { $_->{headers}{'X-Waits'} } requests('POST', qr{^/anything});
+}
+
+$slow->{name} = 'waits';
+delete $slow->{limits};
+$slow->{actions}{plain}{batch} = { max_items => 10, max_wait => '4s' };
+$slow->{actions}{plain}{request}{headers} = { 'X-Waits' => 'yes' };
+sql("SELECT cdi_install_destination_spec(\$json\$" . $json->encode($slow) . "\$json\$::jsonb)");
+destination('waits', 'waits', {});
+sync('waits', 'plain', 'SELECT * FROM customers WHERE id <= 23');
+acknowledged('waits', 20, 'full requests go at once');
+is(sent_rows(), '10,10', 'and one with room left waits');
+sql(q(SELECT cdi_alter_sync('waits', model => 'SELECT * FROM customers WHERE id <= 30')));
+sql(q(SELECT cdi_sync_run('waits')));
+acknowledged('waits', 30, 'until it is full');
+is(sent_rows(), '10,10,10', 'with the rows of both runs');
+$start = time;
+sql(q(SELECT cdi_alter_sync('waits', model => 'SELECT * FROM customers WHERE id <= 32')));
+sql(q(SELECT cdi_sync_run('waits')));
+acknowledged('waits', 32, 'or for so long');
+cmp_ok(time - $start, '>=', 4, 'and no shorter');
+is(sent_rows(), '10,10,10,2', 'with what there is by then');
+
 # ---- several requests per row ----
 
 destination('contacts', 'vendor', {});

@@ -103,10 +103,11 @@ cdi_base64_decode_utf16(CdiText text)
 	CdiText		result = cdi_base64_decode(text);
 	char	   *out = (char *) result.data;
 	const char *at = result.data;
-	const char *end = result.data + result.len;
+	const char *end;
 
 	if (at == NULL || memchr(at, 0xed, result.len) == NULL)
 		return result;
+	end = at + result.len;
 	while (at < end)
 	{
 		int			high = surrogate_at(at, end, 0xd800);

@@ -42,8 +42,8 @@ static CdiPlan closure_links = {
 	" LEFT JOIN cdi.identity_ahead a USING (position)"
 	" LEFT JOIN LATERAL (SELECT run FROM cdi.identity_runs WHERE watermark >= l.position"
 	" ORDER BY watermark, run LIMIT 1) r ON true"
-	" WHERE l.identifiers && $1 AND l.linked_at <= $2 AND coalesce(a.run, r.run) IS NOT NULL",
-	.nargs = 2,.argtypes = {UUIDARRAYOID, TIMESTAMPTZOID}
+	" WHERE l.identifiers && $1 AND l.linked_at <= $2 AND coalesce(a.run, r.run) < $3",
+	.nargs = 3,.argtypes = {UUIDARRAYOID, TIMESTAMPTZOID, INT8OID}
 };
 
 /* Links that are folded in one go */
@@ -310,13 +310,13 @@ load_folds(CdiHistoryState *state, Datum *keys, int n)
  * besides is appended to the keys.
  */
 static void
-expand(CdiHistory *history, TimestampTz until, HTAB *links, Datum **keys, int *nkeys, int *capacity,
-	   int first, int n, int *link_capacity)
+expand(CdiHistory *history, TimestampTz until, int64 before_run, HTAB *links, Datum **keys, int *nkeys,
+	   int *capacity, int first, int n, int *link_capacity)
 {
 	CdiHistoryState *state = history->state;
 
 	cdi_plan_read(&closure_links, (Datum[]) {
-		cdi_uuid_array(*keys + first, n), TimestampTzGetDatum(until)
+		cdi_uuid_array(*keys + first, n), TimestampTzGetDatum(until), Int64GetDatum(before_run)
 	});
 	reserve_links(history, SPI_processed, link_capacity);
 	for (uint64 i = 0; i < SPI_processed; i++)
@@ -348,7 +348,7 @@ expand(CdiHistory *history, TimestampTz until, HTAB *links, Datum **keys, int *n
 }
 
 CdiHistory *
-cdi_history_open_closure(const pg_uuid_t *seeds, int n, TimestampTz until)
+cdi_history_open_closure(const pg_uuid_t *seeds, int n, TimestampTz until, int64 before_run)
 {
 	CdiHistory *history = create(until);
 	CdiHistoryState *state = history->state;
@@ -381,7 +381,7 @@ cdi_history_open_closure(const pg_uuid_t *seeds, int n, TimestampTz until)
 		int			first = done;
 
 		done = Min(first + EXPAND_KEYS, nkeys);
-		expand(history, until, links, &keys, &nkeys, &capacity, first, done - first, &link_capacity);
+		expand(history, until, before_run, links, &keys, &nkeys, &capacity, first, done - first, &link_capacity);
 	}
 	state->past = until != DT_NOEND;
 	if (!state->past)

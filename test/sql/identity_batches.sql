@@ -274,6 +274,15 @@ SELECT cdi_resolve();
 SELECT count(*) > 0 AS taken_back FROM cdi_unmerge('user_id', 'grow17');
 SELECT count(*) > 3 AS several, bool_and(h.value IS NOT DISTINCT FROM g.gained) AS same
 FROM gained g FULL JOIN (SELECT * FROM cdi.identity_health WHERE section = 'growth') h USING (person_id);
+-- What waits to be sorted into the index on links is not compared with every
+-- identifier of a large person.
+CREATE EXTENSION pgstattuple;
+SELECT count(cdi_track('wait' || n, 'Seen', anonymous_id => 'wait-a' || n)) FROM generate_series(1, 20) n;
+SELECT pending_tuples > 0 AS wait FROM pgstatginindex('cdi.identity_links_identifiers');
+BEGIN READ ONLY;
+SELECT count(*) AS steps FROM cdi_explain_identity('user_id', 'one3', 'user_id', 'one4') WHERE status = 'linked';
+COMMIT;
+SELECT pending_tuples > 0 AS wait FROM pgstatginindex('cdi.identity_links_identifiers');
 -- Of the runs it reads the last week's.
 INSERT INTO cdi.identity_runs (run, first_fold, links, watermark, resolved_at, bulk, identifiers, merges, memory, unite_ms, total_ms)
 SELECT -n, 0, 0, 0, now() - interval '30 days' - n * interval '1 second', false, 0, 0, 0, 0, 0 FROM generate_series(1, 40000) n;

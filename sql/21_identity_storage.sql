@@ -49,6 +49,7 @@ BEGIN
         spilled boolean NOT NULL DEFAULT false
     );
     CREATE INDEX identity_runs_watermark ON cdi.identity_runs (watermark, run);
+    CREATE INDEX identity_runs_brin ON cdi.identity_runs USING brin (resolved_at);
     COMMENT ON TABLE cdi.identity_runs IS 'Runs of cdi_resolve(). A run folds, in order of position, the visible links above the watermark of the run before that no earlier run folded ahead. One of no links: an unmerge, an erasure or a rebuild.';
     COMMENT ON COLUMN cdi.identity_runs.bulk IS 'Whether the run wrote a new map instead of changing the old one.';
     COMMENT ON COLUMN cdi.identity_runs.identifiers IS 'Identifiers that the run read or made.';

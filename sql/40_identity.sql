@@ -134,11 +134,11 @@ AS 'MODULE_PATHNAME';
 COMMENT ON FUNCTION cdi_identity_bridges(uuid, integer) IS
 'Links that alone hold a person together: without one of them (cdi_unmerge(link => ...)) the person would fall into parts, of which all but the largest have splits_off identifiers together, at least min_identifiers. Largest first. Costs by the number of links that hang together.';
 
-CREATE OR REPLACE FUNCTION cdi._identifiers_before(person uuid, run bigint)
-RETURNS bigint
+CREATE OR REPLACE FUNCTION cdi._people_before(keys uuid[], run bigint)
+RETURNS TABLE (person_id uuid, identifiers bigint)
 LANGUAGE C STABLE STRICT
-AS 'MODULE_PATHNAME', 'cdi_identifiers_before';
-COMMENT ON FUNCTION cdi._identifiers_before(uuid, bigint) IS 'Internal: how many identifiers a person had before a run, by the links and the revocations of now.';
+AS 'MODULE_PATHNAME', 'cdi_people_before';
+COMMENT ON FUNCTION cdi._people_before(uuid[], bigint) IS 'Internal: people that identifiers, and what hung together with these, were before a run, by the links and the revocations of now, and how many identifiers they had.';
 
 CREATE OR REPLACE FUNCTION cdi_erase_identifier(identifier_type text, identifier_value text)
 RETURNS bigint

@@ -29,45 +29,49 @@ BEGIN
     COMMENT ON COLUMN cdi.identity_merges.undone_at IS 'When the link was unmerged; null: it counts.';
 
     CREATE OR REPLACE VIEW cdi.identity_health AS
-    WITH sizes AS MATERIALIZED (
-        SELECT person_id, count(*) AS identifiers FROM cdi.identity_map GROUP BY person_id
+    WITH runs AS MATERIALIZED (
+        SELECT run, first_fold, resolved_at, merges, refused FROM cdi.identity_runs WHERE resolved_at > now() - interval '7 days'
+    ), recent AS MATERIALIZED (
+        SELECT r.run, r.first_fold AS fold,
+               coalesce((SELECT b.watermark FROM cdi.identity_runs b WHERE b.run < r.run ORDER BY b.run DESC LIMIT 1), 0) AS position
+        FROM runs r WHERE r.resolved_at >= now() - interval '1 hour' ORDER BY r.run LIMIT 1
+    ), sizes AS MATERIALIZED (
+        SELECT person_id, count(*) AS identifiers, count(*) FILTER (WHERE fold >= (SELECT r.fold FROM recent r)) AS born
+        FROM cdi.identity_map GROUP BY person_id
     ), largest AS MATERIALIZED (
         SELECT person_id, identifiers FROM sizes WHERE identifiers > 1 ORDER BY identifiers DESC, person_id LIMIT 10
     ), hours AS (
         SELECT date_trunc('hour', resolved_at) AS hour, sum(merges)::bigint AS merges, sum(refused)::bigint AS refused
-        FROM cdi.identity_runs WHERE resolved_at > now() - interval '7 days' GROUP BY 1
+        FROM runs GROUP BY 1
     ), usual AS (
         SELECT coalesce(sum(merges), 0) / (7 * 24 - 1) AS merges, coalesce(sum(refused), 0) / (7 * 24 - 1) AS refused
         FROM hours WHERE hour < date_trunc('hour', now())
-    ), recent AS (
-        SELECT coalesce((SELECT max(watermark) FROM cdi.identity_runs WHERE resolved_at < now() - interval '1 hour'), 0) AS position, *
-        FROM (SELECT run, first_fold AS fold FROM cdi.identity_runs WHERE resolved_at >= now() - interval '1 hour' ORDER BY run LIMIT 1) first
-    ), joined AS MATERIALIZED (
-        SELECT DISTINCT s.person_id, s.identifiers
+    ), absorbed AS (
+        -- of people who may have gained 20, persons of before that others took in
+        SELECT array_agg(m.identifier) AS keys
         FROM recent r
-        JOIN cdi.identity_merge_log g ON g.fold >= r.fold
-        JOIN cdi.identity_map m ON m.identifier = g.survivor
-        JOIN sizes s ON s.person_id = m.person_id AND s.identifiers >= 20
-    ), gained AS MATERIALIZED (
-        SELECT j.person_id, j.identifiers - cdi._identifiers_before(j.person_id, r.run) AS gained
-        FROM joined j CROSS JOIN recent r
-        UNION ALL
-        -- whom nobody joined has gained what is new
-        SELECT m.person_id, count(DISTINCT m.identifier)
+        JOIN cdi.identity_merge_log g ON g.position > r.position
+        JOIN cdi.identity_map m ON m.identifier = g.absorbed AND m.person_id <> m.identifier AND m.fold < r.fold
+        JOIN sizes s ON s.person_id = m.person_id AND s.identifiers > 20
+    ), brought AS (
+        SELECT m.person_id, sum(b.identifiers)::bigint AS identifiers
         FROM recent r
-        JOIN cdi.identity_links l ON l.position > r.position
-        CROSS JOIN LATERAL unnest(l.identifiers) AS u (identifier)
-        JOIN cdi.identity_map m ON m.identifier = u.identifier
-        WHERE m.fold >= r.fold AND NOT EXISTS (SELECT FROM joined j WHERE j.person_id = m.person_id)
+        CROSS JOIN absorbed a
+        CROSS JOIN LATERAL cdi._people_before(a.keys, r.run) b
+        JOIN cdi.identity_map m ON m.identifier = b.person_id AND m.person_id <> m.identifier
         GROUP BY m.person_id
     ), grown AS (
-        SELECT person_id, gained FROM gained WHERE gained >= 20 ORDER BY gained DESC, person_id LIMIT 10
+        SELECT person_id, s.born + coalesce(b.identifiers, 0) AS gained
+        FROM sizes s LEFT JOIN brought b USING (person_id)
+        WHERE s.born + coalesce(b.identifiers, 0) >= 20 ORDER BY gained DESC, person_id LIMIT 10
     )
     SELECT 'size'::text AS section,
            CASE WHEN bucket = 0 THEN '1' ELSE format('%s-%s', 1 << bucket, (1 << (bucket + 1)) - 1) END AS item,
-           count(*) AS value, NULL::uuid AS person_id, false AS alarm,
+           sum(people)::bigint AS value, NULL::uuid AS person_id, false AS alarm,
            'people with so many identifiers'::text AS detail
-    FROM (SELECT floor(log(2, identifiers))::integer AS bucket FROM sizes) b GROUP BY bucket
+    FROM (SELECT floor(log(2, identifiers))::integer AS bucket, people
+          FROM (SELECT identifiers, count(*) AS people FROM sizes GROUP BY identifiers) s) b
+    GROUP BY bucket
     UNION ALL
     SELECT 'largest', person_id::text, identifiers, person_id, false, 'identifiers of the person' FROM largest
     UNION ALL

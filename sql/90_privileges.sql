@@ -57,7 +57,7 @@ FROM pg_extension e
 JOIN pg_proc p ON p.pronamespace IN (e.extnamespace, 'cdi'::regnamespace)
 WHERE e.extname = 'cdi'
   AND p.proname IN ('_workers', '_push_in_flight', '_source_activity', '_payload_text', 'cdi_watermark', 'cdi_person', 'cdi_person_at',
-                    'cdi_person_of', 'cdi_identifier', 'cdi_explain_identity', 'cdi_identity_bridges', 'cdi_identity_check', '_identifiers_before',
+                    'cdi_person_of', 'cdi_identifier', 'cdi_explain_identity', 'cdi_identity_bridges', 'cdi_identity_check', '_people_before',
                     'cdi_person_traits', 'cdi_resolve', 'cdi_attribution', 'cdi_channel', 'cdi_channel_rules', 'cdi_campaign',
                     'cdi_campaign_key', 'cdi_session_id', 'cdi_session_channel', 'cdi_first', 'cdi_last', 'cdi_property_number',
                     'cdi_markov', 'cdi_shapley', 'cdi_shapley_ordered', 'cdi_logistic', 'cdi_hazard', 'cdi_window_funnel',

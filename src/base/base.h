@@ -121,5 +121,6 @@ extern int	cdi_plan_execute_latest(CdiPlan *plan);
 extern Datum cdi_int8_array(Datum *values, int n);
 extern Datum cdi_timestamptz_array(Datum *values, int n);
 extern Datum cdi_uuid_array(Datum *values, int n);
+extern pg_uuid_t *cdi_uuids(Datum array, int *n);
 
 #endif							/* CDI_BASE_H */

@@ -86,6 +86,22 @@ cdi_timestamptz_array(Datum *values, int n)
 	return PointerGetDatum(construct_array(values, n, TIMESTAMPTZOID, sizeof(int64), true, TYPALIGN_DOUBLE));
 }
 
+/* And back: the elements of an uuid[] without nulls */
+pg_uuid_t *
+cdi_uuids(Datum array, int *n)
+{
+	Datum	   *elements;
+	pg_uuid_t  *uuids;
+
+	deconstruct_array(DatumGetArrayTypeP(array), UUIDOID, UUID_LEN, false, TYPALIGN_CHAR,
+					  &elements, NULL, n);
+	uuids = palloc_extended(sizeof(pg_uuid_t) * Max(*n, 1), MCXT_ALLOC_HUGE);
+	for (int i = 0; i < *n; i++)
+		uuids[i] = *DatumGetUUIDP(elements[i]);
+	pfree(elements);
+	return uuids;
+}
+
 Datum
 cdi_uuid_array(Datum *values, int n)
 {

@@ -1,6 +1,6 @@
 /*
  * bridges.c
- *		Links that alone hold a person together, and how fast one grows.
+ *		Links that alone hold a person together, and who was who before a run.
  *
  * Identifiers and the links that joined them are the two kinds of vertices of
  * a graph.  A link that is a cut vertex of it (Hopcroft and Tarjan, 1973) is a
@@ -196,7 +196,7 @@ cdi_identity_bridges(PG_FUNCTION_ARGS)
 	cdi_owner_enter(&scope);
 	SPI_connect();
 	graph = cdi_graph_create(CurrentMemoryContext);
-	history = cdi_history_open_closure(&person, 1, DT_NOEND);
+	history = cdi_history_open_closure(&person, 1, DT_NOEND, PG_INT64_MAX);
 	if (cdi_history_fold(history, graph))
 	{
 		uint32		start;
@@ -222,45 +222,48 @@ cdi_identity_bridges(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-PG_FUNCTION_INFO_V1(cdi_identifiers_before);
+PG_FUNCTION_INFO_V1(cdi_people_before);
 
 /*
- * cdi._identifiers_before(person, run): identifiers that the person had before
- * the run, by what counts now.
+ * cdi._people_before(keys, run): whose the identifiers were before the run, by
+ * what counts now.
  */
 Datum
-cdi_identifiers_before(PG_FUNCTION_ARGS)
+cdi_people_before(PG_FUNCTION_ARGS)
 {
-	pg_uuid_t	person = *PG_GETARG_UUID_P(0);
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	int64		run = PG_GETARG_INT64(1);
 	CdiOwnerScope scope;
 	CdiGraph   *graph;
 	CdiHistory *history;
-	int			nlinks = 0;
-	int64		count = 0;
+	pg_uuid_t  *seeds;
+	int			n;
 
 	cdi_require_storage();
+	InitMaterializedSRF(fcinfo, 0);
 	cdi_owner_enter(&scope);
 	SPI_connect();
+	seeds = cdi_uuids(PG_GETARG_DATUM(0), &n);
 	graph = cdi_graph_create(CurrentMemoryContext);
-	history = cdi_history_open_closure(&person, 1, DT_NOEND);
-	/* links are in the order of their runs */
-	while (nlinks < history->batch.count && history->runs[nlinks] < run)
-		nlinks++;
-	history->batch.count = nlinks;
+	history = cdi_history_open_closure(seeds, n, DT_NOEND, run);
 	if (cdi_history_fold(history, graph))
 	{
-		uint32		number;
-		uint32		root;
+		int64	   *sizes = palloc_extended(sizeof(int64) * graph->count, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 
-		cdi_graph_add(graph, &person, 1, &number);
-		root = cdi_graph_find(graph, number);
 		for (uint32 i = 0; i < graph->count; i++)
-			count += cdi_graph_node(graph, i)->fold != 0 && cdi_graph_find(graph, i) == root;
+			sizes[cdi_graph_find(graph, i)]++;
+		for (uint32 i = 0; i < graph->count; i++)
+			if (sizes[i] > 0)
+			{
+				Datum		values[2] = {UUIDPGetDatum(&cdi_graph_node(graph, i)->key), Int64GetDatum(sizes[i])};
+				bool		nulls[2] = {0};
+
+				tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+			}
 	}
 	cdi_history_close(history);
 	cdi_graph_destroy(graph);
 	SPI_finish();
 	cdi_owner_leave(&scope);
-	PG_RETURN_INT64(count);
+	return (Datum) 0;
 }

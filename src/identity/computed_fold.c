@@ -27,8 +27,10 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "storage/lmgr.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/memutils.h"
 
 #include "base/errors.h"
 #include "identity/identity.h"
@@ -203,53 +205,65 @@ bound(History *history)
 	}, NULL);
 }
 
+/* Subjects that are looked up together */
+#define SUBJECT_BATCH		32768
+
 /*
  * Subjects of history, as an array, that were erased.  Their events stay, but
  * count for nobody (erase.c).  None is erased while this transaction has the
- * resolver's lock.
+ * resolver's lock.  In memory are these and a batch of subjects.
  */
 static Datum
 erased_subjects(int32 trait_id, int64 after, int64 until)
 {
-	static CdiPlan plan = {
-		.query = "SELECT DISTINCT e.subject FROM cdi.computed_traits t"
-		" JOIN cdi.events e ON e.type = t.type AND (t.event IS NULL OR e.event = t.event)"
-		" WHERE t.trait_id = $1 AND e.position > $2 AND e.position <= $3 AND e.subject IS NOT NULL",
-		.nargs = 3,.argtypes = {INT4OID, INT8OID, INT8OID}
-	};
-	int			n = 0;
-	int			nerased = 0;
-	pg_uuid_t  *subjects;
-	bool	   *erased;
-	Datum	   *keys;
+	static const char *const query =
+	"SELECT DISTINCT e.subject FROM cdi.computed_traits t"
+	" JOIN cdi.events e ON e.type = t.type AND (t.event IS NULL OR e.event = t.event)"
+	" WHERE t.trait_id = $1 AND e.position > $2 AND e.position <= $3 AND e.subject IS NOT NULL";
+	ArrayBuildState *found = initArrayResult(UUIDOID, CurrentMemoryContext, true);
+	MemoryContext batch_context;
+	MemoryContext old;
+	Portal		portal;
 
-	if (cdi_tombstones_any())
+	if (!cdi_tombstones_any())
+		return makeArrayResult(found, CurrentMemoryContext);
+	cdi_keys_load();
+	batch_context = AllocSetContextCreate(CurrentMemoryContext, "cdi subjects", ALLOCSET_DEFAULT_SIZES);
+	portal = SPI_cursor_open_with_args(NULL, query, 3, (Oid[]) {INT4OID, INT8OID, INT8OID}, (Datum[]) {
+		Int32GetDatum(trait_id), Int64GetDatum(after), Int64GetDatum(until)
+	}, NULL, false, 0);
+	old = MemoryContextSwitchTo(batch_context);
+	for (;;)
 	{
-		cdi_plan_execute(&plan, (Datum[]) {
-			Int32GetDatum(trait_id), Int64GetDatum(after), Int64GetDatum(until)
-		}, NULL);
+		int			n;
+		pg_uuid_t  *subjects;
+		bool	   *erased;
+
+		MemoryContextReset(batch_context);
+		SPI_cursor_fetch(portal, true, SUBJECT_BATCH);
+		MemoryContextSwitchTo(batch_context);
 		n = SPI_processed;
-	}
-	subjects = palloc_extended(sizeof(pg_uuid_t) * Max(n, 1), MCXT_ALLOC_HUGE);
-	erased = palloc_extended(Max(n, 1), MCXT_ALLOC_HUGE);
-	keys = palloc_extended(sizeof(Datum) * Max(n, 1), MCXT_ALLOC_HUGE);
-	for (int i = 0; i < n; i++)
-	{
-		bool		isnull;
+		if (n == 0)
+			break;
+		subjects = palloc(sizeof(pg_uuid_t) * n);
+		erased = palloc(n);
+		for (int i = 0; i < n; i++)
+		{
+			bool		isnull;
 
-		subjects[i] = *DatumGetUUIDP(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
-	}
-	if (n > 0)
-	{
+			subjects[i] = *DatumGetUUIDP(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
+		}
 		SPI_freetuptable(SPI_tuptable);
-		cdi_keys_load();
 		if (!cdi_tombstones_find(subjects, n, erased))
-			n = 0;
+			continue;
+		for (int i = 0; i < n; i++)
+			if (erased[i])
+				accumArrayResult(found, UUIDPGetDatum(&subjects[i]), false, UUIDOID, old);
 	}
-	for (int i = 0; i < n; i++)
-		if (erased[i])
-			keys[nerased++] = UUIDPGetDatum(&subjects[i]);
-	return cdi_uuid_array(keys, nerased);
+	SPI_cursor_close(portal);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(batch_context);
+	return makeArrayResult(found, CurrentMemoryContext);
 }
 
 /*

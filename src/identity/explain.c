@@ -250,7 +250,7 @@ cdi_explain_identity(PG_FUNCTION_ARGS)
 	cdi_owner_enter(&scope);
 	SPI_connect();
 	graph = cdi_graph_create(CurrentMemoryContext);
-	history = cdi_history_open_closure(ends, 2, DT_NOEND);
+	history = cdi_history_open_closure(ends, 2, DT_NOEND, PG_INT64_MAX);
 	if (cdi_history_fold(history, graph))
 	{
 		CdiAdjacency adjacency;

@@ -11,10 +11,12 @@
  */
 #include "postgres.h"
 
+#include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
@@ -42,8 +44,8 @@ static CdiPlan closure_links = {
 	" LEFT JOIN cdi.identity_ahead a USING (position)"
 	" LEFT JOIN LATERAL (SELECT run FROM cdi.identity_runs WHERE watermark >= l.position"
 	" ORDER BY watermark, run LIMIT 1) r ON true"
-	" WHERE l.identifiers && $1 AND l.linked_at <= $2 AND coalesce(a.run, r.run) IS NOT NULL",
-	.nargs = 2,.argtypes = {UUIDARRAYOID, TIMESTAMPTZOID}
+	" WHERE l.identifiers && $1 AND l.linked_at <= $2 AND coalesce(a.run, r.run) < $3",
+	.nargs = 3,.argtypes = {UUIDARRAYOID, TIMESTAMPTZOID, INT8OID}
 };
 
 /* Links that are folded in one go */
@@ -306,17 +308,33 @@ load_folds(CdiHistoryState *state, Datum *keys, int n)
 #define EXPAND_KEYS		64
 
 /*
+ * A question that goes to a GIN index reads, besides, all that waits in the
+ * index's list of late, and compares it with every key.  Where there are as
+ * many keys as this, it pays to sort that in first, as the next VACUUM would.
+ */
+#define SORT_IN_KEYS	(32 * EXPAND_KEYS)
+
+static void
+sort_in_pending(void)
+{
+	Oid			index = cdi_relation_oid("identity_links_identifiers");
+
+	if (OidIsValid(index) && !RecoveryInProgress())
+		(void) DirectFunctionCall1(gin_clean_pending_list, ObjectIdGetDatum(index));
+}
+
+/*
  * All links that mention one of n keys from number first on; what they mention
  * besides is appended to the keys.
  */
 static void
-expand(CdiHistory *history, TimestampTz until, HTAB *links, Datum **keys, int *nkeys, int *capacity,
-	   int first, int n, int *link_capacity)
+expand(CdiHistory *history, TimestampTz until, int64 before_run, HTAB *links, Datum **keys, int *nkeys,
+	   int *capacity, int first, int n, int *link_capacity)
 {
 	CdiHistoryState *state = history->state;
 
 	cdi_plan_read(&closure_links, (Datum[]) {
-		cdi_uuid_array(*keys + first, n), TimestampTzGetDatum(until)
+		cdi_uuid_array(*keys + first, n), TimestampTzGetDatum(until), Int64GetDatum(before_run)
 	});
 	reserve_links(history, SPI_processed, link_capacity);
 	for (uint64 i = 0; i < SPI_processed; i++)
@@ -348,7 +366,7 @@ expand(CdiHistory *history, TimestampTz until, HTAB *links, Datum **keys, int *n
 }
 
 CdiHistory *
-cdi_history_open_closure(const pg_uuid_t *seeds, int n, TimestampTz until)
+cdi_history_open_closure(const pg_uuid_t *seeds, int n, TimestampTz until, int64 before_run)
 {
 	CdiHistory *history = create(until);
 	CdiHistoryState *state = history->state;
@@ -358,6 +376,7 @@ cdi_history_open_closure(const pg_uuid_t *seeds, int n, TimestampTz until)
 	int			capacity = Max(n, 64);
 	int			nkeys = 0;
 	int			nestlevel;
+	bool		sorted_in = false;
 	Datum	   *keys = palloc(sizeof(Datum) * capacity);
 
 	cdi_links_batch_init(&history->batch, link_capacity);
@@ -380,8 +399,13 @@ cdi_history_open_closure(const pg_uuid_t *seeds, int n, TimestampTz until)
 	{
 		int			first = done;
 
+		if (nkeys >= SORT_IN_KEYS && !sorted_in)
+		{
+			sort_in_pending();
+			sorted_in = true;
+		}
 		done = Min(first + EXPAND_KEYS, nkeys);
-		expand(history, until, links, &keys, &nkeys, &capacity, first, done - first, &link_capacity);
+		expand(history, until, before_run, links, &keys, &nkeys, &capacity, first, done - first, &link_capacity);
 	}
 	state->past = until != DT_NOEND;
 	if (!state->past)

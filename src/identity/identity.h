@@ -406,8 +406,9 @@ typedef struct CdiHistory
 } CdiHistory;
 
 extern CdiHistory *cdi_history_open(void);
-/* until: links that happened and revocations that were made by then */
-extern CdiHistory *cdi_history_open_closure(const pg_uuid_t *seeds, int n, TimestampTz until);
+/* until: links that happened and revocations that were made by then; before_run:
+ * links that earlier runs folded, PG_INT64_MAX: any run */
+extern CdiHistory *cdi_history_open_closure(const pg_uuid_t *seeds, int n, TimestampTz until, int64 before_run);
 /* Fold some more links; false where there are none. */
 extern bool cdi_history_fold(CdiHistory *history, CdiGraph *graph);
 extern void cdi_history_close(CdiHistory *history);

@@ -73,7 +73,7 @@ cdi_person_at(PG_FUNCTION_ARGS)
 	if (usable)
 	{
 		CdiGraph   *graph = cdi_graph_create(CurrentMemoryContext);
-		CdiHistory *history = cdi_history_open_closure(&key, 1, at);
+		CdiHistory *history = cdi_history_open_closure(&key, 1, at, PG_INT64_MAX);
 
 		while (cdi_history_fold(history, graph))
 			 /* all there is */ ;

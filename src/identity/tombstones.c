@@ -79,6 +79,7 @@ cdi_tombstones_find(const pg_uuid_t *keys, int n, bool *erased)
 		.nargs = 1,.argtypes = {BYTEAARRAYOID}
 	};
 	Datum	   *tombstones;
+	bool		any_erased;
 
 	tombstones = palloc_extended(sizeof(Datum) * n, MCXT_ALLOC_HUGE);
 	for (int i = 0; i < n; i++)
@@ -103,5 +104,7 @@ cdi_tombstones_find(const pg_uuid_t *keys, int n, bool *erased)
 
 		erased[number - 1] = true;
 	}
-	return SPI_processed > 0;
+	any_erased = SPI_processed > 0;
+	SPI_freetuptable(SPI_tuptable);
+	return any_erased;
 }

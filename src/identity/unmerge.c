@@ -27,21 +27,6 @@
 #include "base/errors.h"
 #include "identity/identity.h"
 
-/* The identifiers of an uuid[] */
-static pg_uuid_t *
-uuids(Datum array, int *n)
-{
-	Datum	   *elements;
-	pg_uuid_t  *keys;
-
-	deconstruct_array(DatumGetArrayTypeP(array), UUIDOID, UUID_LEN, false, TYPALIGN_CHAR,
-					  &elements, NULL, n);
-	keys = palloc(sizeof(pg_uuid_t) * Max(*n, 1));
-	for (int i = 0; i < *n; i++)
-		keys[i] = *DatumGetUUIDP(elements[i]);
-	return keys;
-}
-
 /*
  * Persons that were absorbed, of those whose own identifiers are in $1, by
  * merges that came about by folding again.  The link that made one is known, but
@@ -166,7 +151,7 @@ cdi_refold(const pg_uuid_t *seeds, int n, int64 revocation, Tuplestorestate *res
 	CdiHistory *history;
 
 	(void) cdi_push_snapshot();
-	history = cdi_history_open_closure(seeds, n, DT_NOEND);
+	history = cdi_history_open_closure(seeds, n, DT_NOEND, PG_INT64_MAX);
 	while (cdi_history_fold(history, graph))
 		 /* all of them */ ;
 	PopActiveSnapshot();
@@ -267,7 +252,7 @@ unmerge_links(Argument by, Datum value, const char *user, Datum reason, bool no_
 		int64		position = DatumGetInt64(SPI_getbinval(links->vals[i], links->tupdesc, 1, &isnull));
 		int64		revoked;
 		int			nkeys;
-		pg_uuid_t  *keys = uuids(SPI_getbinval(links->vals[i], links->tupdesc, 2, &isnull), &nkeys);
+		pg_uuid_t  *keys = cdi_uuids(SPI_getbinval(links->vals[i], links->tupdesc, 2, &isnull), &nkeys);
 
 		if (nkeys < 2)
 			ereport(ERROR,

@@ -245,5 +245,53 @@ SELECT cdi_erase_person(cdi_person('user_id', 'pair1'));
 SELECT pg_stat_get_xact_tuples_returned('cdi.identity_merge_log_survivor'::regclass) - :entries < 100 AS own_rows_alone;
 COMMIT;
 
+-- The growth alarm looks up what came, and not whom it came to: 5 people to one
+-- of 4,000.  It says what a comparison with the map of before says.
+UPDATE cdi.identity_runs SET resolved_at = resolved_at - interval '2 hours';
+CREATE TABLE before AS SELECT identifier, person_id FROM cdi.identity_map;
+CREATE VIEW gained AS
+SELECT m.person_id, count(*) AS gained FROM cdi.identity_map m LEFT JOIN before b USING (identifier)
+WHERE b.person_id IS DISTINCT FROM m.person_id GROUP BY m.person_id HAVING count(*) >= 20;
+SELECT count(cdi_alias('one1', 'pair' || n)) FROM generate_series(11, 19, 2) n;
+SELECT cdi_resolve();
+BEGIN;
+SELECT pg_stat_get_xact_tuples_returned('cdi.identity_links_identifiers'::regclass) AS entries \gset
+SELECT h.value = g.gained AS same, person_id = cdi_person('user_id', 'one1') AS hers
+FROM cdi.identity_health h FULL JOIN gained g USING (person_id) WHERE h.section = 'growth';
+SELECT pg_stat_get_xact_tuples_returned('cdi.identity_links_identifiers'::regclass) - :entries < 1000 AS what_came_alone;
+COMMIT;
+-- And where limits set aside what an alias unites later, and is taken back.
+UPDATE cdi.identifier_types SET max_per_person = 8 WHERE name = 'anonymous_id';
+SELECT count(cdi_track('grow' || n % 37, 'Seen', anonymous_id => 'grow-a' || n * n % 401)) FROM generate_series(1, 700) n;
+SELECT cdi_resolve();
+SELECT count(*) > 0 AS set_aside FROM cdi.identity_refusals WHERE reason = 'limit';
+UPDATE cdi.identity_runs SET resolved_at = resolved_at - interval '2 hours';
+TRUNCATE before;
+INSERT INTO before SELECT identifier, person_id FROM cdi.identity_map;
+SELECT count(cdi_alias('grow' || n % 5, 'grow' || n)) FROM generate_series(5, 36) n;
+SELECT count(cdi_track('grow' || n % 40, 'Seen', anonymous_id => 'grown-a' || n)) FROM generate_series(1, 200) n;
+SELECT cdi_resolve();
+SELECT count(*) > 0 AS taken_back FROM cdi_unmerge('user_id', 'grow17');
+SELECT count(*) > 3 AS several, bool_and(h.value IS NOT DISTINCT FROM g.gained) AS same
+FROM gained g FULL JOIN (SELECT * FROM cdi.identity_health WHERE section = 'growth') h USING (person_id);
+-- What waits to be sorted into the index on links is not compared with every
+-- identifier of a large person.
+CREATE EXTENSION pgstattuple;
+SELECT count(cdi_track('wait' || n, 'Seen', anonymous_id => 'wait-a' || n)) FROM generate_series(1, 20) n;
+SELECT pending_tuples > 0 AS wait FROM pgstatginindex('cdi.identity_links_identifiers');
+BEGIN READ ONLY;
+SELECT count(*) AS steps FROM cdi_explain_identity('user_id', 'one3', 'user_id', 'one4') WHERE status = 'linked';
+COMMIT;
+SELECT pending_tuples > 0 AS wait FROM pgstatginindex('cdi.identity_links_identifiers');
+-- Of the runs it reads the last week's.
+INSERT INTO cdi.identity_runs (run, first_fold, links, watermark, resolved_at, bulk, identifiers, merges, memory, unite_ms, total_ms)
+SELECT -n, 0, 0, 0, now() - interval '30 days' - n * interval '1 second', false, 0, 0, 0, 0, 0 FROM generate_series(1, 40000) n;
+VACUUM ANALYZE cdi.identity_runs;
+BEGIN;
+SELECT pg_stat_get_xact_tuples_returned('cdi.identity_runs'::regclass) AS rows \gset
+SELECT count(*) > 0 AS hours FROM cdi.identity_health WHERE section = 'merges per hour';
+SELECT pg_stat_get_xact_tuples_returned('cdi.identity_runs'::regclass) - :rows < 20000 AS some_rows;
+COMMIT;
+
 \c regression
 DROP DATABASE identity_batches;

@@ -109,6 +109,12 @@ default_verdict(const CdiAnswer *answer, CdiVerdict *verdict)
 
 /* ---- rows that fared otherwise ---- */
 
+typedef struct RowValue
+{
+	char	   *text;
+	int			row;
+} RowValue;
+
 typedef struct Reading
 {
 	const json_t *rows;			/* the part of the rule */
@@ -119,7 +125,7 @@ typedef struct Reading
 	int			entries;		/* seen so far */
 	Bitmapset  *found;			/* those that are of a row of the request */
 	Bitmapset  *lost;			/* failures that are of none */
-	char	  **values;			/* of "match": what each item has there */
+	RowValue   *values;			/* of "match": what each item has there, sorted */
 } Reading;
 
 static void
@@ -167,6 +173,16 @@ row_of_list(const Reading *reading, const char *list, int index)
 	return -1;
 }
 
+static int
+compare_values(const void *a, const void *b)
+{
+	const RowValue *left = a;
+	const RowValue *right = b;
+	int			order = strcmp(left->text, right->text);
+
+	return order != 0 ? order : left->row - right->row;
+}
+
 /* Every row that has the value which the answer names */
 static void
 match_rows(Reading *reading, int entry, const CdiScope *scope, CdiClass class, const CdiValue *message)
@@ -174,11 +190,12 @@ match_rows(Reading *reading, int entry, const CdiScope *scope, CdiClass class, c
 	json_t	   *match = json_object_get(reading->rows, "match");
 	CdiValue	wanted = evaluate(scope, json_object_get(match, "value"));
 	char	   *text = cdi_value_text(&wanted);
-	bool		found = false;
+	int			low = 0;
+	int			high = reading->nitems;
 
 	if (reading->values == NULL)
 	{
-		reading->values = palloc(sizeof(char *) * reading->nitems);
+		reading->values = palloc(sizeof(RowValue) * reading->nitems);
 		for (int i = 0; i < reading->nitems; i++)
 		{
 			CdiScope	inner = *scope;
@@ -186,17 +203,24 @@ match_rows(Reading *reading, int entry, const CdiScope *scope, CdiClass class, c
 
 			inner.item = reading->items[i];
 			value = evaluate(&inner, json_object_get(match, "to"));
-			reading->values[i] = cdi_value_text(&value);
+			reading->values[i] = (RowValue) {cdi_value_text(&value), i};
 		}
+		qsort(reading->values, reading->nitems, sizeof(RowValue), compare_values);
 	}
-	for (int i = 0; i < reading->nitems; i++)
-		if (*text != '\0' && strcmp(reading->values[i], text) == 0)
-		{
-			name_row(reading, entry, i, class, message);
-			found = true;
-		}
-	if (!found)
+	while (low < high)
+	{
+		int			middle = (low + high) / 2;
+
+		if (strcmp(reading->values[middle].text, text) < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	if (*text == '\0' || low == reading->nitems || strcmp(reading->values[low].text, text) != 0)
 		name_row(reading, entry, -1, class, message);
+	else
+		for (int i = low; i < reading->nitems && strcmp(reading->values[i].text, text) == 0; i++)
+			name_row(reading, entry, reading->values[i].row, class, message);
 }
 
 /* One entry of what the answer lists */

@@ -321,7 +321,6 @@ typedef struct CdiVerdict
 {
 	CdiClass	class;
 	bool		split;			/* rejected as a whole: halve to find the row */
-	bool		unknown_row;	/* one failed that the request does not have */
 	const char *error;
 	int			retry_after;	/* s; 0: not said */
 	bool		unfinished;		/* ask again later: the stage polls */
@@ -342,6 +341,8 @@ extern Jsonb *cdi_answer_json(const CdiAnswer *answer);
 extern Jsonb *cdi_answer_csv(const CdiAnswer *answer);
 /* What came over the network, as text that the database can hold */
 extern char *cdi_answer_text(const char *data, size_t len);
+/* ... and as one line of a table without the destination's secrets */
+extern char *cdi_answer_presentable(const CdiTarget *target, const char *data, size_t len);
 extern bool cdi_class_parse(const char *name, CdiClass *class);
 extern const char *cdi_class_name(CdiClass class);
 extern CdiVerdict *cdi_response_read(const CdiTarget *target, const json_t *stage,

@@ -261,7 +261,7 @@ drop_prefix(const char **digits, const char *country)
 		int			most;
 	}			plans[] = {
 		{"1", "1", 10, 10}, {"7", "8", 10, 10}, {"7", "7", 10, 10}, {"36", "06", 8, 9},
-		{"375", "80", 9, 9}, {"375", "8", 9, 9}, {"993", "8", 8, 8},
+		{"375", "80", 9, 9}, {"375", "8", 9, 10}, {"993", "8", 8, 8},
 	};
 
 	for (int i = 0; i < lengthof(plans); i++)
@@ -278,6 +278,20 @@ drop_prefix(const char **digits, const char *country)
 	}
 	if (!keeps_zero(country, strlen(country)))
 		*digits += strspn(*digits, "0");
+}
+
+/*
+ * Argentina dials mobile numbers with 15 behind the area, and has 9 before it
+ * in their international form.
+ */
+static const char *
+argentine(const char *digits)
+{
+	int			area = strncmp(digits, "11", 2) == 0 ? 2 : strlen(digits) == 12 && strncmp(digits + 3, "15", 2) == 0 ? 3 : 4;
+
+	if (strlen(digits) != 12 || strncmp(digits + area, "15", 2) != 0)
+		return digits;
+	return psprintf("9%.*s%s", area, digits, digits + area + 2);
 }
 
 /*
@@ -320,6 +334,8 @@ fn_e164(const CdiValue *value, const json_t *call)
 	if (!international && country != NULL)
 	{
 		drop_prefix(&digits, country);
+		if (strcmp(country, "54") == 0)
+			digits = argentine(digits);
 		digits = psprintf("%s%s", country, digits);
 	}
 	else if (!international)

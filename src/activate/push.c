@@ -42,6 +42,7 @@
 static CdiPushState *push;
 static TimestampTz results_since;	/* when the first came that is not written; 0: there is none */
 static int64 write_took;		/* microseconds */
+static TimestampTz tried_at;	/* when what could be sent was last looked for */
 
 /* ---- sending ---- */
 
@@ -55,19 +56,6 @@ refresh_secrets(PushDestination *destination)
 	destination->target.secrets = cdi_secrets_resolve(destination->target.spec, destination->target.settings,
 													  destination->secrets_context);
 	destination->secrets_read = GetCurrentTimestamp();
-}
-
-static CdiItem *
-map_row(PushLane *lane, PushRow *row)
-{
-	CdiItem    *item = palloc0(sizeof(CdiItem));
-
-	item->operation = row->operation;
-	item->primary_key = row->primary_key;
-	item->key = row->key;
-	item->row = row->payload;
-	cdi_item_map(&lane->destination->target, lane->actions[row->action].spec, item);
-	return item;
 }
 
 /*
@@ -210,7 +198,7 @@ send_waiting(PushRequest *request)
 	items = palloc(sizeof(CdiItem *) * request->nrows);
 	for (int i = 0; i < request->nrows; i++)
 	{
-		CdiItem    *item = map_row(request->lane, request->rows[i]);
+		CdiItem    *item = push_row_map(request->rows[i]);
 
 		if (item->error)
 		{
@@ -239,61 +227,21 @@ send_pending(PushLane *lane, TimestampTz now)
 {
 	MemoryContext context = request_context(lane);
 	MemoryContext old = MemoryContextSwitchTo(context);
-	PushRow   **rows = palloc(sizeof(PushRow *) * lane->nrows);
-	CdiItem   **items = palloc(sizeof(CdiItem *) * lane->nrows);
-	const CdiBatchLimits *limits = NULL;	/* of the first row's action */
-	int			most = PG_INT32_MAX;	/* as items ask for themselves */
-	int64		bytes = 0;
-	int			n = 0;
-	bool		full = false;
-	PushRequest *request;
-	dlist_mutable_iter it;
+	PushRow   **rows;
+	CdiItem   **items;
+	int			n = push_batch_take(lane, now, &rows, &items);
 
-	dlist_foreach_modify(it, &lane->pending)
-	{
-		PushRow    *row = dlist_container(PushRow, queue, it.cur);
-		CdiItem    *item;
-
-		full = n > 0 && n >= Min(most, limits->max_items);
-		if (full)
-			break;
-		if (!push_row_is_next(row) || (n > 0 && row->action != rows[0]->action))
-			continue;
-		item = map_row(lane, row);
-		if (item->error)
-		{
-			dlist_delete(&row->queue);
-			push_delivery_add_record(row, 0, NULL, "invalid", item->error);
-			push_row_end(row, PUSH_FAILED, "invalid", 0, 0, item->error);
-			continue;
-		}
-		if (n == 0)
-			limits = &lane->actions[row->action].limits;
-		full = cdi_batch_full(limits, n, bytes, item);
-		if (full)
-			break;
-		if (!cdi_batch_takes(limits, n > 0 ? items[0] : NULL, n, bytes, item))
-			continue;
-		bytes += item->len + 1;
-		rows[n] = row;
-		items[n++] = item;
-		if (item->max_items > 0)
-			most = Min(most, item->max_items);
-	}
-	full |= n > 0 && n >= Min(most, limits->max_items);
-	if (n == 0 || (!full && push_lane_hold(lane, limits, rows[0], n, now)))
-	{
-		MemoryContextSwitchTo(old);
+	if (n == 0)
 		MemoryContextDelete(context);
-		return false;
+	else
+	{
+		PushRequest *request = push_request_create(lane, rows, n, 0, 0);
+
+		request->context = context;
+		send_request(request, items);
 	}
-	for (int i = 0; i < n; i++)
-		dlist_delete(&rows[i]->queue);
-	request = push_request_create(lane, rows, n, 0, 0);
-	request->context = context;
-	send_request(request, items);
 	MemoryContextSwitchTo(old);
-	return true;
+	return n > 0;
 }
 
 /* Sends one request of the lane, if it has one that may go. */
@@ -311,7 +259,7 @@ send_from_lane(PushLane *lane, bool careful, TimestampTz now)
 	 * A destination that fails is tried with something else first: if that
 	 * goes through, it was the request that is bad and not the destination.
 	 */
-	if ((careful || !waiting) && !dlist_is_empty(&lane->pending) && push_lane_held_until(lane) <= now && send_pending(lane, now))
+	if ((careful || !waiting) && !dlist_is_empty(&lane->pending) && lane->hold_until <= now && send_pending(lane, now))
 		return true;
 	if (!waiting)
 		return false;
@@ -364,7 +312,7 @@ secrets_available(PushDestination *destination)
 }
 
 static bool
-has_work(PushDestination *destination)
+has_work(PushDestination *destination, TimestampTz now)
 {
 	dlist_iter	it;
 
@@ -372,7 +320,8 @@ has_work(PushDestination *destination)
 	{
 		PushLane   *lane = dlist_container(PushLane, node, it.cur);
 
-		if (push_lane_sends(lane) && (!dlist_is_empty(&lane->pending) || !dlist_is_empty(&lane->waiting)))
+		if (push_lane_sends(lane) &&
+			((!dlist_is_empty(&lane->pending) && lane->hold_until <= now) || !dlist_is_empty(&lane->waiting)))
 			return true;
 	}
 	return false;
@@ -385,7 +334,7 @@ send_to(PushDestination *destination, TimestampTz now)
 	dlist_mutable_iter it;
 
 	if (!may_send(destination) || destination->resume_at > now || push_rate_due(destination) > now ||
-		!has_work(destination) || !secrets_available(destination) || !push_token_ready(push, destination))
+		!has_work(destination, now) || !secrets_available(destination) || !push_token_ready(push, destination))
 		return false;
 	dlist_foreach_modify(it, &destination->lanes)
 	{
@@ -411,7 +360,7 @@ send_all(void)
 
 	while (sent)
 	{
-		TimestampTz now = GetCurrentTimestamp();
+		TimestampTz now = tried_at = GetCurrentTimestamp();
 
 		sent = false;
 		dlist_foreach(it, &push->destinations)
@@ -599,8 +548,9 @@ time_to_wait(void)
 			if (!dlist_is_empty(&lane->waiting))
 				next = Min(next, Max(resume_at,
 									 dlist_container(PushRequest, node, dlist_head_node(&lane->waiting))->due));
-			if (!dlist_is_empty(&lane->pending) && Max(resume_at, push_lane_held_until(lane)) > now)
-				next = Min(next, Max(resume_at, push_lane_held_until(lane)));
+			/* What was due when it was last tried waits for something else. */
+			if (!dlist_is_empty(&lane->pending) && Max(resume_at, lane->hold_until) > tried_at)
+				next = Min(next, Max(resume_at, lane->hold_until));
 		}
 	}
 	if (next == DT_NOEND)

@@ -23,9 +23,14 @@
 #include "utils/hsearch.h"
 #include "utils/timestamp.h"
 
-/* Of a lane in memory: more is read when half of it is left. */
+/*
+ * Of a lane in memory: more is read when half of it is left.  Two of the largest
+ * requests that the specification allows, and not less.
+ */
 #define CDI_LANE_ROWS 2000
 #define CDI_LANE_BYTES (8 * 1024 * 1024)
+#define CDI_LANE_ROWS_MOST 20000
+#define CDI_LANE_BYTES_MOST (64 * 1024 * 1024)
 
 typedef struct PushDestination
 {
@@ -122,9 +127,9 @@ typedef struct PushLane
 	char	   *order_text;		/* key that the sync asks to be in order by, as declared; or NULL */
 	MemoryContext order_context;
 	json_t	   *order;			/* the same, parsed */
-	uint64		nread;			/* rows since the lane is there */
-	TimestampTz hold_until;		/* a request with room left waits for rows, or until then */
-	uint64		hold_nread;		/* when it may be full */
+	int			window;			/* rows that it may have in memory */
+	int64		window_bytes;
+	TimestampTz hold_until;		/* all that is pending waits for more rows until then; 0: look */
 	bool		order_stale;	/* what is in memory is in the order of before */
 	bool		enabled;
 	bool		latest_only;	/* a newer row of a key takes the place of one that failed */
@@ -169,11 +174,14 @@ typedef struct PushRow
 	bool		passed;			/* an event that is counted as passed */
 	PushPassed	before;			/* events between the row before and this one */
 	int64		position;
-	TimestampTz queued_at;		/* which partition it is in */
+	TimestampTz queued_at;		/* for one of the outbox, which partition it is in */
 	int64		run_id;
 	uint64		key_hash;
 	uint64		order_hash;
-	TimestampTz read_at;
+	uint64		group;			/* of its item */
+	int			item_len;
+	int			item_most;
+	bool		measured;		/* the three above are known */
 	bool		placed;			/* among those that it is in order with */
 	bool		has_order;
 	PushEnd		end;
@@ -260,7 +268,7 @@ typedef struct CdiPushState
 extern PushLane *push_lane_create(CdiPushState *push, PushDestination *destination, int32 sync_id);
 extern void push_lane_reset(PushLane *lane, int64 cursor);
 extern void push_lane_drop(PushLane *lane);
-extern PushRow *push_row_add(PushLane *lane, int64 position, int64 run_id, const char *operation,
+extern PushRow *push_row_add(PushLane *lane, int64 position, TimestampTz queued_at, int64 run_id, const char *operation,
 							 const char *primary_key, const char *key, Jsonb *payload);
 /* It goes after the rows of the same order that are there; NULL: of none */
 extern void push_row_place(PushRow *row, const char *order);
@@ -271,9 +279,7 @@ extern bool push_lane_wants(const PushLane *lane);
 extern bool push_lane_idle(const PushLane *lane);
 /* May what it has be sent? */
 extern bool push_lane_sends(const PushLane *lane);
-/* Does a request of n rows with room left wait for more? */
-extern bool push_lane_hold(PushLane *lane, const CdiBatchLimits *limits, const PushRow *first, int n, TimestampTz now);
-extern TimestampTz push_lane_held_until(const PushLane *lane);
+extern bool push_lane_full(const PushLane *lane);
 extern const json_t *push_request_action(const PushRequest *request);
 /* Is no row left that it has to wait for? */
 extern bool push_row_is_next(PushRow *row);
@@ -293,6 +299,11 @@ extern void push_delivery_add_record(const PushRow *row, int attempt, const CdiA
 /* Ends rows that a newer one of their key takes the place of; how many are left */
 extern int	push_request_supersede(PushRequest *request);
 extern void push_record_reset(PushRecord *record);
+
+/* push_batch.c */
+extern CdiItem *push_row_map(PushRow *row);
+/* Rows of the next request, no longer pending, and their items; 0: none goes now */
+extern int	push_batch_take(PushLane *lane, TimestampTz now, PushRow ***rows, CdiItem ***items);
 
 /* push_flight.c: requests on the network */
 extern void push_flight_init(void);

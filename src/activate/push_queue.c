@@ -25,6 +25,7 @@ make_empty(PushLane *lane)
 	dlist_init(&lane->waiting);
 	lane->nrows = 0;
 	lane->bytes = 0;
+	lane->hold_until = 0;
 	lane->more = true;
 }
 
@@ -126,8 +127,8 @@ leave(PushLane *lane, uint64 hash, dlist_node *node)
 }
 
 PushRow *
-push_row_add(PushLane *lane, int64 position, int64 run_id, const char *operation, const char *primary_key,
-			 const char *key, Jsonb *payload)
+push_row_add(PushLane *lane, int64 position, TimestampTz queued_at, int64 run_id, const char *operation,
+			 const char *primary_key, const char *key, Jsonb *payload)
 {
 	int			operation_size = strlen(operation) + 1;
 	int			key_size = strlen(primary_key) + 1;
@@ -146,13 +147,13 @@ push_row_add(PushLane *lane, int64 position, int64 run_id, const char *operation
 	row->lane = lane;
 	row->position = position;
 	row->run_id = run_id;
-	row->read_at = GetCurrentTimestamp();
+	row->queued_at = queued_at;
 	row->size = size;
 	row->key_hash = queue_up(lane, primary_key, 0, &row->by_key);
 	dlist_push_tail(&lane->rows, &row->node);
 	dlist_push_tail(&lane->pending, &row->queue);
 	lane->nrows++;
-	lane->nread++;
+	lane->hold_until = 0;
 	lane->bytes += size;
 	return row;
 }
@@ -202,6 +203,13 @@ later_row(PushRow *row, bool newest)
 	return found;
 }
 
+static void
+set_operation(PushRow *row, char *operation)
+{
+	row->operation = operation;
+	row->measured = false;
+}
+
 /*
  * The row has ended and waits to be recorded.  It must be in no queue: neither
  * pending nor of a request that will be sent again.
@@ -215,7 +223,8 @@ push_row_end(PushRow *row, PushEnd end, const char *class, int status, int attem
 	Assert(row->end == PUSH_OPEN);
 	/* What was queued as a change of it is the first that the destination sees. */
 	if (next != NULL && strcmp(next->operation, "update") == 0)
-		next->operation = "insert";
+		set_operation(next, "insert");
+	row->lane->hold_until = 0;	/* those behind it may fill a request */
 	leave(row->lane, row->key_hash, &row->by_key);
 	push_row_displace(row);
 	row->end = end;
@@ -279,30 +288,19 @@ push_row_forget(PushRow *row)
 	pfree(row);
 }
 
+bool
+push_lane_full(const PushLane *lane)
+{
+	return lane->nrows > lane->window || lane->bytes > lane->window_bytes;
+}
+
+/* Nothing ends of what waits for more rows. */
 static bool
 has_room(const PushLane *lane)
 {
-	return lane->nrows <= CDI_LANE_ROWS / 2 && lane->bytes <= CDI_LANE_BYTES / 2;
-}
-
-/*
- * A request waits no longer than its first row was to, and not where no more
- * rows are read before some of the lane's end.  It is looked at again when rows
- * that may fill it, or as many as it has, have come.
- */
-bool
-push_lane_hold(PushLane *lane, const CdiBatchLimits *limits, const PushRow *first, int n, TimestampTz now)
-{
-	lane->hold_until = limits->max_wait == 0 || !has_room(lane) ? 0 :
-		TimestampTzPlusMilliseconds(first->read_at, limits->max_wait);
-	lane->hold_nread = lane->nread + Max(1, Min(n, limits->max_items - n));
-	return lane->hold_until > now;
-}
-
-TimestampTz
-push_lane_held_until(const PushLane *lane)
-{
-	return lane->nread < lane->hold_nread ? lane->hold_until : 0;
+	if (lane->hold_until != 0)
+		return !push_lane_full(lane);
+	return lane->nrows <= lane->window / 2 && lane->bytes <= lane->window_bytes / 2;
 }
 
 bool
@@ -482,7 +480,7 @@ push_request_supersede(PushRequest *request)
 		}
 		/* The destination has it or not as it was when the first was queued. */
 		if (strcmp(newest->operation, "delete") != 0)
-			newest->operation = strcmp(row->operation, "insert") == 0 ? "insert" : "update";
+			set_operation(newest, strcmp(row->operation, "insert") == 0 ? "insert" : "update");
 		push_row_end(row, PUSH_SUPERSEDED, NULL, 0, request->attempts, NULL);
 	}
 	request->nrows = n;

@@ -330,6 +330,7 @@ find_actions(PushLane *lane, bool changed)
 	const char **names;
 	bool		same = !changed && lane->nactions > 0;
 	int			n;
+	dlist_iter	it;
 
 	if (!destination->usable)
 	{
@@ -353,13 +354,20 @@ find_actions(PushLane *lane, bool changed)
 	old = MemoryContextSwitchTo(destination->context);
 	lane->actions = palloc0(sizeof(PushAction) * Max(n, 1));
 	lane->nactions = n;
-	lane->hold_until = 0;
+	lane->window = CDI_LANE_ROWS;
+	lane->window_bytes = CDI_LANE_BYTES;
 	for (int i = 0; i < n; i++)
 	{
 		lane->actions[i].name = pstrdup(names[i]);
 		lane->actions[i].spec = cdi_spec_action(target->spec, names[i]);
 		lane->actions[i].limits = cdi_request_limits(target, lane->actions[i].spec);
+		lane->window = Max(lane->window, 2 * lane->actions[i].limits.max_items);
+		lane->window_bytes = Max(lane->window_bytes, Min(2 * lane->actions[i].limits.max_bytes, CDI_LANE_BYTES_MOST));
 	}
+	/* What their items were is no more. */
+	lane->hold_until = 0;
+	dlist_foreach(it, &lane->pending)
+		dlist_container(PushRow, queue, it.cur)->measured = false;
 	MemoryContextSwitchTo(old);
 }
 
@@ -464,7 +472,7 @@ read_rows(PushLane *lane)
 	{
 		plan = SPI_prepare("SELECT position, operation, primary_key, idempotency_key::text, payload, run_id, queued_at"
 						   " FROM cdi.outbox WHERE sync_id = $1 AND position > $2 ORDER BY position LIMIT "
-						   CppAsString2(CDI_LANE_ROWS),
+						   CppAsString2(CDI_LANE_ROWS_MOST),
 						   2, (Oid[]) {INT4OID, INT8OID});
 		SPI_keepplan(plan);
 	}
@@ -483,13 +491,13 @@ read_rows(PushLane *lane)
 			bool		isnull;
 
 			lane->read = int_column(row, desc, 1);
-			push_row_add(lane, lane->read, int_column(row, desc, 6), text_column(row, desc, 2), text_column(row, desc, 3),
-						 text_column(row, desc, 4), DatumGetJsonbP(SPI_getbinval(row, desc, 5, &isnull)))->queued_at =
-				int_column(row, desc, 7);
+			push_row_add(lane, lane->read, int_column(row, desc, 7), int_column(row, desc, 6), text_column(row, desc, 2),
+						 text_column(row, desc, 3), text_column(row, desc, 4),
+						 DatumGetJsonbP(SPI_getbinval(row, desc, 5, &isnull)));
 			read++;
 		}
 		SPI_freetuptable(SPI_tuptable);
-		if (lane->nrows >= CDI_LANE_ROWS || lane->bytes >= CDI_LANE_BYTES || read >= CDI_LANE_ROWS)
+		if (lane->nrows >= lane->window || lane->bytes >= lane->window_bytes || read >= CDI_LANE_ROWS_MOST)
 		{
 			lane->more = true;
 			break;

@@ -147,7 +147,8 @@ take_event(PushLane *lane, HeapTuple tuple, TupleDesc desc)
 	if (fate != CDI_EVENT_MATCHED)
 		return false;
 	cdi_stream_key(lane->sync_id, event_id, key);
-	row = push_row_add(lane, lane->read, 0, "insert", event_id, key, event);
+	row = push_row_add(lane, lane->read, Min(DatumGetTimestampTz(SPI_getbinval(tuple, desc, 5, &isnull)), GetCurrentTimestamp()),
+					   0, "insert", event_id, key, event);
 	row->action = action;
 	if (stream->stream->by_person)
 		push_row_place(row, person);
@@ -187,7 +188,7 @@ read_replays(PushLane *lane)
 
 		for (int k = 0; k < Min(lane->nactions, lengthof(specs)); k++)
 			specs[k] = lane->actions[k].spec;
-		row = push_row_add(lane, position, 0, "insert", SPI_getvalue(tuple, table->tupdesc, 2),
+		row = push_row_add(lane, position, GetCurrentTimestamp(), 0, "insert", SPI_getvalue(tuple, table->tupdesc, 2),
 						   SPI_getvalue(tuple, table->tupdesc, 3), event);
 		push_row_place(row, NULL);	/* takes no part in any order */
 		row->action = Max(cdi_stream_action(&lane->destination->target, specs, Min(lane->nactions, lengthof(specs)), event, &error), 0);
@@ -248,7 +249,7 @@ push_stream_read(PushLane *lane, int64 watermark)
 		return;
 	if (plan == NULL)
 	{
-		plan = SPI_prepare(CDI_STREAM_QUERY("LIMIT " CppAsString2(CDI_LANE_ROWS)), CDI_STREAM_ARGS, (Oid[]) {CDI_STREAM_TYPES});
+		plan = SPI_prepare(CDI_STREAM_QUERY("LIMIT " CppAsString2(CDI_LANE_ROWS_MOST)), CDI_STREAM_ARGS, (Oid[]) {CDI_STREAM_TYPES});
 		if (plan == NULL)
 			elog(ERROR, "could not prepare the query of event streams: %s", SPI_result_code_string(SPI_result));
 		SPI_keepplan(plan);
@@ -275,13 +276,13 @@ push_stream_read(PushLane *lane, int64 watermark)
 			(void) take_event(lane, tuple, SPI_tuptable->tupdesc);
 			MemoryContextSwitchTo(old);
 			MemoryContextReset(row_context);
-			full = lane->nrows >= CDI_LANE_ROWS || lane->bytes >= CDI_LANE_BYTES;
+			full = lane->nrows >= lane->window || lane->bytes >= lane->window_bytes;
 		}
 		SPI_freetuptable(SPI_tuptable);
 		CHECK_FOR_INTERRUPTS();
 	}
 	/* The limit of the query may have ended it, and not the window. */
-	full |= SPI_processed == 0 && portal->portalPos >= CDI_LANE_ROWS;
+	full |= SPI_processed == 0 && portal->portalPos >= CDI_LANE_ROWS_MOST;
 	SPI_cursor_close(portal);
 	MemoryContextDelete(row_context);
 	if (!full)

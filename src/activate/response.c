@@ -19,8 +19,6 @@
 
 #include "base/errors.h"
 
-#define MAX_ERROR 500
-
 static const char *const class_names[] = {"ok", "rejected", "split", "retryable", "throttled", "auth"};
 
 const char *
@@ -85,133 +83,6 @@ cdi_answer_json(const CdiAnswer *answer)
 	return result;
 }
 
-/* Text as the database can hold it, whatever it was that came back */
-char *
-cdi_answer_text(const char *data, size_t len)
-{
-	char	   *out = palloc(len + 1);
-	size_t		n = 0;
-
-	for (size_t i = 0; i < len;)
-	{
-		int			size = pg_utf_mblen((const unsigned char *) data + i);
-
-		if (data[i] == '\0' || i + size > len || !pg_utf8_islegal((const unsigned char *) data + i, size))
-		{
-			out[n++] = '?';
-			i++;
-			continue;
-		}
-		memcpy(out + n, data + i, size);
-		n += size;
-		i += size;
-	}
-	out[n] = '\0';
-	return out;
-}
-
-/* One line of valid text for a table */
-static char *
-clean_text(const char *data, size_t len)
-{
-	StringInfoData out;
-
-	initStringInfo(&out);
-	for (size_t i = 0; i < len && out.len < MAX_ERROR;)
-	{
-		int			size = pg_utf_mblen((const unsigned char *) data + i);
-
-		if (i + size > len || !pg_utf8_islegal((const unsigned char *) data + i, size))
-		{
-			appendStringInfoChar(&out, '?');
-			size = 1;
-		}
-		else if ((unsigned char) data[i] < ' ')
-			appendStringInfoChar(&out, ' ');
-		else
-			appendBinaryStringInfo(&out, data + i, size);
-		i += size;
-	}
-	return out.data;
-}
-
-static char *
-replaced(const char *text, const char *secret)
-{
-	StringInfoData out;
-	const char *found;
-
-	initStringInfo(&out);
-	for (; (found = strstr(text, secret)) != NULL; text = found + strlen(secret))
-	{
-		appendBinaryStringInfo(&out, text, found - text);
-		appendStringInfoString(&out, "***");
-	}
-	appendStringInfoString(&out, text);
-	return out.data;
-}
-
-/*
- * As it stands in base64, such as the pair of name and password that a request
- * has: what the secret alone makes of the text, at each place it can begin.
- */
-static char *
-without_base64(char *text, const char *secret)
-{
-	for (int before = 0; before < 3; before++)
-	{
-		char	   *padded = psprintf("%.*s%s", before, "  ", secret);
-		size_t		len = strlen(padded);
-		char	   *encoded = cdi_base64(padded, (int) len);
-
-		/* six bits each; those at the ends are shared with what stands beside */
-		encoded[len * 8 / 6] = '\0';
-		text = replaced(text, encoded + (before * 8 + 5) / 6);
-	}
-	return text;
-}
-
-/* As it is, as it stands in an address, in JSON, and in base64 */
-static char *
-without_secret(char *text, const char *secret)
-{
-	CdiValue	value;
-	StringInfoData quoted;
-
-	/* short ones would leave nothing of the text */
-	if (secret == NULL || strlen(secret) < 6)
-		return text;
-	value = cdi_value_string(secret, strlen(secret));
-	initStringInfo(&quoted);
-	cdi_value_append(&quoted, &value);
-	quoted.data[quoted.len - 1] = '\0';
-	value = cdi_map_function("urlencode", 9)->call(&value, NULL);
-	text = replaced(text, secret);
-	text = replaced(text, pnstrdup(value.data, value.len));
-	text = replaced(text, quoted.data + 1);
-	return without_base64(text, secret);
-}
-
-/* What goes into a table: no secret that was echoed, one valid line */
-static char *
-presentable(const CdiTarget *target, const char *data, size_t len)
-{
-	char	   *text = pnstrdup(data, len);
-	const char *name;
-	const char *inner;
-	json_t	   *secret;
-	json_t	   *part;
-
-	text = without_secret(text, target->token);
-	json_object_foreach(target->secrets, name, secret)
-	{
-		text = without_secret(text, json_string_value(secret));
-		json_object_foreach(secret, inner, part)
-			text = without_secret(text, json_string_value(part));
-	}
-	return clean_text(text, strlen(text));
-}
-
 static void
 default_verdict(const CdiAnswer *answer, CdiVerdict *verdict)
 {
@@ -238,6 +109,12 @@ default_verdict(const CdiAnswer *answer, CdiVerdict *verdict)
 
 /* ---- rows that fared otherwise ---- */
 
+typedef struct RowValue
+{
+	char	   *text;
+	int			row;
+} RowValue;
+
 typedef struct Reading
 {
 	const json_t *rows;			/* the part of the rule */
@@ -246,20 +123,24 @@ typedef struct Reading
 	int			nitems;
 	CdiVerdict *verdict;
 	int			entries;		/* seen so far */
-	char	  **values;			/* of "match": what each item has there */
+	Bitmapset  *found;			/* those that are of a row of the request */
+	Bitmapset  *lost;			/* failures that are of none */
+	RowValue   *values;			/* of "match": what each item has there, sorted */
 } Reading;
 
 static void
-name_row(Reading *reading, int row, CdiClass class, const CdiValue *message)
+name_row(Reading *reading, int entry, int row, CdiClass class, const CdiValue *message)
 {
 	CdiVerdict *verdict = reading->verdict;
 	char	   *text;
 
 	if (row < 0 || row >= reading->nitems)
 	{
-		verdict->unknown_row |= class != CDI_CLASS_OK;
+		if (class != CDI_CLASS_OK)
+			reading->lost = bms_add_member(reading->lost, entry);
 		return;
 	}
+	reading->found = bms_add_member(reading->found, entry);
 	if (verdict->named == NULL)
 	{
 		verdict->named = palloc0(sizeof(bool) * reading->nitems);
@@ -271,7 +152,7 @@ name_row(Reading *reading, int row, CdiClass class, const CdiValue *message)
 	text = cdi_value_text(message);
 	verdict->named[row] = true;
 	verdict->row_classes[row] = class;
-	verdict->row_errors[row] = presentable(reading->scope.target, text, strlen(text));
+	verdict->row_errors[row] = cdi_answer_presentable(reading->scope.target, text, strlen(text));
 	verdict->nrows++;
 }
 
@@ -292,18 +173,29 @@ row_of_list(const Reading *reading, const char *list, int index)
 	return -1;
 }
 
+static int
+compare_values(const void *a, const void *b)
+{
+	const RowValue *left = a;
+	const RowValue *right = b;
+	int			order = strcmp(left->text, right->text);
+
+	return order != 0 ? order : left->row - right->row;
+}
+
 /* Every row that has the value which the answer names */
 static void
-match_rows(Reading *reading, const CdiScope *scope, CdiClass class, const CdiValue *message)
+match_rows(Reading *reading, int entry, const CdiScope *scope, CdiClass class, const CdiValue *message)
 {
 	json_t	   *match = json_object_get(reading->rows, "match");
 	CdiValue	wanted = evaluate(scope, json_object_get(match, "value"));
 	char	   *text = cdi_value_text(&wanted);
-	bool		found = false;
+	int			low = 0;
+	int			high = reading->nitems;
 
 	if (reading->values == NULL)
 	{
-		reading->values = palloc(sizeof(char *) * reading->nitems);
+		reading->values = palloc(sizeof(RowValue) * reading->nitems);
 		for (int i = 0; i < reading->nitems; i++)
 		{
 			CdiScope	inner = *scope;
@@ -311,17 +203,24 @@ match_rows(Reading *reading, const CdiScope *scope, CdiClass class, const CdiVal
 
 			inner.item = reading->items[i];
 			value = evaluate(&inner, json_object_get(match, "to"));
-			reading->values[i] = cdi_value_text(&value);
+			reading->values[i] = (RowValue) {cdi_value_text(&value), i};
 		}
+		qsort(reading->values, reading->nitems, sizeof(RowValue), compare_values);
 	}
-	for (int i = 0; i < reading->nitems; i++)
-		if (*text != '\0' && strcmp(reading->values[i], text) == 0)
-		{
-			name_row(reading, i, class, message);
-			found = true;
-		}
-	if (!found)
-		name_row(reading, -1, class, message);
+	while (low < high)
+	{
+		int			middle = (low + high) / 2;
+
+		if (strcmp(reading->values[middle].text, text) < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	if (*text == '\0' || low == reading->nitems || strcmp(reading->values[low].text, text) != 0)
+		name_row(reading, entry, -1, class, message);
+	else
+		for (int i = low; i < reading->nitems && strcmp(reading->values[i].text, text) == 0; i++)
+			name_row(reading, entry, reading->values[i].row, class, message);
 }
 
 /* One entry of what the answer lists */
@@ -336,7 +235,8 @@ read_entry(Reading *reading, const CdiValue *element, const char *key)
 	CdiClass	class = CDI_CLASS_REJECTED;
 	CdiScope	scope = reading->scope;
 	CdiValue	message = *element;
-	int			row = reading->entries++;
+	int			entry = reading->entries++;
+	int			row = entry;
 
 	scope.element = element;
 	scope.element_key = key;
@@ -347,7 +247,7 @@ read_entry(Reading *reading, const CdiValue *element, const char *key)
 		message = evaluate(&scope, message_node);
 	if (json_object_get(rows, "match") != NULL)
 	{
-		match_rows(reading, &scope, class, &message);
+		match_rows(reading, entry, &scope, class, &message);
 		return;
 	}
 	if (index != NULL)
@@ -366,7 +266,7 @@ read_entry(Reading *reading, const CdiValue *element, const char *key)
 
 		row = row < 0 ? -1 : row_of_list(reading, cdi_value_text(&value), row);
 	}
-	name_row(reading, row, class, &message);
+	name_row(reading, entry, row, class, &message);
 }
 
 /*
@@ -413,21 +313,53 @@ walk_each(Reading *reading, CdiValue value, const char *key, const char *path)
 }
 
 static void
-read_rows(const json_t *rows, const CdiScope *scope, CdiVerdict *verdict, CdiItem **items, int nitems)
+read_part(Reading *reading)
 {
-	json_t	   *each = json_object_get(rows, "each");
-	Reading		reading = {.rows = rows,.scope = *scope,.items = items,.nitems = nitems,.verdict = verdict};
+	json_t	   *each = json_object_get(reading->rows, "each");
 	int			n = json_is_array(each) ? (int) json_array_size(each) : 1;
 
-	if (scope->row == NULL)
-		return;
 	for (int i = 0; i < n; i++)
 	{
 		const char *path = json_string_value(json_is_array(each) ? json_array_get(each, i) : each);
-		CdiValue	body = {.type = CDI_CONTAINER,.container = scope->row};
+		CdiValue	body = {.type = CDI_CONTAINER,.container = reading->scope.row};
 
-		walk_each(&reading, body, NULL, path + 1);
+		walk_each(reading, body, NULL, path + 1);
 	}
+}
+
+/*
+ * True where a failure is listed that is of no row of the request.  Parts that
+ * read one list, such as by an address and by a number, know its entries
+ * together.
+ */
+static bool
+read_rows(const json_t *rows, const CdiScope *scope, CdiVerdict *verdict, CdiItem **items, int nitems)
+{
+	int			n = json_is_array(rows) ? (int) json_array_size(rows) : 1;
+	Reading    *parts = palloc0(sizeof(Reading) * n);
+	bool		unknown = false;
+
+	if (rows == NULL || scope->row == NULL)
+		return false;
+	for (int i = 0; i < n; i++)
+	{
+		parts[i] = (Reading)
+		{
+			.rows = json_is_array(rows) ? json_array_get(rows, i) : rows,.scope = *scope,
+				.items = items,.nitems = nitems,.verdict = verdict
+		};
+		read_part(&parts[i]);
+	}
+	for (int i = 0; i < n; i++)
+	{
+		Bitmapset  *found = NULL;
+
+		for (int k = 0; k < n; k++)
+			if (json_equal(json_object_get(parts[k].rows, "each"), json_object_get(parts[i].rows, "each")))
+				found = bms_add_members(found, parts[k].found);
+		unknown |= !bms_is_subset(parts[i].lost, found);
+	}
+	return unknown;
 }
 
 /* ---- when to come again ---- */
@@ -487,15 +419,15 @@ cdi_stage_poll(const json_t *stage, int64 *limit)
 
 /*
  * How many rows failed, or were accepted, as the answer says.  Where it names
- * fewer than failed, or lists failures and none of them is of a row that the
- * request has, nobody knows which: the request is halved.
+ * fewer than failed, or does not count and lists a failure that may be of a row
+ * which it does not name, nobody knows which: the request is halved.
  */
 static void
-check_named(const json_t *rule, const CdiScope *scope, CdiVerdict *verdict, int nitems)
+check_named(const json_t *rule, const CdiScope *scope, CdiVerdict *verdict, bool unknown, int nitems)
 {
 	json_t	   *failed = json_object_get(rule, "failed");
 	json_t	   *accepted = json_object_get(rule, "accepted");
-	int64		nfailed = verdict->unknown_row && verdict->nrows == 0 && verdict->class == CDI_CLASS_OK ? 1 : 0;
+	int64		nfailed = unknown && verdict->nrows < nitems && verdict->class == CDI_CLASS_OK ? nitems : 0;
 	int			nnamed = 0;
 
 	if (failed != NULL || accepted != NULL)
@@ -521,24 +453,20 @@ apply_rule(const json_t *rule, const CdiScope *scope, CdiVerdict *verdict, CdiIt
 {
 	json_t	   *rows = json_object_get(rule, "rows");
 	json_t	   *message = json_object_get(rule, "message");
-	json_t	   *one;
-	size_t		i;
+	bool		unknown;
 
 	(void) cdi_class_parse(cdi_json_string(rule, "class"), &verdict->class);
 	verdict->split = json_is_true(json_object_get(rule, "split"));
 	verdict->retry_after = retry_after(json_object_get(rule, "retry_after"), scope);
-	if (json_is_object(rows))
-		read_rows(rows, scope, verdict, items, nitems);
-	json_array_foreach(rows, i, one)
-		read_rows(one, scope, verdict, items, nitems);
-	check_named(rule, scope, verdict, nitems);
+	unknown = read_rows(rows, scope, verdict, items, nitems);
+	check_named(rule, scope, verdict, unknown, nitems);
 	if (message != NULL && verdict->class != CDI_CLASS_OK)
 	{
 		CdiValue	value = evaluate(scope, message);
 		char	   *text = cdi_value_text(&value);
 
 		if (*text)
-			verdict->error = presentable(scope->target, text, strlen(text));
+			verdict->error = cdi_answer_presentable(scope->target, text, strlen(text));
 	}
 }
 
@@ -614,7 +542,7 @@ read_answer(const CdiTarget *target, const json_t *stage, const CdiAnswer *answe
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("it is longer than 1 MB")));
 	/* Such as the page of a proxy in between: it does not say that all rows are well. */
-	if (verdict->class == CDI_CLASS_OK && reads_rows && scope.row == NULL && answer->body_len > 0 && !answer->cut)
+	if (verdict->class == CDI_CLASS_OK && reads_rows && scope.row == NULL && answer->body_len > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
 				 errmsg("it is no %s", reads_table(response) ? "table" : "JSON")));
@@ -633,10 +561,10 @@ read_answer(const CdiTarget *target, const json_t *stage, const CdiAnswer *answe
 		return verdict;
 	if (answer->failure != NULL)
 		verdict->error = answer->error ?
-			presentable(target, answer->error, strlen(answer->error)) : answer->failure;
+			cdi_answer_presentable(target, answer->error, strlen(answer->error)) : answer->failure;
 	else
 	{
-		char	   *body = answer->body_len > 0 ? presentable(target, answer->body, answer->body_len) : "";
+		char	   *body = answer->body_len > 0 ? cdi_answer_presentable(target, answer->body, answer->body_len) : "";
 
 		verdict->error = *body ? psprintf("HTTP %d: %s", answer->status, body) : psprintf("HTTP %d", answer->status);
 	}
@@ -671,7 +599,7 @@ cdi_response_read(const CdiTarget *target, const json_t *stage, const CdiAnswer 
 		FlushErrorState();
 		verdict = palloc0(sizeof(CdiVerdict));
 		verdict->class = CDI_CLASS_RETRYABLE;
-		verdict->error = presentable(target, error->message, strlen(error->message));
+		verdict->error = cdi_answer_presentable(target, error->message, strlen(error->message));
 		verdict->error = psprintf("the answer cannot be read: %s", verdict->error);
 	}
 	PG_END_TRY();

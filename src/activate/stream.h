@@ -32,7 +32,7 @@ extern CdiStream *cdi_stream_load(MemoryContext parent, const char *name, const 
 #define CDI_STREAM_TYPES INT8OID, INT8OID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID
 #define CDI_STREAM_QUERY(order) \
 	"SELECT e.position, e.event_id::text, coalesce((SELECT m.person_id FROM cdi.identity_map m WHERE m.identifier = e.subject)," \
-	" e.subject)::text, " CDI_STREAM_EVENT \
+	" e.subject)::text, " CDI_STREAM_EVENT ", e.received_at" \
 	" FROM cdi.events e WHERE e.position > $1 AND e.position <= $2" \
 	" AND ($3 IS NULL OR e.source_id = ANY (ARRAY(SELECT s.source_id FROM cdi.sources s WHERE s.name = ANY ($3))))" \
 	" AND ($4 IS NULL OR e.type = ANY ($4))" \

@@ -80,8 +80,22 @@ SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"map": {"v": {"@
     jsonb_build_object('rows', pg_temp.rows('{"kind": "event", "v": 1, "id": "a/b"}', '{"kind": "user", "v": 2}', '{"kind": "event", "v": 3}'),
       'expect', '{"url": "https://x.example/a%2Fb/1", "body": {"events": [{"v": 1}, {"v": 3}], "users": [{"v": 2}]}}'::jsonb),
     jsonb_build_object('rows', pg_temp.rows('{"kind": "event", "v": 1}', '{"kind": "user", "v": 2}', '{"kind": "event", "v": 3}'),
-      'answer', '{"status": 201, "body": {"errors": [{"in": "event", "index": 1, "type": "bad time"}, {"in": "user", "index": 0, "type": "no id"}, {"in": "user", "index": 7, "type": "?"}]}}'::jsonb,
-      'expect', '{"class": "ok", "rows": [{"index": 2, "class": "rejected", "message": "bad time"}, {"index": 1, "message": "no id"}]}'::jsonb))));
+      'answer', '{"status": 201, "body": {"errors": [{"in": "event", "index": 1, "type": "bad time"}, {"in": "user", "index": 0, "type": "no id"}]}}'::jsonb,
+      'expect', '{"class": "ok", "rows": [{"index": 2, "class": "rejected", "message": "bad time"}, {"index": 1, "message": "no id"}]}'::jsonb),
+    jsonb_build_object('rows', pg_temp.rows('{"kind": "event", "v": 1}', '{"kind": "user", "v": 2}', '{"kind": "event", "v": 3}'),
+      'answer', '{"status": 201, "body": {"errors": [{"in": "event", "index": 1, "type": "bad time"}, {"in": "user", "index": 7, "type": "?"}]}}'::jsonb,
+      'expect', '{"class": "rejected", "split": true, "rows": []}'::jsonb),
+    jsonb_build_object('rows', pg_temp.rows('{"kind": "event", "v": 1}', '{"kind": "user", "v": 2}'),
+      'answer', '{"status": 201, "body": {"errors": [{"in": "event", "index": 0, "type": "bad time"}, {"in": "user", "index": 0, "type": "no id"}, {"in": "user", "index": 7, "type": "?"}]}}'::jsonb,
+      'expect', '{"class": "ok", "rows": [{"index": 0, "message": "bad time"}, {"index": 1, "message": "no id"}]}'::jsonb))));
+-- Parts that read one list know its entries together; who counts says how many failed
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"response": {"rules": [
+     {"status": [200], "class": "ok", "rows": [{"each": "$.bad[*]", "match": {"value": "@", "to": "mapped.email"}}, {"each": "$.bad[*]", "match": {"value": "@", "to": "mapped.id"}}]},
+     {"status": [201], "class": "ok", "failed": "$.n", "rows": {"each": "$.bad[*]", "match": {"value": "@", "to": "mapped.id"}}}]}}')
+  || pg_temp.test(
+    jsonb_build_object('name', 'by either', 'rows', pg_temp.rows('{"email": "a"}', '{"id": "b"}', '{"email": "c"}'), 'answer', '{"status": 200, "body": {"bad": ["b", "c"]}}'::jsonb, 'expect', '{"class": "ok", "rows": [{"index": 1}, {"index": 2}]}'::jsonb),
+    jsonb_build_object('name', 'by neither', 'rows', pg_temp.rows('{"email": "a"}', '{"id": "b"}', '{"email": "c"}'), 'answer', '{"status": 200, "body": {"bad": ["b", "z"]}}'::jsonb, 'expect', '{"class": "rejected", "split": true, "rows": []}'::jsonb),
+    jsonb_build_object('name', 'counted', 'rows', pg_temp.rows('{"id": "a"}', '{"id": "b"}'), 'answer', '{"status": 201, "body": {"n": 1, "bad": ["b", "z"]}}'::jsonb, 'expect', '{"class": "ok", "rows": [{"index": 1}]}'::jsonb))));
 
 -- Rows of an answer: by value, by an expression over a pointer, deep inside, named by members, by their place
 SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"response": {"rules": [
@@ -92,7 +106,7 @@ SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"response": {"ru
      {"status": [207], "class": "ok", "rows": [{"each": "$.results", "when": {"eq": ["@.code", "LOCKED"]}, "class": "retryable", "message": "@.code"}, {"each": "$.results", "when": {"eq": ["@.ok", false]}, "message": "@.code"}]},
      {"status": [429], "class": "throttled", "retry_after": ["header.X-Reset|epoch", "$.wait|ms"], "message": "$.why"}]}}')
   || pg_temp.test(
-    jsonb_build_object('name', 'by value', 'rows', pg_temp.rows('{"email": "a"}', '{"id": "b"}', '{"email": "c"}'), 'answer', '{"status": 200, "body": {"bad": {"emails": ["c"], "ids": ["b", "z"]}}}'::jsonb,
+    jsonb_build_object('name', 'by value', 'rows', pg_temp.rows('{"email": "a"}', '{"id": "b"}', '{"email": "c"}'), 'answer', '{"status": 200, "body": {"bad": {"emails": ["c"], "ids": ["b"]}}}'::jsonb,
       'expect', '{"rows": [{"index": 1, "message": "not accepted"}, {"index": 2}]}'::jsonb),
     '{"name": "by pointer", "rows": [1, 2, 3], "answer": {"status": 400, "body": {"errors": [{"pointer": "/data/2/attributes", "detail": "d"}, {"pointer": "/meta"}]}}, "expect": {"class": "rejected", "rows": [{"index": 2, "message": "d"}]}}',
     '{"name": "deep", "rows": [1, 2], "answer": {"status": 409, "body": {"details": [{"errors": [{"path": [{"index": 1}], "text": "t"}]}, {}, {"errors": []}]}}, "expect": {"rows": [{"index": 1, "message": "t"}]}}',
@@ -156,7 +170,7 @@ SELECT number, country, cdi_check_destination_spec(pg_temp.spec(pg_temp.action(j
   || pg_temp.test(jsonb_build_object('rows', pg_temp.rows('{}'), 'expect', jsonb_build_object('body_text', e164)))))
 FROM (VALUES ('1 (650) 253-0000', '1', '+16502530000'), ('8 (912) 345-67-89', '7', '+79123456789'), ('79123456789', '7', '+79123456789'), ('06 1 234 5678', '36', '+3612345678'), ('06 1234 5678', '39', '+390612345678'),
   ('030 123456', '49', '+4930123456'), ('+49 (0)30 123456', '1', '+4930123456'), ('0049 (0)30 123456', '1', '+4930123456'), ('+39 (0)6 1234 5678', '1', '+390612345678'), ('tel:+49-30-123456;ext=5', '49', '+4930123456'), ('+1 650 253 0000 ext. 5', '49', '+16502530000'),
-  ('8 029 491-19-11', '375', '+375294911911'), ('1-800-FLOWERS', '1', ''), ('12', '49', '')) v(number, country, e164);
+  ('8 029 491-19-11', '375', '+375294911911'), ('011 15-2349-2740', '54', '+5491123492740'), ('0351 15-612-3456', '54', '+5493516123456'), ('8 902 123 9294', '375', '+3759021239294'), ('1-800-FLOWERS', '1', ''), ('12', '49', '')) v(number, country, e164);
 
 -- Members whose name is a setting; what requires one; items in the address
 SELECT cdi_check_destination_spec(pg_temp.spec('{"settings": {"type": "object", "properties": {"by": {"type": "string", "default": "email"}}}}'

@@ -171,6 +171,42 @@ acknowledged('waits', 32, 'or for so long');
 cmp_ok(time - $start, '>=', 4, 'and no shorter');
 is(sent_rows(), '10,10,10,2', 'with what there is by then');
 
+# Nothing else of a lane waits for it: another group that is full, or another
+# action; and rows that an answer sets free may fill it.
+$slow->{name} = 'grouped';
+$slow->{actions}{plain}{batch} = { max_items => 10, max_wait => '1h' };
+$slow->{actions}{plain}{group_by} = '{{$.name}}';
+$slow->{actions}{plain}{request}{headers} = { 'X-Grouped' => '{{batch.group}}' };
+sql("SELECT cdi_install_destination_spec(\$json\$" . $json->encode($slow) . "\$json\$::jsonb)");
+destination('grouped', 'grouped', {});
+sync('grouped', 'plain', q(SELECT id, email, CASE WHEN id <= 3 THEN 'A' WHEN id <= 23 THEN 'B' ELSE 'D' END AS name FROM customers WHERE id <= 25));
+acknowledged('grouped', 20, 'a full request does not wait for another group');
+is(join(',', map { "$_->{headers}{'X-Grouped'} " . scalar(() = $_->{body} =~ /\n/g) } grep { $_->{headers}{'X-Grouped'} } requests('POST', qr{^/anything})),
+	'B 10,B 10', 'which it leaves alone');
+
+# The wait began when a row was queued: a worker that starts anew begins none.
+sql(q(UPDATE cdi.destination_specs SET spec = jsonb_set(spec, '{actions,plain,batch,max_wait}', '"6s"') WHERE name = 'grouped'));
+sleep 3;
+kill_worker();
+acknowledged('grouped', 25, 'rows that waited go on waiting when the worker ended');
+my @late = map { $_->{time} } grep { ($_->{headers}{'X-Grouped'} // '') =~ /[AD]/ } requests('POST', qr{^/anything});
+my $queued = sql(q(SELECT extract(epoch FROM max(queued_at)) FROM cdi.outbox o JOIN cdi.syncs s USING (sync_id) WHERE s.name = 'grouped'));
+cmp_ok($_ - $queued, '>=', 5.9, 'as long as they were to') foreach @late;
+cmp_ok($_ - $queued, '<', 8.9, 'and no longer') foreach @late;
+
+# ---- a request of more rows than are read at a time ----
+
+$slow->{name} = 'large';
+delete $slow->{actions}{plain}{group_by};
+$slow->{actions}{plain}{batch} = { max_items => 7000, max_bytes => 8000000 };
+$slow->{actions}{plain}{request}{headers} = { 'X-Large' => 'yes' };
+sql("SELECT cdi_install_destination_spec(\$json\$" . $json->encode($slow) . "\$json\$::jsonb)");
+destination('large', 'large', {});
+sync('large', 'plain', q(SELECT n AS id, 'c' || n || '@example.com' AS email, 'C' AS name FROM generate_series(1, 14001) n));
+acknowledged('large', 14001, 'all rows of large requests go');
+is(join(',', map { scalar(() = $_->{body} =~ /\n/g) } grep { $_->{headers}{'X-Large'} } requests('POST', qr{^/anything})),
+	'7000,7000,1', 'as many at once as the specification says');
+
 # ---- several requests per row ----
 
 destination('contacts', 'vendor', {});

@@ -5,6 +5,7 @@ import { withPage } from '../../lib/browser.mjs'
 const [host, apiKey] = process.argv.slice(2)
 const { result } = await withPage({ sdk: 'amplitude', script: 'page_analytics.mjs', values: { host, apiKey }, host, events: 18 }, async (page) => {
     const codes = await page.evaluate(async () => {
+        await ready
         amplitude.setUserId('web-user-1')
         const sent = [
             amplitude.identify(new amplitude.Identify().set('email', 'Ada@Example.com').add('visits', 1)),

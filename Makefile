@@ -84,7 +84,7 @@ help:
 	@echo '                   check-fuzz, check-integration'
 	@echo 'make check-long    what takes longer: soak, fuzz, ten million events, as many rows out'
 	@echo 'make bench         ratios to the alternatives, measured in one run'
-	@echo 'make lint          warnings, static analysis, rules of the SQL interface'
+	@echo 'make lint          warnings, static analysis, rules of the SQL interface and of the pages'
 	@echo 'make docs          write docs/functions.md from the comments of the functions, and the table of docs/destinations.md'
 
 setup:

@@ -14,7 +14,7 @@ COMMENT ON COLUMN cdi.sources.rate_limit IS 'Events per second that the collecto
 COMMENT ON COLUMN cdi.sources.rate_burst IS 'Events that may come at once; null: those of one second.';
 COMMENT ON COLUMN cdi.sources.max_body IS 'Largest request body in kB, beside cdi.collector_max_body; null: that alone.';
 COMMENT ON COLUMN cdi.sources.allowed_origins IS 'Origins of web pages that may send, such as https://shop.example or https://*.shop.example; null: all that cdi.collector_allowed_origins allows.';
-COMMENT ON COLUMN cdi.sources.keep_original IS 'Whether the bytes of every event are stored as they came.';
+COMMENT ON COLUMN cdi.sources.keep_original IS 'Whether every request is stored as it came, in cdi.original_requests.';
 COMMENT ON COLUMN cdi.sources.client_address IS 'Whether the address that an event came from is stored: auto, as the sender''s protocol does; always; never.';
 COMMENT ON COLUMN cdi.sources.person_traits IS 'Array of the names of traits that every event of the source gets of its person, in context.person; null: none.';
 COMMENT ON COLUMN cdi.sources.cookieless IS 'Whether events get an id of the day instead of one from the device: off; missing, those that have no id; always, in the place of any anonymous id. With either no address is stored.';

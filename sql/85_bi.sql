@@ -121,7 +121,7 @@ BEGIN
     FROM cdi.events e
     JOIN cdi.sources s ON s.source_id = e.source_id
     LEFT JOIN cdi.identity_map m ON m.identifier = e.subject
-    WHERE e.received_at >= date_trunc('month', now()) - interval '13 months'
+    WHERE e.received_at >= (date_trunc('month', now() AT TIME ZONE 'UTC') - interval '13 months') AT TIME ZONE 'UTC'
     GROUP BY 1, 2, 3, 4;
     COMMENT ON VIEW cdi_bi.events_daily IS 'One row per day, source, kind and name of event, over the events received in this month and the 13 months before it.';
     COMMENT ON COLUMN cdi_bi.events_daily.day IS 'Day on which the events happened, UTC.';
@@ -155,7 +155,7 @@ BEGIN
            coalesce(sum(a.value) FILTER (WHERE a.model = 'last_touch'), 0) AS last_touch_value,
            coalesce(sum(a.conversions) FILTER (WHERE a.model = 'linear'), 0) AS linear_conversions,
            coalesce(sum(a.value) FILTER (WHERE a.model = 'linear'), 0) AS linear_value
-    FROM cdi._attribution_sums('{first_touch,last_touch,linear}', '{day,channel}', NULL, date_trunc('month', now(), 'UTC') - interval '13 months', NULL, NULL, '{}') AS a
+    FROM cdi._attribution_sums('{first_touch,last_touch,linear}', '{day,channel}', NULL, (date_trunc('month', now() AT TIME ZONE 'UTC') - interval '13 months') AT TIME ZONE 'UTC', NULL, NULL, '{}') AS a
     GROUP BY 1, 2, 3;
     COMMENT ON VIEW cdi_bi.channel_performance IS 'One row per day, conversion and marketing channel, with the credit that the channel gets under three models side by side, over the conversions of this month and the 13 months before it. Under each model the rows of a day and conversion add up to that day''s conversions.';
     COMMENT ON COLUMN cdi_bi.channel_performance.day IS 'Day of the conversions, UTC.';

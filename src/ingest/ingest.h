@@ -3,8 +3,7 @@
  *		The one pipeline that every event takes.
  *
  *	parse -> authenticate source -> normalise -> identify -> (consent) ->
- *	(plan) -> enrich -> dedupe -> store -> link identifiers -> compute
- *	traits -> (fan out)
+ *	(plan) -> enrich -> person -> dedupe -> store -> link -> refuse -> compute
  *
  * Stages in brackets have no code yet; their place is in pipeline.c.
  */

@@ -50,7 +50,6 @@ write_stages(CdiBatch *batch, int *index, int n, bool waiting)
 	cdi_stage_link(batch, index, n);
 	cdi_stage_refuse(batch, index, n);
 	cdi_stage_computed(batch, index, n);
-	/* fan out: comes with real-time destinations */
 	return true;
 }
 

@@ -73,6 +73,22 @@ SELECT sync, destination, action, enabled, last_run_seconds, last_run_queried, l
 FROM cdi_bi.sync_health WHERE sync LIKE 'bi sync%' ORDER BY sync;
 ROLLBACK;
 
+-- The 14 months are those of UTC, whoever reads: one event half an hour before
+-- they begin, and one half an hour after.
+SELECT cdi_create_conversion('bi_edge', 'BI Edge', value_property => NULL);
+SELECT stored FROM cdi_ingest((
+    SELECT jsonb_agg(jsonb_build_object('type', 'track', 'userId', 'bi-3', 'event', 'BI Edge', 'messageId', 'bi-edge ' || distance,
+        'timestamp', (date_trunc('month', now()) - interval '13 months' + distance)))
+    FROM unnest('{-30 minutes,30 minutes}'::interval[]) distance), 'bi', history => true);
+SET TimeZone = 'Pacific/Kiritimati';
+SELECT (SELECT sum(events) FROM cdi_bi.events_daily WHERE event = 'BI Edge') AS events, (SELECT sum(linear_conversions) FROM cdi_bi.channel_performance WHERE conversion = 'bi_edge') AS conversions;
+SET TimeZone = 'Pacific/Pago_Pago';
+SELECT (SELECT sum(events) FROM cdi_bi.events_daily WHERE event = 'BI Edge') AS events, (SELECT sum(linear_conversions) FROM cdi_bi.channel_performance WHERE conversion = 'bi_edge') AS conversions;
+SET TimeZone = 'Europe/Berlin';
+SELECT (SELECT sum(events) FROM cdi_bi.events_daily WHERE event = 'BI Edge') AS events, (SELECT sum(linear_conversions) FROM cdi_bi.channel_performance WHERE conversion = 'bi_edge') AS conversions;
+SET TimeZone = 'UTC';
+SELECT cdi_drop_conversion('bi_edge');
+
 -- Old partitions are not read for the daily events.
 SELECT stored FROM cdi_ingest('{"type": "track", "userId": "bi-1", "event": "Old", "messageId": "bi7", "timestamp": "2001-02-03T04:05:06Z", "receivedAt": "2001-02-03T04:05:06Z"}', 'bi', history => true);
 SELECT count(*) FROM cdi_bi.events_daily WHERE event = 'Old';

@@ -151,9 +151,10 @@ cdi_site_kind(const CdiSites *sites, const char *name, int len)
 		domain = dot + 1;
 	}
 
-	/* The label before the public suffix. */
+	/* The label before the public suffix.  The id of an app, which is written
+	 * the other way round, has none: com.google.Gmail is no search. */
 	label = label_start(name, end);
-	if (label == name)
+	if (label == name || strncmp(name, "com.", 4) == 0)
 		return other;
 	label_end = label - 1;
 	label = label_start(name, label_end);

@@ -3,6 +3,7 @@
 --   Segment      Native Mobile Spec, "Campaign events" and "Application Opened" (RudderStack's is the same)
 --   RudderStack  "Deep Link Tracking in Mobile SDKs"
 --   Adjust       Segment's and RudderStack's integrations of Adjust: campaign has adCreative and adGroup
+--   AppsFlyer    its plugin for Segment: campaign has source, name and ad_group, empty where it knows nothing
 --   PostHog      SDK for iOS, buildDeepLinkProperties(): $referrer is an address or the id of an app
 --   Amplitude    SDK for Android, autocapture of deep links
 -- Examples of the specifications are as they are published.
@@ -19,6 +20,9 @@ INSERT INTO cases (why, call, source, medium, name, term, content, click_id, ref
   'Facebook', 'cpc', 'Fall', NULL, 'Red', NULL, NULL, NULL, 'paid_social'),
 ('Adjust: nulls and camels', '{"event": "Install Attributed", "properties": {"provider": "Adjust", "trackerToken": "t", "campaign": {"source": "google", "medium": "ppc", "name": "Fall", "content": null, "adCreative": "Red", "adGroup": null}}}',
   'google', 'ppc', 'Fall', NULL, 'Red', NULL, NULL, NULL, 'paid_search'),
+('AppsFlyer', '{"event": "Install Attributed", "properties": {"provider": "AppsFlyer", "is_first_launch": true, "campaign": {"source": "media_source_moris", "name": "campaign_moris", "ad_group": "adgroup_moris"}}}',
+  'media_source_moris', NULL, 'campaign_moris', NULL, NULL, NULL, NULL, NULL, 'unassigned'),
+('AppsFlyer: without anything', '{"event": "Install Attributed", "properties": {"provider": "AppsFlyer", "campaign": {"source": "", "name": "", "ad_group": ""}}}', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 'direct'),
 ('an install by a paid video', '{"event": "Install Attributed", "properties": {"campaign": {"source": "YouTube", "medium": "paid_video", "term": "shoes"}}}',
   'YouTube', 'paid_video', NULL, 'shoes', NULL, NULL, NULL, NULL, 'paid_video'),
 ('an install by a banner', '{"event": "Install Attributed", "properties": {"campaign": {"source": "unity", "medium": "display"}}}', 'unity', 'display', NULL, NULL, NULL, NULL, NULL, NULL, 'display'),

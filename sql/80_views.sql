@@ -224,11 +224,11 @@ BEGIN
         FROM cdi.events e
         LEFT JOIN cdi.identity_map m ON m.identifier = e.subject
         WHERE e.type IN ('page', 'screen', 'track') AND e.subject IS NOT NULL
-          -- touches that are no sessions
-          AND (e.type = 'track' AND e.event = ANY ((SELECT array_agg(k.event) FROM cdi.touch_types k)::text[])) IS NOT TRUE
+          -- touches that are no sessions, and notifications, which come without anybody being there
+          AND (e.type = 'track' AND e.event = ANY ((SELECT array_agg(k.event) || '{Push Notification Received,Push Notification Bounced}' FROM cdi.touch_types k)::text[])) IS NOT TRUE
         WINDOW w AS (PARTITION BY coalesce(m.person_id, e.subject) ORDER BY e."timestamp", e.position)
     ) b;
-    COMMENT ON VIEW cdi.session_events IS 'Browsing events (page, screen, track) with the session and person they belong to. identify, group and alias neither begin nor prolong a session; an event without a subject has no person and is in none.';
+    COMMENT ON VIEW cdi.session_events IS 'Browsing events (page, screen, track) with the session and person they belong to. identify, group and alias neither begin nor prolong a session, nor do notifications that were received or bounced; an event without a subject has no person and is in none.';
     COMMENT ON COLUMN cdi.session_events.session_id IS 'Id of the session''s first event.';
     COMMENT ON COLUMN cdi.session_events.channel IS 'Channel of this event by cdi_channel().';
     COMMENT ON COLUMN cdi.session_events.session_channel IS 'On the first event of a session: the channel that led to it. Otherwise null.';

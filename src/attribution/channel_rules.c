@@ -408,6 +408,12 @@ is_within(CdiText host, CdiText domain)
 		(host.len == domain.len || host.data[host.len - domain.len - 1] == '.');
 }
 
+static bool
+same_site(CdiText a, CdiText b)
+{
+	return is_within(a, b) || is_within(b, a) || is_within(a, cdi_site_domain(b));
+}
+
 static CdiText
 without_www(CdiText host)
 {
@@ -448,7 +454,7 @@ get_field(Facts *facts, CdiChannelField field)
 				const CdiText *page = get_field(facts, CDI_FIELD_PAGE);
 
 				/* A step within the site, its subdomains included */
-				if (page->data != NULL && (is_within(*value, *page) || is_within(*page, *value)))
+				if (page->data != NULL && same_site(*value, *page))
 					value->data = NULL;
 			}
 			break;

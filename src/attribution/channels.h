@@ -55,6 +55,8 @@ extern void cdi_sites_load(CdiSites *sites, Snapshot snapshot);
  * in lower case; CDI_SITE_OTHER for one that is in no list.  Raises nothing.
  */
 extern CdiText cdi_site_kind(const CdiSites *sites, const char *name, int len);
+/* The domain of a host that one owner has, as far as its name shows */
+extern CdiText cdi_site_domain(CdiText host);
 extern bool cdi_site_kind_exists(const CdiSites *sites, CdiText kind);
 
 /* channel_rules.c */

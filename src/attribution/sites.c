@@ -4,12 +4,15 @@
  *
  * Google publishes that its default channel groups compare the source with
  * lists of search, social, shopping and video sites, and names AI assistants;
- * cdi.channel_sites holds ours and what was added to it.  An entry with a dot is a domain and covers
- * its subdomains, the longest match counts.  An entry without one is the name
- * under which campaigns are tagged; where the site exists under many top-level
- * domains (any_tld), it covers those too.
+ * cdi.channel_sites holds ours and what was added to it.  An entry with a dot
+ * is a domain and covers its subdomains, the longest match counts.  An entry
+ * without one is the name under which campaigns are tagged; where the site
+ * exists under many top-level domains (any_tld), it covers those too, and
+ * "mail.google" is mail.google.co.uk.
  */
 #include "attribution/channels.h"
+
+#include <ctype.h>
 
 #include "access/genam.h"
 #include "access/htup_details.h"
@@ -29,6 +32,16 @@ enum
 /* Second-level labels under which registries sell names: amazon.co.uk. */
 static const char *const registry_labels[] = {
 	"ac", "co", "com", "edu", "gov", "ne", "net", "or", "org"
+};
+
+/* Domains whose subdomains belong to whoever asked for one: a part of the
+ * private section of publicsuffix.org, of those that host pages. */
+static const char *const hosting_suffixes[] = {
+	"azurewebsites.net", "blogspot.com", "carrd.co", "cloudfront.net", "firebaseapp.com", "fly.dev",
+	"framer.app", "github.io", "gitlab.io", "herokuapp.com", "my.canva.site", "myshopify.com",
+	"netlify.app", "ngrok.io", "ngrok-free.app", "notion.site", "onrender.com", "pages.dev",
+	"run.app", "substack.com", "tumblr.com", "vercel.app", "web.app", "webflow.io", "weebly.com",
+	"wixsite.com", "wixstudio.com", "wordpress.com", "workers.dev"
 };
 
 static int
@@ -121,13 +134,57 @@ is_registry_label(const char *label, int len)
 	return false;
 }
 
+/*
+ * Where the suffix of a host begins under which names are registered: the last
+ * label, or the last two of example.co.uk.  name itself where there is no more.
+ */
+static const char *
+public_suffix(const char *name, const char *end)
+{
+	const char *label = label_start(name, end);
+	const char *before;
+
+	if (label == name)
+		return name;
+	before = label_start(name, label - 1);
+	if (before > name && end - label == 2 && is_registry_label(before, label - 1 - before))
+		return before;
+	return label;
+}
+
+CdiText
+cdi_site_domain(CdiText host)
+{
+	const char *end = host.data + host.len;
+	const char *suffix = label_start(host.data, end);
+	const char *before = suffix > host.data ? label_start(host.data, suffix - 1) : suffix;
+
+	if (suffix < end && isdigit((unsigned char) *suffix))
+		return host;			/* an address of numbers */
+	/* Registries of countries sell names under co.uk, me.uk, nom.br: a label as
+	 * short as these may be one, and its neighbours strangers. */
+	if (before > host.data && end - suffix == 2 && suffix - 1 - before <= 3)
+		suffix = before;
+	for (int i = 0; i < lengthof(hosting_suffixes); i++)
+	{
+		int			len = strlen(hosting_suffixes[i]);
+
+		if (host.len > len && host.data[host.len - len - 1] == '.' &&
+			memcmp(end - len, hosting_suffixes[i], len) == 0)
+			suffix = end - len;
+	}
+	if (suffix > host.data)
+		host.data = label_start(host.data, suffix - 1);
+	host.len = end - host.data;
+	return host;
+}
+
 CdiText
 cdi_site_kind(const CdiSites *sites, const char *name, int len)
 {
 	const CdiText other = {CDI_SITE_OTHER, sizeof(CDI_SITE_OTHER) - 1};
 	const char *end = name + len;
-	const char *label;
-	const char *label_end;
+	const char *suffix;
 	const CdiSite *site;
 
 	if (len == 0)
@@ -151,19 +208,20 @@ cdi_site_kind(const CdiSites *sites, const char *name, int len)
 		domain = dot + 1;
 	}
 
-	/* The label before the public suffix. */
-	label = label_start(name, end);
-	if (label == name)
+	/* The id of an app, which is written the other way round, has no public
+	 * suffix: com.google.Gmail is no search. */
+	if (strncmp(name, "com.", 4) == 0)
 		return other;
-	label_end = label - 1;
-	label = label_start(name, label_end);
-	if (label > name && is_registry_label(label, label_end - label))
+
+	/* The same without the public suffix: mail.google.co.uk, google.co.uk */
+	suffix = public_suffix(name, end);
+	for (const char *domain = name; domain < suffix; domain++)
 	{
-		label_end = label - 1;
-		label = label_start(name, label_end);
+		if (domain > name && domain[-1] != '.')
+			continue;
+		site = find_site(sites, domain, suffix - 1 - domain);
+		if (site && site->any_tld)
+			return site->kind;
 	}
-	if (label == label_end)
-		return other;
-	site = find_site(sites, label, label_end - label);
-	return site && site->any_tld ? site->kind : other;
+	return other;
 }

@@ -250,7 +250,8 @@ flow_query(FunctionCallInfo fcinfo, const char *anchor, bool by_session)
 					 " (%s)::text AS node, %s AS anchor"
 					 " FROM cdi.events e LEFT JOIN cdi.identity_map m ON m.identifier = e.subject"
 					 " WHERE e.type IN ('page', 'screen', 'track') AND e.subject IS NOT NULL"
-					 " AND (e.type = 'track' AND e.event = ANY ((SELECT array_agg(k.event) FROM cdi.touch_types k)::text[])) IS NOT TRUE"
+					 " AND (e.type = 'track' AND e.event = ANY ((SELECT array_agg(k.event)"
+					 " || '{Push Notification Received,Push Notification Bounced}' FROM cdi.touch_types k)::text[])) IS NOT TRUE"
 					 " AND ($1 IS NULL OR e.\"timestamp\" >= $1) AND ($2 IS NULL OR e.\"timestamp\" < $2)"
 					 " OFFSET 0) s%s ORDER BY s.person_id, s.\"timestamp\", s.position",
 					 schema, node, is_anchor, by_session ? "" : " WHERE s.node IS NOT NULL");

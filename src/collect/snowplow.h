@@ -31,6 +31,7 @@
 #define CDI_SNOWPLOW_NOBODY		"00000000-0000-0000-0000-000000000000"
 
 #define CDI_SNOWPLOW_SCHEMA		"iglu:com.snowplowanalytics.snowplow/"
+#define CDI_SNOWPLOW_MOBILE		"iglu:com.snowplowanalytics.mobile/"
 
 /* The parameters that are looked at, others are only copied. */
 typedef enum CdiSnowplowSlot
@@ -77,6 +78,8 @@ typedef struct CdiSnowplowEvent
 	CdiText		contexts;		/* JSON array */
 	CdiText		client_user;	/* of a client_session context */
 	CdiText		client_session;
+	CdiText		link;			/* JSON: url and referrer of the deep link that led here */
+	CdiText		install_referrer;	/* of a referrer_details context */
 	CdiText		schema;			/* of a self-describing event, with its name */
 	CdiText		name;
 	CdiText		data;			/* JSON */

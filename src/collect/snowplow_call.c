@@ -203,22 +203,29 @@ write_address_parts(CdiSnowplowEvent *event, CdiText address)
 		cdi_write_text(event->out, "search", search);
 }
 
+/* Trackers of apps give the deep link that led here as url and refr, too. */
 static void
 write_page(CdiSnowplowEvent *event)
 {
-	static const Member members[] = {{SP_PAGE, "title"}, {SP_REFR, "referrer"}, {0, NULL}};
+	CdiText		link = cdi_scan_string(cdi_scan_get(event->link, "url"));
 
 	if (cdi_snowplow_has(event, SP_URL))
 	{
 		write_slot(event, SP_URL, "url", false);
 		write_address_parts(event, cdi_snowplow_text(event, SP_URL));
 	}
-	else if (event->referer.len > 0)
+	else if (link.len > 0 || event->referer.len > 0)
 	{
-		cdi_write_text(event->out, "url", event->referer);
-		write_address_parts(event, event->referer);
+		CdiText		url = link.len > 0 ? link : event->referer;
+
+		cdi_write_text(event->out, "url", url);
+		write_address_parts(event, url);
 	}
-	write_members(event, members, false);
+	write_slot(event, SP_PAGE, "title", false);
+	if (cdi_snowplow_has(event, SP_REFR))
+		write_slot(event, SP_REFR, "referrer", false);
+	else
+		cdi_write_text(event->out, "referrer", cdi_scan_string(cdi_scan_get(event->link, "referrer")));
 }
 
 static void
@@ -463,12 +470,15 @@ write_context(CdiSnowplowEvent *event)
 	else
 		cdi_write_string(out, "name", "snowplow");
 	cdi_write_close(out, '}');
-	if (cdi_snowplow_has(event, SP_URL) || cdi_snowplow_has(event, SP_PAGE) || cdi_snowplow_has(event, SP_REFR) || event->referer.len > 0)
+	if (cdi_snowplow_has(event, SP_URL) || cdi_snowplow_has(event, SP_PAGE) || cdi_snowplow_has(event, SP_REFR) ||
+		event->referer.len > 0 || event->link.data != NULL)
 	{
 		cdi_write_open(out, "page", '{');
 		write_page(event);
 		cdi_write_close(out, '}');
 	}
+	if (event->install_referrer.len > 0)
+		cdi_write_text(out, "installReferrer", event->install_referrer);
 	write_screen(event);
 	if (cdi_snowplow_has(event, SP_SID))
 		write_slot(event, SP_SID, "sessionId", false);

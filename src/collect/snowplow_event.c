@@ -153,23 +153,33 @@ read_json(CdiSnowplowEvent *event, CdiSnowplowSlot plain, CdiSnowplowSlot encode
 	return true;
 }
 
+/* Is it of this schema, whatever its version? */
+static bool
+is_schema(CdiText schema, const char *prefix)
+{
+	return schema.len > (int) strlen(prefix) && memcmp(schema.data, prefix, strlen(prefix)) == 0;
+}
+
 /* A context that says more than its place in the list */
 static void
 look_at_context(CdiSnowplowEvent *event, CdiText context)
 {
-	static const char session[] = CDI_SNOWPLOW_SCHEMA "client_session/";
 	CdiText		schema;
 	CdiText		data;
 
 	if (cdi_scan_kind(context) != '{')
 		return;
 	schema = cdi_scan_string(cdi_scan_get(context, "schema"));
-	if (schema.len < (int) sizeof(session) - 1 ||
-		memcmp(schema.data, session, sizeof(session) - 1) != 0)
-		return;
 	data = cdi_scan_get(context, "data");
-	event->client_user = cdi_scan_string(cdi_scan_get(data, "userId"));
-	event->client_session = cdi_scan_string(cdi_scan_get(data, "sessionId"));
+	if (is_schema(schema, CDI_SNOWPLOW_SCHEMA "client_session/"))
+	{
+		event->client_user = cdi_scan_string(cdi_scan_get(data, "userId"));
+		event->client_session = cdi_scan_string(cdi_scan_get(data, "sessionId"));
+	}
+	else if (is_schema(schema, CDI_SNOWPLOW_MOBILE "deep_link/"))
+		event->link = data;
+	else if (is_schema(schema, "iglu:com.android.installreferrer.api/referrer_details/"))
+		event->install_referrer = cdi_scan_string(cdi_scan_get(data, "installReferrer"));
 }
 
 static bool
@@ -236,9 +246,13 @@ read_self_describing_event(CdiSnowplowEvent *event)
 		return cdi_snowplow_fail(event, ERRCODE_CDI_INVALID_EVENT, NULL,
 								 "the self-describing event has neither \"ue_pr\" nor \"ue_px\"",
 								 NULL);
-	return read_self_describing(event, parameter, json, &outer, &inner) &&
-		read_self_describing(event, parameter, inner, &schema, &event->data) &&
-		read_schema_name(event, schema);
+	if (!read_self_describing(event, parameter, json, &outer, &inner) ||
+		!read_self_describing(event, parameter, inner, &schema, &event->data) ||
+		!read_schema_name(event, schema))
+		return false;
+	if (is_schema(schema, CDI_SNOWPLOW_MOBILE "deep_link_received/"))
+		event->link = event->data;
+	return true;
 }
 
 /* POST to /com.snowplowanalytics.iglu/v1 */

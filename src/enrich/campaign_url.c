@@ -5,9 +5,9 @@
  * Addresses come as browsers, mail programs and people wrote them: names in
  * any case, "&amp;" for "&", parameters twice.  Of a parameter that comes
  * twice the first that has a value counts.  The fragment is no part of the
- * query; the query behind the fragment of an application that keeps its pages
- * there (https://shop.example/#/landing?utm_source=...) is read where there is
- * no other.
+ * query; the query within the fragment of an application that keeps its pages
+ * there (https://shop.example/#/landing?utm_source=...) is read where the other
+ * names no campaign: platforms put their click ids before the fragment.
  */
 #include "postgres.h"
 
@@ -73,32 +73,42 @@ take_parameter(CdiUrlCampaign *campaign, CdiText name, CdiText value, int *stren
 	}
 }
 
-void
-cdi_url_campaign(CdiText url, CdiUrlCampaign *campaign)
+static void
+take_query(CdiUrlCampaign *campaign, CdiText query, int *strength)
 {
-	const char *query;
-	const char *hash;
-	CdiText		rest;
-	int			strength = -1;
-
-	memset(campaign, 0, sizeof(CdiUrlCampaign));
-	url = cdi_text_trim(url);
-	query = memchr(url.data, '?', url.len);
-	if (query == NULL)
-		return;
-	rest.data = query + 1;
-	rest.len = url.data + url.len - rest.data;
-	hash = memchr(rest.data, '#', rest.len);
-	if (hash != NULL)
-		rest.len = hash - rest.data;
-	while (rest.len > 0)
+	while (query.len > 0)
 	{
-		CdiText		value = cdi_text_split(&rest, '&');
+		CdiText		value = cdi_text_split(&query, '&');
 		CdiText		name = cdi_text_split(&value, '=');
 
 		if (value.len > 0)
-			take_parameter(campaign, name, value, &strength);
+			take_parameter(campaign, name, value, strength);
 	}
+}
+
+static bool
+names_campaign(const CdiUrlCampaign *campaign)
+{
+	for (int i = 0; i < CDI_CAMPAIGN_FIELDS; i++)
+		if (campaign->fields[i].data != NULL)
+			return true;
+	return false;
+}
+
+void
+cdi_url_campaign(CdiText url, CdiUrlCampaign *campaign)
+{
+	CdiText		fragment = cdi_text_trim(url);
+	CdiText		query = cdi_text_split(&fragment, '#');
+	int			strength = -1;
+
+	memset(campaign, 0, sizeof(CdiUrlCampaign));
+	(void) cdi_text_split(&query, '?');
+	take_query(campaign, query, &strength);
+	if (names_campaign(campaign))
+		return;
+	(void) cdi_text_split(&fragment, '?');
+	take_query(campaign, cdi_text_split(&fragment, '#'), &strength);
 }
 
 CdiText

@@ -135,6 +135,28 @@ post({}, payload(duid => undef, co => encode_json({ schema => 'iglu:com.snowplow
 			data => { userId => 'device-1', sessionId => 'session-1' } } ] })));
 is(last_event("anonymous_id || ' ' || (context ->> 'sessionId')"), 'device-1 session-1', 'a mobile tracker has its ids in a context');
 
+# Where a person came from to an app: entities of mobile trackers
+sub entity
+{
+	my ($schema, $data) = @_;
+	return encode_json({ schema => 'iglu:com.snowplowanalytics.snowplow/contexts/jsonschema/1-0-1',
+		data => [ { schema => "iglu:$schema", data => $data } ] });
+}
+
+my $from = "concat_ws(' ', event, campaign_source, campaign_medium, click_id_type, page_host, referrer_host)";
+my %link = (url => 'https://shop.example/a?utm_source=news&utm_medium=email', referrer => 'https://www.google.com/');
+my %install = (installReferrer => 'utm_source=google-play&utm_medium=organic&gclid=x');
+post({}, payload(e => 'ue', p => 'mob', url => undef, ue_pr => self_describing('iglu:com.snowplowanalytics.mobile/deep_link_received/jsonschema/1-0-0', \%link)));
+is(last_event($from), 'deep_link_received news email shop.example www.google.com', 'a deep link');
+post({}, payload(e => 'ue', p => 'mob', url => 'https://shop.example/b', ue_pr => self_describing('iglu:com.acme/deep_link_received/jsonschema/1-0-0', \%link)));
+is(last_event($from), 'deep_link_received shop.example', 'and an event of the same name');
+post({}, payload(e => 'ue', p => 'mob', url => undef, co => entity('com.snowplowanalytics.mobile/deep_link/jsonschema/1-0-0', \%link),
+	ue_pr => self_describing('iglu:com.snowplowanalytics.mobile/screen_view/jsonschema/1-0-0', { name => 'Home' })));
+is(last_event($from), 'Home news email shop.example www.google.com', 'the screen that it led to');
+post({}, payload(e => 'ue', p => 'mob', url => undef, co => entity('com.android.installreferrer.api/referrer_details/jsonschema/1-0-0', \%install),
+	ue_pr => self_describing('iglu:com.snowplowanalytics.mobile/application_install/jsonschema/1-0-0', {})));
+is(last_event($from), 'application_install google-play organic gclid', 'what Google Play says of an install');
+
 # Kinds of events, and what becomes of numbers
 post({}, payload(e => 'tr', tr_id => 'o-1', tr_tt => '19.90', tr_tx => '1e999999', tr_sh => 'free', tr_cu => 'EUR'));
 is(last_event("event || ' ' || properties::text"),

@@ -7,6 +7,7 @@ with browsing as (
     left join {{ ref('stg_cdi__identity_map') }} as m on m.identifier = e.subject
     where e.type in ('page', 'screen', 'track') and e.subject is not null
       and not exists (select 1 from {{ source('cdi', 'touch_types') }} as k where e.type = 'track' and e.event = k.event)
+      and (e.type = 'track' and e.event in ('Push Notification Received', 'Push Notification Bounced')) is not true
 ),
 
 assigned as (

@@ -16,6 +16,8 @@ CDI_PG=${CDI_PG:-$CDI_BUILD/pg}
 PG_BIN=$CDI_PG/usr/lib/postgresql/$PG_MAJOR/bin
 PG_CONFIG=$PG_BIN/pg_config
 export CDI_ROOT CDI_BUILD CDI_PG PG_MAJOR PG_BIN
+# Where test/setup puts a Node.js if the system's is too old.
+PATH=$CDI_BUILD/node/runtime/bin:$PATH
 
 # Settings of the caller's shell must not reach the tests, except for those
 # that test/run gives to a part with a database of its own.

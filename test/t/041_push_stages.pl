@@ -277,6 +277,7 @@ sql(q(SELECT cdi_sync_reset('reset')));
 sql(q(SELECT cdi_sync_run('reset')));
 is(join(',', sizes('stops')), '', 'all that has room left waits');
 sql(q(UPDATE cdi.destination_specs SET spec = jsonb_set(spec, '{actions,plain,batch,max_wait}', '"1s"') WHERE name = 'stops'));
+sql(q(SELECT cdi_enable_destination('stops')));	# the worker looks
 acknowledged($_, 4, "$_ goes after a second") foreach 'reset', 'stays';
 is(join(',', sort(sizes('stops'))), 'reset 4,stays 4', 'each once, and nothing that was stopped or dropped');
 sql(q(SELECT cdi_sync_resume('paused')));

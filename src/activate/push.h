@@ -26,7 +26,8 @@
 
 /*
  * Of a lane in memory: more is read when half of it is left.  Two of the largest
- * requests that the specification allows, and not less.
+ * requests that the specification allows, and not less; where requests wait for
+ * rows, as many rows as the memory takes.
  */
 #define CDI_LANE_ROWS 2000
 #define CDI_LANE_BYTES (8 * 1024 * 1024)

@@ -360,7 +360,7 @@ find_actions(PushLane *lane, bool changed)
 		lane->actions[i].name = pstrdup(names[i]);
 		lane->actions[i].spec = cdi_spec_action(target->spec, names[i]);
 		lane->actions[i].limits = cdi_request_limits(target, lane->actions[i].spec);
-		lane->window = Max(lane->window, 2 * lane->actions[i].limits.max_items);
+		lane->window = Max(lane->window, lane->actions[i].limits.max_wait > 0 ? CDI_LANE_ROWS_MOST : 2 * lane->actions[i].limits.max_items);
 		lane->window_bytes = Max(lane->window_bytes, Min(2 * lane->actions[i].limits.max_bytes, CDI_LANE_BYTES_MOST));
 	}
 	MemoryContextSwitchTo(old);

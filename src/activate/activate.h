@@ -48,7 +48,6 @@ extern TimestampTz cdi_target_now(const CdiTarget *target);
  * Parses and checks; raises ZC403 where anything is wrong.  With tests the
  * embedded tests run, too (spec_test.c).
  */
-extern void cdi_spec_check_names(const CdiSpec *spec);
 extern CdiSpec *cdi_spec_load(MemoryContext parent, const char *text, bool tests);
 extern json_t *cdi_spec_action(const CdiSpec *spec, const char *action);
 /* Name of the default action, or NULL where one must be named. */
@@ -142,9 +141,19 @@ extern CdiValue cdi_value_from_json(const json_t *node);
 extern CdiValue cdi_value_from_jsonb(const JsonbValue *value);
 extern Jsonb *cdi_value_jsonb(const CdiValue *value);
 
+/* Names that a specification declares, as far as they are known where a path stands */
+typedef struct CdiNames
+{
+	const json_t *settings;		/* properties */
+	const json_t *vars;			/* NULL: none can be used */
+	json_t	   *steps;			/* object */
+	bool		lists;			/* does the action say which list an item goes to? */
+} CdiNames;
+
 /* map_check.c: raises ZC403; where says which part of the specification. */
 typedef struct CdiMapRules
 {
+	const CdiNames *names;		/* NULL: any will do */
 	bool		row;			/* "$", "@" and item. */
 	bool		element;		/* "@": inside of @each */
 	bool		secrets;
@@ -153,6 +162,7 @@ typedef struct CdiMapRules
 } CdiMapRules;
 
 extern void cdi_map_check(const json_t *node, CdiMapRules rules, const char *where);
+extern void cdi_map_check_path(const json_t *path, CdiMapRules rules, const char *where);
 extern void cdi_map_check_condition(const json_t *condition, CdiMapRules rules, const char *where);
 
 /* map_functions.c */
@@ -262,7 +272,7 @@ extern void cdi_body_check(const json_t *body, CdiMapRules rules, const char *wh
 /* auth.c */
 extern void cdi_auth_apply(CdiRequest *request, const CdiScope *scope, const json_t *auth);
 extern char *cdi_auth_jwt(const CdiScope *scope, const json_t *auth);
-extern void cdi_auth_check(const json_t *auth, const char *where);
+extern void cdi_auth_check(const json_t *auth, const CdiNames *names, const char *where);
 
 /* oauth.c: tokens that a destination's own server hands out */
 typedef struct CdiToken
@@ -348,7 +358,7 @@ extern const char *cdi_class_name(CdiClass class);
 extern CdiVerdict *cdi_response_read(const CdiTarget *target, const json_t *stage,
 									 const CdiAnswer *answer, CdiItem **items, int nitems, Jsonb *steps);
 /* response_check.c */
-extern void cdi_response_check(const json_t *stage, const char *where);
+extern void cdi_response_check(const json_t *stage, const CdiNames *names, const char *where);
 /* Milliseconds between two questions of a stage that polls, and how long at most */
 extern int	cdi_stage_poll(const json_t *stage, int64 *limit);
 

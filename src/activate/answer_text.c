@@ -6,7 +6,7 @@
 
 #include "mb/pg_wchar.h"
 
-#define MAX_ERROR 500
+#define MAX_ERROR 500			/* bytes */
 
 /* Text as the database can hold it, whatever it was that came back */
 char *
@@ -33,29 +33,18 @@ cdi_answer_text(const char *data, size_t len)
 	return out;
 }
 
-/* One line of valid text for a table */
+/* One line of it for a table */
 static char *
 clean_text(const char *data, size_t len)
 {
-	StringInfoData out;
+	/* A byte stays a byte, and of what is beyond only the rest of a character can matter. */
+	char	   *text = cdi_answer_text(data, Min(len, MAX_ERROR + MAX_MULTIBYTE_CHAR_LEN));
 
-	initStringInfo(&out);
-	for (size_t i = 0; i < len && out.len < MAX_ERROR;)
-	{
-		int			size = pg_utf_mblen((const unsigned char *) data + i);
-
-		if (i + size > len || !pg_utf8_islegal((const unsigned char *) data + i, size))
-		{
-			appendStringInfoChar(&out, '?');
-			size = 1;
-		}
-		else if ((unsigned char) data[i] < ' ')
-			appendStringInfoChar(&out, ' ');
-		else
-			appendBinaryStringInfo(&out, data + i, size);
-		i += size;
-	}
-	return out.data;
+	text[pg_encoding_mbcliplen(PG_UTF8, text, strlen(text), MAX_ERROR)] = '\0';
+	for (char *at = text; *at != '\0'; at++)
+		if ((unsigned char) *at < ' ')
+			*at = ' ';
+	return text;
 }
 
 static char *

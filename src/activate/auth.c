@@ -207,9 +207,9 @@ check_choice(const json_t *auth, const char *name, const char *const *choices, c
 }
 
 static void
-check_one(const json_t *auth, const char *where)
+check_one(const json_t *auth, const CdiNames *names, const char *where)
 {
-	static const CdiMapRules rules = {.secrets = true};
+	const CdiMapRules rules = {.secrets = true,.names = names};
 	static const char *const hashes[] = {"sha256", "sha1", "sha512", NULL};
 	static const char *const encodings[] = {"hex", "base64", NULL};
 	static const char *const keys[] = {"RS256", "HS256", NULL};
@@ -232,6 +232,7 @@ check_one(const json_t *auth, const char *where)
 		{"oauth2", "grant token_url",
 		"client_id client_secret refresh_token scope parameters style header prefix key claims algorithm expires jwt_header"},
 	};
+	static const char plain[] = " type algorithm encoding expires header name grant style ";	/* not evaluated */
 	const char *type = cdi_json_string(auth, "type");
 	const char *key;
 	json_t	   *member;
@@ -270,8 +271,10 @@ check_one(const json_t *auth, const char *where)
 		}
 		else if (!json_is_string(member))
 			INVALID("%s must be a string.", here);
-		else
+		else if (strstr(plain, psprintf(" %s ", key)) == NULL)
 			cdi_map_check(member, rules, here);
+		else if (strcmp(key, "header") == 0 && !cdi_header_name(json_string_value(member)))
+			INVALID("%s: \"%s\" is no name of a header.", here, json_string_value(member));
 	}
 	if (strcmp(type, "hmac") == 0)
 		check_choice(auth, "algorithm", hashes, where);
@@ -292,7 +295,7 @@ check_one(const json_t *auth, const char *where)
 }
 
 void
-cdi_auth_check(const json_t *auth, const char *where)
+cdi_auth_check(const json_t *auth, const CdiNames *names, const char *where)
 {
 	json_t	   *one;
 	size_t		i;
@@ -300,12 +303,12 @@ cdi_auth_check(const json_t *auth, const char *where)
 
 	if (!json_is_array(auth))
 	{
-		check_one(auth, where);
+		check_one(auth, names, where);
 		return;
 	}
 	json_array_foreach(auth, i, one)
 	{
-		check_one(one, psprintf("%s[%d]", where, (int) i));
+		check_one(one, names, psprintf("%s[%d]", where, (int) i));
 		tokens += strcmp(cdi_json_string(one, "type"), "oauth2") == 0;
 	}
 	if (tokens > 1)

@@ -15,6 +15,89 @@
 			 errmsg("destination specification is not valid"), \
 			 errdetail(__VA_ARGS__)))
 
+#define UNDECLARED(detail, hint) \
+	ereport(ERROR, \
+			(errcode(ERRCODE_CDI_INVALID_SPEC), \
+			 errmsg("destination specification is not valid"), \
+			 errdetail("%s", detail), \
+			 errhint("%s A text that is no path is written {\"@literal\": \"text\"}.", hint)))
+
+static char *
+there_are(const json_t *object)
+{
+	StringInfoData out;
+	const char *name;
+	json_t	   *member;
+
+	if (json_object_size(object) == 0)
+		return "There are none.";
+	initStringInfo(&out);
+	json_object_foreach((json_t *) object, name, member)
+		appendStringInfo(&out, "%s%s", out.len ? ", " : "There are: ", name);
+	appendStringInfoChar(&out, '.');
+	return out.data;
+}
+
+/*
+ * A name that nobody declares would be nothing at all when a request is made,
+ * such as a header without its token.
+ */
+static void
+check_name(const CdiNames *names, const char *root, const char *name, const char *where)
+{
+	const json_t *setting = json_object_get(names->settings, name);
+	const json_t *secret = json_object_get(setting, "secret");
+
+	if (strcmp(root, "vars") == 0 && names->vars == NULL)
+		INVALID("%s must be a string that uses no other variable.", where);
+	if (strcmp(root, "vars") == 0 && json_object_get(names->vars, name) == NULL)
+		UNDECLARED(psprintf("%s: there is no variable \"%s\" in vars.", where, name), there_are(names->vars));
+	if (strcmp(root, "step") == 0 && json_object_get(names->steps, name) == NULL)
+		UNDECLARED(psprintf("%s: there is no step \"%s\" before this.", where, name), there_are(names->steps));
+	if (strcmp(root, "settings") == 0 && setting == NULL)
+		UNDECLARED(psprintf("%s: there is no setting \"%s\".", where, name), there_are(names->settings));
+	if (strcmp(root, "settings") == 0 && json_is_true(secret))
+		INVALID("%s: setting \"%s\" is a secret, and read as secret.%s.", where, name, name);
+	if (strcmp(root, "secret") == 0 && secret == NULL)
+		UNDECLARED(psprintf("%s: there is no setting \"%s\" that is a secret.", where, name),
+				   "A setting is one where its property has \"secret\": true.");
+}
+
+/* One step of a path: .name, ["name"] or [0].  Its name, or NULL where it is a number; advances *at. */
+static char *
+check_step(const char **at, const char *path, const char *where)
+{
+	const char *step = *at + 1;
+	size_t		len;
+	bool		ok;
+
+	if (**at == '.')
+	{
+		len = strcspn(step, ".[");
+		if (len == 0)
+			INVALID("%s: path \"%s\" has an empty name.", where, path);
+		*at = step + len;
+		return pnstrdup(step, len);
+	}
+	if (*step == '"' || *step == '\'')
+	{
+		len = 1 + strcspn(step + 1, *step == '"' ? "\"" : "'");
+		ok = step[len] == *step && step[len + 1] == ']';
+		len++;
+	}
+	else
+	{
+		len = strspn(step, "0123456789");
+		ok = len > 0 && len < 9 && step[len] == ']';
+	}
+	if (!ok)
+		INVALID("%s: path \"%s\" has a malformed index.", where, path);
+	*at = step + len + 1;
+	if (**at != '\0' && **at != '.' && **at != '[')
+		INVALID("%s: path \"%s\" is malformed.", where, path);
+	return *step == '"' || *step == '\'' ? pnstrdup(step + 1, len - 2) : NULL;
+}
+
 static void
 check_path(const char *path, size_t len, CdiMapRules rules, const char *where)
 {
@@ -22,21 +105,28 @@ check_path(const char *path, size_t len, CdiMapRules rules, const char *where)
 	{
 		const char *name;
 		char		where;		/* e element, q request, a answer, * anywhere */
+		int			steps;		/* names that follow; -1: any number of names and indexes */
+		const char *members;	/* names that there are, or NULL */
 	}			roots[] = {
-		{"$", '*'}, {"@", 'e'}, {"settings", '*'}, {"vars", '*'}, {"secret", '*'}, {"item", '*'}, {"batch", '*'},
-		{"now", '*'}, {"status", '*'}, {"mapped", 'q'}, {"meta", 'q'}, {"step", 'q'},
-		{"header", 'a'}, {"text", 'a'}, {"key", 'a'},
+		{"$", '*', -1}, {"@", 'e', -1}, {"settings", '*', -1}, {"vars", '*', 1}, {"secret", '*', -1},
+		{"item", '*', 1, "operation primary_key key"}, {"batch", '*', 1, "key size group"}, {"now", '*', 0},
+		{"status", '*', 0}, {"mapped", 'q', -1}, {"meta", 'q', -1}, {"step", 'q', -1},
+		{"header", 'a', 1}, {"text", 'a', 0}, {"key", 'a', 0},
 	};
 	char	   *text = pnstrdup(path, len);
-	size_t		root = strcspn(text, ".[");
+	size_t		root_len = strcspn(text, ".[");
+	char	   *root = pnstrdup(text, root_len);
+	const char *at = text + root_len;
+	char	   *first = NULL;
+	int			nsteps = 0;
 	int			found = -1;
 
 	for (int i = 0; i < lengthof(roots); i++)
-		if (strlen(roots[i].name) == root && memcmp(roots[i].name, text, root) == 0)
+		if (strcmp(roots[i].name, root) == 0)
 			found = i;
 	if (found < 0)
 		INVALID("%s: path \"%s\" must begin with $, @, settings, vars, secret, item, mapped, meta, step, batch, now, status, header, text or key.", where, text);
-	if (strcmp(roots[found].name, "secret") == 0 && !rules.secrets)
+	if (strcmp(root, "secret") == 0 && !rules.secrets)
 		INVALID("%s: secrets can be used in \"auth\" and \"request\" only.", where);
 	if (roots[found].where == 'e' && !rules.row && !rules.element)
 		INVALID("%s: path \"%s\" needs a row, and a request has many.", where, text);
@@ -44,40 +134,31 @@ check_path(const char *path, size_t len, CdiMapRules rules, const char *where)
 		INVALID("%s: path \"%s\" can be used where a request is made or its answer read.", where, text);
 	if (roots[found].where == 'a' && !rules.answer)
 		INVALID("%s: path \"%s\" can be used where an answer is read only.", where, text);
-	for (const char *at = text + root; *at != '\0';)
+	for (; *at != '\0'; nsteps++)
 	{
-		if (*at == '.')
-		{
-			size_t		name = strcspn(at + 1, ".[");
+		char	   *name = check_step(&at, text, where);
 
-			if (name == 0)
-				INVALID("%s: path \"%s\" has an empty name.", where, text);
-			at += 1 + name;
-		}
-		else
-		{
-			size_t		inner;
-			bool		ok;
-
-			at++;
-			if (*at == '"' || *at == '\'')
-			{
-				inner = 1 + strcspn(at + 1, *at == '"' ? "\"" : "'");
-				ok = at[inner] == *at && at[inner + 1] == ']';
-				inner++;
-			}
-			else
-			{
-				inner = strspn(at, "0123456789");
-				ok = inner > 0 && inner < 9 && at[inner] == ']';
-			}
-			if (!ok)
-				INVALID("%s: path \"%s\" has a malformed index.", where, text);
-			at += inner + 1;
-			if (*at != '\0' && *at != '.' && *at != '[')
-				INVALID("%s: path \"%s\" is malformed.", where, text);
-		}
+		if (nsteps == 0)
+			first = name;
 	}
+	if (roots[found].steps == 0 && nsteps > 0)
+		INVALID("%s: path \"%s\" goes on, and there is nothing below %s.", where, text, root);
+	if (roots[found].steps == 1 && (nsteps != 1 || first == NULL))
+		INVALID("%s: path \"%s\" must be %s and one name.", where, text, root);
+	if (roots[found].members &&
+		(strchr(first, ' ') || !strstr(psprintf(" %s ", roots[found].members), psprintf(" %s ", first))))
+		UNDECLARED(psprintf("%s: path \"%s\" is not known.", where, text),
+				   psprintf("Below %s there are: %s.", root, roots[found].members));
+	if (rules.names && first)
+		check_name(rules.names, root, first, where);
+}
+
+void
+cdi_map_check_path(const json_t *path, CdiMapRules rules, const char *where)
+{
+	if (!json_is_string(path))
+		INVALID("%s must be a path.", where);
+	check_path(json_string_value(path), json_string_length(path), rules, where);
 }
 
 static void
@@ -209,7 +290,7 @@ check_directive(const char *name, const json_t *argument, CdiMapRules rules, con
 		if (!json_is_string(argument))
 			INVALID("%s must be a string.", where);
 		if (name[1] == 'p')
-			check_path(json_string_value(argument), json_string_length(argument), rules, where);
+			cdi_map_check_path(argument, rules, where);
 		else
 			check_template(json_string_value(argument), rules, where);
 	}
@@ -219,14 +300,13 @@ check_directive(const char *name, const json_t *argument, CdiMapRules rules, con
 	{
 		if (!json_is_array(argument) || json_array_size(argument) == 0)
 			INVALID("%s must be an array.", where);
-		json_array_foreach(argument, i, part)
-			cdi_map_check(part, rules, where);
+		cdi_map_check(argument, rules, where);
 	}
 	else if (strcmp(name, "@pipe") == 0)
 	{
 		if (!json_is_array(argument) || json_array_size(argument) < 2)
 			INVALID("%s must be an array of a value and functions.", where);
-		cdi_map_check(json_array_get(argument, 0), rules, where);
+		cdi_map_check(json_array_get(argument, 0), rules, psprintf("%s[0]", where));
 		for (i = 1; i < json_array_size(argument); i++)
 		{
 			part = json_array_get(argument, i);
@@ -241,42 +321,39 @@ check_directive(const char *name, const json_t *argument, CdiMapRules rules, con
 		if (!json_is_array(argument) || json_array_size(argument) < 2)
 			INVALID("%s must be an array of a function, a value and arguments.", where);
 		check_call(json_array_get(argument, 0), argument, 2, where);
-		cdi_map_check(json_array_get(argument, 1), rules, where);
+		cdi_map_check(json_array_get(argument, 1), rules, psprintf("%s[1]", where));
 	}
 	else if (strcmp(name, "@case") == 0)
 	{
 		static const char *const members[] = {"in", "of", "else", NULL};
 
 		check_members(argument, members, 2, where);
-		cdi_map_check(json_object_get(argument, "in"), rules, where);
+		cdi_map_check(json_object_get(argument, "in"), rules, psprintf("%s.in", where));
 		if (!json_is_object(json_object_get(argument, "of")))
 			INVALID("%s: \"of\" must be an object.", where);
 		json_object_foreach(json_object_get(argument, "of"), key, part)
-			cdi_map_check(part, rules, where);
+			cdi_map_check(part, rules, psprintf("%s.of.%s", where, key));
 		if ((part = json_object_get(argument, "else")) != NULL)
-			cdi_map_check(part, rules, where);
+			cdi_map_check(part, rules, psprintf("%s.else", where));
 	}
 	else if (strcmp(name, "@if") == 0)
 	{
 		static const char *const members[] = {"condition", "then", "else", NULL};
 
 		check_members(argument, members, 2, where);
-		cdi_map_check_condition(json_object_get(argument, "condition"), rules, where);
-		cdi_map_check(json_object_get(argument, "then"), rules, where);
+		cdi_map_check_condition(json_object_get(argument, "condition"), rules, psprintf("%s.condition", where));
+		cdi_map_check(json_object_get(argument, "then"), rules, psprintf("%s.then", where));
 		if ((part = json_object_get(argument, "else")) != NULL)
-			cdi_map_check(part, rules, where);
+			cdi_map_check(part, rules, psprintf("%s.else", where));
 	}
 	else if (strcmp(name, "@each") == 0)
 	{
 		static const char *const members[] = {"in", "map", NULL};
 
 		check_members(argument, members, 2, where);
-		part = json_object_get(argument, "in");
-		if (!json_is_string(part))
-			INVALID("%s: \"in\" must be a path.", where);
-		check_path(json_string_value(part), json_string_length(part), rules, where);
+		cdi_map_check_path(json_object_get(argument, "in"), rules, psprintf("%s.in", where));
 		rules.element = true;
-		cdi_map_check(json_object_get(argument, "map"), rules, where);
+		cdi_map_check(json_object_get(argument, "map"), rules, psprintf("%s.map", where));
 	}
 	else if (strcmp(name, "@member") == 0)
 	{
@@ -290,6 +367,10 @@ check_directive(const char *name, const json_t *argument, CdiMapRules rules, con
 			INVALID("%s can be used in the address and the body of a request only.", where);
 		if (strcmp(name, "@item") == 0 ? !json_is_true(argument) : !json_is_string(argument))
 			INVALID("%s must be %s.", where, strcmp(name, "@item") == 0 ? "true" : "a name");
+		if (strcmp(name, "@items") == 0 && strcmp(json_string_value(argument), "*") != 0 &&
+			rules.names && !rules.names->lists)
+			INVALID("%s: no item goes to list \"%s\", as the action has no member \"list\".", where,
+					json_string_value(argument));
 	}
 	else if (strcmp(name, "@rows") == 0)
 	{
@@ -347,7 +428,7 @@ static void
 check_operand(const json_t *node, CdiMapRules rules, const char *where)
 {
 	if (json_is_string(node) && cdi_map_names_root(json_string_value(node)))
-		check_path(json_string_value(node), json_string_length(node), rules, where);
+		cdi_map_check_path(node, rules, where);
 	else
 		cdi_map_check(node, rules, where);
 }
@@ -357,6 +438,7 @@ cdi_map_check_condition(const json_t *condition, CdiMapRules rules, const char *
 {
 	const char *name = json_object_iter_key(json_object_iter((json_t *) condition));
 	json_t	   *value = name ? json_object_get(condition, name) : NULL;
+	char	   *inner = psprintf("%s.%s", where, name ? name : "");
 	json_t	   *part;
 	size_t		i;
 
@@ -368,36 +450,32 @@ cdi_map_check_condition(const json_t *condition, CdiMapRules rules, const char *
 		if (!json_is_array(value))
 			INVALID("%s: \"%s\" must be an array of conditions.", where, name);
 		json_array_foreach(value, i, part)
-			cdi_map_check_condition(part, rules, where);
+			cdi_map_check_condition(part, rules, psprintf("%s[%d]", inner, (int) i));
 	}
 	else if (strcmp(name, "not") == 0)
-		cdi_map_check_condition(value, rules, where);
+		cdi_map_check_condition(value, rules, inner);
 	else if (strcmp(name, "exists") == 0 || strcmp(name, "empty") == 0)
-	{
-		if (!json_is_string(value))
-			INVALID("%s: \"%s\" must be a path.", where, name);
-		check_path(json_string_value(value), json_string_length(value), rules, where);
-	}
+		cdi_map_check_path(value, rules, inner);
 	else if (strcmp(name, "in") == 0)
 	{
 		if (!json_is_array(value) || json_array_size(value) != 2 || !json_is_array(json_array_get(value, 1)))
 			INVALID("%s: \"in\" must be an array of a value and an array of values.", where);
-		check_operand(json_array_get(value, 0), rules, where);
-		cdi_map_check(json_array_get(value, 1), rules, where);
+		check_operand(json_array_get(value, 0), rules, psprintf("%s[0]", inner));
+		cdi_map_check(json_array_get(value, 1), rules, psprintf("%s[1]", inner));
 	}
 	else if (strcmp(name, "matches") == 0)
 	{
 		if (!json_is_array(value) || json_array_size(value) != 2 || !json_is_string(json_array_get(value, 1)))
 			INVALID("%s: \"matches\" must be an array of a value and a regular expression.", where);
-		check_operand(json_array_get(value, 0), rules, where);
-		cdi_map_check_regex(json_string_value(json_array_get(value, 1)), where);
+		check_operand(json_array_get(value, 0), rules, psprintf("%s[0]", inner));
+		cdi_map_check_regex(json_string_value(json_array_get(value, 1)), psprintf("%s[1]", inner));
 	}
 	else if (strcmp(name, "eq") == 0 || strcmp(name, "ne") == 0 || strcmp(name, "lt") == 0 || strcmp(name, "gt") == 0)
 	{
 		if (!json_is_array(value) || json_array_size(value) != 2)
 			INVALID("%s: \"%s\" must be an array of two values.", where, name);
 		json_array_foreach(value, i, part)
-			check_operand(part, rules, where);
+			check_operand(part, rules, psprintf("%s[%d]", inner, (int) i));
 	}
 	else
 		INVALID("%s: unknown condition \"%s\".", where, name);

@@ -51,7 +51,7 @@ cdi_map_condition(const CdiScope *scope, const json_t *condition)
 		return !cdi_map_condition(scope, value);
 	if (strcmp(name, "exists") == 0 || strcmp(name, "empty") == 0)
 	{
-		CdiValue	found = operand(scope, value);
+		CdiValue	found = cdi_map_path(scope, json_string_value(value));
 
 		return *name == 'e' && name[1] == 'x' ?
 			found.type != CDI_ABSENT && found.type != CDI_NULL : cdi_value_empty(&found);

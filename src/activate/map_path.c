@@ -110,17 +110,28 @@ text_value(const char *text)
 	return text ? cdi_value_string(text, strlen(text)) : absent;
 }
 
-static CdiValue
-item_path(const CdiItem *item, const char *rest)
+/* The name that follows a root below which there is nothing deeper; "" where there is none */
+static char *
+only_name(const char *rest)
 {
-	if (item == NULL || *rest != '.')
+	const char *name = "";
+	int			len = 0;
+	int			index;
+
+	(void) next_step(&rest, &name, &len, &index);
+	return pnstrdup(name, len);
+}
+
+static CdiValue
+item_path(const CdiItem *item, const char *name)
+{
+	if (item == NULL)
 		return absent;
-	rest++;
-	if (strcmp(rest, "operation") == 0)
+	if (strcmp(name, "operation") == 0)
 		return text_value(item->operation);
-	if (strcmp(rest, "primary_key") == 0)
+	if (strcmp(name, "primary_key") == 0)
 		return text_value(item->primary_key);
-	if (strcmp(rest, "key") == 0)
+	if (strcmp(name, "key") == 0)
 		return text_value(item->key);
 	return absent;
 }
@@ -136,16 +147,16 @@ built_path(const char *json, int len, const char *rest)
 
 /* A header of the answer, whatever the case of its name */
 static CdiValue
-header_path(const CdiAnswer *answer, const char *rest)
+header_path(const CdiAnswer *answer, const char *name)
 {
 	const char *line = answer ? answer->headers : NULL;
-	size_t		len = *rest == '.' ? strlen(rest + 1) : 0;
+	size_t		len = strlen(name);
 
 	while (line != NULL && *line != '\0' && len > 0)
 	{
 		size_t		end = strcspn(line, "\r\n");
 
-		if (end > len && line[len] == ':' && pg_strncasecmp(line, rest + 1, len) == 0)
+		if (end > len && line[len] == ':' && pg_strncasecmp(line, name, len) == 0)
 		{
 			CdiValue	value = text_value(cdi_answer_text(line + len + 1, end - len - 1));
 
@@ -225,21 +236,23 @@ cdi_map_path(const CdiScope *scope, const char *path)
 	if ((rest = after(path, "secret")) != NULL)
 		return secret_path(scope, rest);
 	if ((rest = after(path, "item")) != NULL)
-		return item_path(item, rest);
+		return item_path(item, only_name(rest));
 	if ((rest = after(path, "vars")) != NULL)
 	{
 		json_t	   *vars = json_object_get(scope->target->spec->root, "vars");
-		json_t	   *template = *rest == '.' ? json_object_get(vars, rest + 1) : NULL;
+		json_t	   *template = json_object_get(vars, only_name(rest));
 
 		return template ? cdi_map_template(scope, json_string_value(template)) : absent;
 	}
 	if ((rest = after(path, "batch")) != NULL)
 	{
-		if (strcmp(rest, ".key") == 0)
+		char	   *name = only_name(rest);
+
+		if (strcmp(name, "key") == 0)
 			return text_value(scope->batch_key);
-		if (strcmp(rest, ".group") == 0 && scope->nitems > 0)
+		if (strcmp(name, "group") == 0 && scope->nitems > 0)
 			return text_value(scope->items[0]->group);
-		return strcmp(rest, ".size") == 0 ? number_value(scope->nitems) : absent;
+		return strcmp(name, "size") == 0 ? number_value(scope->nitems) : absent;
 	}
 	if ((rest = after(path, "step")) != NULL)
 	{
@@ -259,7 +272,7 @@ cdi_map_path(const CdiScope *scope, const char *path)
 		return scope->answer && scope->answer->body_len > 0 ?
 			text_value(cdi_answer_text(scope->answer->body, scope->answer->body_len)) : absent;
 	if ((rest = after(path, "header")) != NULL)
-		return header_path(scope->answer, rest);
+		return header_path(scope->answer, only_name(rest));
 	if (item != NULL && (rest = after(path, "mapped")) != NULL)
 		return built_path(item->json, item->len, rest);
 	if (item != NULL && (rest = after(path, "meta")) != NULL)

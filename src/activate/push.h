@@ -20,12 +20,14 @@
 #include "activate/stream.h"
 
 #include "lib/ilist.h"
+#include "lib/pairingheap.h"
 #include "utils/hsearch.h"
 #include "utils/timestamp.h"
 
 /*
  * Of a lane in memory: more is read when half of it is left.  Two of the largest
- * requests that the specification allows, and not less.
+ * requests that the specification allows, and not less; where requests wait for
+ * rows, as many rows as the memory takes.
  */
 #define CDI_LANE_ROWS 2000
 #define CDI_LANE_BYTES (8 * 1024 * 1024)
@@ -143,6 +145,13 @@ typedef struct PushLane
 	dlist_head	rows;			/* not recorded as ended, by position */
 	dlist_head	replayed;		/* events that were dead letters */
 	dlist_head	pending;		/* those that no request has */
+	int			npending;
+	int64		pending_bytes;
+	int64		arrivals;		/* rows that have come so far */
+	HTAB	   *batches;		/* of pending rows that may go, by action and group */
+	pairingheap *ready;			/* those of which a request may take now */
+	pairingheap *waits;			/* those with room left */
+	dlist_head	looks;			/* pending rows that may belong to a batch by now */
 	dlist_head	waiting;		/* requests, by the time they are due */
 	int			nrows;
 	int64		bytes;
@@ -168,6 +177,12 @@ typedef struct PushRow
 	dlist_node	queue;			/* in lane->pending, or in the ended rows */
 	dlist_node	by_key;
 	dlist_node	by_order;		/* where it has an order */
+	dlist_node	by_batch;		/* in its batch, or in lane->looks */
+	struct PushBatch *batch;	/* NULL: of none */
+	int64		arrival;		/* which of the lane it is */
+	TimestampTz due;			/* in a batch: when it, or one behind it, has waited for long enough */
+	bool		pending;		/* in lane->pending */
+	bool		looks;			/* in lane->looks */
 	PushLane   *lane;
 	int			action;			/* of the lane's */
 	bool		replayed;
@@ -273,6 +288,8 @@ extern PushRow *push_row_add(PushLane *lane, int64 position, TimestampTz queued_
 /* It goes after the rows of the same order that are there; NULL: of none */
 extern void push_row_place(PushRow *row, const char *order);
 extern void push_row_displace(PushRow *row);
+/* It is pending no more. */
+extern void push_row_unqueue(PushRow *row);
 /* May more be read? */
 extern bool push_lane_wants(const PushLane *lane);
 /* Nothing refers to its rows: it may begin anew, or go. */
@@ -302,6 +319,12 @@ extern void push_record_reset(PushRecord *record);
 
 /* push_batch.c */
 extern CdiItem *push_row_map(PushRow *row);
+extern void push_batch_init(PushLane *lane);
+/* A pending row may be sent now, where nothing else is in its way. */
+extern void push_batch_look(PushRow *row);
+extern void push_batch_leave(PushRow *row);
+/* All that is pending is looked at anew. */
+extern void push_batch_reset(PushLane *lane);
 /* Rows of the next request, no longer pending, and their items; 0: none goes now */
 extern int	push_batch_take(PushLane *lane, TimestampTz now, PushRow ***rows, CdiItem ***items);
 

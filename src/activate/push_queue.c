@@ -23,6 +23,9 @@ make_empty(PushLane *lane)
 	dlist_init(&lane->replayed);
 	dlist_init(&lane->pending);
 	dlist_init(&lane->waiting);
+	push_batch_init(lane);
+	lane->npending = 0;
+	lane->pending_bytes = 0;
 	lane->nrows = 0;
 	lane->bytes = 0;
 	lane->hold_until = 0;
@@ -116,14 +119,17 @@ is_first(const PushLane *lane, uint64 hash, const dlist_node *node)
 	return dlist_head_node(&entry->rows) == node;
 }
 
-static void
+/* Returns who is first then, or NULL: nobody is left. */
+static dlist_node *
 leave(PushLane *lane, uint64 hash, dlist_node *node)
 {
 	KeyEntry   *entry = hash_search(lane->keys, &hash, HASH_FIND, NULL);
 
 	dlist_delete(node);
-	if (dlist_is_empty(&entry->rows))
-		hash_search(lane->keys, &hash, HASH_REMOVE, NULL);
+	if (!dlist_is_empty(&entry->rows))
+		return dlist_head_node(&entry->rows);
+	hash_search(lane->keys, &hash, HASH_REMOVE, NULL);
+	return NULL;
 }
 
 PushRow *
@@ -152,9 +158,14 @@ push_row_add(PushLane *lane, int64 position, TimestampTz queued_at, int64 run_id
 	row->key_hash = queue_up(lane, primary_key, 0, &row->by_key);
 	dlist_push_tail(&lane->rows, &row->node);
 	dlist_push_tail(&lane->pending, &row->queue);
+	row->pending = true;
+	row->arrival = lane->arrivals++;
+	lane->npending++;
+	lane->pending_bytes += size;
 	lane->nrows++;
 	lane->hold_until = 0;
 	lane->bytes += size;
+	push_batch_look(row);
 	return row;
 }
 
@@ -170,9 +181,21 @@ push_row_place(PushRow *row, const char *order)
 void
 push_row_displace(PushRow *row)
 {
-	if (row->has_order)
-		leave(row->lane, row->order_hash, &row->by_order);
+	dlist_node *first = row->has_order ? leave(row->lane, row->order_hash, &row->by_order) : NULL;
+
+	if (first != NULL)
+		push_batch_look(dlist_container(PushRow, by_order, first));
 	row->placed = row->has_order = false;
+}
+
+void
+push_row_unqueue(PushRow *row)
+{
+	dlist_delete(&row->queue);
+	push_batch_leave(row);
+	row->pending = false;
+	row->lane->npending--;
+	row->lane->pending_bytes -= row->size;
 }
 
 bool
@@ -206,6 +229,7 @@ later_row(PushRow *row, bool newest)
 static void
 set_operation(PushRow *row, char *operation)
 {
+	Assert(row->batch == NULL); /* an earlier row is in its way */
 	row->operation = operation;
 	row->measured = false;
 }
@@ -219,13 +243,16 @@ push_row_end(PushRow *row, PushEnd end, const char *class, int status, int attem
 {
 	PushRecord *record = &row->lane->record;
 	PushRow    *next = end == PUSH_FAILED && strcmp(row->operation, "insert") == 0 ? later_row(row, false) : NULL;
+	dlist_node *first;
 
-	Assert(row->end == PUSH_OPEN);
+	Assert(row->end == PUSH_OPEN && !row->pending);
 	/* What was queued as a change of it is the first that the destination sees. */
 	if (next != NULL && strcmp(next->operation, "update") == 0)
 		set_operation(next, "insert");
 	row->lane->hold_until = 0;	/* those behind it may fill a request */
-	leave(row->lane, row->key_hash, &row->by_key);
+	first = leave(row->lane, row->key_hash, &row->by_key);
+	if (first != NULL)
+		push_batch_look(dlist_container(PushRow, by_key, first));
 	push_row_displace(row);
 	row->end = end;
 	row->class = class;
@@ -475,7 +502,7 @@ push_request_supersede(PushRequest *request)
 		/* Those between were not sent, for the first was in their way. */
 		while ((other = later_row(row, false)) != newest)
 		{
-			dlist_delete(&other->queue);
+			push_row_unqueue(other);
 			push_row_end(other, PUSH_SUPERSEDED, NULL, 0, 0, NULL);
 		}
 		/* The destination has it or not as it was when the first was queued. */

@@ -330,7 +330,6 @@ find_actions(PushLane *lane, bool changed)
 	const char **names;
 	bool		same = !changed && lane->nactions > 0;
 	int			n;
-	dlist_iter	it;
 
 	if (!destination->usable)
 	{
@@ -361,14 +360,11 @@ find_actions(PushLane *lane, bool changed)
 		lane->actions[i].name = pstrdup(names[i]);
 		lane->actions[i].spec = cdi_spec_action(target->spec, names[i]);
 		lane->actions[i].limits = cdi_request_limits(target, lane->actions[i].spec);
-		lane->window = Max(lane->window, 2 * lane->actions[i].limits.max_items);
+		lane->window = Max(lane->window, lane->actions[i].limits.max_wait > 0 ? CDI_LANE_ROWS_MOST : 2 * lane->actions[i].limits.max_items);
 		lane->window_bytes = Max(lane->window_bytes, Min(2 * lane->actions[i].limits.max_bytes, CDI_LANE_BYTES_MOST));
 	}
-	/* What their items were is no more. */
-	lane->hold_until = 0;
-	dlist_foreach(it, &lane->pending)
-		dlist_container(PushRow, queue, it.cur)->measured = false;
 	MemoryContextSwitchTo(old);
+	push_batch_reset(lane);		/* what their items were is no more */
 }
 
 /*
@@ -411,6 +407,8 @@ put_in_order(CdiPushState *push, PushLane *lane)
 		push_row_displace(row);
 		push_row_place(row, cdi_item_order(target, lane->order ? lane->order : cdi_action_order(action), &item));
 	}
+	if (anew)
+		push_batch_reset(lane); /* others are in the way of a row than were */
 }
 
 void

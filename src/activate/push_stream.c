@@ -156,7 +156,7 @@ take_event(PushLane *lane, HeapTuple tuple, TupleDesc desc)
 	memset(&stream->after, 0, sizeof(PushPassed));
 	if (error)
 	{
-		dlist_delete(&row->queue);
+		push_row_unqueue(row);
 		push_delivery_add_record(row, 0, NULL, "invalid", error);
 		push_row_end(row, PUSH_FAILED, "invalid", 0, 0, error);
 	}

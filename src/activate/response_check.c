@@ -15,26 +15,12 @@
 			 errmsg("destination specification is not valid"), \
 			 errdetail(__VA_ARGS__)))
 
-static const CdiMapRules body_rules = {.answer = true};
-static const CdiMapRules element_rules = {.answer = true,.row = true};
-
-static void
-check_path(const json_t *path, CdiMapRules rules, const char *where)
-{
-	json_t	   *node;
-
-	if (!json_is_string(path))
-		INVALID("%s must be a path.", where);
-	node = cdi_json_own(CurrentMemoryContext, json_pack("{s:s}", "@path", json_string_value(path)));
-	cdi_map_check(node, rules, where);
-}
-
 /* A path, or an expression */
 static void
 check_value(const json_t *node, CdiMapRules rules, const char *where)
 {
 	if (json_is_string(node))
-		check_path(node, rules, where);
+		cdi_map_check_path(node, rules, where);
 	else if (json_is_object(node))
 		cdi_map_check(node, rules, where);
 	else
@@ -43,7 +29,7 @@ check_value(const json_t *node, CdiMapRules rules, const char *where)
 
 /* "$.a[*].b[*]": without the stars a path */
 static void
-check_each(const json_t *each, const char *where)
+check_each(const json_t *each, CdiMapRules rules, const char *where)
 {
 	json_t	   *one;
 	size_t		i;
@@ -51,7 +37,7 @@ check_each(const json_t *each, const char *where)
 	if (json_is_array(each))
 	{
 		json_array_foreach(each, i, one)
-			check_each(one, where);
+			check_each(one, rules, where);
 		return;
 	}
 	if (!json_is_string(each) || *json_string_value(each) != '$')
@@ -62,7 +48,7 @@ check_each(const json_t *each, const char *where)
 
 		while ((star = strstr(path, "[*]")) != NULL)
 			memmove(star, star + 3, strlen(star + 3) + 1);
-		check_path(cdi_json_own(CurrentMemoryContext, json_string(path)), body_rules, where);
+		cdi_map_check_path(cdi_json_own(CurrentMemoryContext, json_string(path)), rules, psprintf("%s.each", where));
 	}
 }
 
@@ -78,29 +64,31 @@ check_class(const json_t *node, bool of_rows, const char *where)
 }
 
 static void
-check_rows(const json_t *rows, const char *where)
+check_rows(const json_t *rows, CdiMapRules rules, const char *where)
 {
+	CdiMapRules entry_rules = rules;
 	const char *name;
 	json_t	   *part;
 
 	if (!json_is_object(rows) || json_object_get(rows, "each") == NULL)
 		INVALID("%s: rows must be an object with a path \"each\", or an array of such.", where);
+	entry_rules.row = true;
 	json_object_foreach((json_t *) rows, name, part)
 	{
 		if (strcmp(name, "when") == 0)
-			cdi_map_check_condition(part, element_rules, where);
+			cdi_map_check_condition(part, entry_rules, psprintf("%s.when", where));
 		else if (strcmp(name, "class") == 0)
 			check_class(part, true, where);
 		else if (strcmp(name, "each") == 0)
-			check_each(part, where);
+			check_each(part, rules, where);
 		else if (strcmp(name, "index") == 0 || strcmp(name, "message") == 0 || strcmp(name, "array") == 0)
-			check_value(part, element_rules, psprintf("%s.%s", where, name));
+			check_value(part, entry_rules, psprintf("%s.%s", where, name));
 		else if (strcmp(name, "match") == 0)
 		{
 			if (!json_is_object(part) || json_object_size(part) != 2)
 				INVALID("%s: match must be an object of \"value\" and \"to\".", where);
-			check_value(json_object_get(part, "value"), element_rules, psprintf("%s.match.value", where));
-			check_value(json_object_get(part, "to"), element_rules, psprintf("%s.match.to", where));
+			check_value(json_object_get(part, "value"), entry_rules, psprintf("%s.match.value", where));
+			check_value(json_object_get(part, "to"), entry_rules, psprintf("%s.match.to", where));
 		}
 		else
 			INVALID("%s: unknown member \"%s\" of rows.", where, name);
@@ -131,7 +119,7 @@ check_statuses(const json_t *statuses, const char *where)
 }
 
 static void
-check_retry_after(const json_t *sources, const char *where)
+check_retry_after(const json_t *sources, CdiMapRules rules, const char *where)
 {
 	json_t	   *source;
 	size_t		i;
@@ -149,12 +137,13 @@ check_retry_after(const json_t *sources, const char *where)
 			if (strcmp(unit, "ms") != 0 && strcmp(unit, "epoch") != 0)
 				INVALID("%s: a time in retry_after is in seconds, or \"|ms\" or \"|epoch\".", where);
 		}
-		check_path(cdi_json_own(CurrentMemoryContext, json_string(path)), body_rules, where);
+		cdi_map_check_path(cdi_json_own(CurrentMemoryContext, json_string(path)), rules,
+						   psprintf("%s.retry_after[%d]", where, (int) i));
 	}
 }
 
 static void
-check_rule(const json_t *rule, const char *where)
+check_rule(const json_t *rule, CdiMapRules rules, const char *where)
 {
 	const char *key;
 	json_t	   *member;
@@ -174,19 +163,19 @@ check_rule(const json_t *rule, const char *where)
 				INVALID("%s: split must be true or false.", where);
 		}
 		else if (strcmp(key, "when") == 0)
-			cdi_map_check_condition(member, body_rules, where);
+			cdi_map_check_condition(member, rules, psprintf("%s.when", where));
 		else if (strcmp(key, "status") == 0)
 			check_statuses(member, where);
 		else if (strcmp(key, "message") == 0 || strcmp(key, "failed") == 0 || strcmp(key, "accepted") == 0)
-			check_value(member, body_rules, psprintf("%s.%s", where, key));
+			check_value(member, rules, psprintf("%s.%s", where, key));
 		else if (strcmp(key, "retry_after") == 0)
-			check_retry_after(member, where);
+			check_retry_after(member, rules, where);
 		else if (strcmp(key, "rows") == 0)
 		{
 			if (!json_is_array(member))
-				check_rows(member, where);
+				check_rows(member, rules, where);
 			json_array_foreach(member, i, one)
-				check_rows(one, where);
+				check_rows(one, rules, where);
 		}
 		else
 			INVALID("%s: unknown member \"%s\".", where, key);
@@ -202,14 +191,14 @@ is_duration(const json_t *node, int unit, int most)
 }
 
 static void
-check_poll(const json_t *poll, const char *where)
+check_poll(const json_t *poll, CdiMapRules rules, const char *where)
 {
 	const char *key;
 	json_t	   *member;
 
 	if (!json_is_object(poll) || !is_duration(json_object_get(poll, "every"), GUC_UNIT_MS, 3600 * 1000))
 		INVALID("%s.every must be a duration such as \"30s\", at most an hour.", where);
-	cdi_map_check_condition(json_object_get(poll, "until"), body_rules, psprintf("%s.until", where));
+	cdi_map_check_condition(json_object_get(poll, "until"), rules, psprintf("%s.until", where));
 	json_object_foreach((json_t *) poll, key, member)
 	{
 		if (strcmp(key, "limit") == 0 ? !is_duration(member, GUC_UNIT_S, 7 * 24 * 3600) :
@@ -219,10 +208,11 @@ check_poll(const json_t *poll, const char *where)
 }
 
 void
-cdi_response_check(const json_t *stage, const char *where)
+cdi_response_check(const json_t *stage, const CdiNames *names, const char *where)
 {
+	const CdiMapRules rules = {.answer = true,.names = names};
 	json_t	   *response = json_object_get(stage, "response");
-	json_t	   *rules = json_object_get(response, "rules");
+	json_t	   *list = json_object_get(response, "rules");
 	json_t	   *extract = json_object_get(stage, "extract");
 	json_t	   *poll = json_object_get(stage, "poll");
 	const char *key;
@@ -232,7 +222,7 @@ cdi_response_check(const json_t *stage, const char *where)
 
 	if (response != NULL)
 	{
-		if (!json_is_object(response) || !json_is_array(rules))
+		if (!json_is_object(response) || !json_is_array(list))
 			INVALID("%s.response must be an object with an array \"rules\".", where);
 		json_object_foreach(response, key, member)
 		{
@@ -242,15 +232,15 @@ cdi_response_check(const json_t *stage, const char *where)
 				!(strcmp(key, "format") == 0 && text && (strcmp(text, "json") == 0 || strcmp(text, "csv") == 0)))
 				INVALID("%s.response: \"%s\" is not known, or not \"json\" or \"csv\".", where, key);
 		}
-		json_array_foreach(rules, i, rule)
-			check_rule(rule, psprintf("%s.response.rules[%d]", where, (int) i));
+		json_array_foreach(list, i, rule)
+			check_rule(rule, rules, psprintf("%s.response.rules[%d]", where, (int) i));
 	}
 	if (extract != NULL)
 	{
 		if (!json_is_object(extract))
 			INVALID("%s.extract must be an object of expressions.", where);
-		cdi_map_check(extract, body_rules, psprintf("%s.extract", where));
+		cdi_map_check(extract, rules, psprintf("%s.extract", where));
 	}
 	if (poll != NULL)
-		check_poll(poll, psprintf("%s.poll", where));
+		check_poll(poll, rules, psprintf("%s.poll", where));
 }

@@ -25,10 +25,6 @@
 			 errmsg("settings do not fit destination specification \"%s\"", spec->name), \
 			 errdetail(__VA_ARGS__)))
 
-static const CdiMapRules row_rules = {.row = true};
-static const CdiMapRules request_rules = {.secrets = true};
-static const CdiMapRules body_rules = {.secrets = true,.items = true};
-
 static void
 check_object(const json_t *node, const char *const *known, const char *where)
 {
@@ -317,8 +313,10 @@ cdi_settings_check(const CdiSpec *spec, const json_t *settings, MemoryContext co
 /* ---- the rest ---- */
 
 static void
-check_request(const json_t *request, const char *where)
+check_request(const json_t *request, const CdiNames *names, const char *where)
 {
+	const CdiMapRules request_rules = {.secrets = true,.names = names};
+	const CdiMapRules body_rules = {.secrets = true,.items = true,.names = names};
 	static const char *const members[] = {"method", "url", "headers", "body", "timeout", "idempotency", "when", NULL};
 	static const char *const idempotency_members[] = {"header", NULL};
 	const char *text;
@@ -364,10 +362,11 @@ check_request(const json_t *request, const char *where)
 }
 
 static void
-check_stages(const json_t *stages, const char *where)
+check_stages(const json_t *stages, CdiNames *names, const char *where)
 {
 	static const char *const members[] = {"name", "description", "request", "response", "extract", "poll", NULL};
 	json_t	   *stage;
+	const char *name;
 	size_t		i;
 
 	if (!json_is_array(stages))
@@ -377,15 +376,19 @@ check_stages(const json_t *stages, const char *where)
 		char	   *here = psprintf("%s[%d]", where, (int) i);
 
 		check_object(stage, members, here);
-		(void) required_string(stage, "name", here);
-		check_request(json_object_get(stage, "request"), psprintf("%s.request", here));
-		cdi_response_check(stage, here);
+		name = required_string(stage, "name", here);
+		if (strcmp(name, "main") == 0 || json_object_get(names->steps, name) != NULL)
+			INVALID("%s: there is another step \"%s\".", here, name);
+		check_request(json_object_get(stage, "request"), names, psprintf("%s.request", here));
+		cdi_response_check(stage, names, here);
+		json_object_set_new(names->steps, name, json_true());
 	}
 }
 
 static void
-check_batch(const json_t *batch, const char *where)
+check_batch(const json_t *batch, const CdiNames *names, const char *where)
 {
+	const CdiMapRules row_rules = {.row = true,.names = names};
 	static const char *const members[] = {"max_items", "max_bytes", "max_wait", "order_key", NULL};
 	const char *key;
 	json_t	   *value;
@@ -413,7 +416,7 @@ check_batch(const json_t *batch, const char *where)
 			INVALID("%s.%s must be a positive integer or a template.", where, key);
 		if (json_is_integer(value) && json_integer_value(value) > (strcmp(key, "max_items") == 0 ? CDI_MAX_ITEMS : CDI_MAX_BYTES))
 			INVALID("%s.%s must be at most %d.", where, key, strcmp(key, "max_items") == 0 ? CDI_MAX_ITEMS : CDI_MAX_BYTES);
-		cdi_map_check(value, by_row ? row_rules : (CdiMapRules) {0}, psprintf("%s.%s", where, key));
+		cdi_map_check(value, by_row ? row_rules : (CdiMapRules) {.names = names}, psprintf("%s.%s", where, key));
 	}
 }
 
@@ -438,8 +441,9 @@ check_rate(const json_t *rate)
 }
 
 static void
-check_action(const char *name, const json_t *action)
+check_action(const char *name, const json_t *action, CdiNames names)
 {
+	const CdiMapRules row_rules = {.row = true,.names = &names};
 	static const char *const members[] = {"description", "reference", "unverified", "when", "ops", "map", "require",
 		"nulls", "group_by", "list", "meta", "batch", "steps", "request", "response", "extract", "poll", "then", NULL};
 	static const char *const expressions[] = {"group_by", "list", "meta"};
@@ -448,6 +452,8 @@ check_action(const char *name, const json_t *action)
 	size_t		i;
 
 	check_object(action, members, where);
+	names.lists = json_object_get(action, "list") != NULL;
+	names.steps = cdi_json_own(CurrentMemoryContext, cdi_json_object());
 	check_array_of_strings(json_object_get(action, "ops"), psprintf("%s.ops", where));
 	if (json_array_size(json_object_get(action, "ops")) == 0)
 		INVALID("%s: member \"ops\" must list some of insert, update and delete.", where);
@@ -476,13 +482,34 @@ check_action(const char *name, const json_t *action)
 	if ((part = json_object_get(action, "when")) != NULL)
 		cdi_map_check_condition(part, row_rules, psprintf("%s.when", where));
 	if ((part = json_object_get(action, "batch")) != NULL)
-		check_batch(part, psprintf("%s.batch", where));
-	check_request(json_object_get(action, "request"), psprintf("%s.request", where));
-	cdi_response_check(action, where);
+		check_batch(part, &names, psprintf("%s.batch", where));
 	if ((part = json_object_get(action, "steps")) != NULL)
-		check_stages(part, psprintf("%s.steps", where));
+		check_stages(part, &names, psprintf("%s.steps", where));
+	check_request(json_object_get(action, "request"), &names, psprintf("%s.request", where));
+	cdi_response_check(action, &names, where);
+	json_object_set_new(names.steps, "main", json_true());
 	if ((part = json_object_get(action, "then")) != NULL)
-		check_stages(part, psprintf("%s.then", where));
+		check_stages(part, &names, psprintf("%s.then", where));
+}
+
+/* Variables and credentials are for every stage of every action. */
+static json_t *
+all_steps(const json_t *actions)
+{
+	json_t	   *steps = cdi_json_own(CurrentMemoryContext, cdi_json_object());
+	const char *name;
+	json_t	   *action;
+
+	json_object_foreach((json_t *) actions, name, action)
+		for (int i = 0; i < cdi_action_stages(action); i++)
+		{
+			const char *stage = i == cdi_action_main_stage(action) ? "main" :
+				cdi_json_string(cdi_action_stage(action, i), "name");
+
+			if (stage != NULL)
+				json_object_set_new(steps, stage, json_true());
+		}
+	return steps;
 }
 
 static void
@@ -493,6 +520,7 @@ check_spec(CdiSpec *spec)
 	static const char *const egress_members[] = {"allow_hosts", "setting", NULL};
 	static const char *const limit_members[] = {"concurrency", "rate", NULL};
 	json_t	   *root = spec->root;
+	CdiNames	names = {0};
 	const char *name;
 	json_t	   *part;
 	json_t	   *member;
@@ -510,17 +538,22 @@ check_spec(CdiSpec *spec)
 			if (json_object_get(member, "default") != NULL)
 				check_setting(spec, name, member, json_object_get(member, "default"));
 	}
+	names.settings = json_object_get(json_object_get(root, "settings"), "properties");
+	names.steps = all_steps(json_object_get(root, "actions"));
 	if ((part = json_object_get(root, "vars")) != NULL)
 	{
 		if (!json_is_object(part))
 			INVALID("vars must be an object of strings.");
 		json_object_foreach(part, name, member)
 		{
-			if (!json_is_string(member) || strstr(json_string_value(member), "vars."))
+			if (!json_is_string(member))
 				INVALID("vars.%s must be a string that uses no other variable.", name);
-			cdi_map_check(member, (CdiMapRules) {0}, psprintf("vars.%s", name));
+			cdi_map_check(member, (CdiMapRules) {.names = &names}, psprintf("vars.%s", name));
 		}
 	}
+	else
+		part = cdi_json_own(CurrentMemoryContext, cdi_json_object());
+	names.vars = part;
 	if ((part = json_object_get(root, "egress")) != NULL)
 	{
 		check_object(part, egress_members, "egress");
@@ -553,18 +586,17 @@ check_spec(CdiSpec *spec)
 		check_rate(json_object_get(part, "rate"));
 	}
 	if ((part = json_object_get(root, "auth")) != NULL)
-		cdi_auth_check(part, "auth");
+		cdi_auth_check(part, &names, "auth");
 	part = json_object_get(root, "actions");
 	if (!json_is_object(part) || json_object_size(part) == 0)
 		INVALID("actions must be an object with at least one action.");
 	json_object_foreach(part, name, member)
-		check_action(name, member);
+		check_action(name, member, names);
 	if ((member = json_object_get(root, "default_action")) != NULL &&
 		(!json_is_string(member) || json_object_get(part, json_string_value(member)) == NULL))
 		INVALID("default_action must name an action.");
 	if ((part = json_object_get(root, "tests")) != NULL && !json_is_array(part))
 		INVALID("tests must be an array.");
-	cdi_spec_check_names(spec);
 }
 
 CdiSpec *

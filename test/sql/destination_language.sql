@@ -131,6 +131,14 @@ SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"response": {"ru
     '{"answer": {"status": 200, "body": {"code": 2}}, "expect": {"class": "throttled"}}',
     '{"answer": {"status": 200, "body": "no_text"}, "expect": {"class": "rejected", "message": "no_text"}}')));
 
+-- A message is one line of at most 500 bytes, cut between characters; what is below a space is one
+SELECT bytes, cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"response": {"rules": [{"class": "rejected", "message": "$.why"}]}}')
+  || pg_temp.test(jsonb_build_object('answer', jsonb_build_object('status', 400, 'body', jsonb_build_object('why', message || repeat('!', 600))), 'expect', jsonb_build_object('message', translate(message, E'\t\n\r\x01', '    ') || repeat('!', 500 - bytes))))))
+FROM (SELECT E'\x01a\tb\r\n' || repeat('x', n) || rest, octet_length(E'\x01a\tb\r\n' || repeat('x', n) || rest) FROM (VALUES (0, ''), (489, 'ä€'), (488, 'ä𝄞')) v(n, rest)) m(message, bytes);
+SELECT size, cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"response": {"rules": [{"class": "rejected", "message": "$.why"}]}}')
+  || pg_temp.test(jsonb_build_object('answer', jsonb_build_object('status', 400, 'body', jsonb_build_object('why', repeat('x', 501 - size) || c || 'x')), 'expect', jsonb_build_object('message', repeat('x', 501 - size))))))
+FROM (SELECT c, octet_length(c) FROM unnest(ARRAY['ä', '€', '𝄞']) c) u(c, size);
+
 -- Stages: look up, then create or change, then ask until a job is done and read its result as CSV
 SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"map": {"email": {"@path": "$.email"}}, "batch": {"max_items": 1},
    "steps": [{"name": "find", "request": {"method": "GET", "url": "https://x.example/find?email={{mapped.email|urlencode}}"},
@@ -215,6 +223,70 @@ SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"steps": [{"name
 SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"steps": [{"name": "a", "request": {"method": "GET", "url": "https://x.example/"}}, {"name": "a", "request": {"method": "GET", "url": "https://x.example/{{step.a.id}}"}}]}')));
 SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"steps": [{"name": "a", "request": {"method": "GET", "url": "https://x.example/"}}, {"name": "main", "request": {"method": "GET", "url": "https://x.example/{{step.a.id}}"}}]}')));
 SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"then": [{"name": "a", "request": {"method": "GET", "url": "https://x.example/{{step.main.id}}/{{step.b.id}}"}}]}')));
+-- ... in every place where a path can stand; the same place takes one that is declared
+CREATE FUNCTION pg_temp.refusal(spec jsonb) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+  detail text;
+BEGIN
+  PERFORM cdi_check_destination_spec(spec);
+  RETURN NULL;
+EXCEPTION WHEN SQLSTATE 'ZC403' THEN
+  GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
+  RETURN detail;
+END $$;
+-- PATH is to be a path; what is not an action is a member of the specification
+CREATE FUNCTION pg_temp.place(place text, path text) RETURNS jsonb LANGUAGE sql AS $$
+  SELECT pg_temp.spec('{"vars": {"known": "v"}, "settings": {"type": "object", "properties": {"known": {"type": "string"}, "key": {"type": "string", "secret": true}}}}'
+    || CASE WHEN place ~ '^."(auth|vars)"' THEN pg_temp.action('{}') ELSE '{}' END
+    || CASE WHEN place ~ '^."(auth|vars)"' THEN named ELSE pg_temp.action(named) END)
+  FROM (SELECT replace(replace(place, 'REQUEST', '"method": "POST", "url": "https://x.example/"'), 'PATH', path)::jsonb) p(named)
+$$;
+SELECT replace(place, 'REQUEST', '...') AS place, pg_temp.refusal(pg_temp.place(place, 'settings.nope')) AS "settings.nope",
+  pg_temp.refusal(pg_temp.place(place, 'vars.nope')) IS NOT NULL AS vars, pg_temp.refusal(pg_temp.place(place, 'step.nope')) IS NOT NULL AS step, pg_temp.refusal(pg_temp.place(place, 'secret.nope')) IS NOT NULL AS secret,
+  pg_temp.refusal(pg_temp.place(place, 'settings.key')) IS NOT NULL AS "secret as setting", pg_temp.refusal(pg_temp.place(place, 'settings.known')) AS declared
+FROM unnest(ARRAY[
+  '{"map": "a {{ PATH | upper }}"}', '{"map": ["{{PATH}}"]}', '{"map": {"x": {"@path": "PATH"}}}', '{"map": {"x": {"@template": "{{PATH}}"}}}', '{"map": {"x": {"@first": [{"@path": "$.a"}, {"@path": "PATH"}]}}}', '{"map": {"@merge": [{"@path": "PATH"}]}}',
+  '{"map": {"x": {"@pipe": [{"@path": "PATH"}, "upper"]}}}', '{"map": {"x": {"@fn": ["upper", "{{PATH}}"]}}}', '{"map": {"x": {"@member": [{"@path": "$"}, "{{PATH}}"]}}}',
+  '{"map": {"x": {"@case": {"in": {"@path": "PATH"}, "of": {}}}}}', '{"map": {"x": {"@case": {"in": "", "of": {"a": "{{PATH}}"}}}}}', '{"map": {"x": {"@case": {"in": "", "of": {}, "else": {"@path": "PATH"}}}}}',
+  '{"map": {"x": {"@each": {"in": "PATH", "map": "1"}}}}', '{"map": {"x": {"@each": {"in": "$.a", "map": {"y": "{{PATH}}"}}}}}',
+  '{"map": {"x": {"@if": {"condition": {"exists": "PATH"}, "then": 1}}}}', '{"map": {"x": {"@if": {"condition": {"exists": "$.a"}, "then": "{{PATH}}"}}}}', '{"map": {"x": {"@if": {"condition": {"exists": "$.a"}, "then": 1, "else": "{{PATH}}"}}}}',
+  '{"when": {"empty": "PATH"}}', '{"when": {"eq": [1, "PATH"]}}', '{"when": {"ne": ["PATH", 1]}}', '{"when": {"lt": ["PATH", 1]}}', '{"when": {"gt": [{"@path": "PATH"}, 1]}}', '{"when": {"in": ["PATH", []]}}', '{"when": {"in": ["", [1, "{{PATH}}"]]}}', '{"when": {"matches": ["PATH", "a"]}}',
+  '{"when": {"all": [{"any": [{"exists": "$.a"}, {"not": {"exists": "PATH"}}]}]}}', '{"require": [{"@path": "PATH"}]}', '{"group_by": "{{PATH}}"}', '{"list": "{{PATH}}"}', '{"meta": {"a": {"@path": "PATH"}}}',
+  '{"batch": {"max_items": "{{PATH}}"}}', '{"batch": {"max_items": {"@path": "PATH"}}}', '{"batch": {"max_bytes": "{{PATH}}"}}', '{"batch": {"order_key": {"@path": "PATH"}}}',
+  '{"request": {"method": "{{PATH}}", "url": "https://x.example/"}}', '{"request": {"method": "GET", "url": "https://x.example/{{PATH|urlencode}}"}}', '{"request": {"method": "GET", "url": {"@template": "https://x.example/{{PATH}}"}}}',
+  '{"request": {REQUEST, "headers": {"X-A": "{{PATH}}"}}}', '{"request": {REQUEST, "headers": {"@merge": [{"@path": "PATH"}]}}}', '{"request": {REQUEST, "when": {"exists": "PATH"}}}',
+  '{"request": {REQUEST, "body": {"format": "json", "template": {"a": [{"@path": "PATH"}]}}}}', '{"request": {REQUEST, "body": {"format": "form", "template": {"a": "{{PATH}}"}}}}', '{"request": {REQUEST, "body": {"format": "text", "template": "{{PATH}}"}}}', '{"request": {REQUEST, "body": {"format": "ndjson", "gzip": {"eq": ["PATH", true]}}}}',
+  '{"response": {"rules": [{"class": "ok", "when": {"exists": "PATH"}}]}}', '{"response": {"rules": [{"class": "rejected", "message": "PATH"}]}}', '{"response": {"rules": [{"class": "rejected", "message": {"@template": "{{PATH}}"}}]}}', '{"response": {"rules": [{"class": "ok", "failed": "PATH"}]}}', '{"response": {"rules": [{"class": "ok", "accepted": {"@path": "PATH"}}]}}',
+  '{"response": {"rules": [{"class": "throttled", "retry_after": ["header.X", "PATH|ms"]}]}}', '{"response": {"rules": [{"class": "ok", "rows": {"each": "$", "when": {"exists": "PATH"}}}]}}', '{"response": {"rules": [{"class": "ok", "rows": [{"each": "$", "index": "PATH"}]}]}}', '{"response": {"rules": [{"class": "ok", "rows": {"each": "$", "array": "PATH"}}]}}', '{"response": {"rules": [{"class": "ok", "rows": {"each": "$", "message": "PATH"}}]}}',
+  '{"response": {"rules": [{"class": "ok", "rows": {"each": "$", "match": {"value": "PATH", "to": "mapped.a"}}}]}}', '{"response": {"rules": [{"class": "ok", "rows": {"each": "$", "match": {"value": "@", "to": "PATH"}}}]}}', '{"extract": {"a": {"@path": "PATH"}}}', '{"poll": {"every": "1s", "until": {"eq": ["PATH", 1]}}}',
+  '{"steps": [{"name": "a", "request": {"method": "GET", "url": "https://x.example/{{PATH}}"}}]}', '{"steps": [{"name": "a", "request": {REQUEST}, "response": {"rules": [{"class": "ok", "when": {"exists": "PATH"}}]}}]}', '{"steps": [{"name": "a", "request": {REQUEST}, "extract": {"b": "{{PATH}}"}}]}', '{"then": [{"name": "a", "request": {REQUEST}, "poll": {"every": "1s", "until": {"exists": "PATH"}}}]}',
+  '{"auth": {"type": "bearer", "token": "{{PATH}}"}}', '{"auth": [{"type": "header", "header": "X-A", "value": "{{PATH}}"}]}', '{"auth": {"type": "none", "when": {"exists": "PATH"}}}', '{"auth": {"type": "basic", "username": "{{PATH}}"}}', '{"auth": {"type": "query", "name": "k", "value": "{{PATH}}"}}', '{"auth": {"type": "hmac", "header": "X-A", "key": "k", "over": "{{PATH}}<body>"}}',
+  '{"auth": {"type": "jwt", "key": "k", "claims": {"sub": {"@path": "PATH"}}}}', '{"auth": {"type": "sigv4", "service": "s3", "region": "{{PATH}}", "access_key": "a", "secret_key": "k"}}', '{"auth": {"type": "oauth2", "grant": "client_credentials", "token_url": "https://{{PATH}}/", "client_id": "a", "client_secret": "s"}}', '{"auth": {"type": "oauth2", "grant": "client_credentials", "token_url": "https://x.example/", "client_id": "a", "client_secret": "s", "parameters": {"a": "{{PATH}}"}}}',
+  '{"vars": {"known": "{{PATH}}"}}']) WITH ORDINALITY p(place, n) ORDER BY n;
+-- A stage that comes later is not there yet, and none is where rows are put together; credentials see those of every action
+SELECT replace(place, 'REQUEST', '...') AS place, pg_temp.refusal(pg_temp.place(place, 'step.a.id'))
+FROM unnest(ARRAY['{"steps": [{"name": "a", "request": {REQUEST}}], "request": {REQUEST, "when": {"exists": "PATH"}}}', '{"steps": [{"name": "a", "request": {REQUEST}, "extract": {"b": "{{PATH}}"}}]}', '{"request": {REQUEST, "when": {"exists": "PATH"}}, "then": [{"name": "a", "request": {REQUEST}}]}',
+  '{"steps": [{"name": "a", "request": {REQUEST}}], "batch": {"max_bytes": "{{PATH}}"}}', '{"then": [{"name": "a", "request": {REQUEST}}, {"name": "b", "request": {REQUEST}, "extract": {"c": "{{PATH}}"}}]}']) WITH ORDINALITY p(place, n) ORDER BY n;
+SELECT cdi_check_destination_spec(pg_temp.spec('{"auth": {"type": "bearer", "token": "{{step.login.token}}"}}' || pg_temp.action('{"steps": [{"name": "login", "request": {"method": "POST", "url": "https://x.example/login"}, "extract": {"token": {"@path": "$.token"}}}]}')
+  || pg_temp.test(jsonb_build_object('steps', '{"login": {"token": "t"}}'::jsonb, 'rows', pg_temp.rows('{}'), 'expect', '{"headers": {"Authorization": "Bearer t"}}'::jsonb)))) AS passed;
+-- Paths that lead nowhere whatever is declared; a name in brackets is the same name
+SELECT path, pg_temp.refusal(pg_temp.spec('{"vars": {"a": "v", "b.c": "w"}}' || pg_temp.action(jsonb_build_object('request', jsonb_build_object('method', 'GET', 'url', 'https://x.example/?' || path), 'extract', jsonb_build_object('x', path)))))
+FROM unnest(ARRAY['{{vars}}', '{{vars.a.b}}', '{{vars[0]}}', '{{item}}', '{{item.name}}', '{{item.key.x}}', '{{batch.keys}}', '{{now.year}}', '{{status[0]}}', '{{vars["a"]}}', '{{vars["b.c"]}}', '{{item["key"]}}', '{{batch[''size'']}}']) WITH ORDINALITY p(path, n) ORDER BY n;
+SELECT cdi_check_destination_spec(pg_temp.spec('{"vars": {"b.c": "w"}}' || pg_temp.action('{"request": {"method": "POST", "url": "https://x.example/", "body": {"format": "text", "template": "{{vars[\"b.c\"]}} {{item[\"operation\"]}} {{batch[\"size\"]}}"}}, "response": {"rules": [{"class": "rejected", "message": "header[\"X-Why\"]"}]}}')
+  || pg_temp.test(jsonb_build_object('rows', pg_temp.rows('{}'), 'expect', '{"body_text": "w insert 1"}'::jsonb), '{"answer": {"status": 200, "headers": {"x-why": "so"}}, "expect": {"message": "so"}}'))) AS passed;
+-- Texts that only look like paths are texts, whatever the name of the member
+SELECT cdi_check_destination_spec(pg_temp.spec('{"vars": {"base": "https://vars.example"}}' || pg_temp.action(jsonb_build_object('description', 'Not {{settings.nope}}', 'batch', '{"max_items": 1}'::jsonb,
+     'map', '{"x": {"@case": {"in": "settings.nope", "of": {"settings.nope": "step.nope"}}}, "y": {"@fn": ["replace", "a", "a", "{{vars.nope}}"]}, "z": {"@if": {"condition": {"all": [{"in": ["vars", ["vars", "settings.nope"]]}, {"ne": ["a", {"@literal": "settings.nope"}]}, {"not": {"matches": ["a", "settings.nope"]}}]}, "then": "secret.nope"}}}'::jsonb || texts,
+     'request', '{"method": "POST", "url": "{{vars.base}}/step.nope", "headers": {"X-A": "settings.nope"}, "body": {"format": "json", "template": {"@item": true}}}'::jsonb,
+     'response', '{"rules": [{"class": "rejected", "message": {"@template": "settings.nope"}}]}'::jsonb))
+  || pg_temp.test(jsonb_build_object('rows', pg_temp.rows('{}'), 'expect', jsonb_build_object('url', 'https://vars.example/step.nope', 'headers', '{"X-A": "settings.nope"}'::jsonb,
+       'body', '{"x": "step.nope", "y": "{{vars.nope}}", "z": "secret.nope"}'::jsonb || texts)),
+     '{"answer": {"status": 200}, "expect": {"message": "settings.nope"}}'))) AS passed
+FROM (SELECT jsonb_object_agg(name, name || '.nope') || jsonb_object_agg(key, 'settings.' || key) FROM unnest(ARRAY['settings', 'vars', 'step', 'secret']) name, unnest(ARRAY['in', 'exists', 'empty', 'eq', 'ne', 'lt', 'gt', 'matches', 'each', 'index', 'array', 'message', 'value', 'to', 'failed', 'accepted', 'retry_after']) key) t(texts);
+SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"request": {"method": "POST", "url": "https://x.example/", "body": {"format": "csv", "columns": ["settings.nope"], "null": "{{vars.nope}}"}}}')
+  || pg_temp.test(jsonb_build_object('rows', pg_temp.rows('{"settings.nope": null}'), 'expect', jsonb_build_object('body_text', E'settings.nope\n{{vars.nope}}\n'))))) AS passed;
+-- A credential's header must have a name
+SELECT cdi_check_destination_spec(pg_temp.spec('{"auth": {"type": "header", "header": "X-{{settings.nope}}", "value": "{{secret.key}}"}}' || pg_temp.action('{}')));
 -- What could never be sent
 SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"request": {"method": "post", "url": "https://x.example/"}}')));
 SELECT cdi_check_destination_spec(pg_temp.spec(pg_temp.action('{"request": {"method": "POST", "url": "ftp://x.example/"}}')));

@@ -194,6 +194,96 @@ my $queued = sql(q(SELECT extract(epoch FROM max(queued_at)) FROM cdi.outbox o J
 cmp_ok($_ - $queued, '>=', 5.9, 'as long as they were to') foreach @late;
 cmp_ok($_ - $queued, '<', 8.9, 'and no longer') foreach @late;
 
+# ---- many groups: each row goes with its own, and when its turn comes ----
+
+# A spec of that name whose requests say in a header what they are
+sub variant
+{
+	my ($name, $batch, $header) = @_;
+	$slow->{name} = $name;
+	$slow->{actions}{plain}{batch} = $batch;
+	$slow->{actions}{plain}{request}{headers} = { "X-$name" => $header };
+	sql("SELECT cdi_install_destination_spec(\$json\$" . $json->encode($slow) . "\$json\$::jsonb)");
+	destination($name, $name, {});
+}
+
+# Its requests: what they are, and their rows
+sub variant_requests
+{
+	my ($name) = @_;
+	return map { { what => $_->{headers}{"X-$name"}, rows => [ map { $json->decode($_) } split /\n/, $_->{body} ] } }
+		grep { $_->{headers}{"X-$name"} } requests('POST', qr{^/anything});
+}
+
+sub sizes
+{
+	return map { "$_->{what} " . scalar(@{ $_->{rows} }) } variant_requests($_[0]);
+}
+
+# Ten rows of each of 170 groups, and one that waits of 100 of them; then nine more of these.
+variant('many', { max_items => 10, max_wait => '1h' }, '{{batch.group}}');
+my $members = q(SELECT n AS id, n || '@example.com' AS email, 'g' || n %% 170 AS name FROM generate_series(1, %d) n WHERE n <= 1700 OR (n - 1701) %% 170 < 100);
+sync('many', 'plain', sprintf($members, 1800));
+acknowledged('many', 1700, 'groups that fill a request go');
+is_deeply([ sort(sizes('many')) ], [ sort map { "g$_ 10" } 0 .. 169 ], 'once each, and none that has room left');
+sql("SELECT cdi_alter_sync('many', model => \$\$" . sprintf($members, 1700 + 10 * 170) . '$$)');
+sql(q(SELECT cdi_sync_run('many')));
+acknowledged('many', 2700, 'those that waited go when they do');
+my %times;
+my @astray;
+foreach my $request (variant_requests('many'))
+{
+	$times{ $_->{email} }++ foreach @{ $request->{rows} };
+	push @astray, grep { $_->{name} ne $request->{what} } @{ $request->{rows} };
+}
+is(scalar(keys %times), 2700, 'every row');
+is_deeply([ grep { $times{$_} != 1 } keys %times ], [], 'once');
+is_deeply(\@astray, [], 'with its group');
+is(scalar(grep { !/ 10$/ } sizes('many')), 0, 'and in no more requests than it takes');
+
+# A row that moves to another group waits until its former self has gone, and
+# fills a request of the new one then.
+variant('moves', { max_items => 10, max_wait => '1h' }, '{{batch.group}}');
+sql(q(CREATE TABLE members AS SELECT n AS id, n || '@example.com' AS email, 'A' AS name FROM generate_series(1, 9) n));
+sync('moves', 'plain', 'SELECT * FROM members');
+sql(q(UPDATE members SET name = 'B' WHERE id = 5));
+sql(q(INSERT INTO members SELECT n, n || '@example.com', 'B' FROM generate_series(11, 19) n));
+sql(q(SELECT cdi_sync_run('moves')));
+sql(q(INSERT INTO members VALUES (10, '10@example.com', 'A')));
+sql(q(SELECT cdi_sync_run('moves')));
+acknowledged('moves', 19, 'a row that has moved goes');
+is(join(',', sizes('moves')), 'A 10,B 10', 'after its former self, with its new group');
+
+# ... and so do rows that are in order by something else than their key.
+delete $slow->{actions}{plain}{group_by};
+variant('turns', { max_items => 10, max_wait => '1h' }, 'yes');
+sql(q(SELECT cdi_create_sync('turns', 'turns', 'SELECT n AS id, n || ''@example.com'' AS email, ''t'' || n / 3 AS name FROM generate_series(0, 29) n', 'id', action => 'plain', order_key => '{"@path": "$.name"}')));
+sql(q(SELECT cdi_sync_run('turns')));
+acknowledged('turns', 30, 'rows whose turn comes go');
+is(join(',', sizes('turns')), 'yes 10,yes 10,yes 10', 'ten at a time');
+is_deeply([ map { [ sort map { $_->{name} } @{ $_->{rows} } ] } variant_requests('turns') ], [ ([ sort map { "t$_" } 0 .. 9 ]) x 3 ], 'one of each in each');
+
+# What waits stops with its sync, is passed over with it, and is gone with it;
+# the wait of others of the destination goes on, and ends where it is made shorter.
+variant('stops', { max_items => 10, max_wait => '1h' }, '{{mapped.name}}');
+foreach my $name ('paused', 'reset', 'dropped', 'stays')
+{
+	sql("SELECT cdi_create_sync('$name', 'stops', 'SELECT id, email, ''$name'' AS name FROM customers WHERE id <= 4', 'id', action => 'plain')");
+	sql("SELECT cdi_sync_run('$name')");
+}
+sql(q(SELECT cdi_sync_pause('paused')));
+sql(q(SELECT cdi_drop_sync('dropped')));
+sql(q(SELECT cdi_sync_reset('reset')));
+sql(q(SELECT cdi_sync_run('reset')));
+is(join(',', sizes('stops')), '', 'all that has room left waits');
+sql(q(UPDATE cdi.destination_specs SET spec = jsonb_set(spec, '{actions,plain,batch,max_wait}', '"1s"') WHERE name = 'stops'));
+sql(q(SELECT cdi_enable_destination('stops')));	# the worker looks
+acknowledged($_, 4, "$_ goes after a second") foreach 'reset', 'stays';
+is(join(',', sort(sizes('stops'))), 'reset 4,stays 4', 'each once, and nothing that was stopped or dropped');
+sql(q(SELECT cdi_sync_resume('paused')));
+acknowledged('paused', 4, 'what was stopped goes on');
+is(join(',', sort(sizes('stops'))), 'paused 4,reset 4,stays 4', 'once');
+
 # ---- a request of more rows than are read at a time ----
 
 $slow->{name} = 'large';

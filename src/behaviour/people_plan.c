@@ -143,7 +143,8 @@ fits_aggregates(PlannerInfo *root, Match *match)
 {
 	ListCell   *cell;
 
-	if (list_length(root->aggtransinfos) > CDI_PEOPLE_MAX_AGGREGATES)
+	/* Those whose results nobody reads are gone: there may be none left. */
+	if (root->aggtransinfos == NIL || list_length(root->aggtransinfos) > CDI_PEOPLE_MAX_AGGREGATES)
 		return false;
 	foreach(cell, root->agginfos)
 	{

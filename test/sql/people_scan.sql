@@ -48,6 +48,7 @@ SELECT what, scan_is_used('SELECT ' || query) FROM (VALUES
     ('random filter', 'cdi_history(at) FILTER (WHERE random() < 0.5) FROM scan_visits GROUP BY id'),
     ('DISTINCT', 'cdi_window_funnel(DISTINCT interval ''1 hour'', at, event = ''A'') FROM scan_visits GROUP BY id'),
     ('grouping sets', 'cdi_window_funnel(interval ''1 hour'', at, event = ''A'') FROM scan_visits GROUP BY CUBE (id)'),
+    ('results that nobody reads', 'count(*) FROM (SELECT cdi_history(at) FROM scan_visits GROUP BY name) people'),
     ('no key', 'cdi_window_funnel(interval ''1 hour'', at, event = ''A'') FROM scan_visits'),
     ('held', 'cdi_funnel(''{"mode": "mixpanel", "window": "1 hour"}'', at, name, event = ''A'') FROM scan_visits GROUP BY id')) v (what, query);
 
@@ -100,6 +101,9 @@ FROM unnest('{person,"name, id","person::smallint, at::date, big","name, event",
                  'cdi_history(at) FILTER (WHERE false) AS g')) c (m, call),
      scan_differs((SELECT string_agg(format('%s AS k%s', k, i), ', ') FROM unnest(string_to_array(keys, ', ')) WITH ORDINALITY u (k, i)) || ', ' || call, keys)
 GROUP BY keys, n, m ORDER BY n, m;
+
+-- People whose results nobody reads are counted as well, those without a name too.
+SELECT count(*), (SELECT count(DISTINCT name) + 1 FROM scan_visits) AS people FROM (SELECT cdi_history(at) FROM scan_visits GROUP BY name) p;
 
 -- A cursor, a plan with parameters, again for each row of another table, and nobody.
 BEGIN;

@@ -288,7 +288,7 @@ cdi_paths_touches(CdiPaths *paths, ArrayType *path, int32 *length)
 
 	*length = 0;
 	if (path == NULL)
-		return NULL;
+		return touch_space(paths, 0);
 	if (ARR_NDIM(path) > 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),

@@ -7,6 +7,7 @@
 #include "access/xlog.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_namespace.h"
+#include "commands/trigger.h"
 #include "miscadmin.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
@@ -59,6 +60,20 @@ cdi_relation_oid(const char *name)
 	if (!OidIsValid(schema))
 		return InvalidOid;
 	return get_relname_relid(name, schema);
+}
+
+TriggerData *
+cdi_trigger_of(FunctionCallInfo fcinfo, const char *relation)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) ||
+		(relation != NULL && RelationGetRelid(trigger->tg_relation) != cdi_relation_oid(relation)))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 relation ? errmsg("this function is the trigger of cdi.%s", relation) :
+				 errmsg("this function is a trigger of tables of cdi")));
+	return trigger;
 }
 
 void

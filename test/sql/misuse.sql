@@ -1,0 +1,37 @@
+-- Functions called as nothing of cdi calls them, which their privileges allow: refused with a reason, whoever calls.
+SET client_min_messages = warning;
+CREATE ROLE misuse_admin;
+CREATE ROLE misuse_reader;
+SELECT cdi_grant_admin('misuse_admin'), cdi_grant_reader('misuse_reader');
+GRANT CREATE ON SCHEMA public TO misuse_admin;
+
+-- Trigger functions without a trigger, and on a table whose columns are not those of theirs
+SET ROLE misuse_admin;
+CREATE TABLE misuse (a integer);
+SELECT cdi._identifier_type_check();
+SELECT cdi._computed_traits_changed();
+SELECT cdi._channels_changed();
+SELECT cdi._import_lines();
+SELECT cdi._secret_entered();
+CREATE TRIGGER misused BEFORE INSERT ON misuse FOR EACH ROW EXECUTE FUNCTION cdi._secret_entered();
+INSERT INTO misuse VALUES (1);
+CREATE OR REPLACE TRIGGER misused BEFORE INSERT ON misuse FOR EACH STATEMENT EXECUTE FUNCTION cdi._identifier_type_check();
+INSERT INTO misuse VALUES (1);
+CREATE OR REPLACE TRIGGER misused BEFORE INSERT ON misuse FOR EACH ROW EXECUTE FUNCTION cdi._import_lines();
+INSERT INTO misuse VALUES (1);
+DROP TABLE misuse;
+
+-- Nulls for arrays
+SET ROLE misuse_reader;
+SELECT * FROM cdi._attribution_sums(NULL, '{channel}', NULL, NULL, NULL, NULL, '{}');
+SELECT * FROM cdi._attribution_sums('{linear}', NULL, NULL, NULL, NULL, NULL, '{}');
+
+-- A state that no transition made, and arrays of conditions whose lengths differ: 31 | 32 would be 63.
+SELECT array_length(cdi_retention_conditions(VARIADIC array_fill(true, ARRAY[n])), 1) FROM generate_series(31, 32) n;
+SELECT cdi_retention_conditions(VARIADIC c) FROM (VALUES (ARRAY[true]), (ARRAY[false, true, NULL]), ('{}'), (ARRAY[false, false])) v (c);
+RESET ROLE;
+SELECT array_length(cdi._retention_conditions_final(state), 1) FROM unnest('{9223372036854775807, -1, 4294967295}'::bigint[]) state;
+
+REVOKE CREATE ON SCHEMA public FROM misuse_admin;
+DROP OWNED BY misuse_admin, misuse_reader;
+DROP ROLE misuse_admin, misuse_reader;

@@ -105,6 +105,23 @@ GROUP BY keys, n, m ORDER BY n, m;
 -- People whose results nobody reads are counted as well, those without a name too.
 SELECT count(*), (SELECT count(DISTINCT name) + 1 FROM scan_visits) AS people FROM (SELECT cdi_history(at) FROM scan_visits GROUP BY name) p;
 
+-- Beside partitions that the server aggregates each for itself, in workers
+CREATE TABLE scan_parts (LIKE scan_visits) PARTITION BY HASH (person);
+CREATE TABLE scan_part0 PARTITION OF scan_parts FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+CREATE TABLE scan_part1 PARTITION OF scan_parts FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+INSERT INTO scan_parts SELECT * FROM scan_visits;
+ANALYZE scan_parts;
+SET enable_partitionwise_aggregate = on;
+EXPLAIN (COSTS OFF) SELECT person, cdi_history(at) FROM scan_parts GROUP BY person;
+SET enable_hashagg = off;
+SET enable_sort = off;
+EXPLAIN (COSTS OFF) SELECT person, cdi_history(at) FROM scan_parts GROUP BY person;
+SELECT count(*) FROM ((SELECT person, cdi_history(at) FROM scan_parts GROUP BY person) EXCEPT (SELECT person, cdi_history(at) FROM scan_visits GROUP BY person)) d;
+RESET enable_sort;
+RESET enable_hashagg;
+RESET enable_partitionwise_aggregate;
+DROP TABLE scan_parts;
+
 -- A cursor, a plan with parameters, again for each row of another table, and nobody.
 BEGIN;
 SET LOCAL max_parallel_workers_per_gather = 0;

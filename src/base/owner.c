@@ -4,13 +4,20 @@
  */
 #include "base/base.h"
 
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
 #include "access/xlog.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_extension.h"
 #include "catalog/pg_namespace.h"
+#include "commands/extension.h"
 #include "commands/trigger.h"
 #include "miscadmin.h"
+#include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/rel.h"
 #include "utils/syscache.h"
 
 #include "base/errors.h"
@@ -60,6 +67,29 @@ cdi_relation_oid(const char *name)
 	if (!OidIsValid(schema))
 		return InvalidOid;
 	return get_relname_relid(name, schema);
+}
+
+char *
+cdi_extension_schema(void)
+{
+	Oid			extension = get_extension_oid("cdi", false);
+	Relation	relation = table_open(ExtensionRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	char	   *schema = NULL;
+
+	ScanKeyInit(&key, Anum_pg_extension_oid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(extension));
+	scan = systable_beginscan(relation, ExtensionOidIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+		schema = get_namespace_name(((Form_pg_extension) GETSTRUCT(tuple))->extnamespace);
+	systable_endscan(scan);
+	table_close(relation, AccessShareLock);
+	if (schema == NULL)
+		elog(ERROR, "extension cdi has no schema");
+	return schema;
 }
 
 TriggerData *

@@ -32,6 +32,22 @@ SELECT cdi_retention_conditions(VARIADIC c) FROM (VALUES (ARRAY[true]), (ARRAY[f
 RESET ROLE;
 SELECT array_length(cdi._retention_conditions_final(state), 1) FROM unnest('{9223372036854775807, -1, 4294967295}'::bigint[]) state;
 
+-- Values that run as who declared them: names in them mean what they meant to him, whatever a reader has in a schema of his.
+SELECT cdi_create_source('misuse') IS NOT NULL AS created;
+SELECT cdi_track('u', 'Misused', '{"revenue": 21}', source => 'misuse') IS NOT NULL AS tracked;
+SELECT cdi_create_conversion('misuse', 'Misused', value_expression => $$cdi_property_number(properties, 'revenue') * 2$$);
+CREATE SCHEMA misuse AUTHORIZATION misuse_reader;
+SET ROLE misuse_reader;
+CREATE FUNCTION misuse.cdi_property_number(jsonb, text) RETURNS numeric LANGUAGE plpgsql AS $$ BEGIN RAISE WARNING 'this runs as %', current_user; RETURN 0; END $$;
+CREATE FUNCTION misuse.cdi_event_predicate(text, text) RETURNS text LANGUAGE sql AS $$ SELECT 'true' $$;
+SET search_path = misuse, public;
+SELECT value FROM cdi.conversion_events WHERE conversion = 'misuse';
+SELECT value FROM cdi._conversion_values('misuse');
+SELECT value FROM cdi._conversion_values('misuse', 'misuse');
+RESET search_path;
+RESET ROLE;
+SELECT cdi_drop_conversion('misuse');
+
 REVOKE CREATE ON SCHEMA public FROM misuse_admin;
 DROP OWNED BY misuse_admin, misuse_reader;
 DROP ROLE misuse_admin, misuse_reader;

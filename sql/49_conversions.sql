@@ -14,18 +14,18 @@ LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'cdi_usable_value';
 COMMENT ON FUNCTION cdi._usable_value(numeric) IS 'Internal: the value of a conversion, to 100 digits before and after the point; null where it is larger, NaN or infinite.';
 
-CREATE OR REPLACE FUNCTION cdi._require_value_expression(expression text, functions_schema text)
+CREATE OR REPLACE FUNCTION cdi._require_value_expression(expression text)
 RETURNS void
 LANGUAGE C STRICT
 AS 'MODULE_PATHNAME', 'cdi_require_value_expression';
-COMMENT ON FUNCTION cdi._require_value_expression(text, text) IS 'Internal: raises ZC303 unless the caller could have this as the value of a conversion.';
+COMMENT ON FUNCTION cdi._require_value_expression(text) IS 'Internal: raises ZC303 unless the caller could have this as the value of a conversion.';
 
-CREATE OR REPLACE FUNCTION cdi._conversion_values(conversion text, functions_schema text)
+CREATE OR REPLACE FUNCTION cdi._conversion_values(conversion text)
 RETURNS TABLE (event_id uuid, subject uuid, "timestamp" timestamptz, "position" bigint, source_id integer, properties jsonb, value numeric)
 LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 100000 ROWS 10000
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'cdi_conversion_values';
-COMMENT ON FUNCTION cdi._conversion_values(text, text) IS 'Internal: events of a conversion whose value is an expression, which runs as the role that declared it.';
+COMMENT ON FUNCTION cdi._conversion_values(text) IS 'Internal: events of a conversion whose value is an expression, which runs as the role that declared it.';
 
 CREATE OR REPLACE FUNCTION cdi._first_within("timestamp" timestamptz, within interval)
 RETURNS boolean
@@ -125,7 +125,7 @@ BEGIN
             USING ERRCODE = 'invalid_parameter_value', HINT = 'As in {"impression": "1 day"}.';
     END IF;
     IF value_expression IS NOT NULL THEN
-        PERFORM cdi._require_value_expression(cdi_create_conversion.value_expression, '@extschema@');
+        PERFORM cdi._require_value_expression(cdi_create_conversion.value_expression);
         IF value_property <> 'revenue' THEN
             RAISE EXCEPTION 'a conversion has a value_property or a value_expression'
                 USING ERRCODE = 'invalid_parameter_value', HINT = 'Leave one of them out.';

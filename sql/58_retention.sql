@@ -267,7 +267,7 @@ BEGIN
         ' SELECT @extschema@.cdi_retention_counts(p.history, $1)'
         ' FROM (SELECT @extschema@.cdi_history(e."timestamp", e.is_start, e.is_return) AS history'
         ' FROM (SELECT e.person_id, e."timestamp", %s IS TRUE AS is_start, %s IS TRUE AS is_return FROM %s e) e'
-        ' WHERE e.is_start OR e.is_return GROUP BY e.person_id'
+        ' WHERE (e.is_start OR e.is_return) AND e."timestamp" < $2 GROUP BY e.person_id'
         ' UNION ALL SELECT NULL) p)) r',    -- parameters are checked without events, too
         cdi._step_condition(start_event), cdi._step_condition(return_event), cdi._people_events())
     USING jsonb_build_object(
@@ -275,7 +275,7 @@ BEGIN
         'brackets', cdi_retention.brackets, 'windows', cdi_retention.windows, 'entry', cdi_retention.entry,
         'cohort', cdi_retention.cohort, 'time_zone', cdi_retention.time_zone,
         'from_time', cdi_retention.from_time, 'to_time', cdi_retention.to_time,
-        'as_of', coalesce(cdi_retention.as_of, now()));
+        'as_of', coalesce(cdi_retention.as_of, now())), coalesce(cdi_retention.as_of, now());
 END
 $$;
 COMMENT ON FUNCTION cdi_retention(jsonb, jsonb, timestamptz, timestamptz, text, text, integer, text, text, text, text, text, timestamptz) IS
@@ -348,11 +348,11 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 SELECT format(
     'SELECT c.* FROM unnest((SELECT @extschema@.%I(p.history, $1)'
-    ' FROM (SELECT @extschema@.cdi_history(e."timestamp") AS history FROM %s e WHERE %s GROUP BY e.person_id'
+    ' FROM (SELECT @extschema@.cdi_history(e."timestamp") AS history FROM %s e WHERE e."timestamp" < $2 AND (%s) GROUP BY e.person_id'
     ' UNION ALL SELECT NULL) p)) c',    -- parameters are checked without events, too
     aggregate, cdi._people_events(), cdi._step_condition(coalesce(step, '{}')))
 $$;
-COMMENT ON FUNCTION cdi._activity_query(name, jsonb) IS 'Internal: statement of a report that counts the histories of people who did a step, with options $1.';
+COMMENT ON FUNCTION cdi._activity_query(name, jsonb) IS 'Internal: statement of a report that counts the histories of people who did a step, with options $1, of which $2 is as_of.';
 
 CREATE OR REPLACE FUNCTION cdi._stickiness(
     step jsonb, from_day date, to_day date, windows text, time_zone text, as_of timestamptz)
@@ -364,7 +364,7 @@ BEGIN
     RETURN QUERY EXECUTE cdi._activity_query('cdi_stickiness_counts', step)
     USING jsonb_build_object(
         'from_day', from_day, 'to_day', to_day, 'windows', windows, 'time_zone', time_zone,
-        'as_of', coalesce(as_of, now()));
+        'as_of', coalesce(as_of, now())), coalesce(as_of, now());
 END
 $$;
 COMMENT ON FUNCTION cdi._stickiness(jsonb, date, date, text, text, timestamptz) IS 'Internal: what both reports of stickiness read.';
@@ -384,7 +384,7 @@ BEGIN
     RETURN QUERY EXECUTE cdi._activity_query('cdi_lifecycle_counts', cdi_lifecycle.event)
     USING jsonb_build_object(
         'from_day', from_day, 'to_day', to_day, 'period', cdi_lifecycle.period, 'time_zone', time_zone,
-        'as_of', coalesce(as_of, now()));
+        'as_of', coalesce(as_of, now())), coalesce(as_of, now());
 END
 $$;
 COMMENT ON FUNCTION cdi_lifecycle(jsonb, date, date, text, text, timestamptz) IS

@@ -324,7 +324,7 @@ BEGIN
                c.currency, c.currency_property, c.reporting_currency, c.unique_property, c.unique_scope, c.unique_within,
                v.position, v.source_id
         FROM cdi.conversions c
-        CROSS JOIN LATERAL cdi._conversion_values(c.name, '@extschema@') v
+        CROSS JOIN LATERAL cdi._conversion_values(c.name) v
         WHERE c.value_expression IS NOT NULL
     ) e
     LEFT JOIN cdi.identity_map m ON m.identifier = e.subject;

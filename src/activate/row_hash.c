@@ -418,6 +418,10 @@ cdi_bucket_sums_combine(PG_FUNCTION_ARGS)
 
 		state = make_state(context, make_buckets(context, other->buckets->n));
 	}
+	if (state->buckets->n != other->buckets->n)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the number of buckets must be the same for all rows")));
 	state->buckets->rows += other->buckets->rows;
 	state->buckets->invalid += other->buckets->invalid;
 	for (int i = 0; i < state->buckets->n; i++)

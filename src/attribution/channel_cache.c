@@ -226,9 +226,7 @@ PG_FUNCTION_INFO_V1(cdi_channels_changed);
 Datum
 cdi_channels_changed(PG_FUNCTION_ARGS)
 {
-	if (!CALLED_AS_TRIGGER(fcinfo))
-		elog(ERROR, "cdi_channels_changed was not called by a trigger");
-	CacheInvalidateRelcache(((TriggerData *) fcinfo->context)->tg_relation);
+	CacheInvalidateRelcache(cdi_trigger_of(fcinfo, NULL)->tg_relation);
 	return PointerGetDatum(NULL);
 }
 

@@ -115,8 +115,15 @@ events_array_type(void)
 	return get_array_type(get_rel_type_id(events));
 }
 
+/* Where names in an expression are looked up, whoever asks for its values. */
+static char *
+functions_path(void)
+{
+	return psprintf("pg_catalog, %s", quote_identifier(cdi_extension_schema()));
+}
+
 /*
- * _require_value_expression(expression text, functions_schema text)
+ * _require_value_expression(expression text)
  *
  * It is planned as the caller, who becomes the role that it runs as.
  */
@@ -125,14 +132,12 @@ Datum
 cdi_require_value_expression(PG_FUNCTION_ARGS)
 {
 	char	   *expression = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	char	   *functions_schema = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	ErrorData  *volatile error = NULL;
 	CdiCage		cage;
 
 	require_expression(expression);
 	SPI_connect();
-	cdi_cage_enter(&cage, GetUserId(), psprintf("pg_catalog, %s", quote_identifier(functions_schema)),
-				   cdi_attribution_value_timeout);
+	cdi_cage_enter(&cage, GetUserId(), functions_path(), cdi_attribution_value_timeout);
 	PG_TRY();
 	{
 		Oid			type = events_array_type();
@@ -164,7 +169,7 @@ typedef struct Expression
 } Expression;
 
 static void
-load_expression(Expression *expression, Datum name, Datum functions_schema, MemoryContext context)
+load_expression(Expression *expression, Datum name, MemoryContext context)
 {
 	static CdiPlan plan = {
 		.query = "SELECT name, event, value_expression, value_role::text FROM cdi.conversions"
@@ -187,7 +192,7 @@ load_expression(Expression *expression, Datum name, Datum functions_schema, Memo
 	expression->name = columns[0];
 	expression->event = columns[1];
 	expression->query = values_query(columns[2]);
-	expression->search_path = psprintf("pg_catalog, %s", quote_identifier(TextDatumGetCString(functions_schema)));
+	expression->search_path = functions_path();
 	/* The owner may run anything: without a role nothing is run. */
 	expression->role = columns[3] ? get_role_oid(columns[3], true) : InvalidOid;
 	if (!OidIsValid(expression->role))
@@ -246,9 +251,9 @@ evaluate(const Expression *expression, Datum *rows, int n, Datum *results, Memor
 
 /* The events of a name, which may be a virtual one's. */
 static char *
-events_query(const char *event, const char *functions_schema)
+events_query(const char *event)
 {
-	char	   *query = psprintf("SELECT %s.cdi_event_predicate($1, 'e')", quote_identifier(functions_schema));
+	char	   *query = psprintf("SELECT %s.cdi_event_predicate($1, 'e')", quote_identifier(cdi_extension_schema()));
 	Datum		name = CStringGetTextDatum(event);
 
 	if (SPI_execute_with_args(query, 1, (Oid[]) {TEXTOID}, &name, NULL, true, 1) != SPI_OK_SELECT)
@@ -258,7 +263,7 @@ events_query(const char *event, const char *functions_schema)
 					SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1));
 }
 
-/* _conversion_values(conversion text, functions_schema text) */
+/* _conversion_values(conversion text) */
 PG_FUNCTION_INFO_V1(cdi_conversion_values);
 Datum
 cdi_conversion_values(PG_FUNCTION_ARGS)
@@ -272,8 +277,8 @@ cdi_conversion_values(PG_FUNCTION_ARGS)
 
 	InitMaterializedSRF(fcinfo, 0);
 	SPI_connect();
-	load_expression(&expression, PG_GETARG_DATUM(0), PG_GETARG_DATUM(1), context);
-	prepared = SPI_prepare(events_query(expression.event, TextDatumGetCString(PG_GETARG_DATUM(1))), 0, NULL);
+	load_expression(&expression, PG_GETARG_DATUM(0), context);
+	prepared = SPI_prepare(events_query(expression.event), 0, NULL);
 	if (prepared == NULL)
 		elog(ERROR, "could not prepare statement: %s", SPI_result_code_string(SPI_result));
 	portal = SPI_cursor_open(NULL, prepared, NULL, NULL, true);

@@ -221,11 +221,15 @@ cdi_paths_check_sums(const CdiPaths *paths)
 int
 cdi_paths_entry(CdiPaths *paths, const int32 *touches, int32 length)
 {
+	static const int32 none = 0;
 	CdiPathIndex *index = paths->index;
 	size_t		bytes = sizeof(int32) * (size_t) length;
 	uint32		hash = hash_bytes((const unsigned char *) touches, bytes);
 	CdiPath    *path;
 
+	/* memcmp() and memcpy() take no null pointer, not for no bytes either. */
+	if (length == 0)
+		touches = &none;
 	for (uint32 at = hash & (index->paths.nslots - 1); index->paths.slots[at].entry != 0;
 		 at = (at + 1) & (index->paths.nslots - 1))
 	{

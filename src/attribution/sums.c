@@ -439,13 +439,17 @@ put_cell(Sums *self, ReturnSetInfo *rsinfo, const CellKey *key, const Sum *sums)
 }
 
 static char **
-text_array(ArrayType *array, int max, const char *what, int *n)
+text_array(FunctionCallInfo fcinfo, int argument, int max, const char *what, int *n)
 {
 	Datum	   *values;
 	bool	   *nulls;
 	char	  **texts;
 
-	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &values, &nulls, n);
+	if (PG_ARGISNULL(argument))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("the %s must not be null", what)));
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(argument), TEXTOID, -1, false, TYPALIGN_INT, &values, &nulls, n);
 	if (*n > max)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
@@ -484,12 +488,12 @@ cdi_attribution_sums(PG_FUNCTION_ARGS)
 
 	memset(&self, 0, sizeof(self));
 	self.by_conversion = PG_GETARG_BOOL(7);
-	models = text_array(PG_GETARG_ARRAYTYPE_P(0), MAX_MODELS, "models", &nmodels);
+	models = text_array(fcinfo, 0, MAX_MODELS, "models", &nmodels);
 	if (nmodels == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("a report needs at least one model")));
-	self.dimensions = text_array(PG_GETARG_ARRAYTYPE_P(1), MAX_DIMENSIONS, "dimensions", &self.ndimensions);
+	self.dimensions = text_array(fcinfo, 1, MAX_DIMENSIONS, "dimensions", &self.ndimensions);
 	self.column = palloc(sizeof(int) * Max(self.ndimensions, 1));
 	columns = palloc(sizeof(char *) * Max(self.ndimensions, 1));
 	self.day = -1;

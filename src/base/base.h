@@ -88,6 +88,14 @@ extern void cdi_require_storage(void);
  * anew on every call (two syscache probes). */
 extern Oid	cdi_relation_oid(const char *name);
 
+/* Name of the schema that the extension's functions are in. */
+extern char *cdi_extension_schema(void);
+
+/* What called a trigger function, which is that of cdi.<relation>: raises 39P01
+ * anywhere else, for who may execute the function can call it, and put it on
+ * tables whose columns are not those that it reads.  NULL is any relation. */
+extern struct TriggerData *cdi_trigger_of(FunctionCallInfo fcinfo, const char *relation);
+
 /* Raises 25006 on a standby: for everything that writes. */
 extern void cdi_prevent_in_recovery(const char *function_name);
 

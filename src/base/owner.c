@@ -4,12 +4,20 @@
  */
 #include "base/base.h"
 
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
 #include "access/xlog.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_extension.h"
 #include "catalog/pg_namespace.h"
+#include "commands/extension.h"
+#include "commands/trigger.h"
 #include "miscadmin.h"
+#include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/rel.h"
 #include "utils/syscache.h"
 
 #include "base/errors.h"
@@ -59,6 +67,43 @@ cdi_relation_oid(const char *name)
 	if (!OidIsValid(schema))
 		return InvalidOid;
 	return get_relname_relid(name, schema);
+}
+
+char *
+cdi_extension_schema(void)
+{
+	Oid			extension = get_extension_oid("cdi", false);
+	Relation	relation = table_open(ExtensionRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	char	   *schema = NULL;
+
+	ScanKeyInit(&key, Anum_pg_extension_oid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(extension));
+	scan = systable_beginscan(relation, ExtensionOidIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+		schema = get_namespace_name(((Form_pg_extension) GETSTRUCT(tuple))->extnamespace);
+	systable_endscan(scan);
+	table_close(relation, AccessShareLock);
+	if (schema == NULL)
+		elog(ERROR, "extension cdi has no schema");
+	return schema;
+}
+
+TriggerData *
+cdi_trigger_of(FunctionCallInfo fcinfo, const char *relation)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) ||
+		(relation != NULL && RelationGetRelid(trigger->tg_relation) != cdi_relation_oid(relation)))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 relation ? errmsg("this function is the trigger of cdi.%s", relation) :
+				 errmsg("this function is a trigger of tables of cdi")));
+	return trigger;
 }
 
 void

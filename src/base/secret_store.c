@@ -209,16 +209,12 @@ PG_FUNCTION_INFO_V1(cdi_secret_entered);
 Datum
 cdi_secret_entered(PG_FUNCTION_ARGS)
 {
-	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	TriggerData *trigger = cdi_trigger_of(fcinfo, "secret_entry");
 	ErrorContextCallback *context = error_context_stack;
 	bool		isnull;
 	Datum		datum;
 	char	   *line;
 	char	   *equals;
-
-	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_BY_INSERT(trigger->tg_event) ||
-		!TRIGGER_FIRED_FOR_ROW(trigger->tg_event))
-		elog(ERROR, "cdi_secret_entered must be called as a trigger for rows inserted");
 
 	/* COPY would put the line into the context of an error, and that into the
 	 * server's log. */

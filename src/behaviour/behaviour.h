@@ -26,9 +26,6 @@ extern char *cdi_predicate_canonical(const char *predicate, const char *alias, b
 /* people_plan.c: the node of funnels, for the planner; from _PG_init */
 extern void cdi_people_plan_init(void);
 
-/* Name of the schema that the extension's functions are in. */
-extern char *cdi_extension_schema(void);
-
 /* labels.c: texts by number, from 0 in order of first appearance */
 typedef struct CdiLabels
 {

@@ -9,6 +9,7 @@
 #include "behaviour/behaviour.h"
 
 #include "catalog/pg_type.h"
+#include "port/pg_bitutils.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -100,9 +101,9 @@ cdi_behaviour_check_time(TimestampTz at)
 
 /*
  * cdi_retention_conditions(c1, ...): the state is which conditions were met,
- * with their number in the upper half.
+ * and in the upper half a bit for each one that there is.  So of arrays of
+ * several lengths the longest counts, and a state is good whatever its bits.
  */
-#define NUMBER_OF_CONDITIONS	UINT64CONST(0x100000000)
 
 PG_FUNCTION_INFO_V1(cdi_retention_conditions_transition);
 Datum
@@ -117,7 +118,7 @@ cdi_retention_conditions_transition(PG_FUNCTION_ARGS)
 		fcinfo->flinfo->fn_extra = fcinfo->flinfo;	/* only to say that it is done */
 	}
 	bits = cdi_behaviour_conditions(fcinfo, 1, &count);
-	PG_RETURN_INT64((uint64) PG_GETARG_INT64(0) | count * NUMBER_OF_CONDITIONS | bits);
+	PG_RETURN_INT64((uint64) PG_GETARG_INT64(0) | ((UINT64CONST(1) << count) - 1) << 32 | bits);
 }
 
 PG_FUNCTION_INFO_V1(cdi_retention_conditions_final);
@@ -125,7 +126,8 @@ Datum
 cdi_retention_conditions_final(PG_FUNCTION_ARGS)
 {
 	uint64		state = PG_GETARG_INT64(0);
-	int			count = state / NUMBER_OF_CONDITIONS;
+	uint32		there = state >> 32;
+	int			count = there == 0 ? 0 : pg_leftmost_one_pos32(there) + 1;
 	Datum		values[CDI_MAX_CONDITIONS];
 
 	for (int i = 0; i < count; i++)

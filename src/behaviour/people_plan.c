@@ -143,7 +143,8 @@ fits_aggregates(PlannerInfo *root, Match *match)
 {
 	ListCell   *cell;
 
-	if (list_length(root->aggtransinfos) > CDI_PEOPLE_MAX_AGGREGATES)
+	/* Those whose results nobody reads are gone: there may be none left. */
+	if (root->aggtransinfos == NIL || list_length(root->aggtransinfos) > CDI_PEOPLE_MAX_AGGREGATES)
 		return false;
 	foreach(cell, root->agginfos)
 	{
@@ -390,7 +391,13 @@ add_people_paths(PlannerInfo *root, UpperRelationKind stage, RelOptInfo *input_r
 
 		partial = make_path(root, output_rel, input_rel, input, &match, clamp_row_est(groups / participants));
 		rows = partial->rows * participants;
-		add_partial_path(output_rel, partial);
+		/*
+		 * add_partial_path() frees the path that loses.  What gathers
+		 * aggregates of partitions refers to those that are here already, and
+		 * the Gather below to ours.
+		 */
+		if (output_rel->partial_pathlist == NIL)
+			add_partial_path(output_rel, partial);
 		add_path(output_rel, (Path *) create_gather_path(root, output_rel, partial, output_rel->reltarget, NULL, &rows));
 	}
 }

@@ -18,12 +18,10 @@
  */
 #include "behaviour/behaviour.h"
 
-#include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/transam.h"
 #include "catalog/dependency.h"
-#include "catalog/pg_extension.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
@@ -122,29 +120,6 @@ refuse(Predicate *self, int location, const char *message, const char *detail, c
 			 detail ? errdetail("%s", detail) : 0,
 			 hint ? errhint("%s", hint) : 0,
 			 parser_errposition(self->pstate, location)));
-}
-
-char *
-cdi_extension_schema(void)
-{
-	Oid			extension = get_extension_oid("cdi", false);
-	Relation	relation = table_open(ExtensionRelationId, AccessShareLock);
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-	char	   *schema = NULL;
-
-	ScanKeyInit(&key, Anum_pg_extension_oid, BTEqualStrategyNumber, F_OIDEQ,
-				ObjectIdGetDatum(extension));
-	scan = systable_beginscan(relation, ExtensionOidIndexId, true, NULL, 1, &key);
-	tuple = systable_getnext(scan);
-	if (HeapTupleIsValid(tuple))
-		schema = get_namespace_name(((Form_pg_extension) GETSTRUCT(tuple))->extnamespace);
-	systable_endscan(scan);
-	table_close(relation, AccessShareLock);
-	if (schema == NULL)
-		elog(ERROR, "extension cdi has no schema");
-	return schema;
 }
 
 static char *

@@ -157,8 +157,7 @@ PG_FUNCTION_INFO_V1(cdi_computed_traits_changed);
 Datum
 cdi_computed_traits_changed(PG_FUNCTION_ARGS)
 {
-	if (!CALLED_AS_TRIGGER(fcinfo))
-		elog(ERROR, "cdi._computed_traits_changed() is a trigger function");
+	(void) cdi_trigger_of(fcinfo, "computed_traits");
 	CacheInvalidateRelcacheByRelid(cdi_relation_oid("computed_traits"));
 	/* it counts what is there already */
 	cdi_worker_wake_at_commit(CDI_WAKE_KEEPER);

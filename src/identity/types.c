@@ -398,7 +398,7 @@ PG_FUNCTION_INFO_V1(cdi_identifier_type_check);
 Datum
 cdi_identifier_type_check(PG_FUNCTION_ARGS)
 {
-	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	TriggerData *trigger = cdi_trigger_of(fcinfo, "identifier_types");
 	bool		update = TRIGGER_FIRED_BY_UPDATE(trigger->tg_event);
 	HeapTuple	old = trigger->tg_trigtuple;
 	HeapTuple	row = update ? trigger->tg_newtuple : old;

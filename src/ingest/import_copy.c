@@ -271,12 +271,8 @@ PG_FUNCTION_INFO_V1(cdi_import_lines);
 Datum
 cdi_import_lines(PG_FUNCTION_ARGS)
 {
-	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	TriggerData *trigger = cdi_trigger_of(fcinfo, "import");
 
-	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("this function is the trigger of cdi.import")));
 	if (TRIGGER_FIRED_FOR_ROW(trigger->tg_event))
 		return PointerGetDatum(take_row(trigger));
 	if (TRIGGER_FIRED_BEFORE(trigger->tg_event))

@@ -48,6 +48,7 @@ SELECT what, scan_is_used('SELECT ' || query) FROM (VALUES
     ('random filter', 'cdi_history(at) FILTER (WHERE random() < 0.5) FROM scan_visits GROUP BY id'),
     ('DISTINCT', 'cdi_window_funnel(DISTINCT interval ''1 hour'', at, event = ''A'') FROM scan_visits GROUP BY id'),
     ('grouping sets', 'cdi_window_funnel(interval ''1 hour'', at, event = ''A'') FROM scan_visits GROUP BY CUBE (id)'),
+    ('results that nobody reads', 'count(*) FROM (SELECT cdi_history(at) FROM scan_visits GROUP BY name) people'),
     ('no key', 'cdi_window_funnel(interval ''1 hour'', at, event = ''A'') FROM scan_visits'),
     ('held', 'cdi_funnel(''{"mode": "mixpanel", "window": "1 hour"}'', at, name, event = ''A'') FROM scan_visits GROUP BY id')) v (what, query);
 
@@ -100,6 +101,26 @@ FROM unnest('{person,"name, id","person::smallint, at::date, big","name, event",
                  'cdi_history(at) FILTER (WHERE false) AS g')) c (m, call),
      scan_differs((SELECT string_agg(format('%s AS k%s', k, i), ', ') FROM unnest(string_to_array(keys, ', ')) WITH ORDINALITY u (k, i)) || ', ' || call, keys)
 GROUP BY keys, n, m ORDER BY n, m;
+
+-- People whose results nobody reads are counted as well, those without a name too.
+SELECT count(*), (SELECT count(DISTINCT name) + 1 FROM scan_visits) AS people FROM (SELECT cdi_history(at) FROM scan_visits GROUP BY name) p;
+
+-- Beside partitions that the server aggregates each for itself, in workers
+CREATE TABLE scan_parts (LIKE scan_visits) PARTITION BY HASH (person);
+CREATE TABLE scan_part0 PARTITION OF scan_parts FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+CREATE TABLE scan_part1 PARTITION OF scan_parts FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+INSERT INTO scan_parts SELECT * FROM scan_visits;
+ANALYZE scan_parts;
+SET enable_partitionwise_aggregate = on;
+EXPLAIN (COSTS OFF) SELECT person, cdi_history(at) FROM scan_parts GROUP BY person;
+SET enable_hashagg = off;
+SET enable_sort = off;
+EXPLAIN (COSTS OFF) SELECT person, cdi_history(at) FROM scan_parts GROUP BY person;
+SELECT count(*) FROM ((SELECT person, cdi_history(at) FROM scan_parts GROUP BY person) EXCEPT (SELECT person, cdi_history(at) FROM scan_visits GROUP BY person)) d;
+RESET enable_sort;
+RESET enable_hashagg;
+RESET enable_partitionwise_aggregate;
+DROP TABLE scan_parts;
 
 -- A cursor, a plan with parameters, again for each row of another table, and nobody.
 BEGIN;

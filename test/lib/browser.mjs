@@ -12,11 +12,11 @@
 // `quiet` milliseconds.  Then the page is closed, which makes SDKs send what
 // they kept for that moment.
 //
-// arrived(EVENTS, QUIET) waits until the collector at `host` has received so
-// many events of the page, by its own count of the source in the environment's
-// CDI_SOURCE; `events` says how many there are in the end.  A stand-in for a
-// collector (test/fuzz/capture) does not count: there all has arrived when no
-// request has been under way for QUIET milliseconds.
+// arrived(EVENTS, QUIET) waits until the collector at `host` has so many events
+// of the page, each counted once, by its own count of the source in the
+// environment's CDI_SOURCE; `events` says how many there are in the end.  A
+// stand-in for a collector (test/fuzz/capture) does not count: there all has
+// arrived when no request has been under way for QUIET milliseconds.
 //
 // Resolves to { requests, failed, errors, result }.  A request that failed or
 // was answered 400 or more, an error on the console and an exception in the
@@ -114,8 +114,8 @@ export async function withPage(options, use = async () => {}) {
     }
 }
 
-// Events of the source that the collector has received, whatever became of
-// them; undefined where nobody counts.
+// Events of the source that the collector has, whatever became of them; what an
+// SDK sent again is no other event.  Undefined where nobody counts.
 async function received(host) {
     const source = process.env.CDI_SOURCE
     if (source === undefined) {
@@ -125,8 +125,9 @@ async function received(host) {
         return undefined
     }
     const text = await (await fetch(`${host}/metrics`)).text()
-    const line = text.split('\n').find((line) => line.startsWith(`cdi_events_received_total{source="${source}"} `))
-    return line ? Number(line.slice(line.lastIndexOf(' '))) : 0
+    return text.split('\n')
+        .filter((line) => line.startsWith(`cdi_events_total{source="${source}",`) && !line.includes('outcome="duplicate"'))
+        .reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' '))), 0)
 }
 
 // A script in the page that waits for what never comes would wait for ever.

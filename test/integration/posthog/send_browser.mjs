@@ -4,6 +4,8 @@ import { withPage } from '../../lib/browser.mjs'
 
 const [host, apiKey] = process.argv.slice(2)
 await withPage({ sdk: 'posthog', script: 'page.mjs', values: { host, apiKey }, host, events: 16 }, async (page, arrived) => {
+    // The page view comes a little after the SDK, and shall be nobody's.
+    await arrived(1, 500)
     await page.evaluate(() => {
         posthog.capture('Order Completed', {
             revenue: 19.99, tax: 0.1, items: [{ sku: 'a-1', price: 1e21 }], note: 'größer\u2028“quoted”',

@@ -8,9 +8,9 @@
 // The script is bundled with the npm packages of test/setup node SDK, served
 // from loopback and run in the page; its top-level values are the globals of
 // `values`.  When the callback has returned, the page is given time to send
-// what it has queued: all is sent when no request has been under way for
-// `quiet` milliseconds.  Then the page is closed, which makes SDKs send what
-// they kept for that moment.
+// what it has queued: all is sent when all but the `leaving` events have arrived
+// and no request has been under way for `quiet` milliseconds.  Then the page is
+// closed, which makes SDKs send what they kept for that moment.
 //
 // arrived(EVENTS, QUIET) waits until the collector at `host` has so many events
 // of the page, each counted once, by its own count of the source in the
@@ -44,6 +44,7 @@ export async function withPage(options, use = async () => {}) {
         referrer = 'https://www.google.com/',
         host,                                // of the collector
         events = 0,                          // that it has of this page in the end
+        leaving = 0,                         // of them, that are sent as the page is left
         quiet = 500,
         timeout = 180000,
         lenient = false,
@@ -96,6 +97,7 @@ export async function withPage(options, use = async () => {}) {
         }
         await page.goto(site + path, { referer: referrer, waitUntil: 'load', timeout })
         const result = await within(timeout, use(page, arrived), seen)
+        await arrived(events - leaving, quiet)
         await seen.settle(quiet, timeout)
         // Going elsewhere fires pagehide and lets keepalive requests finish.
         await page.goto('about:blank')

@@ -3,7 +3,7 @@
 import { withPage } from '../../lib/browser.mjs'
 
 const [host, token] = process.argv.slice(2)
-await withPage({ sdk: 'mixpanel', script: 'page.mjs', values: { host, token }, host, events: 69 }, async (page, arrived) => {
+await withPage({ sdk: 'mixpanel', script: 'page.mjs', values: { host, token }, host, events: 69, leaving: 1 }, async (page, arrived) => {
     await page.evaluate(() => {
         mixpanel.track_pageview()
         mixpanel.track('Anonymous View')

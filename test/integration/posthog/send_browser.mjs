@@ -3,7 +3,7 @@
 import { withPage } from '../../lib/browser.mjs'
 
 const [host, apiKey] = process.argv.slice(2)
-await withPage({ sdk: 'posthog', script: 'page.mjs', values: { host, apiKey }, host, events: 16 }, async (page, arrived) => {
+await withPage({ sdk: 'posthog', script: 'page.mjs', values: { host, apiKey }, host, events: 16, leaving: 11 }, async (page, arrived) => {
     // The page view comes a little after the SDK, and shall be nobody's.
     await arrived(1, 500)
     await page.evaluate(() => {

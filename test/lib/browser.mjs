@@ -112,7 +112,9 @@ export async function withPage(options, use = async () => {}) {
         await context?.close()
         server.close()
         server.closeAllConnections()
-        await rm(profile, { recursive: true, force: true, maxRetries: 5 })
+        // Processes of the browser that end after it still write there: as long
+        // a wait as the others, a tenth of a second longer each time.
+        await rm(profile, { recursive: true, force: true, maxRetries: 60 })
     }
 }
 

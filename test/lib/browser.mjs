@@ -8,15 +8,15 @@
 // The script is bundled with the npm packages of test/setup node SDK, served
 // from loopback and run in the page; its top-level values are the globals of
 // `values`.  When the callback has returned, the page is given time to send
-// what it has queued: all is sent when no request has been under way for
-// `quiet` milliseconds.  Then the page is closed, which makes SDKs send what
-// they kept for that moment.
+// what it has queued: all is sent when all but the `leaving` events have arrived
+// and no request has been under way for `quiet` milliseconds.  Then the page is
+// closed, which makes SDKs send what they kept for that moment.
 //
-// arrived(EVENTS, QUIET) waits until the collector at `host` has received so
-// many events of the page, by its own count of the source in the environment's
-// CDI_SOURCE; `events` says how many there are in the end.  A stand-in for a
-// collector (test/fuzz/capture) does not count: there all has arrived when no
-// request has been under way for QUIET milliseconds.
+// arrived(EVENTS, QUIET) waits until the collector at `host` has so many events
+// of the page, each counted once, by its own count of the source in the
+// environment's CDI_SOURCE; `events` says how many there are in the end.  A
+// stand-in for a collector (test/fuzz/capture) does not count: there all has
+// arrived when no request has been under way for QUIET milliseconds.
 //
 // Resolves to { requests, failed, errors, result }.  A request that failed or
 // was answered 400 or more, an error on the console and an exception in the
@@ -44,6 +44,7 @@ export async function withPage(options, use = async () => {}) {
         referrer = 'https://www.google.com/',
         host,                                // of the collector
         events = 0,                          // that it has of this page in the end
+        leaving = 0,                         // of them, that are sent as the page is left
         quiet = 500,
         timeout = 180000,
         lenient = false,
@@ -96,6 +97,7 @@ export async function withPage(options, use = async () => {}) {
         }
         await page.goto(site + path, { referer: referrer, waitUntil: 'load', timeout })
         const result = await within(timeout, use(page, arrived), seen)
+        await arrived(events - leaving, quiet)
         await seen.settle(quiet, timeout)
         // Going elsewhere fires pagehide and lets keepalive requests finish.
         await page.goto('about:blank')
@@ -110,12 +112,14 @@ export async function withPage(options, use = async () => {}) {
         await context?.close()
         server.close()
         server.closeAllConnections()
-        await rm(profile, { recursive: true, force: true, maxRetries: 5 })
+        // Processes of the browser that end after it still write there: as long
+        // a wait as the others, a tenth of a second longer each time.
+        await rm(profile, { recursive: true, force: true, maxRetries: 60 })
     }
 }
 
-// Events of the source that the collector has received, whatever became of
-// them; undefined where nobody counts.
+// Events of the source that the collector has, whatever became of them; what an
+// SDK sent again is no other event.  Undefined where nobody counts.
 async function received(host) {
     const source = process.env.CDI_SOURCE
     if (source === undefined) {
@@ -125,8 +129,9 @@ async function received(host) {
         return undefined
     }
     const text = await (await fetch(`${host}/metrics`)).text()
-    const line = text.split('\n').find((line) => line.startsWith(`cdi_events_received_total{source="${source}"} `))
-    return line ? Number(line.slice(line.lastIndexOf(' '))) : 0
+    return text.split('\n')
+        .filter((line) => line.startsWith(`cdi_events_total{source="${source}",`) && !line.includes('outcome="duplicate"'))
+        .reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' '))), 0)
 }
 
 // A script in the page that waits for what never comes would wait for ever.

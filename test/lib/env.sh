@@ -59,14 +59,15 @@ server_dir()
 }
 
 # A TCP port of the loopback interface that nothing listens on, and that the
-# kernel gives to no connection before somebody does.
+# kernel gives to no connection before somebody does.  Browsers and Node.js
+# refuse to call 10080.
 free_port()
 {
 	python3 - <<-'PY'
 	import random, socket
 	with open("/proc/sys/net/ipv4/ip_local_port_range") as file:
 	    first, last = map(int, file.read().split())
-	ports = [port for port in range(10000, 65536) if not first <= port <= last]
+	ports = [port for port in range(10000, 65536) if not first <= port <= last and port != 10080]
 	while True:
 	    with socket.socket() as s:
 	        try:

@@ -8,9 +8,9 @@ const amplitude = require('@amplitude/analytics-node')
 const [host, apiKey, batch] = process.argv.slice(2)
 const useBatch = batch === 'batch'
 if (useBatch) {
-    await amplitude.init(apiKey, { serverUrl: `${host}/batch`, useBatch }).promise
+    await amplitude.init(apiKey, { serverUrl: `${host}/batch`, useBatch, requestTimeoutMillis: 180000 }).promise
 } else {
-    await amplitude.init(apiKey, { serverUrl: `${host}/2/httpapi` }).promise
+    await amplitude.init(apiKey, { serverUrl: `${host}/2/httpapi`, requestTimeoutMillis: 180000 }).promise
 }
 
 const user = { user_id: 'node-user-1', device_id: 'node-device-1' }

@@ -6,7 +6,7 @@ const require = createRequire(process.env.NODE_PLACE + '/')
 const { Analytics } = require('@segment/analytics-node')
 
 const [host, writeKey, burst] = process.argv.slice(2)
-const analytics = new Analytics({ writeKey, host })
+const analytics = new Analytics({ writeKey, host, httpRequestTimeout: 180000 })
 let refused = 0
 analytics.on('error', (error) => {
     console.error(error)
@@ -46,5 +46,5 @@ if (burst) {
         analytics.track({ userId: `node-bulk-${i}`, event: 'Tick', properties: { i } })
     }
 }
-await analytics.closeAndFlush()
+await analytics.closeAndFlush({ timeout: 180000 })
 process.exit(refused ? 1 : 0)

@@ -6,7 +6,7 @@ const require = createRequire(process.env.NODE_PLACE + '/')
 const { PostHog } = require('posthog-node')
 
 const [host, apiKey] = process.argv.slice(2)
-const posthog = new PostHog(apiKey, { host })
+const posthog = new PostHog(apiKey, { host, requestTimeout: 180000 })
 let refused = 0
 posthog.on('error', (error) => {
     console.error(error)
@@ -29,5 +29,5 @@ await posthog.flush()
 for (let i = 0; i < 100; i++) {
     posthog.capture({ distinctId: `node-bulk-${i}`, event: 'Tick', properties: { i } })
 }
-await posthog.shutdown()
+await posthog.shutdown(180000)
 process.exit(refused ? 1 : 0)

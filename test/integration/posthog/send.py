@@ -8,7 +8,7 @@ import sys
 from posthog import Posthog
 
 host, api_key = sys.argv[1:]
-posthog = Posthog(api_key, host=host)
+posthog = Posthog(api_key, host=host, timeout=180)
 
 posthog.capture("Order Completed", distinct_id="python-1",
                 properties={"revenue": 19.99, "tax": 0.1, "big": 12345678901234567890, "note": "größer", "$ip": "203.0.113.7"},
@@ -21,5 +21,5 @@ posthog.alias(previous_id="python-anon", distinct_id="python-1")
 posthog.capture("nobody")
 for i in range(100):
     posthog.capture("Tick", distinct_id="python-1", properties={"i": i})
-posthog.flush()
+posthog.flush(timeout_seconds=None)
 posthog.shutdown()

@@ -13,6 +13,7 @@ refused = []
 analytics.write_key = write_key
 analytics.host = host
 analytics.gzip = how == "gzip"
+analytics.timeout = 180
 analytics.max_retries = 3
 analytics.on_error = lambda error, batch: refused.append(error)
 analytics.identify("python-1", {"email": "Ada@Example.com", "born": datetime.date(1815, 12, 10)},

@@ -4,7 +4,7 @@ import { withPage } from '../../lib/browser.mjs'
 
 const [host, writeKey, batch] = process.argv.slice(2)
 const script = batch === 'batch' ? 'page_batch.mjs' : 'page.mjs'
-await withPage({ sdk: 'rudderstack', script, values: { host, writeKey }, host, events: 15 }, async (page, arrived) => {
+const { requests } = await withPage({ sdk: 'rudderstack', script, values: { host, writeKey }, host, events: 15, quiet: 1000 }, async (page, arrived) => {
     await page.evaluate(async () => {
         await new Promise((resolve) => analytics.ready(resolve))
         analytics.page('Shop', 'Home', { shelf: 3 })
@@ -22,5 +22,8 @@ await withPage({ sdk: 'rudderstack', script, values: { host, writeKey }, host, e
             analytics.track('Tick', { i })
         }
     })
-    await arrived(15, 1000)
 })
+const posts = requests.filter((request) => request.startsWith('POST ')).map((request) => request.replace(/^.*\//, ''))
+if (posts.length === 0 || posts.some((path) => (path === 'batch') !== (batch === 'batch'))) {
+    throw new Error(`the SDK sent to ${posts}`)
+}

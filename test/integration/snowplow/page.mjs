@@ -6,6 +6,7 @@ import {
 if (Object.keys(options).length === 0) {
     newTracker('shop', host, { appId: 'shop' })
 } else {
-    newTracker('shop', host, { appId: 'shop', ...options })
+    // After five seconds, its own limit, the tracker would give a request up.
+    newTracker('shop', host, { appId: 'shop', connectionTimeout: 180000, ...options })
 }
 Object.assign(window, { trackPageView, trackSelfDescribingEvent, trackStructEvent, setUserId, flushBuffer })

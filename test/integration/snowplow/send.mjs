@@ -11,7 +11,7 @@ let failed = 0
 const tracker = newTracker(
     { namespace: 'shop', appId: 'shop', encodeBase64: eventMethod === 'get' },
     {
-        endpoint: host, eventMethod, bufferSize: eventMethod === 'get' ? 1 : 5,
+        endpoint: host, eventMethod, bufferSize: eventMethod === 'get' ? 1 : 5, connectionTimeout: 180000,
         onRequestFailure: (batch) => {
             console.error('not sent:', batch.message ?? batch)
             failed += 1
@@ -39,4 +39,7 @@ for (let i = 0; i < 10; i++) {
     tracker.track(buildStructEvent({ category: 'Shop', action: 'tick', value: i }))
 }
 await tracker.flush()
-process.exitCode = failed ? 1 : 0
+// Failures are told a little after the flush.
+process.once('beforeExit', () => {
+    process.exitCode = failed ? 1 : 0
+})

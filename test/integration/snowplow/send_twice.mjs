@@ -6,13 +6,14 @@ import { withPage } from '../../lib/browser.mjs'
 const [host, eventMethod] = process.argv.slice(2)
 await withPage({ sdk: 'snowplow', script: 'page.mjs', values: { host, options: { eventMethod } }, host: `http://127.0.0.1:${new URL(host).port}`, events: 2 }, async (page) => {
     for (const title of ['first', 'second']) {
-        const answered = page.waitForResponse((response) =>
-            response.url().startsWith(host) && response.request().method() !== 'OPTIONS')
         await page.evaluate((title) => {
             trackPageView({ title })
             flushBuffer()
         }, title)
-        await answered
+        // The tracker sends again after the reload what it has not yet seen
+        // answered, and writes the visitor's cookie a little later.
+        await page.waitForFunction(() => document.cookie.includes('_sp_id.') &&
+            Object.keys(localStorage).every((key) => !key.startsWith('snowplowOutQueue_') || localStorage[key] === '[]'))
         if (title === 'first') {
             await page.reload()
         }

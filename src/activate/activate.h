@@ -151,9 +151,19 @@ typedef struct CdiNames
 } CdiNames;
 
 /* map_check.c: raises ZC403; where says which part of the specification. */
+/* What is read of the row: the first names of paths */
+typedef struct CdiColumns
+{
+	char	  **names;
+	int			n;
+	bool		all;			/* the row as it is */
+	bool		clock;			/* and the time */
+} CdiColumns;
+
 typedef struct CdiMapRules
 {
 	const CdiNames *names;		/* NULL: any will do */
+	CdiColumns *columns;		/* where what is read is added, or NULL */
 	bool		row;			/* "$", "@" and item. */
 	bool		element;		/* "@": inside of @each */
 	bool		secrets;

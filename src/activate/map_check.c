@@ -99,6 +99,21 @@ check_step(const char **at, const char *path, const char *where)
 }
 
 static void
+add_column(CdiColumns *columns, char *name)
+{
+	if (name == NULL)
+	{
+		columns->all = true;
+		return;
+	}
+	for (int i = 0; i < columns->n; i++)
+		if (strcmp(columns->names[i], name) == 0)
+			return;
+	columns->names = columns->names ? repalloc(columns->names, sizeof(char *) * (columns->n + 1)) : palloc(sizeof(char *));
+	columns->names[columns->n++] = name;
+}
+
+static void
 check_path(const char *path, size_t len, CdiMapRules rules, const char *where)
 {
 	static const struct
@@ -151,6 +166,10 @@ check_path(const char *path, size_t len, CdiMapRules rules, const char *where)
 				   psprintf("Below %s there are: %s.", root, roots[found].members));
 	if (rules.names && first)
 		check_name(rules.names, root, first, where);
+	if (rules.columns && strcmp(root, "now") == 0)
+		rules.columns->clock = true;
+	if (rules.columns && strcmp(root, "$") == 0 && !rules.answer)
+		add_column(rules.columns, first);
 }
 
 void

@@ -52,12 +52,6 @@ typedef struct CdiModelRows
 #define CDI_MAX_PRIMARY_KEY 512
 
 /*
- * Columns that a mapping reads, or NULL: the whole row; *n says how many.
- * *clock: it reads the time, so the same row becomes another by itself.
- */
-extern char **cdi_model_columns(const json_t *mapping, int *n, bool *clock);
-
-/*
  * Raises ZC407 unless the query is one SELECT that the role may run and that
  * has the primary key among uniquely named columns.  SPI connected.
  */

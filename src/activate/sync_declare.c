@@ -87,14 +87,14 @@ parse(const CdiModel *model, const char *what, const char *text)
 
 /* What is wrong with it is said of the sync, not of a specification. */
 static json_t *
-parse_expression(const CdiModel *model, const char *what, const char *text)
+parse_expression(const CdiModel *model, const char *what, const char *text, CdiColumns *columns)
 {
 	MemoryContext context = CurrentMemoryContext;
 	json_t	   *expression = parse(model, what, text);
 
 	PG_TRY();
 	{
-		cdi_map_check(expression, (CdiMapRules) {.row = true}, what);
+		cdi_map_check(expression, (CdiMapRules) {.row = true,.columns = columns}, what);
 	}
 	PG_CATCH();
 	{
@@ -114,13 +114,51 @@ parse_expression(const CdiModel *model, const char *what, const char *text)
 	return expression;
 }
 
+/* Columns that an action reads of a row which is sent as it is; it was checked when it was installed. */
+static void
+action_columns(const json_t *action, const json_t *order, CdiColumns *columns)
+{
+	const CdiMapRules row_rules = {.row = true,.columns = columns};
+	const CdiMapRules request_rules = {.secrets = true,.items = true,.columns = columns};
+	static const char *const of_row[] = {"map", "meta", "list", "group_by", "require"};
+	static const char *const of_request[] = {"method", "url", "headers"};
+	json_t	   *most = json_object_get(json_object_get(action, "batch"), "max_items");
+
+	for (int i = 0; i < lengthof(of_row); i++)
+		cdi_map_check(json_object_get(action, of_row[i]), row_rules, of_row[i]);
+	cdi_map_check(order, row_rules, "order key");
+	if (json_is_object(most))
+		cdi_map_check(most, row_rules, "max_items");
+	for (int stage = 0; stage < cdi_action_stages(action); stage++)
+	{
+		const json_t *request = json_object_get(cdi_action_stage(action, stage), "request");
+		json_t	   *when = json_object_get(request, "when");
+		json_t	   *body = json_object_get(request, "body");
+
+		for (int i = 0; i < lengthof(of_request); i++)
+			cdi_map_check(json_object_get(request, of_request[i]), request_rules, of_request[i]);
+		if (when != NULL)
+			cdi_map_check_condition(when, request_rules, "when");
+		if (body != NULL)
+			cdi_body_check(body, request_rules, "body");
+	}
+}
+
+static void
+take_columns(CdiModel *model, const CdiColumns *columns)
+{
+	model->columns = columns->all ? NULL : columns->names ? columns->names : palloc(sizeof(char *));
+	model->ncolumns = columns->n;
+	model->clock = columns->clock;
+}
+
 const json_t *
 cdi_sync_mapping(CdiModel *model, const json_t *action, const char *mapping, const char *nulls, const char *order_key)
 {
 	const char *key;
 	json_t	   *policy;
-	json_t	   *parts;
-	const json_t *order = order_key ? parse_expression(model, "order key", order_key) : cdi_action_order(action);
+	CdiColumns	columns = {0};
+	const json_t *order = order_key ? parse_expression(model, "order key", order_key, NULL) : cdi_action_order(action);
 
 	if (json_object_get(action, "when") != NULL)
 		ereport(ERROR,
@@ -130,19 +168,14 @@ cdi_sync_mapping(CdiModel *model, const json_t *action, const char *mapping, con
 				 errhint("Use an action without one, and let the model choose the rows; or send events with cdi_create_event_stream().")));
 	if (mapping != NULL)
 	{
-		model->mapping = parse_expression(model, "mapping", mapping);
-		model->columns = cdi_model_columns(model->mapping, &model->ncolumns, &model->clock);
+		model->mapping = parse_expression(model, "mapping", mapping, &columns);
+		take_columns(model, &columns);
 	}
 	else
 	{
-		parts = cdi_json_own(CurrentMemoryContext, json_array());
-		json_array_append(parts, json_object_get(action, "map"));
-		json_array_append(parts, json_object_get(action, "meta"));
-		json_array_append(parts, json_object_get(action, "list"));
-		json_array_append(parts, json_object_get(action, "group_by"));
-		json_array_append(parts, (json_t *) order);
+		action_columns(action, order, &columns);
+		take_columns(model, &columns);
 		/* The action maps when the row is sent: what it does with the time makes no difference. */
-		model->columns = cdi_model_columns(parts, &model->ncolumns, &model->clock);
 		model->clock = false;
 	}
 	model->nulls = nulls ? parse(model, "null policy", nulls) : NULL;
@@ -180,21 +213,20 @@ static void
 check_order(const CdiModel *model, const json_t *order)
 {
 	CdiModel	alone = *model;
-	bool		clock;
+	CdiColumns	columns = {0};
 	const char *first = json_object_iter_key(json_object_iter(model->mapping));
-	char	  **columns = order ? cdi_model_columns(order, &alone.ncolumns, &clock) : NULL;
-	int			n = alone.ncolumns;
 
+	cdi_map_check(order, (CdiMapRules) {.row = true,.columns = &columns}, "order key");
 	/* a mapping that is one expression can make any member */
-	if (columns == NULL || (first != NULL && *first == '@'))
+	if (columns.all || (first != NULL && *first == '@'))
 		return;
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < columns.n; i++)
 	{
-		bool		there = json_object_get(model->mapping, columns[i]) != NULL;
+		bool		there = json_object_get(model->mapping, columns.names[i]) != NULL;
 
 		if (model->mapping == NULL)
 		{
-			alone.columns = &columns[i];
+			alone.columns = &columns.names[i];
 			alone.ncolumns = 1;
 			cdi_model_check(&alone);
 			there = alone.ncolumns == 1;	/* it takes away what is not there */
@@ -203,7 +235,7 @@ check_order(const CdiModel *model, const json_t *order)
 			ereport(ERROR,
 					(errcode(ERRCODE_CDI_INVALID_SYNC),
 					 errmsg("order key of sync \"%s\" cannot be used", model->sync),
-					 errdetail("The %s has no \"%s\".", model->mapping ? "mapping" : "model", columns[i])));
+					 errdetail("The %s has no \"%s\".", model->mapping ? "mapping" : "model", columns.names[i])));
 	}
 }
 

@@ -108,6 +108,27 @@ SELECT cdi_sync_schedule('m-full', cron => '* * * * *');
 SELECT cdi_drop_sync('m-insert');
 SELECT cdi_sync_schedule('m-update'), cdi_drop_sync('m-insert'), cdi_sync_schedule('m-full');
 
+-- An action that maps rows itself: what it reads anywhere is part of the row, and nothing else.
+SELECT cdi_install_destination_spec($${
+    "$schema": "cdi-dest-1", "name": "sync-columns", "version": "1", "actions": {"rows": {
+        "ops": ["insert", "update"], "map": {"email": {"@path": "$.email"}, "offer": "$.50 off", "when": "now"},
+        "require": ["email", {"@path": "$[\"name\"]"}], "batch": {"max_items": {"@case": {"in": {"@path": "$.age"}, "of": {"36": 1}, "else": 2}}},
+        "request": {"method": "PATCH", "url": "https://syncs.example/{{$.id}}", "headers": {"X-Seen": "{{$.seen}}"},
+            "body": {"format": "json", "template": {"@items": "*"}}},
+        "response": {"rules": [{"when": {"eq": ["status", 200]}, "class": "ok"}]},
+        "extract": {"note": "$.note"}}}}$$) IS NOT NULL AS installed;
+SELECT cdi_create_destination('sync_columns', 'sync-columns') > 0 AS created;
+SELECT cdi_create_sync('columns', 'sync_columns', 'SELECT * FROM sync_people WHERE name IS NOT NULL AND email IS NOT NULL', 'id') > 0 AS created;
+SELECT method, url, headers ->> 'X-Seen' AS seen, body FROM cdi_sync_preview('columns') ORDER BY url;
+SELECT cdi_sync_run('columns') IS NOT NULL AS run;
+SELECT DISTINCT (SELECT array_agg(k ORDER BY k) FROM jsonb_object_keys(payload) k) AS columns FROM sync_outbox WHERE name = 'columns';
+-- A text that looks like a path is a text, and does not go with the time.
+SELECT cdi_create_sync('texts', 'syncs', 'SELECT id, name FROM sync_people', 'id', mapping => '{"name": {"@path": "$.name"}, "offer": "$.50 off", "when": "now"}') > 0 AS created;
+SELECT cdi_sync_run('texts') IS NOT NULL AS run;
+SELECT sync_acknowledge('texts');
+SELECT cdi_sync_run('texts') IS NOT NULL AS run;
+SELECT changed, unchanged FROM cdi.sync_runs ORDER BY run_id DESC LIMIT 1;
+
 -- Rows in order by a key: what it reads is part of the row, and a preview has one row of each in a request.
 SELECT cdi_create_sync('ordered', 'syncs', 'SELECT id, name, id % 2 AS half FROM sync_people', 'id', order_key => '{"@path": "$.half"}') > 0 AS created;
 SELECT max(cardinality(primary_keys)) AS rows, count(*) = (SELECT max(n) FROM (SELECT count(*) AS n FROM sync_people GROUP BY id % 2) h) AS requests FROM cdi_sync_preview('ordered');

@@ -134,9 +134,10 @@ begin_corpus(CdiPathCredits *self, Corpus *corpus, int definition)
 static int32 *
 number_space(CdiPathCredits *self, int n)
 {
-	if (n > self->space)
+	/* never null, which memcpy() may not get */
+	if (n >= self->space)
 	{
-		self->space = Max(n, 1024);
+		self->space = Max(n + 1, 1024);
 		self->numbers = MemoryContextAllocHuge(self->context, sizeof(int32) * self->space);
 	}
 	return self->numbers;

@@ -264,6 +264,9 @@ extern const json_t *cdi_action_stage(const json_t *action, int number);
 /* Number of the stage that the action is about */
 extern int	cdi_action_main_stage(const json_t *action);
 
+/* Columns that it reads of a row which is sent as it is; it was checked when it was installed. */
+extern void cdi_action_columns(const json_t *action, const json_t *order, CdiColumns *columns);
+
 /*
  * Raises where the request cannot be built from these settings.  NULL where
  * the stage is not wanted for these items.

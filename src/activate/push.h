@@ -129,6 +129,7 @@ typedef struct PushLane
 	char	   *order_text;		/* key that the sync asks to be in order by, as declared; or NULL */
 	MemoryContext order_context;
 	json_t	   *order;			/* the same, parsed */
+	int			inflight;		/* rows that requests have */
 	int			window;			/* rows that it may have in memory */
 	int64		window_bytes;
 	TimestampTz hold_until;		/* all that is pending waits for more rows until then; 0: look */
@@ -146,6 +147,7 @@ typedef struct PushLane
 	dlist_head	replayed;		/* events that were dead letters */
 	dlist_head	pending;		/* those that no request has */
 	int			npending;
+	int			nrows;			/* all of the lane */
 	int64		pending_bytes;
 	int64		arrivals;		/* rows that have come so far */
 	HTAB	   *batches;		/* of pending rows that may go, by action and group */
@@ -153,9 +155,7 @@ typedef struct PushLane
 	pairingheap *waits;			/* those with room left */
 	dlist_head	looks;			/* pending rows that may belong to a batch by now */
 	dlist_head	waiting;		/* requests, by the time they are due */
-	int			nrows;
 	int64		bytes;
-	int			inflight;
 	PushRecord	record;
 	dlist_node	held_node;		/* in push->held, next to be tried first */
 	TimestampTz held_since;		/* when another transaction was first in the way of what is to be written; else 0 */

@@ -285,6 +285,35 @@ cdi_action_stage(const json_t *action, int number)
 	return number == main_stage ? action : json_array_get(json_object_get(action, "then"), number - main_stage - 1);
 }
 
+void
+cdi_action_columns(const json_t *action, const json_t *order, CdiColumns *columns)
+{
+	const CdiMapRules row_rules = {.row = true,.columns = columns};
+	const CdiMapRules request_rules = {.secrets = true,.items = true,.columns = columns};
+	static const char *const of_row[] = {"map", "meta", "list", "group_by", "require"};
+	static const char *const of_request[] = {"method", "url", "headers"};
+	json_t	   *most = json_object_get(json_object_get(action, "batch"), "max_items");
+
+	for (int i = 0; i < lengthof(of_row); i++)
+		cdi_map_check(json_object_get(action, of_row[i]), row_rules, of_row[i]);
+	cdi_map_check(order, row_rules, "order key");
+	if (json_is_object(most))
+		cdi_map_check(most, row_rules, "max_items");
+	for (int stage = 0; stage < cdi_action_stages(action); stage++)
+	{
+		const json_t *request = json_object_get(cdi_action_stage(action, stage), "request");
+		json_t	   *when = json_object_get(request, "when");
+		json_t	   *body = json_object_get(request, "body");
+
+		for (int i = 0; i < lengthof(of_request); i++)
+			cdi_map_check(json_object_get(request, of_request[i]), request_rules, of_request[i]);
+		if (when != NULL)
+			cdi_map_check_condition(when, request_rules, "when");
+		if (body != NULL)
+			cdi_body_check(body, request_rules, "body");
+	}
+}
+
 TimestampTz
 cdi_target_now(const CdiTarget *target)
 {

@@ -129,7 +129,7 @@ typedef struct PushLane
 	char	   *order_text;		/* key that the sync asks to be in order by, as declared; or NULL */
 	MemoryContext order_context;
 	json_t	   *order;			/* the same, parsed */
-	int			inflight;		/* rows that requests have */
+	int			inflight;		/* requests */
 	int			window;			/* rows that it may have in memory */
 	int64		window_bytes;
 	TimestampTz hold_until;		/* all that is pending waits for more rows until then; 0: look */

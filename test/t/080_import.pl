@@ -113,7 +113,7 @@ is($node->safe_psql('shop', q(SELECT command, type, bytes_total FROM pg_stat_pro
 my ($status, $stdout, $stderr) = $node->psql('shop', $call);
 like($stderr, qr/import "nightly" is being run by another session/, 'one session at a time works on it');
 cmp_ok($node->safe_psql('shop', q(SELECT cdi_advance_watermark())), '>', 0, 'the watermark does not wait for its end');
-kill 'KILL', $node->safe_psql('shop', q(SELECT pid FROM cdi.stat_progress_import));
+ok(crash($node, q(SELECT pid FROM cdi.stat_progress_import), 'shop'), 'the server restarts');
 isnt(finish($run), 0, 'its backend is killed');
 eval { $gate->quit };
 my $done = wait_for(q(SELECT lines FROM cdi.imports WHERE name = 'nightly'));
@@ -139,7 +139,7 @@ $gate = close_gate(10001);
 $run = start('import', @copy);
 like(wait_for(q(SELECT import, source, command, bytes_total FROM cdi.stat_progress_import WHERE stored > 2000)),
 	qr/^whole\|stream\|COPY\|0$/, 'a stream shows its progress');
-kill 'KILL', $node->safe_psql('shop', q(SELECT pid FROM cdi.stat_progress_import));
+ok(crash($node, q(SELECT pid FROM cdi.stat_progress_import), 'shop'), 'the server restarts');
 isnt(finish($run), 0, 'its backend is killed');
 eval { $gate->quit };
 is(wait_for(q(SELECT lines FROM cdi.imports WHERE name = 'whole')), '0', 'one COPY is one transaction');
@@ -167,7 +167,7 @@ open(my $pipe, '>', $fifo) or die $!;
 $pipe->autoflush;
 $SIG{PIPE} = 'IGNORE';
 print $pipe $first;
-kill 'KILL', wait_for(q(SELECT pid FROM cdi.stat_progress_import WHERE (SELECT lines FROM cdi.imports WHERE name = 'whole') = 6000));
+ok(crash($node, q(SELECT pid FROM cdi.stat_progress_import WHERE (SELECT lines FROM cdi.imports WHERE name = 'whole') = 6000), 'shop'), 'the server restarts in the fourth piece');
 print $pipe $rest;
 close $pipe;
 $split->finish;

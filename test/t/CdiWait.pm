@@ -58,10 +58,10 @@ sub sql_becomes
 # one of them.  The pid, or false.
 sub crash
 {
-	my ($node, $query) = @_;
+	my ($node, $query, $database) = @_;
 	my $offset = -s $node->logfile;
 	my $pid = wait_until(sub {
-		my $now = try_sql($node, 'postgres', $query);
+		my $now = try_sql($node, $database // 'postgres', $query);
 		# It may have ended by itself since it was found.
 		return defined $now && $now =~ /^\d+$/ && kill('KILL', $now) ? $now : 0;
 	});

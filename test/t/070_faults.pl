@@ -7,17 +7,9 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 use CdiLoad;
+use CdiWait;
 
 my $node = load_setup('faults');
-
-# A process of the server; the server restarts all of them when it is killed.
-sub kill_worker
-{
-	my ($type) = @_;
-	my $pid = $node->safe_psql('shop', "SELECT pid FROM pg_stat_activity WHERE backend_type LIKE '$type%' LIMIT 1");
-
-	kill 'KILL', $pid or die "cannot kill $pid";
-}
 
 # A session with an open transaction that holds message ids which the load is
 # going to post.
@@ -36,7 +28,9 @@ sub hold_ids
 	return ($session, $node->safe_psql('shop', "SELECT pid FROM pg_stat_activity WHERE application_name = '$application'"));
 }
 
-under_load('collector', 'kill -9 of a collector', sub { kill_worker('cdi collector') }, retries => 1);
+under_load('collector', 'kill -9 of a collector', sub {
+	crash($node, q(SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'cdi collector%' LIMIT 1)) or die 'no collector was killed';
+}, retries => 1);
 
 {
 	my ($session, $pid) = hold_ids('cancelled', 'holder');
@@ -52,7 +46,7 @@ under_load('collector', 'kill -9 of a collector', sub { kill_worker('cdi collect
 	my ($session, $pid) = hold_ids('backend', 'victim');
 
 	under_load('backend', 'kill -9 of a backend that holds message ids', sub {
-		kill 'KILL', $pid;
+		crash($node, "SELECT $pid") or die 'it was not killed';
 		$session->finish;
 	}, retries => 1, load => [ '--events', 5 ]);
 }

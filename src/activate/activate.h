@@ -165,6 +165,7 @@ typedef struct CdiMapRules
 	const CdiNames *names;		/* NULL: any will do */
 	CdiColumns *columns;		/* where what is read is added, or NULL */
 	bool		row;			/* "$", "@" and item. */
+	bool		sync;			/* a row of a model, before anything of its destination is known */
 	bool		element;		/* "@": inside of @each */
 	bool		secrets;
 	bool		items;			/* @items */

@@ -141,6 +141,9 @@ check_path(const char *path, size_t len, CdiMapRules rules, const char *where)
 			found = i;
 	if (found < 0)
 		INVALID("%s: path \"%s\" must begin with $, @, settings, vars, secret, item, mapped, meta, step, batch, now, status, header, text or key.", where, text);
+	if (rules.sync && strcmp(root, "$") != 0 && strcmp(root, "@") != 0 && strcmp(root, "now") != 0 &&
+		strcmp(text, "item.primary_key") != 0)
+		INVALID("%s: path \"%s\" is not known yet where a sync maps a row: $, @, now and item.primary_key are.", where, text);
 	if (strcmp(root, "secret") == 0 && !rules.secrets)
 		INVALID("%s: secrets can be used in \"auth\" and \"request\" only.", where);
 	if (roots[found].where == 'e' && !rules.row && !rules.element)

@@ -87,14 +87,14 @@ parse(const CdiModel *model, const char *what, const char *text)
 
 /* What is wrong with it is said of the sync, not of a specification. */
 static json_t *
-parse_expression(const CdiModel *model, const char *what, const char *text, CdiColumns *columns)
+parse_expression(const CdiModel *model, const char *what, const char *text, CdiMapRules rules)
 {
 	MemoryContext context = CurrentMemoryContext;
 	json_t	   *expression = parse(model, what, text);
 
 	PG_TRY();
 	{
-		cdi_map_check(expression, (CdiMapRules) {.row = true,.columns = columns}, what);
+		cdi_map_check(expression, rules, what);
 	}
 	PG_CATCH();
 	{
@@ -128,7 +128,7 @@ cdi_sync_mapping(CdiModel *model, const json_t *action, const char *mapping, con
 	const char *key;
 	json_t	   *policy;
 	CdiColumns	columns = {0};
-	const json_t *order = order_key ? parse_expression(model, "order key", order_key, NULL) : cdi_action_order(action);
+	const json_t *order = order_key ? parse_expression(model, "order key", order_key, (CdiMapRules) {.row = true}) : cdi_action_order(action);
 
 	if (json_object_get(action, "when") != NULL)
 		ereport(ERROR,
@@ -138,7 +138,7 @@ cdi_sync_mapping(CdiModel *model, const json_t *action, const char *mapping, con
 				 errhint("Use an action without one, and let the model choose the rows; or send events with cdi_create_event_stream().")));
 	if (mapping != NULL)
 	{
-		model->mapping = parse_expression(model, "mapping", mapping, &columns);
+		model->mapping = parse_expression(model, "mapping", mapping, (CdiMapRules) {.row = true,.sync = true,.columns = &columns});
 		take_columns(model, &columns);
 	}
 	else

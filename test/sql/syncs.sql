@@ -129,6 +129,14 @@ SELECT sync_acknowledge('texts');
 SELECT cdi_sync_run('texts') IS NOT NULL AS run;
 SELECT changed, unchanged FROM cdi.sync_runs ORDER BY run_id DESC LIMIT 1;
 
+-- What is not known where rows are read is refused, not empty.
+SELECT cdi_create_sync('bad', 'syncs', 'SELECT id FROM sync_people', 'id', mapping => '{"a": "{{settings.url}}"}');
+SELECT cdi_create_sync('bad', 'syncs', 'SELECT id FROM sync_people', 'id', mapping => '{"a": {"@first": [{"@path": "item.operation"}]}}');
+BEGIN;
+SELECT cdi_create_sync('known', 'syncs', 'SELECT id FROM sync_people', 'id', mapping => '{"key": {"@path": "item.primary_key"}}') > 0 AS created;
+SELECT body::jsonb #> '{0,row}' AS row FROM cdi_sync_preview('known', 1);
+ROLLBACK;
+
 -- Rows in order by a key: what it reads is part of the row, and a preview has one row of each in a request.
 SELECT cdi_create_sync('ordered', 'syncs', 'SELECT id, name, id % 2 AS half FROM sync_people', 'id', order_key => '{"@path": "$.half"}') > 0 AS created;
 SELECT max(cardinality(primary_keys)) AS rows, count(*) = (SELECT max(n) FROM (SELECT count(*) AS n FROM sync_people GROUP BY id % 2) h) AS requests FROM cdi_sync_preview('ordered');

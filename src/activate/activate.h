@@ -158,6 +158,7 @@ typedef struct CdiColumns
 	int			n;
 	bool		all;			/* the row as it is */
 	bool		clock;			/* and the time */
+	const json_t *vars;			/* of the specification, which read it too; or NULL */
 } CdiColumns;
 
 typedef struct CdiMapRules
@@ -266,7 +267,7 @@ extern const json_t *cdi_action_stage(const json_t *action, int number);
 extern int	cdi_action_main_stage(const json_t *action);
 
 /* Columns that it reads of a row which is sent as it is; it was checked when it was installed. */
-extern void cdi_action_columns(const json_t *action, const json_t *order, CdiColumns *columns);
+extern void cdi_action_columns(const CdiSpec *spec, const json_t *action, const json_t *order, CdiColumns *columns);
 
 /*
  * Raises where the request cannot be built from these settings.  NULL where
@@ -286,7 +287,7 @@ extern void cdi_body_check(const json_t *body, CdiMapRules rules, const char *wh
 /* auth.c */
 extern void cdi_auth_apply(CdiRequest *request, const CdiScope *scope, const json_t *auth);
 extern char *cdi_auth_jwt(const CdiScope *scope, const json_t *auth);
-extern void cdi_auth_check(const json_t *auth, const CdiNames *names, const char *where);
+extern void cdi_auth_check(const json_t *auth, CdiMapRules rules, const char *where);
 
 /* oauth.c: tokens that a destination's own server hands out */
 typedef struct CdiToken

@@ -207,9 +207,8 @@ check_choice(const json_t *auth, const char *name, const char *const *choices, c
 }
 
 static void
-check_one(const json_t *auth, const CdiNames *names, const char *where)
+check_one(const json_t *auth, CdiMapRules rules, const char *where)
 {
-	const CdiMapRules rules = {.secrets = true,.names = names};
 	static const char *const hashes[] = {"sha256", "sha1", "sha512", NULL};
 	static const char *const encodings[] = {"hex", "base64", NULL};
 	static const char *const keys[] = {"RS256", "HS256", NULL};
@@ -295,7 +294,7 @@ check_one(const json_t *auth, const CdiNames *names, const char *where)
 }
 
 void
-cdi_auth_check(const json_t *auth, const CdiNames *names, const char *where)
+cdi_auth_check(const json_t *auth, CdiMapRules rules, const char *where)
 {
 	json_t	   *one;
 	size_t		i;
@@ -303,12 +302,12 @@ cdi_auth_check(const json_t *auth, const CdiNames *names, const char *where)
 
 	if (!json_is_array(auth))
 	{
-		check_one(auth, names, where);
+		check_one(auth, rules, where);
 		return;
 	}
 	json_array_foreach(auth, i, one)
 	{
-		check_one(one, names, psprintf("%s[%d]", where, (int) i));
+		check_one(one, rules, psprintf("%s[%d]", where, (int) i));
 		tokens += strcmp(cdi_json_string(one, "type"), "oauth2") == 0;
 	}
 	if (tokens > 1)

@@ -113,6 +113,8 @@ add_column(CdiColumns *columns, char *name)
 	columns->names[columns->n++] = name;
 }
 
+static void check_template(const char *text, CdiMapRules rules, const char *where);
+
 static void
 check_path(const char *path, size_t len, CdiMapRules rules, const char *where)
 {
@@ -173,6 +175,13 @@ check_path(const char *path, size_t len, CdiMapRules rules, const char *where)
 		rules.columns->clock = true;
 	if (rules.columns && strcmp(root, "$") == 0 && !rules.answer)
 		add_column(rules.columns, first);
+	if (rules.columns && strcmp(root, "vars") == 0)
+	{
+		const char *template = json_string_value(json_object_get(rules.columns->vars, first));
+
+		if (template != NULL)
+			check_template(template, (CdiMapRules) {.columns = rules.columns}, where);
+	}
 }
 
 void

@@ -95,7 +95,7 @@ extern int32 cdi_row_int(int column);
 /* Raises 22023 where there is no such mode */
 extern CdiSyncMode cdi_sync_mode(const char *name);
 /* What the model of a sync has to bring; texts may be NULL.  Returns its order, or NULL; raises ZC407. */
-extern const json_t *cdi_sync_mapping(CdiModel *model, const json_t *action, const char *mapping, const char *nulls,
+extern const json_t *cdi_sync_mapping(CdiModel *model, const CdiSpec *spec, const json_t *action, const char *mapping, const char *nulls,
 									  const char *order_key);
 extern void cdi_sync_unknown(const char *name) pg_attribute_noreturn();
 /* What is wanted is for syncs of rows. */

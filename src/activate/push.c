@@ -231,9 +231,7 @@ send_pending(PushLane *lane, TimestampTz now)
 	CdiItem   **items;
 	int			n = push_batch_take(lane, now, &rows, &items);
 
-	if (n == 0)
-		MemoryContextDelete(context);
-	else
+	if (n > 0)
 	{
 		PushRequest *request = push_request_create(lane, rows, n, 0, 0);
 
@@ -241,6 +239,8 @@ send_pending(PushLane *lane, TimestampTz now)
 		send_request(request, items);
 	}
 	MemoryContextSwitchTo(old);
+	if (n == 0)
+		MemoryContextDelete(context);
 	return n > 0;
 }
 

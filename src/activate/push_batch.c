@@ -108,8 +108,8 @@ measure(PushRow *row, MemoryContext scratch)
 	if (item->error)
 		refuse(row, item->error);
 	MemoryContextSwitchTo(old);
-	MemoryContextReset(scratch);
-	return item->error == NULL;
+	MemoryContextReset(scratch);	/* the item is in there */
+	return row->measured;
 }
 
 /* ---- batches ---- */

@@ -318,7 +318,7 @@ push_row_forget(PushRow *row)
 bool
 push_lane_full(const PushLane *lane)
 {
-	return lane->nrows > lane->window || lane->bytes > lane->window_bytes;
+	return lane->nrows >= lane->window || lane->bytes >= lane->window_bytes;
 }
 
 /* Nothing ends of what waits for more rows. */

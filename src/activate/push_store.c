@@ -333,6 +333,9 @@ find_actions(PushLane *lane, bool changed)
 
 	if (!destination->usable)
 	{
+		/* What comes after may have others, and rows name theirs by its place. */
+		if (lane->stream && lane->nactions > 0)
+			lane->stream->stale = true;
 		lane->nactions = 0;
 		return;
 	}

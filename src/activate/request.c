@@ -286,14 +286,16 @@ cdi_action_stage(const json_t *action, int number)
 }
 
 void
-cdi_action_columns(const json_t *action, const json_t *order, CdiColumns *columns)
+cdi_action_columns(const CdiSpec *spec, const json_t *action, const json_t *order, CdiColumns *columns)
 {
 	const CdiMapRules row_rules = {.row = true,.columns = columns};
 	const CdiMapRules request_rules = {.secrets = true,.items = true,.columns = columns};
 	static const char *const of_row[] = {"map", "meta", "list", "group_by", "require"};
 	static const char *const of_request[] = {"method", "url", "headers"};
 	json_t	   *most = json_object_get(json_object_get(action, "batch"), "max_items");
+	json_t	   *auth = json_object_get(spec->root, "auth");
 
+	columns->vars = json_object_get(spec->root, "vars");
 	for (int i = 0; i < lengthof(of_row); i++)
 		cdi_map_check(json_object_get(action, of_row[i]), row_rules, of_row[i]);
 	cdi_map_check(order, row_rules, "order key");
@@ -312,6 +314,8 @@ cdi_action_columns(const json_t *action, const json_t *order, CdiColumns *column
 		if (body != NULL)
 			cdi_body_check(body, request_rules, "body");
 	}
+	if (auth != NULL)
+		cdi_auth_check(auth, (CdiMapRules) {.secrets = true,.columns = columns}, "auth");
 }
 
 TimestampTz

@@ -586,7 +586,7 @@ check_spec(CdiSpec *spec)
 		check_rate(json_object_get(part, "rate"));
 	}
 	if ((part = json_object_get(root, "auth")) != NULL)
-		cdi_auth_check(part, &names, "auth");
+		cdi_auth_check(part, (CdiMapRules) {.secrets = true,.names = &names}, "auth");
 	part = json_object_get(root, "actions");
 	if (!json_is_object(part) || json_object_size(part) == 0)
 		INVALID("actions must be an object with at least one action.");

@@ -140,7 +140,7 @@ cdi_sync_load(const char *name, MemoryContext context)
 				(errcode(ERRCODE_CDI_INVALID_SYNC),
 				 errmsg("the destination of sync \"%s\" has no action \"%s\" any more", name, action)));
 	hash_key = psprintf("%s %s", cdi_row_text(context, 20), cdi_row_text(context, 21));
-	sync->order = cdi_sync_mapping(&sync->model, sync->action, mapping, nulls, order_key);
+	sync->order = cdi_sync_mapping(&sync->model, sync->target.spec, sync->action, mapping, nulls, order_key);
 	if (!sync->model.clock)
 		sync->model.hash_key = hash_key;
 	return sync;

@@ -123,7 +123,8 @@ take_columns(CdiModel *model, const CdiColumns *columns)
 }
 
 const json_t *
-cdi_sync_mapping(CdiModel *model, const json_t *action, const char *mapping, const char *nulls, const char *order_key)
+cdi_sync_mapping(CdiModel *model, const CdiSpec *spec, const json_t *action, const char *mapping, const char *nulls,
+				 const char *order_key)
 {
 	const char *key;
 	json_t	   *policy;
@@ -143,7 +144,7 @@ cdi_sync_mapping(CdiModel *model, const json_t *action, const char *mapping, con
 	}
 	else
 	{
-		cdi_action_columns(action, order, &columns);
+		cdi_action_columns(spec, action, order, &columns);
 		take_columns(model, &columns);
 		/* The action maps when the row is sent: what it does with the time makes no difference. */
 		model->clock = false;
@@ -265,7 +266,7 @@ check(Declaration *sync, CdiModel *model)
 	model->sync = sync->name;
 	model->query = sync->model;
 	model->primary_key = sync->primary_key;
-	order = cdi_sync_mapping(model, cdi_spec_action(spec, sync->action), sync->mapping, sync->nulls, sync->order_key);
+	order = cdi_sync_mapping(model, spec, cdi_spec_action(spec, sync->action), sync->mapping, sync->nulls, sync->order_key);
 	model->change_column = sync->change_column;
 	cdi_model_check(model);
 	if (sync->order_key != NULL)

@@ -110,10 +110,11 @@ SELECT cdi_sync_schedule('m-update'), cdi_drop_sync('m-insert'), cdi_sync_schedu
 
 -- An action that maps rows itself: what it reads anywhere is part of the row, and nothing else.
 SELECT cdi_install_destination_spec($${
-    "$schema": "cdi-dest-1", "name": "sync-columns", "version": "1", "actions": {"rows": {
+    "$schema": "cdi-dest-1", "name": "sync-columns", "version": "1", "vars": {"who": "{{$.name}}", "unread": "{{$.note}}"},
+    "auth": {"type": "header", "header": "X-Seen", "value": "{{$.seen}}", "when": {"exists": "$.email"}}, "actions": {"rows": {
         "ops": ["insert", "update"], "map": {"email": {"@path": "$.email"}, "offer": "$.50 off", "when": "now"},
-        "require": ["email", {"@path": "$[\"name\"]"}], "batch": {"max_items": {"@case": {"in": {"@path": "$.age"}, "of": {"36": 1}, "else": 2}}},
-        "request": {"method": "PATCH", "url": "https://syncs.example/{{$.id}}", "headers": {"X-Seen": "{{$.seen}}"},
+        "require": ["email", {"@path": "vars.who"}], "batch": {"max_items": {"@case": {"in": {"@path": "$.age"}, "of": {"36": 1}, "else": 2}}},
+        "request": {"method": "PATCH", "url": "https://syncs.example/{{$.id}}", "headers": {"X-Id": "{{$[\"id\"]}}"},
             "body": {"format": "json", "template": {"@items": "*"}}},
         "response": {"rules": [{"when": {"eq": ["status", 200]}, "class": "ok"}]},
         "extract": {"note": "$.note"}}}}$$) IS NOT NULL AS installed;

@@ -236,6 +236,32 @@ is(sql(q(SELECT matched || ' ' || seen FROM cdi.stat_event_streams WHERE stream 
 is(sql(q(SELECT matched FROM cdi.stat_event_streams WHERE stream = 'sparse')), '8', 'also where few are wanted');
 is(scalar(keys %{ { map { $_->{messageId} => 1 } events('/ok/sparse') } }), 8, 'which arrive');
 
+# ---- a specification whose actions change while nothing can be sent ----
+
+sub install
+{
+	my ($actions, $wait, @required) = @_;
+	my %actions = map { $_ => {
+			when => { eq => [ '$.event', $actions->{$_} ] }, ops => ['insert'], map => { idempotency_key => { '@path' => 'item.key' }, row => { '@path' => '$' } },
+			batch => { max_items => 100, $wait ? (max_wait => '1h') : () },
+			request => { method => 'POST', url => "http://127.0.0.1:$port/ok/$_", body => { format => 'json', template => { '@items' => '*' } } },
+			response => { rules => [ { when => { eq => [ 'status', 200 ] }, class => 'ok' } ] } } } keys %$actions;
+	sql(sprintf(q{SELECT cdi_install_destination_spec('%s')}, $json->encode({ '$schema' => 'cdi-dest-1', name => 'shifting', version => '1',
+					settings => { type => 'object', properties => { more => { type => 'string' } }, required => \@required }, actions => \%actions })));
+}
+
+install({ a => 'Shift A', b => 'Shift B' }, 1);
+sql(q{SELECT cdi_create_destination('shifting', 'shifting'); SELECT cdi_create_event_stream('shifting', 'shifting', rules => '{"events": ["Shift *"]}')});
+track('shift1', 'Shift A', 'u1');
+track('shift2', 'Shift B', 'u1');
+until_true(q(SELECT position >= (SELECT max(position) FROM cdi.events) FROM cdi.watermark), 'the watermark is past both');
+sleep 0.5;
+install({ a => 'Shift A', b => 'Shift B' }, 1, 'more');
+$node->wait_for_log(qr/destination "shifting" cannot be used/);
+install({ b => 'Shift B', c => 'Shift A' }, 0);
+done('shifting');
+is(join(' ', map { ids("/ok/$_") } qw(b c)), 'shift2 shift1', 'events that waited go to the actions that there are now');
+
 # ---- what is no longer there ----
 
 my $sent_before = scalar(events('/ok/killed'));

@@ -128,7 +128,7 @@ app_referrer(CdiText referrer, JsonbContainer *context)
 	if (host.data == NULL && referrer.data != NULL)
 		host = cdi_url_host(cdi_text(psprintf("app://%.*s", referrer.len, referrer.data)));
 	if (host.len == app.len && pg_strncasecmp(host.data, app.data, app.len) == 0)
-		host.data = NULL;
+		return (CdiText) {NULL, 0};
 	return host;
 }
 
